@@ -1,6 +1,7 @@
 """Where things are, at which scale, with which seeds, on which device: `settings.ini` and its overrides."""
 
 import configparser
+import hashlib
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -115,5 +116,5 @@ def generator(
     device: torch.device | str = "cpu",
 ) -> torch.Generator:
     """A random generator for one purpose, so that data order, initialisation and noise can be fixed apart."""
-    offset = int.from_bytes(stream.encode()[:6].ljust(6, b"\0"), "little")
-    return torch.Generator(device).manual_seed((seed * 1_000_003 + offset) % 2**63)
+    digest = hashlib.sha256(f"{stream}:{seed}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)

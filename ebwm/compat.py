@@ -1,0 +1,61 @@
+"""Clear messages for missing packages and programs, and a remedy for mismatched torchvision wheels."""
+
+import importlib
+import shutil
+import sys
+from types import ModuleType
+
+import torch
+
+__all__ = ["MissingPart", "import_timm", "require", "system_part"]
+
+_declared = []  # torch forgets an operator's schema when the library object that declared it goes
+
+
+class MissingPart(RuntimeError):
+    """A program of the operating system that is not installed; the message says how to get it."""
+
+
+def require(
+    package: str,  # module to import, such as "av"
+    extra: str,  # the extra of ebwm that brings it, such as "video"
+) -> ModuleType:  # the imported module
+    """Import a package of one of ebwm's extras, or say how to install it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        reason = str(error).partition("\n")[0]
+        message = f"{package!r} cannot be imported ({reason}): pip install 'ebwm[{extra}]'"
+        raise ImportError(message) from error
+
+
+def import_timm() -> ModuleType:  # the timm package
+    """Import timm, also where a torchvision wheel built for CUDA stands beside a CPU build of torch."""
+    try:
+        return require("timm", "video")
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+        _declare_torchvision_operators()
+        return require("timm", "video")
+
+
+def _declare_torchvision_operators() -> None:
+    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    if not _declared:
+        _declared.append(torch.library.Library("torchvision", "FRAGMENT"))
+        for operator in ("nms", "qnms"):
+            _declared[0].define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+def system_part(
+    command: str,  # program to find on the PATH, such as "chromium"
+    package: str,  # Debian package that brings it, or the address of a website where there is none
+    purpose: str,  # what it is needed for, as in "drawing plotly figures"
+) -> str:  # path of the program
+    """Find a program of the operating system, or say how to install it."""
+    if path := shutil.which(command):
+        return path
+    remedy = f"get it from {package}" if "://" in package else f"apt-get install {package}"
+    raise MissingPart(f"{command!r}, needed for {purpose}, is not on the PATH: {remedy}")

@@ -1,0 +1,801 @@
+"""Figures: their registry, running their notebooks, the record that each leaves, and one plotting style."""
+
+import ast
+import contextlib
+import contextvars
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ebwm import __version__, settings
+from ebwm.settings import SCALES, Settings
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
+    import matplotlib.lines
+    import pandas
+
+__all__ = [
+    "COLOURS",
+    "Figure",
+    "FigureError",
+    "NotebookError",
+    "Plan",
+    "Planned",
+    "Record",
+    "Registry",
+    "colour",
+    "execute",
+    "parameter_defaults",
+    "plan",
+    "promote",
+    "registry",
+    "run",
+    "spread",
+    "style",
+    "suggest",
+    "table",
+]
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+MANIFEST = "manifest.json"
+RESERVED = ("scale", "out")  # parameters that only the runner sets
+
+
+class FigureError(ValueError):
+    """A request about figures that cannot be met; the message is one line and says what is allowed."""
+
+
+class NotebookError(RuntimeError):
+    """A figure's notebook failed; the message is one line and says where the partial notebook lies."""
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the nearest known one, and all of them."""
+    allowed = sorted(allowed)
+    near = difflib.get_close_matches(name, allowed, n=1)
+    question = f"did you mean {near[0]!r}? " if near else ""
+    return f"{question}allowed: {', '.join(allowed) or 'none'}"
+
+
+def need(module: str, extra: str = "figures") -> ModuleType:
+    """Import a package that only an extra brings."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise FigureError(f"{module} is not installed: pip install 'ebwm[{extra}]'") from None
+
+
+def extras() -> dict[str, list[str]]:
+    """The packages that each extra of ebwm brings, from the installed package or the checkout's pyproject.toml."""
+    try:
+        lines = importlib.metadata.requires("ebwm") or []
+    except importlib.metadata.PackageNotFoundError:
+        lines = _extras_of_checkout()
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        extra = re.search(r"""extra == ["'](\w+)["']""", line)
+        package = re.match(r"[\w.-]+", line)[0]
+        if extra and package != "ebwm":
+            found.setdefault(extra[1], []).append(package)
+    return found
+
+
+def _extras_of_checkout() -> list[str]:
+    path = Path(__file__).parents[1] / "pyproject.toml"
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"] if path.is_file() else {}
+    groups = project.get("optional-dependencies", {})
+    return [f'{package}; extra == "{extra}"' for extra, packages in groups.items() for package in packages]
+
+
+def lacking(extra: str) -> list[str]:
+    """The packages of an extra that are not installed."""
+    return [package for package in extras().get(extra, []) if not _installed(package)]
+
+
+def _installed(package: str) -> bool:
+    return next(iter(importlib.metadata.distributions(name=package)), None) is not None
+
+
+# The registry
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One entry of the registry: a notebook and what each scale changes in it."""
+
+    id: str
+    title: str
+    notebook: Path  # absolute
+    headline: bool = False  # whether it belongs to the few that a visitor makes first
+    device: dict[str, str] = field(default_factory=dict)  # by scale: "any" or "cuda"
+    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)  # by scale
+    seeds: dict[str, list[int]] = field(default_factory=dict)  # by scale, before the settings' seeds
+    minutes: dict[str, float] = field(default_factory=dict)  # by scale, expected
+    memory: float = 1.0  # GiB
+    extras: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A figure that is named but has no notebook yet."""
+
+    id: str
+    title: str
+    paper: str
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All figures of the repository, by id."""
+
+    figures: dict[str, Figure]
+    planned: dict[str, Planned] = field(default_factory=dict)
+
+    def __getitem__(self, id: str) -> Figure:
+        if id in self.planned:
+            raise FigureError(f"figure {id!r} is planned, it has no notebook yet; "
+                              f"allowed: {', '.join(sorted(self.figures))}")
+        if id not in self.figures:
+            raise FigureError(f"unknown figure {id!r}; {suggest(id, self.figures)}")
+        return self.figures[id]
+
+
+def registry(
+    config: Settings | None = None,  # settings in effect by default
+) -> Registry:
+    """Read and check figures.yaml in the figures folder."""
+    config = config or settings.load()
+    path = config.figures / "figures.yaml"
+    content = _mapping(_read_yaml(path), path.name)
+    _check_keys(content, {"figures", "planned"}, set(), path.name)
+    figures = [_figure(entry, config.root, path.name) for entry in _entries(content, "figures", path.name)]
+    planned = [_planned(entry, path.name) for entry in _entries(content, "planned", path.name)]
+    ids = [entry.id for entry in (*figures, *planned)]
+    if twice := sorted({id for id in ids if ids.count(id) > 1}):
+        raise FigureError(f"{path.name}: two entries have the id {twice[0]!r}; ids must differ")
+    return Registry({f.id: f for f in figures}, {p.id: p for p in planned})
+
+
+def _read_yaml(path: Path) -> Any:
+    yaml = need("yaml")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FigureError(f"no figures.yaml in {path.parent}; run this inside a checkout of ebwm") from None
+    except yaml.YAMLError as error:
+        raise FigureError(f"{path.name}: {' '.join(str(error).split())}") from None
+
+
+def _mapping(value: Any, where: str) -> dict:
+    if not isinstance(value, dict):
+        raise FigureError(f"{where}: {value!r} is given where names and values are needed")
+    return value
+
+
+def _entries(content: dict, key: str, where: str) -> list[dict]:
+    entries = content.get(key) or []
+    if not isinstance(entries, list):
+        raise FigureError(f"{where}: {key!r} must be a list of entries")
+    return [_mapping(entry, f"{where}: {key}") for entry in entries]
+
+
+def _check_keys(entry: dict, allowed: set[str], required: set[str], where: str) -> None:
+    if unknown := sorted(entry.keys() - allowed, key=str):
+        raise FigureError(f"{where}: unknown key {unknown[0]!r}; {suggest(str(unknown[0]), allowed)}")
+    if missing := sorted(required - entry.keys()):
+        raise FigureError(f"{where}: the key {missing[0]!r} is missing")
+
+
+def _checked_id(entry: dict, where: str) -> str:
+    id = entry.get("id")
+    if not (isinstance(id, str) and NAME.fullmatch(id)):
+        raise FigureError(f"{where}: id {id!r} must be lower-case letters, digits and underscores, as in 'next_frame'")
+    return id
+
+
+def _planned(entry: dict, where: str) -> Planned:
+    where = f"{where}: {_checked_id(entry, where)}"
+    _check_keys(entry, {"id", "title", "paper"}, {"id", "title", "paper"}, where)
+    return Planned(**{key: str(value) for key, value in entry.items()})
+
+
+def _figure(entry: dict, root: Path, where: str) -> Figure:
+    where = f"{where}: {_checked_id(entry, where)}"
+    _check_keys(entry, {f.name for f in dataclasses.fields(Figure)}, {"id", "title", "notebook"}, where)
+    notebook = root / str(entry["notebook"])
+    if not notebook.is_file():
+        raise FigureError(f"{where}: its notebook {entry['notebook']} does not exist under {root}")
+    by_scale = {key: _by_scale(entry[key], f"{where}: {key}") for key in BY_SCALE if key in entry}
+    lists = {key: tuple(entry[key] or ()) for key in ("extras", "claims") if key in entry}
+    figure = Figure(**{**entry, **by_scale, **lists, "title": str(entry["title"]), "notebook": notebook})
+    _check_values(figure, where)
+    return figure
+
+
+BY_SCALE = ("device", "parameters", "seeds", "minutes")
+
+
+def _by_scale(value: Any, where: str) -> dict:
+    _check_keys(_mapping(value, where), set(SCALES), set(), where)
+    return value
+
+
+def _check_values(figure: Figure, where: str) -> None:
+    for scale, names in figure.parameters.items():
+        if set_elsewhere := sorted(_mapping(names, f"{where}: parameters: {scale}").keys() & {"seeds", *RESERVED}):
+            raise FigureError(f"{where}: parameters: {scale}: {set_elsewhere[0]!r} is set by the runner")
+    checks = {
+        "headline": (isinstance(figure.headline, bool), "true or false"),
+        "device": (set(figure.device.values()) <= {"any", "cuda"}, "any or cuda for each scale"),
+        "seeds": (all(_fits(v, [0]) and v for v in figure.seeds.values()), "a list of whole numbers for each scale"),
+        "minutes": (all(_fits(v, 0.0) for v in figure.minutes.values()), "a number for each scale"),
+        "memory": (_fits(figure.memory, 0.0), "a number of GiB"),
+        "extras": (set(figure.extras) <= extras().keys() | {"figures"}, f"among {', '.join(sorted(extras()))}"),
+    }
+    for key, (right, allowed) in checks.items():
+        if not right:
+            raise FigureError(f"{where}: {key} is {getattr(figure, key)!r}; it must be {allowed}")
+
+
+# The notebook's parameters
+
+
+def parameter_defaults(
+    notebook: Path,
+) -> dict[str, Any]:  # name to default
+    """The parameters of a notebook: the assignments in its cell tagged `parameters`."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError, TypeError):
+        raise FigureError(f"{notebook.name} is no notebook: its JSON cannot be read") from None
+    tagged = ["".join(c["source"]) for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+    if len(tagged) != 1:
+        raise FigureError(f"{notebook.name} has {len(tagged) or 'no'} cells tagged 'parameters'; it needs exactly one")
+    return _assignments(tagged[0], notebook.name)
+
+
+def _assignments(source: str, where: str) -> dict[str, Any]:
+    try:
+        return dict(_assignment(statement) for statement in ast.parse(source).body)
+    except (ValueError, SyntaxError) as error:
+        line = getattr(error, "lineno", None) or error.args[-1]
+        raise FigureError(f"{where}: line {line} of the cell tagged 'parameters' is not NAME = LITERAL") from None
+
+
+def _assignment(statement: ast.stmt) -> tuple[str, Any]:
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    if len(targets) != 1 or not isinstance(targets[0], ast.Name):
+        raise ValueError(statement.lineno)
+    try:
+        return targets[0].id, _plain(ast.literal_eval(statement.value))
+    except (ValueError, TypeError):
+        raise ValueError(statement.lineno) from None
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if default is None:
+        return value is None or isinstance(value, str)
+    if isinstance(value, bool) or isinstance(default, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, list):
+        return isinstance(value, list) and (not default or all(any(_fits(v, d) for d in default) for v in value))
+    return isinstance(value, int | float if isinstance(default, float) else type(default))
+
+
+def _kind(default: Any) -> str:
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text",
+             list: "a list", type(None): "a text or None"}
+    return kinds.get(type(default), f"a {type(default).__name__}")
+
+
+# Running
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that has been checked: nothing about it is left to guess."""
+
+    figure: Figure
+    scale: str
+    parameters: dict[str, Any]  # all that the notebook is given, but `out`
+    config: Settings
+
+    @property
+    def folder(self) -> Path:
+        """Where the run will lie."""
+        return self.config.figures / self.figure.id / "runs" / self.scale
+
+
+def plan(
+    id: str,  # a figure of the registry
+    scale: str | None = None,  # the settings' scale by default
+    overrides: Mapping[str, Any] | None = None,  # parameters by name, before the registry's
+    config: Settings | None = None,  # settings in effect by default
+) -> Plan:
+    """Check a run before anything of it starts: figure, scale, names and types of parameters, device, extras."""
+    config = config or settings.load()
+    scale = _checked_scale(scale or config.scale)
+    figure = registry(config)[id]
+    defaults = parameter_defaults(figure.notebook)
+    if missing := [name for name in RESERVED if name not in defaults]:
+        raise FigureError(f"{figure.notebook.name}: its cell tagged 'parameters' must define {missing[0]!r}")
+    asked = dict(figure.parameters.get(scale, {}))
+    if "seeds" in defaults:
+        asked["seeds"] = figure.seeds.get(scale, list(config.seeds))
+    asked |= {name: _plain(value) for name, value in (overrides or {}).items()}
+    for name, value in asked.items():
+        _check_parameter(figure.id, name, value, defaults)
+    _check_means(figure, scale)
+    return Plan(figure, scale, {"scale": scale, **asked}, config)
+
+
+def _checked_scale(scale: str) -> str:
+    if scale not in SCALES:
+        raise FigureError(f"unknown scale {scale!r}; {suggest(scale, SCALES)}")
+    return scale
+
+
+def _check_parameter(id: str, name: str, value: Any, defaults: dict[str, Any]) -> None:
+    allowed = [known for known in defaults if known not in RESERVED]
+    if name in RESERVED:
+        raise FigureError(f"figure {id!r}: parameter {name!r} is set by the runner; use --scale for the scale")
+    if name not in defaults:
+        raise FigureError(f"figure {id!r}: unknown parameter {name!r}; {suggest(name, allowed)}")
+    if not _fits(value, defaults[name]):
+        raise FigureError(f"figure {id!r}: parameter {name!r} is {value!r}; "
+                          f"it must be {_kind(defaults[name])}, like its default {defaults[name]!r}")
+
+
+def _check_means(figure: Figure, scale: str) -> None:
+    if figure.device.get(scale) == "cuda" and settings.device().type != "cuda":
+        raise FigureError(f"figure {figure.id!r} at scale {scale!r} needs a GPU, and the device here is "
+                          f"{settings.device().type!r}; use a smaller --scale")
+    for extra in ("figures", *figure.extras):
+        if absent := lacking(extra):
+            raise FigureError(f"figure {figure.id!r} needs {', '.join(absent)}: pip install 'ebwm[{extra}]'")
+
+
+def run(
+    id: str,  # a figure of the registry
+    scale: str | None = None,  # the settings' scale by default
+    overrides: Mapping[str, Any] | None = None,  # parameters by name, before the registry's
+    config: Settings | None = None,  # settings in effect by default
+) -> Path:  # folder of the run
+    """Make a figure: execute its notebook with checked parameters."""
+    return execute(plan(id, scale, overrides, config))
+
+
+def execute(plan: Plan) -> Path:
+    """Execute a checked run beside its final place, and move it there once it is complete."""
+    partial = plan.folder.with_name(f".{plan.scale}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _execute_notebook(plan, partial)
+        _check_effective(plan, partial)
+    except BaseException as error:
+        kept = _replace(partial, plan.folder.with_name(f"{plan.scale}.failed"))
+        if not isinstance(error, Exception):
+            raise
+        raise NotebookError(f"figure {plan.figure.id!r} failed: {_one_line(error)}; the partial notebook is "
+                            f"{_short(kept / f'{plan.figure.id}.ipynb', plan.config.root)}") from error
+    return _replace(partial, plan.folder)
+
+
+def _execute_notebook(plan: Plan, folder: Path) -> None:
+    need("papermill").execute_notebook(
+        plan.figure.notebook,
+        folder / f"{plan.figure.id}.ipynb",
+        parameters={**plan.parameters, "out": _short(folder, plan.config.root)},
+        kernel_name="python3",
+        kernel_manager_class=_kernel_manager(plan.config.threads),
+        cwd=plan.config.root,
+        progress_bar=False,
+        stdout_file=sys.stderr,
+        stderr_file=sys.stderr,
+    )
+
+
+def _kernel_manager(threads: int) -> type:
+    """A kernel of the running interpreter, whatever kernels the machine offers, that imports this ebwm."""
+    client = need("jupyter_client")
+    spec = need("jupyter_client.kernelspec").KernelSpec(
+        argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], language="python")
+    path = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    spec.env = {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+    if threads:
+        spec.env["OMP_NUM_THREADS"] = str(threads)
+    return type("KernelManager", (client.AsyncKernelManager,), {"kernel_spec": property(lambda self: spec)})
+
+
+def _check_effective(plan: Plan, folder: Path) -> None:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FigureError("the notebook wrote no manifest.json; it must call close() on its Record")
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    effective = manifest["parameters"]["effective"]
+    for name, asked in plan.parameters.items():
+        if name not in effective:
+            raise FigureError(f"the notebook did not record its parameter {name!r}")
+        if effective[name] != asked:
+            raise FigureError(f"the notebook ran with {name} = {effective[name]!r}, asked was {asked!r}")
+    manifest["parameters"]["asked"] = plan.parameters
+    _write_json(path, manifest)
+
+
+def _replace(folder: Path, place: Path) -> Path:
+    """Rename a folder to its place, where an earlier one may lie."""
+    earlier = folder.with_name(f"{folder.name}.earlier")
+    shutil.rmtree(earlier, ignore_errors=True)
+    if place.exists():
+        place.rename(earlier)
+    folder.rename(place)
+    shutil.rmtree(earlier, ignore_errors=True)
+    return place
+
+
+def _one_line(error: Exception) -> str:
+    name, text = getattr(error, "ename", type(error).__name__), str(getattr(error, "evalue", error))
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
+    message = text.splitlines()[0] if text else "no message"
+    return message if isinstance(error, FigureError) else f"{name}: {message}"
+
+
+def _short(path: Path, root: Path) -> str:
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+# What a notebook leaves
+
+
+class Record:
+    """Where a figure's notebook leaves its data, its pictures and its manifest."""
+
+    def __init__(
+        self,
+        id: str,  # the figure
+        parameters: dict[str, Any],  # the values in effect, `scale` among them
+        out: str | None = None,  # folder to write to; by hand None: the folder of the scale's run
+    ):
+        self.started = time.monotonic()
+        self.config = settings.load()
+        self.id, self.scale = id, _checked_scale(str(parameters.get("scale")))
+        self.parameters = {name: value for name, value in parameters.items() if name != "out"}
+        self.folder = Path(out).resolve() if out else self.config.figures / id / "runs" / self.scale
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.digests: dict[str, str] = {}
+        self.pictures: list[str] = []
+
+    def data(
+        self,
+        name: str,  # file name without ending
+        frame: "pandas.DataFrame",  # what the picture shows; its index is not kept
+    ) -> Path:
+        """Write a data frame as NAME.parquet."""
+        path = self.folder / f"{_file_name(name)}.parquet"
+        _through_partial(path, lambda partial: frame.to_parquet(partial, index=False))
+        self.digests[path.name] = _digest(path)
+        return path
+
+    def picture(
+        self,
+        name: str,  # file name without ending
+        draw: Callable[[], "matplotlib.figure.Figure"],  # called once a theme, inside its style
+    ) -> "matplotlib.figure.Figure":  # the light one
+        """Save a picture as NAME.png, NAME.svg, NAME-dark.png and NAME-dark.svg."""
+        pyplot = need("matplotlib.pyplot")
+        drawn = {}
+        for theme, ending in (("dark", "-dark"), ("light", "")):
+            with style(theme):
+                drawn[theme] = draw()
+                for kind, metadata in METADATA.items():
+                    path = self.folder / f"{_file_name(name)}{ending}.{kind}"
+                    _through_partial(path, _saver(drawn[theme], kind, metadata))
+                pyplot.close(drawn[theme])
+        self.pictures = [*(p for p in self.pictures if p != name), name]
+        return drawn["light"]
+
+    def close(
+        self,
+        seeds: Sequence[int] | None = None,  # the seeds that were run; the parameter `seeds` by default
+        dataset_digest: str | None = None,  # SHA-256 of the data set
+        **results: Any,  # what is worth reading without opening the data, as JSON
+    ) -> dict[str, Any]:
+        """Write manifest.json, the last file of a record."""
+        manifest = {
+            "id": self.id,
+            "scale": self.scale,
+            "seeds": list(self.parameters.get("seeds", []) if seeds is None else seeds),
+            "parameters": {"asked": None, "effective": self.parameters},
+            "results": results,
+            "data": self.digests,
+            "dataset": dataset_digest,
+            "pictures": self.pictures,
+            "git": _git(self.config.root),
+            "versions": _versions(),
+            **_machine(),
+            "seconds": round(time.monotonic() - self.started, 1),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        _write_json(self.folder / MANIFEST, manifest)
+        return manifest
+
+
+METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+
+
+def _saver(figure: "matplotlib.figure.Figure", kind: str, metadata: dict) -> Callable[[Path], None]:
+    return lambda partial: figure.savefig(partial, format=kind, metadata=metadata)
+
+
+def _file_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise FigureError(f"file name {name!r} must be lower-case letters, digits and underscores")
+    return name
+
+
+def _through_partial(path: Path, write: Callable[[Path], Any]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    write(partial)
+    partial.replace(path)
+
+
+def _write_json(path: Path, content: dict) -> None:
+    text = json.dumps(content, indent=1, default=_json_value) + "\n"
+    _through_partial(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def _json_value(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _git(root: Path) -> dict[str, Any] | None:
+    """The commit, and whether anything but the figures' own outputs differs from it; None outside git."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout
+
+    try:
+        changes = git("status", "--porcelain", "--", ".", ":(exclude,glob)figures/*/**")
+        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(changes.strip())}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+MODULES = ("av", "datasets", "diffusers", "gymnasium", "matplotlib", "metaworld", "mujoco", "pandas", "pyarrow",
+           "safetensors", "sklearn", "timm", "tokenizers", "torchvision", "transformers")
+
+
+def _versions() -> dict[str, str]:
+    loaded = {name: sys.modules[name] for name in MODULES if name in sys.modules}
+    fixed = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+             "ebwm": __version__}
+    return {name: str(v) for name, v in fixed.items()} | {
+        name: str(getattr(module, "__version__", "unknown")) for name, module in loaded.items()}
+
+
+def _machine() -> dict[str, Any]:
+    device = settings.device()
+    cuda = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if cuda else device.type,
+        "cpu": cpu_model(),
+        "threads": torch.get_num_threads(),
+        "peak_memory_mib": _peak_memory(),
+        "peak_gpu_memory_mib": round(torch.cuda.max_memory_allocated(device) / 2**20) if cuda else None,
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    path = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", path.read_text()) if path.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _peak_memory() -> int | None:
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
+
+
+# Putting a run on record
+
+
+def promote(
+    id: str,  # a figure of the registry
+    scale: str | None = None,  # which run; the settings' scale by default
+    config: Settings | None = None,  # settings in effect by default
+) -> list[Path]:  # the files on record
+    """Copy a run's pictures, data and manifest to figures/ID, unless a larger scale is on record there."""
+    config = config or settings.load()
+    scale = _checked_scale(scale or config.scale)
+    registry(config)[id]
+    record = config.figures / id
+    manifest = _complete_manifest(record / "runs" / scale, id, scale)
+    _check_larger(record / MANIFEST, scale)
+    endings = (".png", ".svg", "-dark.png", "-dark.svg")
+    names = [*manifest["data"], *(p + e for p in manifest["pictures"] for e in endings), MANIFEST]
+    _copy(record / "runs" / scale, record, names)
+    return [record / name for name in names]
+
+
+def _complete_manifest(run: Path, id: str, scale: str) -> dict[str, Any]:
+    if not (run / MANIFEST).is_file():
+        raise FigureError(f"figure {id!r} has no run at scale {scale!r}; make one: ebwm figures run {id} --scale {scale}")
+    manifest = json.loads((run / MANIFEST).read_text(encoding="utf-8"))
+    for name, digest in manifest["data"].items():
+        if not (run / name).is_file() or _digest(run / name) != digest:
+            raise FigureError(f"figure {id!r}: {name} of the run is not the file its manifest names; run it again")
+    return manifest
+
+
+def _check_larger(path: Path, scale: str) -> None:
+    recorded = json.loads(path.read_text(encoding="utf-8"))["scale"] if path.is_file() else SCALES[0]
+    if SCALES.index(scale) < SCALES.index(recorded):
+        raise FigureError(f"{path.parent.name!r} is on record at scale {recorded!r}; "
+                          f"a run at the smaller scale {scale!r} does not replace it")
+
+
+def _copy(source: Path, target: Path, names: list[str]) -> None:
+    """Copy files to a folder beside the target's, then rename each into place, the manifest last."""
+    partial = target / f".partial.{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        for name in names:
+            shutil.copyfile(source / name, partial / name)
+        for name in names:
+            (partial / name).replace(target / name)
+    finally:
+        shutil.rmtree(partial)
+    for stale in target.iterdir():
+        if stale.suffix in (".png", ".svg", ".parquet") and stale.name not in names:
+            stale.unlink()
+
+
+# One style for all pictures
+
+COLOURS = {  # Okabe and Ito's palette, darker or lighter where the background asks for it
+    "light": {"ebt": "#0072b2", "transformer": "#d55e00", "gru": "#009e73", "diffusion": "#b5588f",
+              "floor": "#6b7280", "truth": "#111827", "background": "#ffffff", "text": "#1f2937", "grid": "#e5e7eb"},
+    "dark": {"ebt": "#56b4e9", "transformer": "#f08a3c", "gru": "#2fc79a", "diffusion": "#dd9bc0",
+             "floor": "#9ca3af", "truth": "#f9fafb", "background": "#0d1117", "text": "#d1d5db", "grid": "#2a313c"},
+}
+ROLES = ("ebt", "transformer", "gru", "diffusion", "floor")  # the order of colours when none is named
+_theme = contextvars.ContextVar("theme", default="light")
+
+
+def colour(
+    role: str,  # what is drawn: "ebt", "transformer", "floor", ...
+) -> str:
+    """The colour of a role under the theme in force."""
+    palette = COLOURS[_theme.get()]
+    if role not in palette:
+        raise FigureError(f"unknown colour role {role!r}; {suggest(role, palette)}")
+    return palette[role]
+
+
+@contextlib.contextmanager
+def style(
+    theme: str = "light",  # "light" or "dark"
+) -> Iterator[None]:
+    """Draw under the project's style: readable at page width, colours that colour-blind readers tell apart."""
+    if theme not in COLOURS:
+        raise FigureError(f"unknown theme {theme!r}; {suggest(theme, COLOURS)}")
+    matplotlib, token = need("matplotlib"), _theme.set(theme)
+    try:
+        with matplotlib.rc_context(_rc(matplotlib)):
+            yield
+    finally:
+        _theme.reset(token)
+
+
+def _rc(matplotlib: ModuleType) -> dict[str, Any]:
+    back, text, grid = colour("background"), colour("text"), colour("grid")
+    cycle = matplotlib.cycler(color=[colour(role) for role in ROLES])
+    return {
+        **matplotlib.rcParamsDefault.find_all(r"^(axes|figure|font|grid|legend|lines|patch|savefig|svg|text|[xy]tick)\."),
+        "figure.figsize": (7.2, 4.0), "figure.dpi": 100, "savefig.dpi": 150, "savefig.bbox": None,
+        "figure.constrained_layout.use": True, "svg.hashsalt": "ebwm", "svg.fonttype": "path",
+        "font.size": 10.5, "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+        "axes.labelsize": 10.5, "legend.fontsize": 9.5, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5,
+        "figure.facecolor": back, "axes.facecolor": back, "savefig.facecolor": back, "savefig.edgecolor": back,
+        "text.color": text, "axes.labelcolor": text, "axes.titlecolor": text, "axes.edgecolor": text,
+        "xtick.color": text, "ytick.color": text, "axes.prop_cycle": cycle, "lines.linewidth": 1.8,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+        "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True, "grid.color": grid, "grid.linewidth": 0.8,
+        "legend.frameon": False,
+    }
+
+
+def spread(
+    ax: "matplotlib.axes.Axes",
+    x: Sequence[float] | np.ndarray,  # points
+    ys: Sequence[Sequence[float]] | np.ndarray,  # one row of values a seed
+    colour: str,  # a role's colour
+    label: str,  # for the legend
+) -> "matplotlib.lines.Line2D":  # the line of means
+    """Draw the mean over seeds, each seed as a thin line, and a band from the least to the largest."""
+    rows = np.atleast_2d(np.asarray(ys, dtype=float))
+    if len(rows) > 1:
+        ax.fill_between(x, rows.min(0), rows.max(0), color=colour, alpha=0.15, linewidth=0)
+        for row in rows:
+            ax.plot(x, row, color=colour, alpha=0.45, linewidth=0.7)
+    return ax.plot(x, rows.mean(0), color=colour, label=label)[0]
+
+
+# The printed table
+
+COLUMNS = 100
+
+
+def table(
+    made: Mapping[str, Path],  # figures made now, with the folders of their runs
+    scale: str | None = None,  # whose minutes are shown; the settings' scale by default
+    config: Settings | None = None,  # settings in effect by default
+) -> str:
+    """All figures that the repository knows: where those made now lie, how to make the others."""
+    config = config or settings.load()
+    scale, known = _checked_scale(scale or config.scale), registry(config)
+    rows = [_row(figure, made.get(figure.id), scale, config) for figure in known.figures.values()]
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:2]]
+    lines = [line for row in rows for line in _lines(row, widths)]
+    if known.planned:
+        lines += ["", *textwrap.wrap(f"planned: {', '.join(known.planned)}", COLUMNS, subsequent_indent=" " * 9)]
+    return "\n".join(lines)
+
+
+def _row(figure: Figure, folder: Path | None, scale: str, config: Settings) -> tuple[str, str, str, str]:
+    if folder:
+        return figure.id, "made", _short(folder, config.root), figure.title
+    command = f"ebwm figures run {figure.id}" + (f" --scale {scale}" if scale != config.scale else "")
+    return figure.id, _duration(figure.minutes.get(scale)), command, figure.title
+
+
+def _lines(row: tuple[str, str, str, str], widths: list[int]) -> list[str]:
+    id, state, where, title = row
+    head = f"{id:<{widths[0]}}  {state:<{widths[1]}}  {where}"
+    return [head, *textwrap.wrap(title, COLUMNS, initial_indent="    ", subsequent_indent="    ")]
+
+
+def _duration(minutes: float | None) -> str:
+    if minutes is None:
+        return "time unknown"
+    if minutes < 1:
+        return f"{minutes * 60:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
