@@ -5,8 +5,7 @@ import contextlib
 import contextvars
 import dataclasses
 import difflib
-import hashlib
-import importlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -29,6 +28,8 @@ import numpy as np
 import torch
 
 from ebwm import __version__, settings
+from ebwm.compat import require
+from ebwm.files import sha256, write_json, write_whole
 from ebwm.settings import SCALES, Settings
 
 if TYPE_CHECKING:
@@ -80,16 +81,8 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     return f"{question}allowed: {', '.join(allowed) or 'none'}"
 
 
-def need(module: str, extra: str = "figures") -> ModuleType:
-    """Import a package that only an extra brings."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise FigureError(f"{module} is not installed: pip install 'ebwm[{extra}]'") from None
-
-
 def extras() -> dict[str, list[str]]:
-    """The packages that each extra of ebwm brings, from the installed package or the checkout's pyproject.toml."""
+    """The packages that each extra of ebwm brings."""
     try:
         lines = importlib.metadata.requires("ebwm") or []
     except importlib.metadata.PackageNotFoundError:
@@ -181,7 +174,7 @@ def registry(
 
 
 def _read_yaml(path: Path) -> Any:
-    yaml = need("yaml")
+    yaml = require("yaml", "figures")
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -213,7 +206,7 @@ def _check_keys(entry: dict, allowed: set[str], required: set[str], where: str) 
 def _checked_id(entry: dict, where: str) -> str:
     id = entry.get("id")
     if not (isinstance(id, str) and NAME.fullmatch(id)):
-        raise FigureError(f"{where}: id {id!r} must be lower-case letters, digits and underscores, as in 'next_frame'")
+        raise FigureError(f"{where}: id {id!r} must be of lower-case letters, digits and underscores")
     return id
 
 
@@ -246,15 +239,16 @@ def _by_scale(value: Any, where: str) -> dict:
 
 def _check_values(figure: Figure, where: str) -> None:
     for scale, names in figure.parameters.items():
-        if set_elsewhere := sorted(_mapping(names, f"{where}: parameters: {scale}").keys() & {"seeds", *RESERVED}):
-            raise FigureError(f"{where}: parameters: {scale}: {set_elsewhere[0]!r} is set by the runner")
+        named = f"{where}: parameters: {scale}"
+        if set_by_runner := sorted(_mapping(names, named).keys() & {"seeds", *RESERVED}):
+            raise FigureError(f"{named}: {set_by_runner[0]!r} is set by the runner")
     checks = {
         "headline": (isinstance(figure.headline, bool), "true or false"),
         "device": (set(figure.device.values()) <= {"any", "cuda"}, "any or cuda for each scale"),
-        "seeds": (all(_fits(v, [0]) and v for v in figure.seeds.values()), "a list of whole numbers for each scale"),
+        "seeds": (all(v and _fits(v, [0]) for v in figure.seeds.values()), "whole numbers for each scale"),
         "minutes": (all(_fits(v, 0.0) for v in figure.minutes.values()), "a number for each scale"),
         "memory": (_fits(figure.memory, 0.0), "a number of GiB"),
-        "extras": (set(figure.extras) <= extras().keys() | {"figures"}, f"among {', '.join(sorted(extras()))}"),
+        "extras": (set(figure.extras) <= extras().keys(), f"among {', '.join(sorted(extras()))}"),
     }
     for key, (right, allowed) in checks.items():
         if not right:
@@ -274,7 +268,8 @@ def parameter_defaults(
         raise FigureError(f"{notebook.name} is no notebook: its JSON cannot be read") from None
     tagged = ["".join(c["source"]) for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
-        raise FigureError(f"{notebook.name} has {len(tagged) or 'no'} cells tagged 'parameters'; it needs exactly one")
+        count = len(tagged) or "no"
+        raise FigureError(f"{notebook.name} has {count} cells tagged 'parameters'; it needs exactly one")
     return _assignments(tagged[0], notebook.name)
 
 
@@ -283,7 +278,8 @@ def _assignments(source: str, where: str) -> dict[str, Any]:
         return dict(_assignment(statement) for statement in ast.parse(source).body)
     except (ValueError, SyntaxError) as error:
         line = getattr(error, "lineno", None) or error.args[-1]
-        raise FigureError(f"{where}: line {line} of the cell tagged 'parameters' is not NAME = LITERAL") from None
+        found = f"{where}: line {line} of its cell tagged 'parameters'"
+        raise FigureError(f"{found} is not a name = a literal value") from None
 
 
 def _assignment(statement: ast.stmt) -> tuple[str, Any]:
@@ -306,7 +302,7 @@ def _fits(value: Any, default: Any) -> bool:
     if isinstance(value, bool) or isinstance(default, bool):
         return isinstance(value, bool) and isinstance(default, bool)
     if isinstance(default, list):
-        return isinstance(value, list) and (not default or all(any(_fits(v, d) for d in default) for v in value))
+        return isinstance(value, list) and all(any(_fits(v, d) for d in default or [v]) for v in value)
     return isinstance(value, int | float if isinstance(default, float) else type(default))
 
 
@@ -340,7 +336,7 @@ def plan(
     overrides: Mapping[str, Any] | None = None,  # parameters by name, before the registry's
     config: Settings | None = None,  # settings in effect by default
 ) -> Plan:
-    """Check a run before anything of it starts: figure, scale, names and types of parameters, device, extras."""
+    """Check a run before anything of it starts: figure, scale, parameters, device and extras."""
     config = config or settings.load()
     scale = _checked_scale(scale or config.scale)
     figure = registry(config)[id]
@@ -353,7 +349,7 @@ def plan(
     asked |= {name: _plain(value) for name, value in (overrides or {}).items()}
     for name, value in asked.items():
         _check_parameter(figure.id, name, value, defaults)
-    _check_means(figure, scale)
+    _check_means(figure, scale, config)
     return Plan(figure, scale, {"scale": scale, **asked}, config)
 
 
@@ -366,7 +362,7 @@ def _checked_scale(scale: str) -> str:
 def _check_parameter(id: str, name: str, value: Any, defaults: dict[str, Any]) -> None:
     allowed = [known for known in defaults if known not in RESERVED]
     if name in RESERVED:
-        raise FigureError(f"figure {id!r}: parameter {name!r} is set by the runner; use --scale for the scale")
+        raise FigureError(f"figure {id!r}: parameter {name!r} is set by the runner, the scale by --scale")
     if name not in defaults:
         raise FigureError(f"figure {id!r}: unknown parameter {name!r}; {suggest(name, allowed)}")
     if not _fits(value, defaults[name]):
@@ -374,12 +370,17 @@ def _check_parameter(id: str, name: str, value: Any, defaults: dict[str, Any]) -
                           f"it must be {_kind(defaults[name])}, like its default {defaults[name]!r}")
 
 
-def _check_means(figure: Figure, scale: str) -> None:
-    if figure.device.get(scale) == "cuda" and settings.device().type != "cuda":
-        raise FigureError(f"figure {figure.id!r} at scale {scale!r} needs a GPU, and the device here is "
-                          f"{settings.device().type!r}; use a smaller --scale")
-    for extra in ("figures", *figure.extras):
-        if absent := lacking(extra):
+ENGINE = ("papermill", "ipykernel", "matplotlib", "pandas", "pyarrow")
+
+
+def _check_means(figure: Figure, scale: str, config: Settings) -> None:
+    kind = settings.device(config.device).type
+    if figure.device.get(scale) == "cuda" and kind != "cuda":
+        raise FigureError(f"figure {figure.id!r} at scale {scale!r} needs a GPU, and the device here is {kind!r}; "
+                          "use a smaller --scale")
+    needed = {"figures": [package for package in ENGINE if not _installed(package)]}
+    for extra, absent in (needed | {extra: lacking(extra) for extra in figure.extras}).items():
+        if absent:
             raise FigureError(f"figure {figure.id!r} needs {', '.join(absent)}: pip install 'ebwm[{extra}]'")
 
 
@@ -411,7 +412,7 @@ def execute(plan: Plan) -> Path:
 
 
 def _execute_notebook(plan: Plan, folder: Path) -> None:
-    need("papermill").execute_notebook(
+    require("papermill", "figures").execute_notebook(
         plan.figure.notebook,
         folder / f"{plan.figure.id}.ipynb",
         parameters={**plan.parameters, "out": _short(folder, plan.config.root)},
@@ -426,8 +427,8 @@ def _execute_notebook(plan: Plan, folder: Path) -> None:
 
 def _kernel_manager(threads: int) -> type:
     """A kernel of the running interpreter, whatever kernels the machine offers, that imports this ebwm."""
-    client = need("jupyter_client")
-    spec = need("jupyter_client.kernelspec").KernelSpec(
+    client = require("jupyter_client", "figures")
+    spec = require("jupyter_client.kernelspec", "figures").KernelSpec(
         argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], language="python")
     path = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     spec.env = {"PYTHONPATH": os.pathsep.join(filter(None, path))}
@@ -501,8 +502,8 @@ class Record:
     ) -> Path:
         """Write a data frame as NAME.parquet."""
         path = self.folder / f"{_file_name(name)}.parquet"
-        _through_partial(path, lambda partial: frame.to_parquet(partial, index=False))
-        self.digests[path.name] = _digest(path)
+        write_whole(path, lambda draft: frame.to_parquet(draft, index=False))
+        self.digests[path.name] = sha256(path)
         return path
 
     def picture(
@@ -511,14 +512,14 @@ class Record:
         draw: Callable[[], "matplotlib.figure.Figure"],  # called once a theme, inside its style
     ) -> "matplotlib.figure.Figure":  # the light one
         """Save a picture as NAME.png, NAME.svg, NAME-dark.png and NAME-dark.svg."""
-        pyplot = need("matplotlib.pyplot")
+        pyplot = require("matplotlib.pyplot", "figures")
         drawn = {}
         for theme, ending in (("dark", "-dark"), ("light", "")):
             with style(theme):
                 drawn[theme] = draw()
                 for kind, metadata in METADATA.items():
                     path = self.folder / f"{_file_name(name)}{ending}.{kind}"
-                    _through_partial(path, _saver(drawn[theme], kind, metadata))
+                    write_whole(path, _saver(drawn[theme], kind, metadata))
                 pyplot.close(drawn[theme])
         self.pictures = [*(p for p in self.pictures if p != name), name]
         return drawn["light"]
@@ -553,7 +554,7 @@ METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 
 
 def _saver(figure: "matplotlib.figure.Figure", kind: str, metadata: dict) -> Callable[[Path], None]:
-    return lambda partial: figure.savefig(partial, format=kind, metadata=metadata)
+    return lambda draft: figure.savefig(draft, format=kind, metadata=metadata)
 
 
 def _file_name(name: str) -> str:
@@ -562,39 +563,27 @@ def _file_name(name: str) -> str:
     return name
 
 
-def _through_partial(path: Path, write: Callable[[Path], Any]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    write(partial)
-    partial.replace(path)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    text = json.dumps(content, indent=1, default=_json_value) + "\n"
-    _through_partial(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_json(path, json.loads(json.dumps(content, default=_json_value)))
 
 
 def _json_value(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _git(root: Path) -> dict[str, Any] | None:
     """The commit, and whether anything but the figures' own outputs differs from it; None outside git."""
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout
-
+    git = functools.partial(subprocess.run, cwd=root, capture_output=True, text=True, check=True)
     try:
-        changes = git("status", "--porcelain", "--", ".", ":(exclude,glob)figures/*/**")
-        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(changes.strip())}
+        commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
+        changes = git(["git", "status", "--porcelain", "--", ".", ":(exclude,glob)figures/*/**"]).stdout
+        return {"commit": commit, "dirty": bool(changes)}
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-MODULES = ("av", "datasets", "diffusers", "gymnasium", "matplotlib", "metaworld", "mujoco", "pandas", "pyarrow",
-           "safetensors", "sklearn", "timm", "tokenizers", "torchvision", "transformers")
+MODULES = ("av", "datasets", "diffusers", "matplotlib", "mujoco", "pandas", "pyarrow", "safetensors",
+           "sklearn", "timm", "tokenizers", "torchvision", "transformers")
 
 
 def _versions() -> dict[str, str]:
@@ -656,11 +645,12 @@ def promote(
 
 def _complete_manifest(run: Path, id: str, scale: str) -> dict[str, Any]:
     if not (run / MANIFEST).is_file():
-        raise FigureError(f"figure {id!r} has no run at scale {scale!r}; make one: ebwm figures run {id} --scale {scale}")
+        command = f"ebwm figures run {id} --scale {scale}"
+        raise FigureError(f"figure {id!r} has no run at scale {scale!r}; make one: {command}")
     manifest = json.loads((run / MANIFEST).read_text(encoding="utf-8"))
     for name, digest in manifest["data"].items():
-        if not (run / name).is_file() or _digest(run / name) != digest:
-            raise FigureError(f"figure {id!r}: {name} of the run is not the file its manifest names; run it again")
+        if not (run / name).is_file() or sha256(run / name) != digest:
+            raise FigureError(f"figure {id!r}: {name} is not the file that its manifest names; run it again")
     return manifest
 
 
@@ -692,9 +682,11 @@ def _copy(source: Path, target: Path, names: list[str]) -> None:
 
 COLOURS = {  # Okabe and Ito's palette, darker or lighter where the background asks for it
     "light": {"ebt": "#0072b2", "transformer": "#d55e00", "gru": "#009e73", "diffusion": "#b5588f",
-              "floor": "#6b7280", "truth": "#111827", "background": "#ffffff", "text": "#1f2937", "grid": "#e5e7eb"},
+              "floor": "#6b7280", "truth": "#111827",
+              "background": "#ffffff", "text": "#1f2937", "grid": "#e5e7eb"},
     "dark": {"ebt": "#56b4e9", "transformer": "#f08a3c", "gru": "#2fc79a", "diffusion": "#dd9bc0",
-             "floor": "#9ca3af", "truth": "#f9fafb", "background": "#0d1117", "text": "#d1d5db", "grid": "#2a313c"},
+             "floor": "#9ca3af", "truth": "#f9fafb",
+             "background": "#0d1117", "text": "#d1d5db", "grid": "#2a313c"},
 }
 ROLES = ("ebt", "transformer", "gru", "diffusion", "floor")  # the order of colours when none is named
 _theme = contextvars.ContextVar("theme", default="light")
@@ -714,10 +706,10 @@ def colour(
 def style(
     theme: str = "light",  # "light" or "dark"
 ) -> Iterator[None]:
-    """Draw under the project's style: readable at page width, colours that colour-blind readers tell apart."""
+    """Draw under the project's style: readable at page width, in colours that the colour-blind can tell."""
     if theme not in COLOURS:
         raise FigureError(f"unknown theme {theme!r}; {suggest(theme, COLOURS)}")
-    matplotlib, token = need("matplotlib"), _theme.set(theme)
+    matplotlib, token = require("matplotlib", "figures"), _theme.set(theme)
     try:
         with matplotlib.rc_context(_rc(matplotlib)):
             yield
@@ -726,21 +718,29 @@ def style(
 
 
 def _rc(matplotlib: ModuleType) -> dict[str, Any]:
-    back, text, grid = colour("background"), colour("text"), colour("grid")
+    families = r"^(axes|figure|font|grid|legend|lines|patch|savefig|svg|text|[xy]tick)\."
     cycle = matplotlib.cycler(color=[colour(role) for role in ROLES])
-    return {
-        **matplotlib.rcParamsDefault.find_all(r"^(axes|figure|font|grid|legend|lines|patch|savefig|svg|text|[xy]tick)\."),
-        "figure.figsize": (7.2, 4.0), "figure.dpi": 100, "savefig.dpi": 150, "savefig.bbox": None,
-        "figure.constrained_layout.use": True, "svg.hashsalt": "ebwm", "svg.fonttype": "path",
-        "font.size": 10.5, "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
-        "axes.labelsize": 10.5, "legend.fontsize": 9.5, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5,
-        "figure.facecolor": back, "axes.facecolor": back, "savefig.facecolor": back, "savefig.edgecolor": back,
-        "text.color": text, "axes.labelcolor": text, "axes.titlecolor": text, "axes.edgecolor": text,
-        "xtick.color": text, "ytick.color": text, "axes.prop_cycle": cycle, "lines.linewidth": 1.8,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
-        "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True, "grid.color": grid, "grid.linewidth": 0.8,
-        "legend.frameon": False,
+    return {**matplotlib.rcParamsDefault.find_all(families), **SHAPES, **_painted(), "axes.prop_cycle": cycle}
+
+
+SHAPES = {
+    "figure.figsize": (7.2, 4.0), "figure.constrained_layout.use": True, "savefig.dpi": 150,
+    "svg.hashsalt": "ebwm", "svg.fonttype": "path",
+    "font.size": 10.5, "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "legend.fontsize": 9.5, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5, "legend.frameon": False,
+    "lines.linewidth": 1.8, "axes.linewidth": 0.8, "grid.linewidth": 0.8,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True,
+}
+
+
+def _painted() -> dict[str, str]:
+    painted = {
+        "background": ("figure.facecolor", "axes.facecolor", "savefig.facecolor", "savefig.edgecolor"),
+        "text": ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"),
+        "grid": ("grid.color",),
     }
+    return {name: colour(role) for role, names in painted.items() for name in names}
 
 
 def spread(
@@ -776,7 +776,8 @@ def table(
     widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:2]]
     lines = [line for row in rows for line in _lines(row, widths)]
     if known.planned:
-        lines += ["", *textwrap.wrap(f"planned: {', '.join(known.planned)}", COLUMNS, subsequent_indent=" " * 9)]
+        names = f"planned: {', '.join(known.planned)}"
+        lines += ["", *textwrap.wrap(names, COLUMNS, subsequent_indent=" " * len("planned: "))]
     return "\n".join(lines)
 
 

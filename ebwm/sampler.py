@@ -127,7 +127,7 @@ def at_step(
     "The energy that holds at one step of a walk."
     return partial(landscape, step=step) if getattr(landscape, "takes_step", False) else landscape
 
-# %% ../nbs/core/02_sampler.ipynb #37702b5b
+# %% ../nbs/core/02_sampler.ipynb #66afd26c
 def _check(start: Tensor, steps: int) -> None:
     if steps < 1:
         raise ValueError(f"steps is {steps}; a walk needs at least 1 step")
@@ -143,7 +143,7 @@ def run(
     steps: int,  # number of steps, at least 1
     generator: torch.Generator | None = None,  # randomness of the kernel
     create_graph: bool = False,  # keep the walk differentiable, for training
-    detach: bool = True,  # cut the graph between steps (recipe S1); False trains through the whole walk (S2)
+    detach: bool = True,  # cut the graph between steps (S1); False trains through the whole walk (S2)
     final_energy: bool = True,  # also evaluate the energy of the last state
     callback: Callable[[int, State, Info], Any] | None = None,  # sees every step
 ) -> Result:
@@ -153,7 +153,8 @@ def run(
     for index in range(steps):
         if detach:
             state = State(*(part if part is None else part.detach() for part in state))
-        state, info = kernel(at_step(landscape, index), state, generator=generator, create_graph=create_graph)
+        energy = at_step(landscape, index)
+        state, info = kernel(energy, state, generator=generator, create_graph=create_graph)
         infos.append(info)
         if callback:
             callback(index, state, info)

@@ -1,0 +1,53 @@
+# One command for everything a person does here; `make` alone lists them.
+
+PYTHON ?= python3
+SCALE ?=
+ONLY ?=
+BIN := .venv/bin
+READY := .venv/.ready
+comma := ,
+
+.DEFAULT_GOAL := help
+.PHONY: help figures test lab docs readme export notebooks bench clean
+
+help: ## list what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=python3.12, and for figures SCALE=smoke|cpu|gpu, ONLY=id,id"
+
+figures: $(READY) ## make the headline figures, or those named by ONLY, at the scale SCALE
+	$(BIN)/ebwm figures run $(or $(subst $(comma), ,$(ONLY)),--headline) $(if $(SCALE),--scale $(SCALE))
+
+test: $(READY) ## run every check: export, notebooks, style, tests, smoke figures, docs
+	$(BIN)/python tests/check.py
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab nbs
+
+docs: $(READY) ## build the site in _docs, by quarto where it is installed
+	$(BIN)/python docs/build.py
+
+readme: $(READY) ## write README.md from nbs/index.ipynb
+	$(BIN)/python docs/build.py readme
+
+export: $(READY) ## write the modules in ebwm from the notebooks
+	$(BIN)/nbdev-export
+
+notebooks: $(READY) ## run the notebooks, save their outputs, clean them (not those of figures)
+	for path in nbs/core nbs/modalities nbs/training nbs/index.ipynb; do \
+	  OMP_NUM_THREADS=1 $(BIN)/nbdev-test $$path --save --n-workers 2 || exit 1; done
+	$(BIN)/nbdev-clean
+
+bench: $(READY) ## run the benchmarks
+	@if [ -f benchmarks/__main__.py ]; then $(BIN)/python -m benchmarks; else echo "There are no benchmarks yet."; fi
+
+clean: ## remove what was built, but not .venv, data and runs
+	rm -rf _docs _proc build .pytest_cache .ruff_cache .hypothesis .coverage nbs/nbdev.yml nbs/sidebar.yml nbs/_quarto.yml
+	find ebwm tests docs benchmarks -name __pycache__ -prune -exec rm -r {} +
+
+# the environment, made again when what is installed changes
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "ebwm needs Python 3.11 or newer; $(PYTHON) is not. Name another: make PYTHON=python3.12"; exit 1; }
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@

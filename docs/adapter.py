@@ -1,0 +1,206 @@
+"""Notebooks as nbdev processes them -> pages for Sphinx with myst-nb.
+
+Front matter becomes a title, directives become tags, `show_doc` cells become sections (symbols.py), callouts
+become admonitions, pictures on record get their dark twin (records.py), folders become the sidebar.
+"""
+
+import json
+import math
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import records
+import symbols
+import yaml
+
+FOLDERS = ("core", "modalities", "training", "figures")  # the sidebar's order; others follow
+KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
+DIRECTIVE = re.compile(r"^\s*#\|\s*([\w-]+)\s*:?[ \t]*(.*?)[ \t]*$\n?", re.MULTILINE)
+TAGS = {
+    ("echo", "false"): "remove-input",
+    ("output", "false"): "remove-output",
+    ("include", "false"): "remove-cell",
+    ("code-fold", "true"): "hide-input",
+    ("warning", "false"): "remove-stderr",
+}
+SHOW_DOC = re.compile(r"^show_doc\(([\w.]+)", re.MULTILINE)
+CALLOUT = re.compile(r'^(:{3,})\s*\{\.callout-(\w+)(?:[^}\n]*?title="([^"]*)")?[^}\n]*\}\s*$', re.MULTILINE)
+LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where things are, and which names have a section."""
+
+    root: Path  # the repository
+    processed: Path  # what nbdev made of its notebooks
+    out: Path  # where the pages go
+    sections: dict[str, str]  # nbdev's address of a name (core/sampler.html#run) -> its section
+
+    @property
+    def notebooks(self) -> Path:
+        return self.root / "nbs"
+
+
+def write_pages(
+    root: Path,  # the repository
+    processed: Path,  # what nbdev made of its notebooks
+    out: Path,  # where the pages go; replaced
+) -> None:
+    """Write every page of the site."""
+    shutil.rmtree(out, ignore_errors=True)
+    sources = find_sources(root / "nbs")
+    site = Site(root, processed, out, _sections(root / "nbs", sources))
+    for source in sources:
+        target = out / page_name(source.relative_to(site.notebooks))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.suffix == ".md":
+            target.write_text(_text(source.read_text(encoding="utf-8"), source, site), encoding="utf-8")
+        else:
+            _write(target, _page(source, site))
+    _add_sidebar(out, [page_name(source.relative_to(site.notebooks)) for source in sources])
+
+
+def find_sources(
+    notebooks: Path,  # the folder of notebooks
+) -> list[Path]:  # notebooks and Markdown files, in the sidebar's order
+    """What becomes a page."""
+    found = (path for path in notebooks.rglob("*") if path.suffix in (".ipynb", ".md"))
+    visible = (path for path in found if not any(p[0] in "._" for p in path.relative_to(notebooks).parts))
+    return sorted(visible, key=lambda path: _order(path.relative_to(notebooks)))
+
+
+def _order(path: Path) -> tuple[int, bool, str]:
+    folder = path.parts[0] if len(path.parts) > 1 else ""
+    rank = ("", *FOLDERS).index(folder) if folder in ("", *FOLDERS) else len(FOLDERS) + 1
+    return rank, path.stem != "index", str(path)
+
+
+def page_name(
+    path: Path,  # of a notebook
+) -> Path:  # of its page
+    """A page is called as nbdev calls it: without the number that orders the notebooks."""
+    return path.with_name(re.sub(r"^\d+[a-zA-Z]?_", "", path.name))
+
+
+def _sections(notebooks: Path, sources: list[Path]) -> dict[str, str]:
+    result = {}
+    for source in (s for s in sources if s.suffix == ".ipynb"):
+        cells = _read(source)["cells"]
+        page = page_name(source.relative_to(notebooks)).with_suffix(".html").as_posix()
+        for name in (n for cell in cells for n in symbols.defined(cell)):
+            result[f"{page}#{name.lower()}"] = symbols.target(name, cells)
+    return result
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, cells: list[dict]) -> None:
+    numbered = [{**cell, "id": f"cell-{index}"} for index, cell in enumerate(cells)]
+    notebook = {"cells": numbered, "metadata": {"kernelspec": KERNEL}, "nbformat": 4, "nbformat_minor": 5}
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+# Cells
+
+
+def _page(source: Path, site: Site) -> list[dict]:
+    original = _read(source)["cells"]
+    processed = _read(site.processed / source.relative_to(site.notebooks))["cells"]
+    cells = [c for c in (_convert(cell, original) for cell in _with_folds(processed, original)) if c]
+    if record := records.section(source.relative_to(site.root), site.root):
+        cells.insert(1, _markdown(record))
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = _text(cell["source"], source, site)
+    return cells
+
+
+def _with_folds(processed: list[dict], original: list[dict]) -> list[dict]:
+    """nbdev drops exported cells; put the source of each behind a fold, after what documents its names."""
+    places = {cell.get("id"): (index, 0) for index, cell in enumerate(original)}
+    for index, cell in enumerate(original):
+        places |= {name: (index, node.lineno) for name, node in symbols.defined(cell).items()}
+    placed = [(places.get(_shown(cell) or cell.get("id"), (-1, 0)), cell) for cell in processed]
+    placed += [((index, math.inf), _markdown(symbols.fold(cell))) for index, cell in enumerate(original)]
+    return [cell for _, cell in sorted(placed, key=lambda item: item[0])]
+
+
+def _shown(cell: dict) -> str | None:
+    match = SHOW_DOC.search("".join(cell["source"])) if cell["cell_type"] == "code" else None
+    return match and match[1]
+
+
+def _convert(cell: dict, original: list[dict]) -> dict | None:
+    source = "".join(cell["source"])
+    if not source.strip() or source.startswith("<!-- WARNING"):
+        return None
+    if cell["cell_type"] == "raw":
+        return _markdown(_title(source))
+    if name := _shown(cell):
+        return _markdown(symbols.section(name, cell, original))
+    return _markdown(source) if cell["cell_type"] == "markdown" else _code(source, cell["outputs"])
+
+
+def _markdown(source: str) -> dict:
+    return {"cell_type": "markdown", "metadata": {}, "source": source}
+
+
+def _title(front_matter: str) -> str:
+    values = yaml.safe_load(front_matter.strip().strip("-")) or {}
+    lead = f"\n\n{{.lead}}\n{values['description']}" if values.get("description") else ""
+    return f"# {values.get('title', 'Untitled')}{lead}"
+
+
+def _code(source: str, outputs: list[dict]) -> dict:
+    found = {(name, value.lower()) for name, value in DIRECTIVE.findall(source)}
+    tags = sorted(tag for directive, tag in TAGS.items() if directive in found)
+    return {"cell_type": "code", "execution_count": None, "metadata": {"tags": tags}, "outputs": outputs,
+            "source": DIRECTIVE.sub("", source)}
+
+
+# Text
+
+
+def _text(source: str, page: Path, site: Site) -> str:
+    source = records.place_pictures(CALLOUT.sub(_admonition, source), page, site.root, site.out)
+    return LINK.sub(lambda match: _link(match, page, site), source)
+
+
+def _admonition(match: re.Match) -> str:
+    fence, kind, title = match.groups()
+    return f"{fence}{{admonition}} {title}\n:class: {kind}" if title else f"{fence}{{{kind}}}"
+
+
+def _link(match: re.Match, page: Path, site: Site) -> str:
+    """Links to notebooks follow their pages, nbdev's links to names lead to sections, others become text."""
+    text, path, anchor = match[1], match[2], match[3] or ""
+    if section := site.sections.get(path.lstrip("/") + anchor.split(".")[0]):
+        return f"[{text}](#{section})"
+    file = Path(os.path.normpath(page.parent / path))
+    if file.is_relative_to(site.notebooks) and file.suffix in (".ipynb", ".md"):
+        return f"[{text}]({page_name(Path(path)).as_posix()}{anchor})"
+    return text if file.exists() else match[0]
+
+
+# The sidebar
+
+
+def _add_sidebar(out: Path, pages: list[Path]) -> None:
+    groups: dict[str, list[str]] = {}
+    for page in pages:
+        if page.stem != "index":
+            folder = page.parts[0] if len(page.parts) > 1 else ""
+            groups.setdefault(folder, []).append(page.with_suffix("").as_posix())
+    sidebar = _markdown("\n\n".join(_toctree(*group) for group in groups.items()))
+    _write(out / "index.ipynb", [*_read(out / "index.ipynb")["cells"], sidebar])
+
+
+def _toctree(folder: str, pages: list[str]) -> str:
+    caption = [f":caption: {folder.capitalize()}"] if folder else []
+    return "\n".join(["```{toctree}", ":hidden:", *caption, "", *pages, "```"])

@@ -1,0 +1,83 @@
+"""Build the documentation site, or README.md. Usage: python docs/build.py [site | sphinx | quarto | readme]
+
+`site` takes quarto where it is installed, else Sphinx; both read the notebooks as nbdev processes them.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PROCESSED, SITE = ROOT / "_proc", ROOT / "_docs"
+PAGES, BUILT = PROCESSED / "sphinx", PROCESSED / "html"
+
+
+def sphinx() -> int:
+    """nbdev's processing, the adapter, and Sphinx with every warning an error. Needs no network."""
+    import adapter
+
+    if not _process():
+        return 1
+    adapter.write_pages(ROOT, PROCESSED, PAGES)
+    options = ["-q", "-W", "--keep-going", "-n", "-E", "-d", PROCESSED / "doctrees", "-c", ROOT / "docs"]
+    code = subprocess.call([sys.executable, "-m", "sphinx", *options, PAGES, BUILT], cwd=ROOT)
+    if code == 0:
+        shutil.rmtree(SITE, ignore_errors=True)
+        BUILT.rename(SITE)
+    return code
+
+
+def _process() -> bool:
+    from nbdev.serve import proc_nbs
+
+    os.chdir(ROOT)
+    try:
+        proc_nbs(str(ROOT / "nbs"), n_workers=2, force=True)
+        return True
+    except Exception as error:  # nbdev raises a bare Exception that quotes the whole cell
+        lines = str(error).strip().splitlines() or [repr(error)]
+        print(f"docs: {lines[0].rstrip(' :')}: {lines[-1]}", file=sys.stderr)
+        return False
+
+
+def quarto() -> int:
+    """nbdev's own site."""
+    if not shutil.which("quarto"):
+        print("quarto is not installed; this needs no quarto: python docs/build.py sphinx", file=sys.stderr)
+        return 2
+    return subprocess.call([Path(sys.executable).parent / "nbdev-docs"], cwd=ROOT)
+
+
+def site() -> int:
+    """The site with the renderer at hand."""
+    return quarto() if shutil.which("quarto") else sphinx()
+
+
+def readme() -> int:
+    """README.md from nbs/index.ipynb."""
+    import readme as source
+
+    (ROOT / "README.md").write_text(source.render(ROOT), encoding="utf-8")
+    return 0
+
+
+COMMANDS = {"site": site, "sphinx": sphinx, "quarto": quarto, "readme": readme}
+RESULTS = {readme: "README.md"}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of COMMANDS and say where its result is."""
+    name = arguments[0] if arguments else "site"
+    if len(arguments) > 1 or name not in COMMANDS:
+        print(f"one of {', '.join(COMMANDS)} is needed; given: {' '.join(arguments)}", file=sys.stderr)
+        return 2
+    code = COMMANDS[name]()
+    if code == 0:
+        print(RESULTS.get(COMMANDS[name], "_docs/index.html"))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

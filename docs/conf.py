@@ -1,0 +1,57 @@
+"""Sphinx configuration of the pages that adapter.py writes."""
+
+import functools
+import re
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util import logging
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from ebwm import __version__
+
+project = "ebwm"
+author = "The ebwm authors"
+project_copyright = "The ebwm authors, Apache-2.0"
+release = __version__
+
+extensions = ["myst_nb"]
+myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"  # outputs are stored in the notebooks
+nb_merge_streams = True
+nb_ipywidgets_js = {}  # no scripts from other hosts
+html_math_renderer = "mathml"
+
+html_theme = "furo"
+html_title = f"ebwm {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"
+
+
+TEX = {r"\\frac(\w)(\w)": r"\\frac{\1}{\2}", r"\\dots\b": r"\\ldots"}  # what docutils does not know
+
+
+def _mathml(self, node: nodes.Element) -> None:
+    """Browsers draw MathML by themselves: formulas need neither scripts nor a network."""
+    block = isinstance(node, nodes.math_block)
+    latex = functools.reduce(lambda text, rule: re.sub(*rule, text), TEX.items(), node.astext())
+    try:
+        formula = tex2mathml(latex, as_block=block)
+    except MathError as error:
+        logging.getLogger(__name__).warning("formula %s: %s", node.astext(), error, location=node)
+        raise nodes.SkipNode from None
+    self.body.append(f'<div class="math">{formula}</div>' if block else formula)
+    raise nodes.SkipNode
+
+
+def setup(app) -> None:
+    app.add_html_math_renderer("mathml", (_mathml, None), (_mathml, None))

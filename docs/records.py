@@ -1,0 +1,86 @@
+"""Figures on a page: how to make one, what is on record, and its pictures for light and dark pages."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import yaml
+
+PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*?figures/(\w+)/(\w+)\.png)\)")
+HARDWARE = {"smoke": "2 cores", "cpu": "2 cores", "gpu": "one GPU"}
+
+
+def section(
+    notebook: Path,  # from the root of the repository
+    root: Path,  # the repository
+) -> str:  # nothing for a notebook that makes no figure of the registry
+    """A figure's command, cost and record."""
+    entry = next((e for e in _registry(root) if e["notebook"] == notebook.as_posix()), None)
+    if not entry:
+        return ""
+    folder = root / "figures" / entry["id"]
+    rows = {
+        "Command": f"`ebwm figures run {entry['id']}`",
+        "Notebook": f"`{notebook.as_posix()}`",
+        "Expected time": _times(entry.get("minutes", {})) or "unknown",
+        "On record": _record(folder / "manifest.json"),
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return "\n\n".join([f"| | |\n|---|---|\n{table}", *_pictures(folder, notebook)])
+
+
+def _times(minutes: dict[str, float]) -> str:
+    scales = [scale for scale in HARDWARE if scale in minutes]
+    return ", ".join(f"{scale} {time(minutes[scale])} on {HARDWARE[scale]}" for scale in scales)
+
+
+def _registry(root: Path) -> list[dict]:
+    path = root / "figures" / "figures.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))["figures"] if path.is_file() else []
+
+
+def time(
+    minutes: float,  # from the registry
+) -> str:
+    """A duration as people say it."""
+    return f"{minutes * 60:.0f} s" if minutes < 1 else f"{minutes:g} min"
+
+
+def _record(path: Path) -> str:
+    if not path.is_file():
+        return "nothing yet"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    seeds = ", ".join(map(str, manifest["seeds"]))
+    return f"scale {manifest['scale']}, seeds {seeds}, {manifest['seconds']:.0f} s on {manifest['device']}"
+
+
+def _pictures(folder: Path, notebook: Path) -> list[str]:
+    """The pictures on record, by paths that hold from the notebook."""
+    light = sorted(p for p in folder.glob("*.png") if not p.stem.endswith("-dark"))
+    up = os.path.relpath(Path("figures"), notebook.parent)
+    return [f"![{p.stem.replace('_', ' ')}]({Path(up, folder.name, p.name).as_posix()})" for p in light]
+
+
+def place_pictures(
+    text: str,  # Markdown
+    page: Path,  # the notebook that it is from
+    root: Path,  # the repository
+    out: Path,  # where the pages go
+) -> str:
+    """Copy pictures on record beside the pages; where there is a dark twin, each shows on its own theme."""
+    up = os.path.relpath(root / "nbs", page.parent)
+
+    def place(match: re.Match) -> str:
+        words, _, id, name = match.groups()
+        pair = {f"{name}.png": "{.only-light}", f"{name}-dark.png": "{.only-dark}"}
+        found = [file for file in pair if (root / "figures" / id / file).is_file()]
+        for file in found:
+            (out / "record" / id).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / "figures" / id / file, out / "record" / id / file)
+        shown = (f"![{words}]({Path(up, 'record', id, file).as_posix()})" for file in found)
+        kinds = (pair[file] if len(found) == 2 else "" for file in found)
+        return "\n".join(map("".join, zip(shown, kinds, strict=True))) or match[0]
+
+    return PICTURE.sub(place, text)

@@ -1,0 +1,42 @@
+"""Files that are written whole or not at all, and what they hold told by a digest."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["sha256", "write_json", "write_whole"]
+
+
+def write_whole(
+    path: Path,  # where the file shall be
+    write: Callable[[Path], Any],  # writes to the path that it is given
+) -> None:
+    """Write to a hidden file beside `path`, then rename it, so that no reader ever sees half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(draft)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_json(
+    path: Path,  # where the file shall be
+    value: Any,  # anything that JSON can hold
+) -> None:
+    """Write JSON, sorted and indented."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+def sha256(
+    path: Path,  # any file
+) -> str:  # 64 hexadecimal digits
+    """The SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,236 @@
+"""The README and the pages: up to date, with links that lead somewhere, and nbdev's marks translated."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+pytest.importorskip("nbconvert", reason="nbconvert is not installed: pip install 'ebwm[docs]'")
+sys.path.insert(0, str(ROOT / "docs"))
+import adapter  # noqa: E402
+import readme  # noqa: E402
+import records  # noqa: E402
+import symbols  # noqa: E402
+import yaml  # noqa: E402
+
+EXPORTED = '''#| export
+import torch
+
+def walk(
+    y: float,  # where it begins
+    steps: int = 2,  # how far
+) -> float:  # where it ends
+    "Go `steps` steps."
+    return y
+
+class Place:
+    "Somewhere."
+
+    def __init__(
+        self,
+        name: str,  # what it is called
+    ):
+        self.name = name
+
+    def near(self, other: str) -> bool:
+        "Whether it is close."
+        return other == self.name
+
+    def __call__(self, y: float) -> float:  # its height
+        return y
+'''
+
+
+def code(source: str, **other) -> dict:
+    return {"cell_type": "code", "id": other.pop("id", "a"), "metadata": {}, "source": source, "outputs": [],
+            "execution_count": None, **other}
+
+
+def text(source: str, id: str = "b") -> dict:
+    return {"cell_type": "markdown", "id": id, "metadata": {}, "source": source}
+
+
+# The README
+
+
+def test_the_readme_is_what_the_home_page_says():
+    assert README.read_text(encoding="utf-8") == readme.render(ROOT), "run: make readme"
+
+
+def test_the_readmes_links_lead_to_files():
+    links = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", README.read_text(encoding="utf-8"))
+    assert links and [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_shows_no_directives():
+    assert "#|" not in README.read_text(encoding="utf-8")
+
+
+def test_the_readme_lists_every_figure_with_its_times():
+    rows = README.read_text(encoding="utf-8").splitlines()
+    registry = yaml.safe_load((ROOT / "figures" / "figures.yaml").read_text(encoding="utf-8"))
+    for figure in registry["figures"]:
+        row = next(row for row in rows if f"`ebwm figures run {figure['id']}`" in row)
+        times = [cell.strip() for cell in row.strip("|").split("|")][2:]
+        expected = {scale: records.time(minutes) for scale, minutes in figure["minutes"].items()}
+        assert times == [f"{expected[scale]} on {where}" for scale, where in records.HARDWARE.items()]
+
+
+# From nbdev's notebooks to pages
+
+
+def build(folder: Path, cells: list, processed: list, name: str = "core/02_walks.ipynb") -> list[dict]:
+    """The cells of one page of a small repository that has a home page too."""
+    home = [text("# Home", "h")]
+    for path, content in {f"nbs/{name}": cells, "nbs/index.ipynb": home, f"done/{name}": processed,
+                          "done/index.ipynb": home}.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(json.dumps({"cells": content}))
+    adapter.write_pages(folder, folder / "done", folder / "out")
+    return json.loads((folder / "out" / adapter.page_name(Path(name))).read_text())["cells"]
+
+
+def test_pages_are_named_without_their_numbers():
+    assert adapter.page_name(Path("core/02_walks.ipynb")) == Path("core/walks.ipynb")
+    assert adapter.page_name(Path("index.ipynb")) == Path("index.ipynb")
+
+
+def test_the_sidebar_has_the_rooms_in_order(tmp_path):
+    ordered = ["index.ipynb", "protocol.ipynb", "core/01_d.ipynb", "core/02_c.ipynb", "training/e.md",
+               "figures/b.ipynb", "z/a.ipynb"]
+    for name in (*reversed(ordered), ".ipynb_checkpoints/f.ipynb"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [str(p.relative_to(tmp_path)) for p in adapter.find_sources(tmp_path)] == ordered
+
+
+def test_front_matter_becomes_a_title(tmp_path):
+    raw = {**text("---\ntitle: 'Walks: two'\ndescription: Down\n---\n"), "cell_type": "raw"}
+    assert build(tmp_path, [text("# Walks")], [raw])[0]["source"] == "# Walks: two\n\n{.lead}\nDown"
+
+
+@pytest.mark.parametrize("directive, tag", [
+    ("#| echo: false", "remove-input"),
+    ("#| output: false", "remove-output"),
+    ("#| include: false", "remove-cell"),
+    ("#| warning: false", "remove-stderr"),
+    ("#| code-fold: true", "hide-input"),
+])
+def test_directives_become_tags_and_leave_the_source(tmp_path, directive, tag):
+    cell = code(f"{directive}\n1 + 1")
+    page = build(tmp_path, [cell], [cell])
+    assert (page[0]["metadata"]["tags"], page[0]["source"]) == ([tag], "1 + 1")
+
+
+def test_callouts_become_admonitions(tmp_path):
+    source = '::: {.callout-note}\nLook.\n:::\n\n::: {.callout-tip title="Try it"}\nDo.\n:::'
+    page = build(tmp_path, [text(source)], [text(source)])
+    assert page[0]["source"] == ":::{note}\nLook.\n:::\n\n:::{admonition} Try it\n:class: tip\nDo.\n:::"
+
+
+def test_links_follow_pages_and_names(tmp_path):
+    source = ("[this](02_walks.ipynb#a) [home](../index.ipynb) [`walk`](/core/walks.html#walk) "
+              "[`near`](/core/walks.html#place.near) [settings](../../settings.ini) [web](https://example.org)")
+    (tmp_path / "settings.ini").touch()
+    cells = [code("#| default_exp walks"), code(EXPORTED, id="e"), text(source)]
+    assert build(tmp_path, cells, [text(source)])[-1]["source"] == (
+        "[this](walks.ipynb#a) [home](../index.ipynb) [`walk`](#ebwm.walks.walk) "
+        "[`near`](#ebwm.walks.Place) settings [web](https://example.org)")
+
+
+WALK_SECTION = """(ebwm.walks.walk)=
+### `walk`
+
+```python
+def walk(
+    y: float,  # where it begins
+    steps: int = 2,  # how far
+) -> float:  # where it ends
+```
+
+Go `steps` steps."""
+
+PLACE_SECTION = """(ebwm.walks.Place)=
+### `Place`
+
+```python
+Place(
+    name: str,  # what it is called
+)
+```
+
+- `.near(other)`: Whether it is close.
+- `.__call__(y)`: its height"""
+
+
+def test_an_exported_name_has_a_section_then_its_source(tmp_path):
+    shown = {"data": {"text/markdown": "---\n\n### walk\n\n```python\n...\n```\n\n*Go `steps` steps.*"}}
+    heading, after = text("## Walking", "h"), text("After.", "f")
+    original = [code("#| default_exp walks", id="d"), heading, code(EXPORTED, id="e"), after]
+    documented = [code("show_doc(Place)", id="new1"), code("show_doc(walk)", id="new2", outputs=[shown])]
+    page = [cell["source"] for cell in build(tmp_path, original, [heading, *documented, after])]
+    assert page[1:3] == [WALK_SECTION, PLACE_SECTION]
+    assert page[3].startswith("<details") and "import torch" in page[3] and page[4] == "After."
+
+
+def test_only_what_is_worth_reading_is_folded():
+    assert symbols.fold(code("#| export\nimport torch")) == ""
+    assert symbols.fold(code("x = 1")) == ""
+    private = code("#| export\nWAYS = (1,)\ndef _check(): ...")
+    assert "<summary>Source: WAYS, _check</summary>" in symbols.fold(private)
+
+
+# Figures
+
+
+def record(root: Path, *pictures: str) -> None:
+    """A registry of one figure, with pictures and a manifest."""
+    (root / "figures" / "fall").mkdir(parents=True)
+    entry = {"id": "fall", "notebook": "nbs/figures/fall.ipynb", "minutes": {"smoke": 0.3, "cpu": 6}}
+    (root / "figures" / "figures.yaml").write_text(yaml.dump({"figures": [entry]}))
+    for name in pictures:
+        (root / "figures" / "fall" / name).write_bytes(b"png")
+    manifest = {"scale": "cpu", "seeds": [0, 1], "seconds": 61.4, "device": "cpu"}
+    (root / "figures" / "fall" / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_figures_page_names_its_command_cost_and_record(tmp_path):
+    record(tmp_path, "fall.png", "fall-dark.png")
+    page = build(tmp_path, [text("# Fall")], [text("# Fall")], "figures/fall.ipynb")
+    assert "`ebwm figures run fall`" in page[1]["source"]
+    assert "smoke 18 s on 2 cores, cpu 6 min on 2 cores" in page[1]["source"]
+    assert "scale cpu, seeds 0, 1, 61 s on cpu" in page[1]["source"]
+    assert page[1]["source"].endswith("![fall](../record/fall/fall.png){.only-light}\n"
+                                      "![fall](../record/fall/fall-dark.png){.only-dark}")
+    assert (tmp_path / "out" / "record" / "fall" / "fall-dark.png").is_file()
+
+
+def test_a_picture_without_a_dark_twin_shows_on_both_themes(tmp_path):
+    record(tmp_path, "fall.png")
+    source = "![A fall](../figures/fall/fall.png) ![Missing](../figures/fall/rise.png)"
+    placed = records.place_pictures(source, tmp_path / "nbs" / "index.ipynb", tmp_path, tmp_path / "out")
+    assert placed == "![A fall](record/fall/fall.png) ![Missing](../figures/fall/rise.png)"
+
+
+def test_a_figure_that_was_never_recorded_says_so(tmp_path):
+    record(tmp_path)
+    (tmp_path / "figures" / "fall" / "manifest.json").unlink()
+    assert "| On record | nothing yet |" in records.section(Path("nbs/figures/fall.ipynb"), tmp_path)
+    assert records.section(Path("nbs/figures/other.ipynb"), tmp_path) == ""
+
+
+# The command
+
+
+@pytest.mark.parametrize("arguments", [["no-such-thing"], ["sphinx", "readme"]])
+def test_a_wrong_command_is_refused_in_one_line(arguments):
+    command = [sys.executable, ROOT / "docs" / "build.py", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2 and "site, sphinx, quarto, readme" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,131 @@
+"""One install, whichever file describes it; and an import that brings little and changes nothing."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CORE = ("energy", "sampler", "blocks", "attention", "ebt", "baselines", "objective", "thinking")
+HEAVY = ("matplotlib", "pandas", "sklearn", "av", "datasets", "timm", "torchvision", "plotly", "papermill",
+         "lightning", "tensorboard")
+
+
+def requirements() -> list[Requirement]:
+    """All that pyproject.toml asks for, the package's own extras aside."""
+    lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    named = [Requirement(requirement) for entries in lists for requirement in entries]
+    return [requirement for requirement in named if requirement.name != PROJECT["name"]]
+
+
+def pins() -> list[tuple[str, str]]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [re.fullmatch(r"([\w.-]+)==([\w.!+-]+)", line) for line in lines if line and line[0] != "#"]
+    assert all(pairs), "every line of constraints.txt is NAME==VERSION"
+    return [(canonicalize_name(pair[1]), pair[2]) for pair in pairs]
+
+
+def test_conda_installs_what_make_installs():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    made = shlex.split(re.search(r"pip install -q (.+)", makefile)[1])
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    part = next(entry["pip"] for entry in conda if isinstance(entry, dict))
+    assert shlex.split(" ".join(part)) == made == ["-c", "constraints.txt", "-e", ".[dev]"]
+
+
+def test_conda_python_is_one_that_the_package_takes():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    version = next(entry.partition("=")[2] for entry in conda if str(entry).startswith("python="))
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(version)
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=str)
+def test_every_dependency_is_pinned_inside_its_range(requirement):
+    pinned = dict(pins())
+    assert canonicalize_name(requirement.name) in pinned
+    assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
+
+
+def test_no_package_is_pinned_twice():
+    names = [name for name, _ in pins()]
+    assert len(names) == len(set(names))
+
+
+def in_fresh_python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return result.stdout
+
+
+def test_the_core_imports_nothing_heavy():
+    imports = ", ".join(f"ebwm.{name}" for name in CORE)
+    code = f"import {imports}, json, sys; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+    assert json.loads(in_fresh_python(code)) == []
+
+
+def test_importing_changes_no_global_state():
+    imports = ", ".join(f"ebwm.{name}" for name in (*CORE, "settings", "video", "training", "figures", "cli"))
+    code = f"""
+import random, numpy, torch
+def state():
+    return (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist(),
+            torch.get_default_dtype(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+before = state()
+import {imports}
+assert before == state()
+print("unchanged")
+"""
+    assert in_fresh_python(code) == "unchanged\n"
+
+
+# The Makefile
+
+needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    shutil.copy(ROOT / "Makefile", folder)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (folder / name).touch()
+    own = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "SCALE", "ONLY")  # of a make that runs these tests
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@needs_make
+def test_make_alone_lists_every_command(tmp_path):
+    targets = re.search(r"\.PHONY: (.+)", (ROOT / "Makefile").read_text(encoding="utf-8"))[1].split()
+    listed = re.findall(r"^  make (\w+) +\S", make(tmp_path).stdout, re.MULTILINE)
+    assert listed == targets
+
+
+@needs_make
+def test_an_old_python_is_refused_in_one_line_and_nothing_is_made(tmp_path):
+    old = tmp_path / "python-old"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    result = make(tmp_path, "export", f"PYTHON={old}")
+    assert result.returncode != 0
+    assert [line for line in result.stdout.splitlines() if "3.11 or newer" in line]
+    assert not (tmp_path / ".venv").exists()
+
+
+@needs_make
+@pytest.mark.parametrize("arguments, command", [
+    ([], "ebwm figures run --headline"),
+    (["SCALE=smoke"], "ebwm figures run --headline --scale smoke"),
+    (["ONLY=one,two", "SCALE=cpu"], "ebwm figures run one two --scale cpu"),
+])
+def test_make_figures_hands_its_variables_on(tmp_path, arguments, command):
+    printed = make(tmp_path, "-n", "figures", *arguments).stdout
+    assert printed.strip().endswith(command)

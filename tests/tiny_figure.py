@@ -1,0 +1,85 @@
+"""A small project with one figure, for the tests of the figure engine and of the command line."""
+
+import json
+from pathlib import Path
+
+PARAMETERS = """
+scale = "cpu"
+seeds = [0, 1, 2]
+out = None
+updates = 2
+rate: float = 0.5  # a number
+folder = None
+fast = False
+""".strip()
+
+BODY = """
+import sys
+
+import pandas as pd
+from tqdm.std import tqdm
+
+from ebwm import figures
+
+record = figures.Record("tiny", dict(scale=scale, seeds=seeds, updates=updates, rate=rate, folder=folder), out)
+rows = [dict(seed=seed, update=i, loss=rate**i) for seed in seeds for i in tqdm(range(updates), desc="walking")]
+if folder == "nowhere":
+    raise ValueError("the walk diverged\\nat step 3")
+record.data("losses", pd.DataFrame(rows))
+"""
+
+DRAW = """
+def draw():
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots()
+    ys = [[row["loss"] for row in rows if row["seed"] == seed] for seed in seeds]
+    figures.spread(ax, range(updates), ys, figures.colour("ebt"), "EBT")
+    ax.legend()
+    return fig
+
+
+record.picture("losses", draw)
+record.close(dataset_digest="0" * 64, executable=sys.executable, least=min(row["loss"] for row in rows))
+"""
+
+REGISTRY = """
+figures:
+  - id: tiny
+    title: "A tiny figure"
+    notebook: nbs/figures/tiny.ipynb
+    headline: true
+    seeds: {smoke: [0, 1]}
+    parameters:
+      smoke: {updates: 4, rate: 1}
+    minutes: {smoke: 0.1, cpu: 3}
+    claims: ["something"]
+planned:
+  - {id: later, title: "A figure of tomorrow", paper: EBT}
+"""
+
+
+def code(source: str, *tags: str, id: str = "cell") -> dict:
+    """A code cell of a notebook."""
+    metadata = {"tags": list(tags)} if tags else {}
+    return {"cell_type": "code", "id": id, "metadata": metadata, "source": source.strip(), "outputs": [],
+            "execution_count": None}
+
+
+def write_notebook(path: Path, *cells: dict) -> Path:
+    """A notebook file of some cells."""
+    kernel = {"display_name": "python3", "language": "python", "name": "python3"}
+    content = {"cells": list(cells), "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1))
+    return path
+
+
+def write_project(root: Path, *between: str) -> Path:
+    """A folder with settings, a registry and the figure `tiny`; `between` are cells after its parameters."""
+    (root / "settings.ini").write_text("[figures]\nscale = smoke\n[compute]\ndevice = cpu\nthreads = 1\n")
+    (root / "figures").mkdir()
+    (root / "figures" / "figures.yaml").write_text(REGISTRY)
+    cells = [code(PARAMETERS, "parameters", id="p"), *(code(s, id=f"b{i}") for i, s in enumerate(between))]
+    write_notebook(root / "nbs/figures/tiny.ipynb", *cells, code(BODY, id="c"), code(DRAW, id="d"))
+    return root
