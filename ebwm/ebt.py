@@ -76,7 +76,7 @@ def _check(candidates: str, dim: int, state_dim: int) -> None:
             stacklevel=3,
         )
 
-# %% ../nbs/core/05_ebt.ipynb #f8ce2b65
+# %% ../nbs/core/05_ebt.ipynb #5bc96396
 class EBT(nn.Module):
     "Energy-Based Transformer, causal form: one energy for each candidate next state (EBT, section 3)."
 
@@ -94,13 +94,13 @@ class EBT(nn.Module):
         state_dim = state_dim or dim
         _check(candidates, dim, state_dim)
         self.dim, self.state_dim, self.head_dim = dim, state_dim, dim // heads
-        self.candidate_dim = dim if candidates == "latent" else state_dim
+        self.latent = candidates == "latent"
+        self.candidate_dim = dim if self.latent else state_dim
         self.embed = linear(state_dim, dim)
-        self.embed_candidate = nn.Identity() if candidates == "latent" else self.embed
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
         self.norm = nn.RMSNorm(dim, eps=1e-5)
         self.head = linear(dim, 1)
-        self.decode = linear(dim, state_dim) if candidates == "latent" else nn.Identity()
+        self.decode = linear(dim, state_dim) if self.latent else nn.Identity()
         self.step_size = nn.Parameter(torch.tensor(float(step_size)))
         initialise(self, generator)
 
@@ -118,7 +118,14 @@ class EBT(nn.Module):
         states: Float[Tensor, "b s state_dim"],  # states
     ) -> Float[Tensor, "b s c"]:  # the same places, as candidates
         "States in the space where candidates live."
-        return states if self.candidate_dim == self.state_dim else self.embed(states)
+        return self.embed(states) if self.latent else states
+
+    def embed_candidates(
+        self,
+        candidates: Float[Tensor, "b n c"],  # states or latents
+    ) -> Float[Tensor, "b n d"]:  # in the model's width
+        "Candidates as the layers take them: a latent is in the model's width already."
+        return candidates if self.latent else self.embed(candidates)
 
     def remember(
         self,
@@ -134,7 +141,7 @@ class EBT(nn.Module):
 
     def landscape(
         self,
-        states: Float[Tensor, "b s state_dim"],  # the context: states seen so far
+        states: Float[Tensor, "..."],  # the context: states seen so far, [b s state_dim]
     ) -> Landscape:  # candidates [b s c] -> energies [b s]
         "The energy of candidates for the state after each position."
         if states.ndim != 3 or states.shape[-1] != self.state_dim:
@@ -151,12 +158,12 @@ class EBT(nn.Module):
         "The candidates' stream: what `landscape` calls at every step."
         visible = visible_context(positions, memory[0][0].shape[2])
         rotation = rotary(positions + 1, self.head_dim, candidates.dtype)
-        x = self.embed_candidate(candidates)
+        x = self.embed_candidates(candidates)
         for block, (k, v) in zip(self.blocks, memory, strict=True):
             x = block(x, rotation, partial(two_stream_attention, context_k=k, context_v=v, visible=visible))
         return self.head(self.norm(x)).squeeze(-1)
 
-# %% ../nbs/core/05_ebt.ipynb #bcc5eea9
+# %% ../nbs/core/05_ebt.ipynb #1fe7f4a1
 class DenseLandscape:
     "The same energies by masked attention over context and candidates together: slow, and the reference."
 
@@ -177,7 +184,7 @@ class DenseLandscape:
         places = torch.arange(length, device=candidates.device)
         rotation = rotary(torch.cat([places, places + 1]), model.head_dim, candidates.dtype)
         attend = partial(dense_attention, mask=dense_mask(length, candidates.device))
-        x = torch.cat([model.embed(self.states), model.embed_candidate(candidates)], 1)
+        x = torch.cat([model.embed(self.states), model.embed_candidates(candidates)], 1)
         for block in model.blocks:
             x = block(x, rotation, attend)
         return model.head(model.norm(x[:, length:])).squeeze(-1)

@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['Energy', 'Quadratic', 'DoubleWell', 'GaussianMixture']
 
-# %% ../nbs/core/01_energy.ipynb #778955ef
+# %% ../nbs/core/01_energy.ipynb #14b963a8
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# %% ../nbs/core/01_energy.ipynb #c6b521e9
+# %% ../nbs/core/01_energy.ipynb #8ab54b8a
+@runtime_checkable
 class Energy(Protocol):
     "Anything that scores candidates: one energy for each item, lower fits better."
 

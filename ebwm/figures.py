@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ebwm import __version__, settings
 from ebwm.compat import require
@@ -126,8 +127,8 @@ class Figure:
     device: dict[str, str] = field(default_factory=dict)  # by scale: "any" or "cuda"
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)  # by scale
     seeds: dict[str, list[int]] = field(default_factory=dict)  # by scale, before the settings' seeds
-    minutes: dict[str, float] = field(default_factory=dict)  # by scale, expected
-    memory: float = 1.0  # GiB
+    minutes: dict[str, int | float] = field(default_factory=dict)  # by scale, expected
+    memory: int | float = 1  # GiB
     extras: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
 
@@ -222,11 +223,15 @@ def _figure(entry: dict, root: Path, where: str) -> Figure:
     notebook = root / str(entry["notebook"])
     if not notebook.is_file():
         raise FigureError(f"{where}: its notebook {entry['notebook']} does not exist under {root}")
-    by_scale = {key: _by_scale(entry[key], f"{where}: {key}") for key in BY_SCALE if key in entry}
-    lists = {key: tuple(entry[key] or ()) for key in ("extras", "claims") if key in entry}
-    figure = Figure(**{**entry, **by_scale, **lists, "title": str(entry["title"]), "notebook": notebook})
-    _check_values(figure, where)
-    return figure
+    values = {key: _by_scale(entry[key], f"{where}: {key}") for key in BY_SCALE if key in entry}
+    values |= {key: tuple(entry[key] or ()) for key in ("extras", "claims") if key in entry}
+    entry = {**entry, **values, "title": str(entry["title"]), "notebook": notebook}
+    _check_parameters(entry.get("parameters", {}), f"{where}: parameters")
+    for key in CHECKS.keys() & entry.keys():
+        right, allowed = CHECKS[key]
+        if not right(entry[key]):
+            raise FigureError(f"{where}: {key} is {entry[key]!r}; it must be {allowed}")
+    return Figure(**entry)
 
 
 BY_SCALE = ("device", "parameters", "seeds", "minutes")
@@ -237,22 +242,25 @@ def _by_scale(value: Any, where: str) -> dict:
     return value
 
 
-def _check_values(figure: Figure, where: str) -> None:
-    for scale, names in figure.parameters.items():
-        named = f"{where}: parameters: {scale}"
-        if set_by_runner := sorted(_mapping(names, named).keys() & {"seeds", *RESERVED}):
-            raise FigureError(f"{named}: {set_by_runner[0]!r} is set by the runner")
-    checks = {
-        "headline": (isinstance(figure.headline, bool), "true or false"),
-        "device": (set(figure.device.values()) <= {"any", "cuda"}, "any or cuda for each scale"),
-        "seeds": (all(v and _fits(v, [0]) for v in figure.seeds.values()), "whole numbers for each scale"),
-        "minutes": (all(_fits(v, 0.0) for v in figure.minutes.values()), "a number for each scale"),
-        "memory": (_fits(figure.memory, 0.0), "a number of GiB"),
-        "extras": (set(figure.extras) <= extras().keys(), f"among {', '.join(sorted(extras()))}"),
-    }
-    for key, (right, allowed) in checks.items():
-        if not right:
-            raise FigureError(f"{where}: {key} is {getattr(figure, key)!r}; it must be {allowed}")
+def _check_parameters(parameters: dict[str, Any], where: str) -> None:
+    for scale, names in parameters.items():
+        if set_by_runner := sorted(_mapping(names, f"{where}: {scale}").keys() & {"seeds", *RESERVED}):
+            raise FigureError(f"{where}: {scale}: {set_by_runner[0]!r} is set by the runner")
+
+
+def _numbers(values: dict[str, Any]) -> bool:
+    return all(_fits(value, 0.0) for value in values.values())
+
+
+CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "headline": (lambda value: isinstance(value, bool), "true or false"),
+    "device": (lambda value: set(value.values()) <= {"any", "cuda"}, "any or cuda for each scale"),
+    "seeds": (lambda value: all(v and _fits(v, [0]) for v in value.values()), "whole numbers for each scale"),
+    "minutes": (_numbers, "a number for each scale"),
+    "memory": (lambda value: _fits(value, 0.0), "a number of GiB"),
+    "extras": (lambda value: set(value) <= extras().keys(), "among the extras of pyproject.toml"),
+    "claims": (lambda value: _fits(list(value), [""]), "a list of texts"),
+}
 
 
 # The notebook's parameters
@@ -637,8 +645,7 @@ def promote(
     record = config.figures / id
     manifest = _complete_manifest(record / "runs" / scale, id, scale)
     _check_larger(record / MANIFEST, scale)
-    endings = (".png", ".svg", "-dark.png", "-dark.svg")
-    names = [*manifest["data"], *(p + e for p in manifest["pictures"] for e in endings), MANIFEST]
+    names = _files(manifest)
     _copy(record / "runs" / scale, record, names)
     return [record / name for name in names]
 
@@ -648,10 +655,17 @@ def _complete_manifest(run: Path, id: str, scale: str) -> dict[str, Any]:
         command = f"ebwm figures run {id} --scale {scale}"
         raise FigureError(f"figure {id!r} has no run at scale {scale!r}; make one: {command}")
     manifest = json.loads((run / MANIFEST).read_text(encoding="utf-8"))
-    for name, digest in manifest["data"].items():
-        if not (run / name).is_file() or sha256(run / name) != digest:
+    for name in _files(manifest):
+        if not (run / name).is_file():
+            raise FigureError(f"figure {id!r}: {name} is missing from its run at scale {scale!r}; run it again")
+        if manifest["data"].get(name) not in (None, sha256(run / name)):
             raise FigureError(f"figure {id!r}: {name} is not the file that its manifest names; run it again")
     return manifest
+
+
+def _files(manifest: dict[str, Any]) -> list[str]:
+    endings = (".png", ".svg", "-dark.png", "-dark.svg")
+    return [*manifest["data"], *(name + ending for name in manifest["pictures"] for ending in endings), MANIFEST]
 
 
 def _check_larger(path: Path, scale: str) -> None:
@@ -745,8 +759,8 @@ def _painted() -> dict[str, str]:
 
 def spread(
     ax: "matplotlib.axes.Axes",
-    x: Sequence[float] | np.ndarray,  # points
-    ys: Sequence[Sequence[float]] | np.ndarray,  # one row of values a seed
+    x: ArrayLike,  # points
+    ys: ArrayLike,  # one row of values a seed
     colour: str,  # a role's colour
     label: str,  # for the legend
 ) -> "matplotlib.lines.Line2D":  # the line of means
@@ -794,7 +808,7 @@ def _lines(row: tuple[str, str, str, str], widths: list[int]) -> list[str]:
     return [head, *textwrap.wrap(title, COLUMNS, initial_indent="    ", subsequent_indent="    ")]
 
 
-def _duration(minutes: float | None) -> str:
+def _duration(minutes: int | float | None) -> str:
     if minutes is None:
         return "time unknown"
     if minutes < 1:

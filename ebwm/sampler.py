@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['STARTS', 'State', 'Info', 'evaluate', 'Kernel', 'gradient_descent', 'langevin', 'Result', 'at_step', 'run', 'initial']
 
-# %% ../nbs/core/02_sampler.ipynb #dc3b55ba
+# %% ../nbs/core/02_sampler.ipynb #42bee43d
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,7 +46,8 @@ def evaluate(
         (grad,) = torch.autograd.grad(energies.sum(), y, create_graph=create_graph)
     return State(y, energies, grad) if create_graph else State(y.detach(), energies.detach(), grad)
 
-# %% ../nbs/core/02_sampler.ipynb #a18f9d6e
+# %% ../nbs/core/02_sampler.ipynb #230f52a2
+@runtime_checkable
 class Kernel(Protocol):
     "One step of a sampler."
 
@@ -163,13 +164,13 @@ def run(
             state = state._replace(energy=at_step(landscape, steps - 1)(state.y))
     return Result(state, Info(*map(torch.stack, zip(*infos, strict=True))))
 
-# %% ../nbs/core/02_sampler.ipynb #531b7193
+# %% ../nbs/core/02_sampler.ipynb #21b3ae32
 STARTS = ("noise", "last", "zeros")
 
 
 def initial(
     start: str,  # "noise" | "last" | "zeros"
-    recent: Float[Tensor, "*items_features"],  # the most recent state of each item: gives shape, type and device
+    recent: Float[Tensor, "*items_features"],  # most recent state of each item; gives shape, type, device
     generator: torch.Generator | None = None,  # draws the noise
 ) -> Float[Tensor, "*items_features"]:  # candidates to begin with
     "Initial candidates: standard normal noise, a copy of the most recent state, or zeros (EBWM, C.2)."

@@ -217,7 +217,7 @@ def make_learner(
         raise ValueError(f"model.kind is {config.kind!r}; it must be one of {', '.join(LEARNERS)}")
     return LEARNERS[config.kind](config, state_dim, settings.generator(seed, "weights"))
 
-# %% ../nbs/training/training.ipynb #d65f8c2f
+# %% ../nbs/training/training.ipynb #0f97b6f8
 def make_optimiser(
     model: nn.Module,  # what to train
     config: OptimiserConfig,  # how
@@ -230,7 +230,7 @@ def make_optimiser(
         {"params": [p for p in named.values() if p.ndim <= 1]},
     ]
     if alpha is not None:
-        rate = config.learning_rate * config.step_size_multiplier * float(alpha)
+        rate = config.learning_rate * config.step_size_multiplier * alpha.item()
         groups.append({"params": [alpha], "lr": rate})
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
 
@@ -245,7 +245,7 @@ def learning_rate_factor(
     progress = (update - config.warmup) / max(1, config.updates - config.warmup)
     return 0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2
 
-# %% ../nbs/training/training.ipynb #5da47977
+# %% ../nbs/training/training.ipynb #f66f6c72
 @torch.no_grad()
 def evaluate(
     learner: Learner,  # what to score
@@ -274,13 +274,13 @@ def update(
     norm = nn.utils.clip_grad_norm_(learner.model.parameters(), clip)
     if not (loss.isfinite() and norm.isfinite()):
         raise FloatingPointError(
-            f"loss {float(loss):g}, gradient norm {float(norm):g}: not finite; "
+            f"loss {loss.item():g}, gradient norm {norm.item():g}: not finite; "
             "lower optimiser.learning_rate or model.step_size"
         )
     optimiser.step()
-    row = {"loss": float(loss), "grad_norm": float(norm)}
+    row = {"loss": loss.item(), "grad_norm": norm.item()}
     alpha = getattr(learner.model, "step_size", None)
-    return row if alpha is None else row | {"step_size": float(alpha)}
+    return row if alpha is None else row | {"step_size": alpha.item()}
 
 # %% ../nbs/training/training.ipynb #e9926203
 def fit(

@@ -6,14 +6,13 @@
 __all__ = ['SPLITS', 'SCAN', 'UNIT', 'SLOWEST', 'FASTEST', 'VERSION', 'EXTENSIONS', 'digit_scans', 'raw_words', 'choose',
            'bounce', 'draw', 'VideoDataset', 'moving_digits', 'floors', 'video_folder', 'video_hub']
 
-# %% ../nbs/modalities/video.ipynb #258ee28e
+# %% ../nbs/modalities/video.ipynb #11099bb9
 import functools
 import hashlib
 import io
 import json
 import math
 import os
-import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from torch import Tensor
 
 from . import settings
 from .compat import require
+from .files import sha256, write_json, write_whole
 
 # %% ../nbs/modalities/video.ipynb #c9cc5533
 SPLITS = ("train", "valid", "test")
@@ -235,7 +235,7 @@ def _digit_mean_std(size: int) -> tuple[float, float]:
     histogram[0] += len(scans) * UNIT**2 * (size**2 - (SCAN + 1) ** 2)
     return _mean_std(histogram)
 
-# %% ../nbs/modalities/video.ipynb #aa5aff62
+# %% ../nbs/modalities/video.ipynb #b9eabaa7
 VERSION = 1  # of what the cache holds; a new number makes every clip anew
 
 
@@ -264,25 +264,14 @@ def _read(path: Path) -> tuple[UInt8[np.ndarray, "..."], dict] | None:
 def _write(
     path: Path, clips: UInt8[np.ndarray, "..."], facts: dict
 ) -> tuple[UInt8[np.ndarray, "..."], dict]:
-    card = json.dumps({"facts": facts, "sha256": _checksum(clips, facts)}, indent=1)
+    card = {"facts": facts, "sha256": _checksum(clips, facts)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, lambda file: np.save(file, clips, allow_pickle=False))
-        _replace(path.with_suffix(".json"), lambda file: file.write(card.encode()))
+        write_whole(path, lambda draft: np.save(draft, clips, allow_pickle=False))
+        write_json(path.with_suffix(".json"), card)
     except OSError as error:
         message = f"cache={str(path.parent)!r} cannot be written ({error.strerror}); choose another folder"
         raise OSError(message) from error
     return np.load(path, mmap_mode="r", allow_pickle=False), facts
-
-
-def _replace(path: Path, write: Callable) -> None:
-    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(draft, "xb") as file:
-            write(file)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _checksum(clips: UInt8[np.ndarray, "..."], facts: dict) -> str:
@@ -496,7 +485,7 @@ def _take_split(
                          f"{sampling.remedy}, or give more videos")
     return VideoDataset(clips[start:start + count], facts["mean"], facts["std"], skipped)
 
-# %% ../nbs/modalities/video.ipynb #a8a25f6c
+# %% ../nbs/modalities/video.ipynb #3e93abf6
 def video_folder(
     folder: str | os.PathLike,  # searched with all folders below it
     split: str,  # "train", "valid" or "test"
@@ -533,13 +522,12 @@ def _video_files(folder: Path) -> dict[str, Path]:
 
 def _fingerprint(files: dict[str, Path]) -> list:
     """Names, sizes and SHA-256 of files, so that a changed file is decoded again."""
-    return [[name, path.stat().st_size, _sha256(path)] for name, path in files.items()]
+    return [[name, path.stat().st_size, _try_sha256(path)] for name, path in files.items()]
 
 
-def _sha256(path: Path) -> str:
+def _try_sha256(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         return f"unreadable: {error.strerror}"
 

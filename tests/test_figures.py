@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_figure import REGISTRY, code, write_notebook, write_project
 
 from ebwm import figures, settings
 from ebwm.figures import FigureError, NotebookError, Record
-from tiny_figure import REGISTRY, code, write_notebook, write_project
 
 pd = pytest.importorskip("pandas")
 pytest.importorskip("matplotlib").use("agg")
@@ -58,10 +58,13 @@ def test_registry_reads_what_the_file_says(project):
 
 @pytest.mark.parametrize("old, new, message", [
     ("id: later", "id: tiny", "two entries have the id 'tiny'"),
-    ("headline:", "headlin:", "tiny: unknown key 'headlin'; did you mean 'headline'? allowed: claims, device"),
+    ("headline:", "headlin:", "tiny: unknown key 'headlin'; did you mean 'headline'? allowed: claims"),
     ("tiny.ipynb", "tinny.ipynb", "its notebook nbs/figures/tinny.ipynb does not exist"),
     ("    title: \"A tiny figure\"\n", "", "tiny: the key 'title' is missing"),
     ("{smoke: 0.1,", "{smok: 0.1,", "unknown key 'smok'; did you mean 'smoke'?"),
+    ("claims:", "memory: lots\n    claims:", "memory is 'lots'; it must be a number of GiB"),
+    ("headline: true", "headline: maybe", "headline is 'maybe'; it must be true or false"),
+    ("[\"something\"]", "[3]", "claims is (3,); it must be a list of texts"),
     ("{smoke: 0.1,", "{smoke: soon,", "minutes is {'smoke': 'soon', 'cpu': 3}; it must be a number"),
     ("[0, 1]", "[]", "seeds is {'smoke': []}; it must be whole numbers"),
     ("{updates: 4,", "{out: here,", "parameters: smoke: 'out' is set by the runner"),
@@ -135,7 +138,7 @@ def test_plan_merges_scale_seeds_and_overrides(project, monkeypatch):
     ("scale", "cpu", "set by the runner, the scale by --scale"),
     ("out", "here", "set by the runner"),
 ])
-def test_parameters_that_are_refused_before_anything_runs(project, name, value, message):
+def test_parameters_refused_before_anything_runs(project, name, value, message):
     assert message in refusal(figures.run, "tiny", overrides={name: value})
     assert [p.name for p in (project / "figures").iterdir()] == ["figures.yaml"]
 
@@ -398,7 +401,7 @@ def test_table_tells_made_from_unmade(project):
     assert lines[:2] == ["other  6 s   ebwm figures run other", "    A tiny figure"]
     assert lines[2] == "tiny   made  figures/tiny/runs/smoke"
     assert "planned: planned_figure_0," in text and max(map(len, lines)) <= 100
-    assert "3 min         ebwm figures run other --scale cpu" in figures.table({}, "cpu")
+    assert "3 min  ebwm figures run other --scale cpu" in figures.table({}, "cpu")
     assert "time unknown" in figures.table({}, "gpu")
 
 

@@ -309,7 +309,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path):
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def full(file, array, **_):
-        file.write(b"some bytes")
+        file.write_bytes(b"some bytes")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(video.np, "save", full)

@@ -1,0 +1,38 @@
+"""What all tests share: generators, tiny models, and where real data lies if there is any."""
+
+import os
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+
+from ebwm.ebt import EBT
+from ebwm.settings import generator
+
+matplotlib.use("agg")
+
+
+@pytest.fixture
+def make_model():
+    """Make a tiny EBT in float64 with weights fixed by a seed."""
+
+    def make(dim=16, depth=2, heads=2, seed=0, **settings):
+        return EBT(dim, depth, heads, generator=generator(seed, "weights"), **settings).double()
+
+    return make
+
+
+@pytest.fixture
+def draw():
+    """Draw float64 tensors from named streams."""
+    return lambda *shape, stream="states": torch.randn(shape, dtype=torch.float64, generator=generator(0, stream))
+
+
+@pytest.fixture
+def real_data():
+    """The folder of real clips and texts that EBWM_TEST_DATA names; without it the test is skipped."""
+    folder = os.environ.get("EBWM_TEST_DATA")
+    if not folder:
+        pytest.skip("EBWM_TEST_DATA is not set: no real data to test on")
+    return Path(folder)

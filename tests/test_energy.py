@@ -1,0 +1,37 @@
+"""Analytic energies: minima, moments and normalisation are what they claim to be."""
+
+import pytest
+import torch
+
+from ebwm.energy import DoubleWell, GaussianMixture, Quadratic
+
+QUADRATIC = Quadratic(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([1.0, 3.0, 0.2]))
+WELL = DoubleWell(barrier=3.0, dim=3)
+MIXTURE = GaussianMixture(torch.tensor([[-2.0], [1.0]]), torch.tensor([0.25, 0.75]), std=0.5)
+
+
+@pytest.mark.parametrize(("energy", "minimum"), [(QUADRATIC, QUADRATIC.minimum), *((WELL, m) for m in WELL.minima)])
+def test_minimum_is_stationary_and_lowest_around(energy, minimum):
+    y = minimum.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(energy(y), y)
+    assert torch.equal(grad, torch.zeros_like(grad))
+    steps = 0.1 * torch.cat([torch.eye(3), -torch.eye(3)])
+    assert (energy(minimum + steps) > energy(minimum)).all()
+
+
+def test_barrier_has_its_height():
+    assert WELL(torch.zeros(3)) == pytest.approx(3.0)
+
+
+def test_mixture_is_normalised_and_has_its_moments():
+    y = torch.linspace(-8, 8, 20_001, dtype=torch.float64)[:, None]
+    mass = (-MIXTURE(y)).exp() * float(y[1] - y[0])
+    mean = mass @ y
+    assert float(mass.sum()) == pytest.approx(1, abs=1e-6)
+    assert float(mean) == pytest.approx(float(MIXTURE.mean), abs=1e-6)
+    assert float(mass @ (y - mean).square()) == pytest.approx(float(MIXTURE.variance), abs=1e-5)
+
+
+@pytest.mark.parametrize("energy", [QUADRATIC, WELL])
+def test_one_energy_for_each_item(energy):
+    assert energy(torch.zeros(4, 5, 3)).shape == (4, 5)

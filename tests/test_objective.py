@@ -1,0 +1,71 @@
+"""Learning through the sampler, and predicting with it."""
+
+import pytest
+import torch
+
+from ebwm.objective import S1, reconstruct, smooth_l1
+from ebwm.settings import generator
+from ebwm.thinking import predict
+
+
+def test_smooth_l1_has_beta_one():
+    loss = smooth_l1(torch.tensor([0.5, 3.0]), torch.zeros(2))
+    assert float(loss) == pytest.approx((0.5 * 0.25 + (3 - 0.5)) / 2)
+
+
+def test_two_steps_are_the_recipe_written_out(make_model, draw):
+    """Detached steps, the loss averaged over them: equal to the plain loop, gradients included."""
+    model, states, targets = make_model(step_size=3.0), draw(2, 4, 16), draw(2, 4, 16, stream="targets")
+    loss = reconstruct(model, states, targets, S1(steps=2), generator=generator(0, "noise"))
+    loss.backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters()}
+
+    model.zero_grad()
+    y, expected = torch.randn(2, 4, 16, dtype=torch.float64, generator=generator(0, "noise")), 0
+    for _ in range(2):
+        y = y.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(model.landscape(states)(y).sum(), y, create_graph=True)
+        y = y - model.step_size * grad
+        expected = expected + smooth_l1(y, targets) / 2
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=0, atol=1e-14)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(found[name], p.grad, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("start", ["noise", "last", "zeros"])
+@pytest.mark.parametrize("candidates", ["state", "latent"])
+def test_starts_and_candidates(make_model, draw, start, candidates):
+    model = make_model(candidates=candidates, state_dim=12)
+    states, targets = draw(2, 4, 12), draw(2, 4, 12, stream="targets")
+    reconstruct(model, states, targets, S1(2, start), generator=generator(0)).backward()
+    prediction = predict(model, states, start=start, generator=generator(0))
+    assert prediction.value.shape == targets.shape
+    assert not prediction.value.requires_grad
+
+
+def test_more_samples_never_raise_the_energy(make_model, draw):
+    model, states = make_model(step_size=2.0), draw(2, 5, 16)
+    energies = [predict(model, states, 3, n, generator=generator(0, "starts")).energy for n in (1, 2, 6)]
+    assert (energies[0] >= energies[1]).all() and (energies[1] >= energies[2]).all()
+
+
+def test_the_energy_is_that_of_the_value(make_model, draw):
+    model, states = make_model(step_size=2.0), draw(2, 5, 16)
+    best = predict(model, states, steps=3, samples=4, generator=generator(0))
+    torch.testing.assert_close(model.landscape(states)(best.value), best.energy, rtol=0, atol=1e-12)
+    assert best.evaluations == 4 * (3 + 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: S1(steps=0), "steps is 0"),
+        (lambda model: S1(start="random"), "start is 'random'; it must be one of noise, last, zeros"),
+        (lambda model: predict(model, torch.ones(1, 2, 16).double(), samples=0), "samples is 0"),
+        (lambda model: predict(model, torch.ones(1, 2, 16).double(), steps=0), "steps is 0"),
+    ],
+)
+def test_bad_input_is_named(make_model, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(make_model())
