@@ -38,7 +38,7 @@ notebooks: $(READY) ## run the notebooks, save their outputs, clean them (not th
 	$(BIN)/nbdev-clean
 
 bench: $(READY) ## run the benchmarks
-	@if [ -f benchmarks/__main__.py ]; then $(BIN)/python -m benchmarks; else echo "There are no benchmarks yet."; fi
+	@if [ -f benchmarks/__main__.py ]; then $(BIN)/python -m benchmarks; else echo "There are no benchmarks yet: benchmarks has no __main__.py."; fi
 
 clean: ## remove what was built, but not .venv, data and runs
 	rm -rf _docs _proc build .pytest_cache .ruff_cache .hypothesis .coverage nbs/nbdev.yml nbs/sidebar.yml nbs/_quarto.yml

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -49,7 +49,11 @@ __all__ = [
     "Record",
     "Registry",
     "colour",
+    "effective",
+    "cpu_model",
     "execute",
+    "extras",
+    "lacking",
     "parameter_defaults",
     "plan",
     "promote",
@@ -224,12 +228,11 @@ def _figure(entry: dict, root: Path, where: str) -> Figure:
     if not notebook.is_file():
         raise FigureError(f"{where}: its notebook {entry['notebook']} does not exist under {root}")
     values = {key: _by_scale(entry[key], f"{where}: {key}") for key in BY_SCALE if key in entry}
-    values |= {key: tuple(entry[key] or ()) for key in ("extras", "claims") if key in entry}
+    values |= {key: _listed(entry[key], f"{where}: {key}") for key in ("extras", "claims") if key in entry}
     entry = {**entry, **values, "title": str(entry["title"]), "notebook": notebook}
     _check_parameters(entry.get("parameters", {}), f"{where}: parameters")
-    for key in CHECKS.keys() & entry.keys():
-        right, allowed = CHECKS[key]
-        if not right(entry[key]):
+    for key, (right, allowed) in CHECKS.items():
+        if key in entry and not right(entry[key]):
             raise FigureError(f"{where}: {key} is {entry[key]!r}; it must be {allowed}")
     return Figure(**entry)
 
@@ -240,6 +243,12 @@ BY_SCALE = ("device", "parameters", "seeds", "minutes")
 def _by_scale(value: Any, where: str) -> dict:
     _check_keys(_mapping(value, where), set(SCALES), set(), where)
     return value
+
+
+def _listed(value: Any, where: str) -> tuple[str, ...]:
+    if not _fits(value, [""]):
+        raise FigureError(f"{where} is {value!r}; it must be a list of texts")
+    return tuple(value)
 
 
 def _check_parameters(parameters: dict[str, Any], where: str) -> None:
@@ -254,12 +263,11 @@ def _numbers(values: dict[str, Any]) -> bool:
 
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "headline": (lambda value: isinstance(value, bool), "true or false"),
-    "device": (lambda value: set(value.values()) <= {"any", "cuda"}, "any or cuda for each scale"),
+    "device": (lambda value: all(v in ("any", "cuda") for v in value.values()), "any or cuda for each scale"),
     "seeds": (lambda value: all(v and _fits(v, [0]) for v in value.values()), "whole numbers for each scale"),
     "minutes": (_numbers, "a number for each scale"),
     "memory": (lambda value: _fits(value, 0.0), "a number of GiB"),
     "extras": (lambda value: set(value) <= extras().keys(), "among the extras of pyproject.toml"),
-    "claims": (lambda value: _fits(list(value), [""]), "a list of texts"),
 }
 
 
@@ -420,29 +428,39 @@ def execute(plan: Plan) -> Path:
 
 
 def _execute_notebook(plan: Plan, folder: Path) -> None:
-    require("papermill", "figures").execute_notebook(
-        plan.figure.notebook,
-        folder / f"{plan.figure.id}.ipynb",
-        parameters={**plan.parameters, "out": _short(folder, plan.config.root)},
-        kernel_name="python3",
-        kernel_manager_class=_kernel_manager(plan.config.threads),
-        cwd=plan.config.root,
-        progress_bar=False,
-        stdout_file=sys.stderr,
-        stderr_file=sys.stderr,
-    )
+    log = folder / "kernel.log"
+    with open(log, "wb") as stream:
+        require("papermill", "figures").execute_notebook(
+            plan.figure.notebook,
+            folder / f"{plan.figure.id}.ipynb",
+            parameters={**plan.parameters, "out": _short(folder, plan.config.root)},
+            kernel_name="python3",
+            kernel_manager_class=_kernel_manager(plan.config.threads, stream),
+            cwd=plan.config.root,
+            progress_bar=False,
+            stdout_file=sys.stderr,
+            stderr_file=sys.stderr,
+        )
+    log.unlink()
 
 
-def _kernel_manager(threads: int) -> type:
+def _kernel_manager(threads: int, log: BinaryIO) -> type:
     """A kernel of the running interpreter, whatever kernels the machine offers, that imports this ebwm."""
-    client = require("jupyter_client", "figures")
-    spec = require("jupyter_client.kernelspec", "figures").KernelSpec(
-        argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], language="python")
+    client, kernel = require("jupyter_client", "figures"), require("ipykernel.kernelspec", "figures")
     path = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    spec = client.kernelspec.KernelSpec(**kernel.get_kernel_dict())
+    spec.argv = [sys.executable, *spec.argv[1:]]
     spec.env = {"PYTHONPATH": os.pathsep.join(filter(None, path))}
     if threads:
         spec.env["OMP_NUM_THREADS"] = str(threads)
-    return type("KernelManager", (client.AsyncKernelManager,), {"kernel_spec": property(lambda self: spec)})
+
+    class KernelManager(client.AsyncKernelManager):
+        kernel_spec = spec
+
+        async def start_kernel(self, **options: Any) -> None:
+            await super().start_kernel(stderr=log, **options)
+
+    return KernelManager
 
 
 def _check_effective(plan: Plan, folder: Path) -> None:
@@ -483,6 +501,14 @@ def _short(path: Path, root: Path) -> str:
 
 
 # What a notebook leaves
+
+
+def effective(
+    id: str,  # a figure of the registry
+    names: Mapping[str, Any],  # the notebook's `globals()`
+) -> dict[str, Any]:
+    """The values in effect of a notebook's parameters, whoever set them."""
+    return {name: names[name] for name in parameter_defaults(registry()[id].notebook)}
 
 
 class Record:

@@ -55,9 +55,13 @@ def _read_file(path: Path) -> dict[str, str]:
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read(path, encoding="utf-8")
-    except configparser.Error as error:
+    except (configparser.Error, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: {str(error).splitlines()[0]}") from None
-    return {key: value for section in parser.sections() for key, value in parser[section].items()}
+    entries = [entry for section in parser.sections() for entry in parser[section].items()]
+    keys = [key for key, _ in entries]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise SettingsError(f"{path}: entry {twice!r} stands in two sections; keep one")
+    return dict(entries)
 
 
 def _read_environment() -> dict[str, str]:
@@ -68,8 +72,10 @@ def _read_environment() -> dict[str, str]:
 def _build(root: Path, values: dict[str, str]) -> Settings:
     known = {f.name for f in fields(Settings)} - {"root"}
     if unknown := sorted(values.keys() - known):
-        raise SettingsError(f"settings.ini: unknown entry {unknown[0]!r}; allowed: {', '.join(sorted(known))}")
-    paths = {name: root / values.get(name, getattr(Settings, name)) for name in PATHS}
+        raise SettingsError(
+            f"settings.ini: unknown entry {unknown[0]!r}; allowed: {', '.join(sorted(known))}"
+        )
+    paths = {name: root / Path(values.get(name) or getattr(Settings, name)).expanduser() for name in PATHS}
     rest = {name: _parse(name, value) for name, value in values.items() if name not in PATHS}
     return Settings(root=root, **paths, **rest)
 
@@ -79,15 +85,20 @@ def _parse(name: str, value: str) -> str | int | tuple[int, ...]:
         if name == "threads":
             return _natural(value)
         if name == "seeds":
-            return tuple(_natural(v) for v in value.replace(",", " ").split()) or _fail()
+            seeds = tuple(_natural(v) for v in value.replace(",", " ").split())
+            return seeds if seeds and len(set(seeds)) == len(seeds) else _fail()
         if name == "scale":
             return SCALES[SCALES.index(value)]
         if name == "device" and value != "auto":
             torch.device(value)
         return value
     except (ValueError, RuntimeError):
-        allowed = {"threads": "a whole number from 0", "seeds": "whole numbers from 0, as in '0 1 2'",
-                   "scale": f"one of {', '.join(SCALES)}", "device": "auto, cpu, cuda or cuda:N"}[name]
+        allowed = {
+            "threads": "a whole number from 0",
+            "seeds": "different whole numbers from 0, as in '0 1 2'",
+            "scale": f"one of {', '.join(SCALES)}",
+            "device": "auto, cpu, cuda or cuda:N",
+        }[name]
         raise SettingsError(f"setting {name!r} is {value!r}; it must be {allowed}") from None
 
 
@@ -101,7 +112,7 @@ def _fail() -> int:
 
 def device(name: str | None = None) -> torch.device:
     """The device to compute on: `name`, or the one in settings; 'auto' takes a GPU where there is one."""
-    name = name or load().device
+    name = _parse("device", name or load().device)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(name)

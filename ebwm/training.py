@@ -32,7 +32,7 @@ from .objective import S1, reconstruct, smooth_l1
 from .thinking import predict
 from .video import VideoDataset, moving_digits, video_folder
 
-# %% ../nbs/training/training.ipynb #d7571837
+# %% ../nbs/training/training.ipynb #c6313ee6
 @dataclass(frozen=True)
 class ModelConfig:
     "Which model, and how an EBT walks while it is trained and evaluated."
@@ -44,7 +44,7 @@ class ModelConfig:
     candidates: str = "state"  # EBT: "state" | "latent"
     steps: int = 2  # EBT: steps of a walk
     start: str = "noise"  # EBT: "noise" | "last" | "zeros"
-    step_size: float = 30.0  # EBT: alpha at the start of training
+    step_size: float = 10.0  # EBT: alpha at the start of training
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,13 @@ class Config:
     seed: int = 0  # fixes initialisation, order of batches and noise, each by a generator of its own
     eval_every: int = 100  # updates between evaluations
 
-# %% ../nbs/training/training.ipynb #87dd0425
+# %% ../nbs/training/training.ipynb #eb5340c8
 PRESETS = {
     "next_frame": Config(),
     "next_frame_transformer": Config(model=ModelConfig(kind="transformer")),
     "smoke": Config(
-        model=ModelConfig(dim=64, depth=1, heads=2),
-        data=DataConfig(train_clips=64, eval_clips=16, size=16),
+        model=ModelConfig(depth=1),
+        data=DataConfig(train_clips=64, eval_clips=16),
         optimiser=OptimiserConfig(updates=3, batch=4, warmup=1),
         eval_every=3,
     ),

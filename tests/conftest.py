@@ -26,7 +26,9 @@ def make_model():
 @pytest.fixture
 def draw():
     """Draw float64 tensors from named streams."""
-    return lambda *shape, stream="states": torch.randn(shape, dtype=torch.float64, generator=generator(0, stream))
+    return lambda *shape, stream="states": torch.randn(
+        shape, dtype=torch.float64, generator=generator(0, stream)
+    )
 
 
 @pytest.fixture

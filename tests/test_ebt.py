@@ -25,24 +25,35 @@ def learn(model, landscape, candidates, targets, steps):
 
 
 @hypothesis_settings(max_examples=25, deadline=None)
-@given(batch=st.integers(1, 3), length=st.integers(1, 7), heads=st.sampled_from([1, 2, 3]),
-       depth=st.integers(1, 3), steps=st.integers(1, 3), seed=st.integers(0, 99))
+@given(
+    batch=st.integers(1, 3),
+    length=st.integers(1, 7),
+    heads=st.sampled_from([1, 2, 3]),
+    depth=st.integers(1, 3),
+    steps=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
 def test_two_streams_equal_the_dense_form(batch, length, heads, depth, steps, seed):
-    """Energies, gradients to the candidates and, through the second-order loss, to every parameter: to 1e-10."""
+    """Energies, gradients to the candidates and, by the second-order loss, to every parameter: to 1e-10."""
     model = EBT(heads * 6, depth, heads, step_size=2.0, generator=generator(seed, "weights")).double()
     states, candidates, targets = torch.randn(
-        3, batch, length, heads * 6, dtype=torch.float64, generator=generator(seed, "data"))
+        3, batch, length, heads * 6, dtype=torch.float64, generator=generator(seed, "data")
+    )
     two = learn(model, model.landscape(states), candidates, targets, steps)
     dense = learn(model, DenseLandscape(model, states), candidates, targets, steps)
     assert two.keys() == dense.keys()
     for name in two:
-        torch.testing.assert_close(two[name], dense[name], rtol=0, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            two[name], dense[name], rtol=0, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_every_parameter_learns(make_model, draw):
     """A parameter without a gradient would break data-parallel training without a word."""
     model = make_model()
-    loss = reconstruct(model, draw(2, 4, 16), draw(2, 4, 16, stream="targets"), S1(steps=1), generator=generator(0))
+    loss = reconstruct(
+        model, draw(2, 4, 16), draw(2, 4, 16, stream="targets"), S1(steps=1), generator=generator(0)
+    )
     loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
@@ -100,7 +111,9 @@ def test_sizes_of_the_papers(kind, name, millions):
     with torch.device("meta"):
         model = kind.from_size(name)
     assert non_embedding_parameters(model) / 1e6 == pytest.approx(millions, rel=0.02)
-    assert non_embedding_parameters(model) == pytest.approx(7 * SIZES[name].dim ** 2 * SIZES[name].depth, rel=0.01)
+    assert non_embedding_parameters(model) == pytest.approx(
+        7 * SIZES[name].dim ** 2 * SIZES[name].depth, rel=0.01
+    )
 
 
 def test_transformer_is_causal(draw):
@@ -112,7 +125,9 @@ def test_transformer_is_causal(draw):
 
 
 def test_wide_states_warn_and_latent_candidates_do_not(recwarn):
-    with pytest.warns(UserWarning, match="state_dim 32 is above dim 16: the energy is blind to 16 directions"):
+    with pytest.warns(
+        UserWarning, match="state_dim 32 is above dim 16: the energy is blind to 16 directions"
+    ):
         EBT(16, 1, 2, state_dim=32)
     EBT(16, 1, 2, state_dim=32, candidates="latent")
     assert not recwarn.list
@@ -139,7 +154,10 @@ def test_initialisation_is_of_the_generator_alone():
     ("call", "message"),
     [
         (lambda: EBT(16, 1, 3), "heads is 3: dim 16 / heads must be an even whole number"),
-        (lambda: EBT(16, 1, 2, candidates="pixels"), "candidates is 'pixels'; it must be one of state, latent"),
+        (
+            lambda: EBT(16, 1, 2, candidates="pixels"),
+            "candidates is 'pixels'; it must be one of state, latent",
+        ),
         (lambda: EBT.from_size("xxxl"), "size is 'xxxl'; it must be one of 4xs"),
         (lambda: EBT(16, 1, 2).landscape(torch.ones(2, 3, 15)), r"states have shape \[2, 3, 15\]"),
         (lambda: EBT(16, 1, 2).landscape(torch.ones(3, 16)), r"states have shape \[3, 16\]"),

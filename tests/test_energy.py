@@ -10,7 +10,9 @@ WELL = DoubleWell(barrier=3.0, dim=3)
 MIXTURE = GaussianMixture(torch.tensor([[-2.0], [1.0]]), torch.tensor([0.25, 0.75]), std=0.5)
 
 
-@pytest.mark.parametrize(("energy", "minimum"), [(QUADRATIC, QUADRATIC.minimum), *((WELL, m) for m in WELL.minima)])
+@pytest.mark.parametrize(
+    ("energy", "minimum"), [(QUADRATIC, QUADRATIC.minimum), *((WELL, m) for m in WELL.minima)]
+)
 def test_minimum_is_stationary_and_lowest_around(energy, minimum):
     y = minimum.clone().requires_grad_()
     (grad,) = torch.autograd.grad(energy(y), y)

@@ -25,7 +25,7 @@ def test_descent_finds_both_wells():
 
 @pytest.mark.parametrize("alpha", [0.05, 0.3])
 def test_langevin_has_the_law_of_its_discretised_chain(alpha):
-    """Moments of a Gaussian's chain: independent chains, so the standard errors need no effective sample size."""
+    """Independent chains, so that the standard errors need no effective sample size."""
     chains, steps, start = 20_000, 40, 2.0
     end = run(BOWL, torch.full((chains, 2), start).double(), langevin(alpha), steps, generator(1)).state.y
     shrink = (1 - alpha * BOWL.stiffness) ** steps
@@ -70,7 +70,9 @@ def test_step_size_per_item():
 
 def test_information_is_stacked_over_steps():
     seen = []
-    result = run(BOWL, torch.ones(5, 2).double(), gradient_descent(0.1), 4, callback=lambda *a: seen.append(a[0]))
+    result = run(
+        BOWL, torch.ones(5, 2).double(), gradient_descent(0.1), 4, callback=lambda *a: seen.append(a[0])
+    )
     assert seen == [0, 1, 2, 3]
     assert result.info.energy.shape == result.info.finite.shape == (4, 5)
     assert result.info.evaluations.tolist() == [1, 1, 1, 1]
@@ -106,7 +108,9 @@ def test_walk_is_differentiable_through_all_steps_or_the_last():
     bowl, start = Quadratic(torch.zeros(1).double(), torch.ones(1).double()), torch.ones(1, 1).double()
     for detach, expected in ((True, -(0.9**2)), (False, -3 * 0.9**2)):
         alpha = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
-        end = run(bowl, start, gradient_descent(alpha), 3, create_graph=True, detach=detach, final_energy=False)
+        end = run(
+            bowl, start, gradient_descent(alpha), 3, create_graph=True, detach=detach, final_energy=False
+        )
         (slope,) = torch.autograd.grad(end.state.y.sum(), alpha)
         assert float(slope) == pytest.approx(expected, abs=1e-12)
 
@@ -139,7 +143,10 @@ def test_initial_conditions(start):
         (lambda: run(BOWL, torch.ones(1, 2), gradient_descent(0.1), 0), "steps is 0"),
         (lambda: run(BOWL, torch.tensor([[torch.nan, 1]]), gradient_descent(0.1), 1), "start holds 1 values"),
         (lambda: langevin(0.1, temperature=-1.0), "temperature is -1.0"),
-        (lambda: initial("middle", torch.ones(1, 2)), "start is 'middle'; it must be one of noise, last, zeros"),
+        (
+            lambda: initial("middle", torch.ones(1, 2)),
+            "start is 'middle'; it must be one of noise, last, zeros",
+        ),
     ],
 )
 def test_bad_input_is_named(call, message):

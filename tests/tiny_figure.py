@@ -21,8 +21,10 @@ from tqdm.std import tqdm
 
 from ebwm import figures
 
-record = figures.Record("tiny", dict(scale=scale, seeds=seeds, updates=updates, rate=rate, folder=folder), out)
-rows = [dict(seed=seed, update=i, loss=rate**i) for seed in seeds for i in tqdm(range(updates), desc="walking")]
+parameters = dict(scale=scale, seeds=seeds, updates=updates, rate=rate, folder=folder)
+record = figures.Record("tiny", parameters, out)
+walk = [(seed, update) for seed in seeds for update in range(updates)]
+rows = [dict(seed=seed, update=update, loss=rate**update) for seed, update in tqdm(walk, desc="walking")]
 if folder == "nowhere":
     raise ValueError("the walk diverged\\nat step 3")
 record.data("losses", pd.DataFrame(rows))

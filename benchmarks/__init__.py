@@ -1,0 +1,1 @@
+"""Measurements: speed, memory, and the trials by which settings were chosen."""

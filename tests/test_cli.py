@@ -1,0 +1,195 @@
+"""The command line: exit codes, one-line messages, what is printed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tiny_figure import write_project
+
+import ebwm
+from ebwm import cli, figures, settings
+from ebwm.figures import NotebookError
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("EBWM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(write_project(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def told(capsys):
+    """Call the command; its exit code, standard output, and standard error without the leading `ebwm: `."""
+    def call(*words):
+        code = cli.main(list(words))
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err.removeprefix("ebwm: ")
+    return call
+
+
+def stand_in(monkeypatch, execute):
+    """Make figures without notebooks: `execute` takes the plan and returns a folder."""
+    monkeypatch.setattr(figures, "execute", execute)
+
+
+@pytest.mark.parametrize("words, message", [
+    ([], "name a command: one of figures, train, info"),
+    (["figures"], "name a figures command: one of run, list, promote"),
+    (["figurs"], "unknown command 'figurs'; did you mean 'figures'? allowed: figures, info, train"),
+    (["figures", "lst"], "unknown figures command 'lst'; did you mean 'list'?"),
+    (["figures", "list", "--scale", "cpo"], "unknown scale 'cpo'; did you mean 'cpu'? allowed: cpu, gpu"),
+    (["figures", "list", "--scal", "cpu"], "unrecognized arguments: --scal cpu (see ebwm --help)"),
+    (["figures", "run"], "name a figure, or give --all or --headline; known: tiny"),
+    (["figures", "run", "tiny", "--all"], "name figures, or give --all or --headline, not both"),
+    (["figures", "run", "tinny"], "unknown figure 'tinny'; did you mean 'tiny'?"),
+    (["figures", "run", "tiny", "-p", "updates"], "-p 'updates' is not NAME=VALUE, as in -p updates=100"),
+    (["figures", "run", "tiny", "-p", "updtes=3"], "unknown parameter 'updtes'; did you mean 'updates'?"),
+    (["figures", "run", "tiny", "-p", "updates=many"], "'updates' is 'many'; it must be a whole number"),
+    (["figures", "promote"], "the following arguments are required: ID (see ebwm figures promote --help)"),
+    (["figures", "promote", "tiny"], "figure 'tiny' has no run at scale 'smoke'"),
+])
+def test_what_is_refused_is_told_in_one_line(project, told, words, message):
+    code, out, err = told(*words)
+    assert code == 2 and out == "" and message in err and err.count("\n") == 1
+    assert [p.name for p in (project / "figures").iterdir()] == ["figures.yaml"]
+
+
+def test_wrong_settings_and_missing_registry_are_told_in_one_line(project, told, monkeypatch):
+    monkeypatch.setenv("EBWM_SCALE", "huge")
+    code, _, err = told("figures", "list")
+    assert code == 2 and "'huge'" in err and err.count("\n") == 1
+    monkeypatch.delenv("EBWM_SCALE")
+    (project / "figures/figures.yaml").unlink()
+    code, _, err = told("figures", "list")
+    assert code == 2 and "no figures.yaml" in err and err.count("\n") == 1
+
+
+def test_missing_package_is_told_in_one_line_but_broken_ones_are_not(project, told, monkeypatch):
+    def missing(*arguments):
+        raise ImportError("'yaml' cannot be imported (no such module): pip install 'ebwm[figures]'")
+
+    def broken(*arguments):
+        raise ImportError("cannot import name 'a' from 'b'")
+
+    monkeypatch.setattr(figures, "require", missing)
+    assert told("figures", "list") == (2, "", "'yaml' cannot be imported (no such module): "
+                                              "pip install 'ebwm[figures]'\n")
+    monkeypatch.setattr(figures, "require", broken)
+    with pytest.raises(ImportError, match="cannot import name"):
+        told("figures", "list")
+
+
+@pytest.mark.parametrize("text, value", [
+    ("3", 3), ("0.5", 0.5), ("1e-3", 1e-3), ("[1, 2]", [1, 2]), ("0,1", (0, 1)), ("true", True),
+    ("False", False), ("null", None),
+    ("None", None), ("clips/a b", "clips/a b"), ("'3'", "3"), ("", ""), ("a=b", "a=b"),
+])
+def test_values_of_parameters(text, value):
+    name, parsed = cli._assignment(f"x={text}")
+    assert name == "x" and parsed == value and type(parsed) is type(value)
+
+
+def test_run_prints_the_table_and_passes_parameters_on(project, told, monkeypatch):
+    plans = []
+    stand_in(monkeypatch, lambda plan: plans.append(plan) or plan.folder)
+    code, out, err = told("figures", "run", "--scale", "cpu", "tiny", "-p", "updates=5", "-p", "seeds=7,8")
+    assert code == 0 and err == "tiny: A tiny figure (cpu)\n"
+    assert out == "tiny  made  figures/tiny/runs/cpu\n    A tiny figure\n\nplanned: later\n"
+    assert plans[0].parameters == {"scale": "cpu", "updates": 5, "seeds": [7, 8]}
+
+
+@pytest.mark.parametrize("choice", ["--all", "--headline"])
+def test_run_of_many_tells_which_failed(project, told, monkeypatch, choice):
+    def fail(plan):
+        raise NotebookError("figure 'tiny' failed: ValueError: no")
+
+    stand_in(monkeypatch, fail)
+    code, out, err = told("figures", "run", choice)
+    assert code == 1 and "ebwm: figure 'tiny' failed: ValueError: no\n" in err
+    assert out.startswith("tiny  6 s  ebwm figures run tiny\n")
+
+
+def test_one_wrong_figure_stops_all_before_the_first(project, told, monkeypatch):
+    stand_in(monkeypatch, lambda plan: pytest.fail("nothing may run"))
+    assert told("figures", "run", "tiny", "later")[0] == 2
+
+
+def test_interruption(project, told, monkeypatch):
+    def interrupt(plan):
+        raise KeyboardInterrupt
+
+    stand_in(monkeypatch, interrupt)
+    code, out, err = told("figures", "run", "tiny")
+    assert code == 130 and err.endswith("ebwm: interrupted\n") and out == ""
+
+
+def test_list_and_promote(project, told):
+    code, out, _ = told("figures", "list", "--scale", "cpu")
+    assert code == 0 and out.startswith("tiny  3 min  ebwm figures run tiny --scale cpu\n")
+    made = figures.Record("tiny", {"scale": "smoke"})
+    made.close()
+    code, out, _ = told("figures", "promote", "tiny")
+    assert code == 0 and out == f"tiny: 1 files on record in {project / 'figures/tiny'}\n"
+
+
+def training(train):
+    """A stand-in for the module that trains."""
+    def load_config(source, overrides):
+        if source != "small":
+            raise ValueError(f"configuration {source!r} is neither a preset (small) nor a file")
+        return {"source": source, "overrides": overrides}
+
+    return SimpleNamespace(presets=lambda: ["small"], load_config=load_config, train=train)
+
+
+def diverge(config):
+    raise FloatingPointError("loss nan: not finite")
+
+
+@pytest.mark.parametrize("words, code, out, err", [
+    (["--list"], 0, "small\n", ""),
+    (["small", "a.b=1", "c=x"], 0, "runs/001 {'source': 'small', 'overrides': ['a.b=1', 'c=x']}\n", ""),
+    ([], 2, "", "name a configuration: a JSON file or one of small\n"),
+    (["smal"], 2, "", "configuration 'smal' is neither a preset (small) nor a file\n"),
+])
+def test_train(monkeypatch, told, words, code, out, err):
+    monkeypatch.setattr(ebwm, "training", training(lambda config: f"runs/001 {config}"), raising=False)
+    assert told("train", *words) == (code, out, err)
+
+
+def test_train_that_diverges_fails_in_one_line(monkeypatch, told):
+    monkeypatch.setattr(ebwm, "training", training(diverge), raising=False)
+    assert told("train", "small") == (1, "", "loss nan: not finite\n")
+
+
+def test_info(project, told, monkeypatch):
+    monkeypatch.setenv("EBWM_SEEDS", "4 5")
+    monkeypatch.setattr(figures, "_installed", lambda package: package != "furo")
+    code, out, err = told("info")
+    rows = dict(line.split("  ", 1) for line in out.splitlines())
+    rows = {name: value.strip() for name, value in rows.items()}
+    assert code == 0 and err == "" and rows["setting seeds"] == "4 5 (from EBWM_SEEDS)"
+    assert rows["setting root"] == str(project) and rows["setting scale"] == "smoke"
+    assert rows["extra docs"] == "lacks furo: pip install 'ebwm[docs]'"
+    assert "papermill" in rows["extra figures"] and rows["device"] == "cpu in use"
+    assert {"python", "chromium", "quarto", "GPUs", "processor"} <= rows.keys()
+    assert set(settings.load().__dict__) == {n.split()[1] for n in rows if n.startswith("setting ")}
+
+
+def test_version_and_module(project):
+    environment = {**os.environ, "PYTHONPATH": str(Path(ebwm.__file__).parents[1])}
+
+    def call(*words):
+        command = [sys.executable, "-m", "ebwm", *words]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    shown = call("--version")
+    assert shown.stdout == f"ebwm {ebwm.__version__}\n" and shown.stderr == "" and shown.returncode == 0
+    refused = call("figures", "run", "tinny")
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert refused.stderr == "ebwm: unknown figure 'tinny'; did you mean 'tiny'? allowed: tiny\n"

@@ -1,0 +1,198 @@
+"""Configurations are checked by name and type; runs are reproducible and leave whole files."""
+
+import dataclasses
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+
+from ebwm import training
+from ebwm.checkpoint import CheckpointError, load_tensors, save_tensors
+from ebwm.files import sha256, write_json, write_whole
+from ebwm.settings import generator
+from ebwm.training import Config, ModelConfig, OptimiserConfig, load_config, make_learner, make_optimiser
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EBWM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EBWM_DEVICE", "cpu")
+    return tmp_path
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def untimed(folder):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in log_of(folder)]
+
+
+@pytest.mark.parametrize("kind", ["ebt", "transformer"])
+def test_one_seed_gives_one_run(cache, kind):
+    config = load_config("smoke", [f"model.kind={kind}"])
+    first, second = (training.train(config, cache / "runs", progress=False) for _ in range(2))
+    other = training.train(dataclasses.replace(config, seed=1), cache / "runs", progress=False)
+    assert untimed(first) == untimed(second) != untimed(other)
+    assert sha256(first / "model.safetensors") == sha256(second / "model.safetensors")
+    assert [folder.name for folder in (first, second, other)] == ["001", "002", "003"]
+
+
+class Watch:
+    """Training's update, which keeps the batches that it is given."""
+
+    def __init__(self, update):
+        self.update, self.batches = update, []
+
+    def __call__(self, learner, optimiser, batch, *rest):
+        self.batches.append(batch)
+        return self.update(learner, optimiser, batch, *rest)
+
+
+def test_models_of_one_seed_see_the_same_batches(cache, monkeypatch):
+    seen = {}
+    for kind in ("ebt", "transformer"):
+        with monkeypatch.context() as patch:
+            watch = Watch(training.update)
+            patch.setattr(training, "update", watch)
+            training.train(load_config("smoke", [f"model.kind={kind}"]), cache / "runs", progress=False)
+        seen[kind] = torch.stack(watch.batches)
+    assert torch.equal(seen["ebt"], seen["transformer"])
+
+
+def test_a_run_can_be_loaded_and_predicts_the_same(cache):
+    config = load_config("smoke", ["model.candidates=latent"])
+    folder = training.train(config, cache / "runs", progress=False)
+    learner = training.load_learner(folder)
+    test = training.load_data(config.data)["test"].whole()
+    result = json.loads((folder / "result.json").read_text())
+    assert training.evaluate(learner, test, config.seed) == pytest.approx(result["test_loss"], abs=1e-7)
+    assert load_config(str(folder / "config.json")) == config
+
+
+def test_training_lowers_the_loss(cache):
+    overrides = [
+        "optimiser.updates=60",
+        "data.train_clips=256",
+        "optimiser.learning_rate=2e-3",
+        "model.kind=transformer",
+    ]
+    rows = log_of(training.train(load_config("smoke", overrides), cache / "runs", progress=False))
+    assert rows[-1]["valid_loss"] < 0.9 * rows[2]["valid_loss"]
+
+
+def test_real_clips_train_a_few_steps(cache, real_data):
+    folder = real_data / "video"
+    config = load_config("smoke", [f"data.folder={folder}", "data.spacing=0.2"])
+    with_clips = training.train(config, cache / "runs", progress=False)
+    assert len(log_of(with_clips)) == config.optimiser.updates
+    assert json.loads((with_clips / "result.json").read_text())["test_loss"] > 0
+
+
+def test_no_result_beside_a_run_that_failed(cache, monkeypatch):
+    monkeypatch.setattr(
+        training, "reconstruct", lambda model, *a, **k: sum(p.sum() for p in model.parameters()) * torch.nan
+    )
+    with pytest.raises(FloatingPointError, match="loss nan, gradient norm nan: not finite; lower"):
+        training.train(load_config("smoke"), cache / "runs", progress=False)
+    assert {path.name for path in (cache / "runs" / "001").iterdir()} == {"config.json", "log.jsonl"}
+
+
+def test_step_size_has_a_learning_rate_of_its_own():
+    learner = make_learner(ModelConfig(dim=16, depth=1, heads=2, step_size=20.0), 16, seed=0)
+    matrices, norms, alpha = make_optimiser(learner.model, OptimiserConfig(learning_rate=1e-3)).param_groups
+    assert alpha["params"] == [learner.model.step_size]
+    assert alpha["lr"] == pytest.approx(1e-3 * 3 * 20)
+    assert alpha["weight_decay"] == norms["weight_decay"] == 0 < matrices["weight_decay"]
+    grouped = sum(len(group["params"]) for group in (matrices, norms, alpha))
+    assert grouped == len(list(learner.model.parameters()))
+
+
+def test_schedule_warms_up_and_ends_at_a_tenth():
+    config = OptimiserConfig(updates=100, warmup=10)
+    factors = [training.learning_rate_factor(n, config) for n in range(101)]
+    assert factors[0] == 0.1 and factors[9] == factors[10] == 1
+    assert all(a >= b for a, b in pairwise(factors[10:]))
+    assert factors[-1] == pytest.approx(0.1)
+
+
+def test_overrides_keep_their_types():
+    config = load_config(
+        "next_frame", ["model.depth=2", "optimiser.learning_rate=1e-2", "data.folder=clips", "seed=7"]
+    )
+    assert (config.model.depth, config.optimiser.learning_rate, config.data.folder, config.seed) == (
+        2,
+        0.01,
+        "clips",
+        7,
+    )
+    assert load_config("next_frame", ["data.folder=none"]) == Config()
+
+
+@pytest.mark.parametrize(
+    ("source", "overrides", "message"),
+    [
+        ("next_fram", [], r"configuration 'next_fram' is neither a preset \(next_frame, .*\) nor a file"),
+        ("smoke", ["model.widht=3"], r"unknown key 'model.widht'; here: kind, dim"),
+        ("smoke", ["model=3"], r"unknown key 'model'; here: model\.…"),
+        ("smoke", ["seed.x=3"], r"unknown key 'seed.x'"),
+        ("smoke", ["model.depth=two"], r"model.depth is 'two'; it must be a int, as in model.depth=1"),
+        ("smoke", ["optimiser.updates=1.5"], r"optimiser.updates is '1.5'; it must be a int"),
+        ("smoke", ["seed"], r"'seed' is not of the form key=value"),
+    ],
+)
+def test_a_wrong_configuration_is_named(source, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(source, overrides)
+
+
+def test_a_file_that_is_no_configuration_is_named(tmp_path):
+    path = tmp_path / "config.json"
+    for text in ("{", '{"model": 3}', '["model"]', '{"seed": null}'):
+        path.write_text(text)
+        with pytest.raises(ValueError):
+            load_config(str(path))
+
+
+def test_an_unknown_model_is_named():
+    with pytest.raises(ValueError, match=r"model.kind is 'gru'; it must be one of ebt, transformer"):
+        make_learner(ModelConfig(kind="gru"), 16, seed=0)
+
+
+# Files and checkpoints
+
+
+def test_tensors_come_back_with_what_was_kept_beside_them(tmp_path):
+    tensors = {"a": torch.randn(3, 4, generator=generator(0)), "b": torch.arange(6).view(2, 3).mT}
+    save_tensors(tmp_path / "deep" / "x.safetensors", tensors, {"seed": 3})
+    loaded, meta = load_tensors(tmp_path / "deep" / "x.safetensors")
+    assert meta == {"seed": 3} and loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04cos\nsystem\n"])
+def test_a_foreign_file_is_refused(tmp_path, content):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="not a safetensors checkpoint"):
+        load_tensors(path)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        load_tensors(tmp_path / "none.safetensors")
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+
+    def fail(draft):
+        draft.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, fail)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
