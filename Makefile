@@ -37,8 +37,8 @@ notebooks: $(READY) ## run the notebooks, save their outputs, clean them (not th
 	  OMP_NUM_THREADS=1 $(BIN)/nbdev-test $$path --save --n-workers 2 || exit 1; done
 	$(BIN)/nbdev-clean
 
-bench: $(READY) ## run the benchmarks
-	@if [ -f benchmarks/__main__.py ]; then $(BIN)/python -m benchmarks; else echo "There are no benchmarks yet: benchmarks has no __main__.py."; fi
+bench: $(READY) ## measure what a training step costs
+	$(BIN)/python -m benchmarks
 
 clean: ## remove what was built, but not .venv, data and runs
 	rm -rf _docs _proc build .pytest_cache .ruff_cache .hypothesis .coverage nbs/nbdev.yml nbs/sidebar.yml nbs/_quarto.yml

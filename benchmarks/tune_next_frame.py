@@ -1,8 +1,9 @@
 """Choose learning rates and step size of the next-frame figure: `python -m benchmarks.tune_next_frame`.
 
 Each model gets five trials on the validation split, of one seed that the figure doesn't use: three
-learning rates, then two more. For the EBT these are step sizes, for the Transformer++ learning rates on either side of its
-best. The trials and what they cost go to figures/next_frame/tuning.json, and from there into the manifest.
+learning rates, then two more. For the EBT these are step sizes, for the Transformer++ learning rates on
+either side of its best. The trials and what they cost go to figures/next_frame/tuning.json, and from there
+into the manifest.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .attention import dense_attention, dense_mask, two_stream_attention, visible_context
 from .blocks import Block, initialise, linear, rotary, size_named
 
-# %% ../nbs/core/05_ebt.ipynb #9f187a3d
+# %% ../nbs/core/05_ebt.ipynb #5ba577fd
 class Landscape:
     "Energies of candidates for one batch of contexts; the context has been computed and is kept inside."
 
@@ -24,7 +24,7 @@ class Landscape:
 
     def __init__(
         self,
-        model: "EBT",  # scores the candidates
+        model: nn.Module,  # an EBT, which scores the candidates
         memory: list[tuple[Tensor, Tensor]],  # keys and values of the context, layer by layer, each [b h s e]
         positions: Int[Tensor, "*b n"],  # index of the last state that each candidate sees
     ):

@@ -362,7 +362,7 @@ def plan(
     asked = dict(figure.parameters.get(scale, {}))
     if "seeds" in defaults:
         asked["seeds"] = figure.seeds.get(scale, list(config.seeds))
-    asked |= {name: _plain(value) for name, value in (overrides or {}).items()}
+    asked |= {name: _folder(id, name, _plain(value)) for name, value in (overrides or {}).items()}
     for name, value in asked.items():
         _check_parameter(figure.id, name, value, defaults)
     _check_means(figure, scale, config)
@@ -373,6 +373,15 @@ def _checked_scale(scale: str) -> str:
     if scale not in SCALES:
         raise FigureError(f"unknown scale {scale!r}; {suggest(scale, SCALES)}")
     return scale
+
+
+def _folder(id: str, name: str, value: Any) -> Any:
+    """A parameter called *_dir names a folder: sought from here, given to the notebook as a whole path."""
+    if not (name.endswith("_dir") and isinstance(value, str)):
+        return value
+    if not Path(value).is_dir():
+        raise FigureError(f"figure {id!r}: parameter {name!r} is {value!r}, which is no folder here")
+    return str(Path(value).resolve())
 
 
 def _check_parameter(id: str, name: str, value: Any, defaults: dict[str, Any]) -> None:

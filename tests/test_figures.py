@@ -128,8 +128,15 @@ def test_plan_merges_scale_seeds_and_overrides(project, monkeypatch):
     assert figures.plan("tiny", "smoke", {"seeds": (9,)}).parameters["seeds"] == [9]
 
 
+def test_a_folder_is_sought_where_the_command_is_given(project, monkeypatch):
+    (project / "nbs" / "clips").mkdir()
+    monkeypatch.chdir(project / "nbs")
+    asked = figures.plan("tiny", overrides={"clips_dir": "clips"}).parameters
+    assert asked["clips_dir"] == str(project / "nbs" / "clips")
+
+
 @pytest.mark.parametrize("name, value, message", [
-    ("updtes", 3, "unknown parameter 'updtes'; did you mean 'updates'? allowed: fast, folder, rate, seeds,"),
+    ("updtes", 3, "unknown parameter 'updtes'; did you mean 'updates'? allowed: clips_dir, fast, rate, seeds,"),
     ("updates", 1.5, "parameter 'updates' is 1.5; it must be a whole number, like its default 2"),
     ("updates", True, "it must be a whole number"),
     ("rate", "high", "it must be a number, like its default 0.5"),
@@ -139,6 +146,7 @@ def test_plan_merges_scale_seeds_and_overrides(project, monkeypatch):
     ("folder", 3, "it must be a text or None"),
     ("scale", "cpu", "set by the runner, the scale by --scale"),
     ("out", "here", "set by the runner"),
+    ("clips_dir", "nowhere", "parameter 'clips_dir' is 'nowhere', which is no folder here"),
 ])
 def test_parameters_refused_before_anything_runs(project, name, value, message):
     assert message in refusal(figures.run, "tiny", overrides={name: value})

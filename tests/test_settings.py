@@ -62,7 +62,7 @@ def test_environment_overrides_the_file(project, monkeypatch):
 
 @pytest.mark.parametrize("text, message", [
     ("[figures]\nscale = big\n", "setting 'scale' is 'big'; it must be one of smoke, cpu, gpu"),
-    ("[figures]\nseeds =\n", "setting 'seeds' is ''; it must be different whole numbers from 0, as in '0 1 2'"),
+    ("[figures]\nseeds =\n", "setting 'seeds' is ''; it must be different whole numbers from 0"),
     ("[figures]\nseeds = 0 -1\n", "setting 'seeds' is '0 -1'"),
     ("[figures]\nseeds = 1 1\n", "setting 'seeds' is '1 1'; it must be different whole numbers"),
     ("[figures]\nscale = cpu\n[compute]\nscale = gpu\n", "entry 'scale' stands in two sections; keep one"),

@@ -10,6 +10,7 @@ out = None
 updates = 2
 rate: float = 0.5  # a number
 folder = None
+clips_dir = None
 fast = False
 """.strip()
 
@@ -21,7 +22,7 @@ from tqdm.std import tqdm
 
 from ebwm import figures
 
-parameters = dict(scale=scale, seeds=seeds, updates=updates, rate=rate, folder=folder)
+parameters = dict(scale=scale, seeds=seeds, updates=updates, rate=rate, folder=folder, clips_dir=clips_dir)
 record = figures.Record("tiny", parameters, out)
 walk = [(seed, update) for seed in seeds for update in range(updates)]
 rows = [dict(seed=seed, update=update, loss=rate**update) for seed, update in tqdm(walk, desc="walking")]

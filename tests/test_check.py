@@ -1,0 +1,66 @@
+"""The checks themselves: they notice what they are for, and stop at the first failure."""
+
+import check
+import pytest
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    here, other = tmp_path / "here", tmp_path / "other"
+    for folder in (here, other):
+        folder.mkdir()
+        (folder / "same.py").write_text("x = 1\n")
+    monkeypatch.setattr(check, "ROOT", here)
+    return here, other
+
+
+def test_equal_files_are_good(folders, capsys):
+    assert check.same(folders[1], "*.py", "do this")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_file_on_one_side_only_is_named_with_the_remedy(folders, side, capsys):
+    (folders[side] / "lone.py").write_text("x = 1\n")
+    assert not check.same(folders[1], "*.py", "do this")
+    assert capsys.readouterr().out == "lone.py is not up to date: do this\n"
+
+
+def test_a_file_of_the_same_length_that_differs_is_named(folders, capsys):
+    (folders[1] / "same.py").write_text("x = 2\n")
+    assert not check.same(folders[1], "*.py", "do this")
+    assert "same.py is not up to date" in capsys.readouterr().out
+
+
+def stubs(monkeypatch, **results: bool) -> list[str]:
+    """Checks with known results; the list gets the names of those that ran."""
+    ran = []
+
+    def stub(name: str, result: bool):
+        def run() -> bool:
+            """A stub."""
+            ran.append(name)
+            return result
+        return run
+
+    monkeypatch.setattr(check, "CHECKS", {name: stub(name, result) for name, result in results.items()})
+    return ran
+
+
+def test_the_first_failure_ends_the_sequence(monkeypatch, capsys):
+    ran = stubs(monkeypatch, one=True, two=False, three=True)
+    assert check.main([]) == 1
+    assert ran == ["one", "two"]
+    assert "== two: FAILED" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_named_checks_run_in_the_order_given(monkeypatch, capsys):
+    ran = stubs(monkeypatch, one=True, two=True, three=True)
+    assert check.main(["three", "one"]) == 0
+    assert ran == ["three", "one"] and "2 checks good" in capsys.readouterr().out
+
+
+def test_an_unknown_check_is_refused_before_any_runs(monkeypatch, capsys):
+    ran = stubs(monkeypatch, one=True)
+    assert check.main(["one", "nope"]) == 2
+    assert ran == [] and capsys.readouterr().err == "unknown check 'nope'; allowed: one\n"
