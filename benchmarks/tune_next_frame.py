@@ -13,7 +13,7 @@ from ebwm import settings, training
 from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
 
-RATES = (5e-4, 1e-3, 2e-3)
+RATES = (1e-3, 2e-3, 4e-3)
 SEED = 100
 
 

@@ -98,7 +98,8 @@ def test_unknown_and_planned_ids_are_refused(project):
 
 
 def test_parameter_defaults(project):
-    defaults = {"scale": "cpu", "seeds": [0, 1, 2], "out": None, "updates": 2, "rate": 0.5, "folder": None}
+    defaults = {"scale": "cpu", "seeds": [0, 1, 2], "out": None, "updates": 2, "rate": 0.5}
+    defaults |= {"folder": None, "clips_dir": None}
     assert figures.parameter_defaults(project / "nbs/figures/tiny.ipynb") == {**defaults, "fast": False}
 
 
@@ -136,7 +137,7 @@ def test_a_folder_is_sought_where_the_command_is_given(project, monkeypatch):
 
 
 @pytest.mark.parametrize("name, value, message", [
-    ("updtes", 3, "unknown parameter 'updtes'; did you mean 'updates'? allowed: clips_dir, fast, rate, seeds,"),
+    ("updtes", 3, "unknown parameter 'updtes'; did you mean 'updates'? allowed: clips_dir, fast, "),
     ("updates", 1.5, "parameter 'updates' is 1.5; it must be a whole number, like its default 2"),
     ("updates", True, "it must be a whole number"),
     ("rate", "high", "it must be a number, like its default 0.5"),
@@ -195,7 +196,7 @@ def test_run_then_a_failing_run(project, capfd):
     manifest = json.loads((folder / "manifest.json").read_text())
     asked = {"scale": "smoke", "seeds": [0, 1], "updates": 3, "rate": 1}
     assert manifest["parameters"]["asked"] == asked
-    assert manifest["parameters"]["effective"] == {**asked, "folder": None}
+    assert manifest["parameters"]["effective"] == {**asked, "folder": None, "clips_dir": None}
     assert manifest["seeds"] == [0, 1] and manifest["threads"] == 1 and manifest["git"] is None
     assert manifest["results"] == {"executable": sys.executable, "least": 1}
     assert len(pd.read_parquet(folder / "losses.parquet")) == 6
