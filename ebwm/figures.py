@@ -359,14 +359,18 @@ def plan(
     defaults = parameter_defaults(figure.notebook)
     if missing := [name for name in RESERVED if name not in defaults]:
         raise FigureError(f"{figure.notebook.name}: its cell tagged 'parameters' must define {missing[0]!r}")
-    asked = dict(figure.parameters.get(scale, {}))
-    if "seeds" in defaults:
-        asked["seeds"] = figure.seeds.get(scale, list(config.seeds))
+    asked = _registered(figure, scale, config, defaults)
     asked |= {name: _folder(id, name, _plain(value)) for name, value in (overrides or {}).items()}
     for name, value in asked.items():
         _check_parameter(figure.id, name, value, defaults)
     _check_means(figure, scale, config)
     return Plan(figure, scale, {"scale": scale, **asked}, config)
+
+
+def _registered(figure: Figure, scale: str, config: Settings, defaults: dict[str, Any]) -> dict[str, Any]:
+    """What the registry and the settings make of a figure's parameters at a scale."""
+    seeds = {"seeds": figure.seeds.get(scale, list(config.seeds))} if "seeds" in defaults else {}
+    return figure.parameters.get(scale, {}) | seeds
 
 
 def _checked_scale(scale: str) -> str:
@@ -676,9 +680,9 @@ def promote(
     """Copy a run's pictures, data and manifest to figures/ID, unless a larger scale is on record there."""
     config = config or settings.load()
     scale = _checked_scale(scale or config.scale)
-    registry(config)[id]
-    record = config.figures / id
+    figure, record = registry(config)[id], config.figures / id
     manifest = _complete_manifest(record / "runs" / scale, id, scale)
+    _check_registered(figure, scale, config, manifest["parameters"]["effective"])
     _check_larger(record / MANIFEST, scale)
     names = _files(manifest)
     _copy(record / "runs" / scale, record, names)
@@ -696,6 +700,16 @@ def _complete_manifest(run: Path, id: str, scale: str) -> dict[str, Any]:
         if manifest["data"].get(name) not in (None, sha256(run / name)):
             raise FigureError(f"figure {id!r}: {name} is not the file that its manifest names; run it again")
     return manifest
+
+
+def _check_registered(figure: Figure, scale: str, config: Settings, effective: dict[str, Any]) -> None:
+    """What goes on record was run with the registry's parameters, so that its command makes it again."""
+    defaults = parameter_defaults(figure.notebook)
+    expected = defaults | {"scale": scale} | _registered(figure, scale, config, defaults)
+    for name, value in effective.items():
+        if value != expected.get(name, value):
+            raise FigureError(f"figure {figure.id!r} was run with {name} = {value!r}, the registry has "
+                              f"{expected[name]!r}; run it again without -p")
 
 
 def _files(manifest: dict[str, Any]) -> list[str]:

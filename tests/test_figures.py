@@ -266,7 +266,8 @@ def draw():
 
 
 def record(scale="smoke", value=1.0, names=("losses",), out=None):
-    made = Record("tiny", {"scale": scale, "seeds": [0, 1], "out": out}, out)
+    seeds = {"smoke": [0, 1], "cpu": [0, 1, 2]}[scale]
+    made = Record("tiny", {"scale": scale, "seeds": seeds, "out": out}, out)
     for name in names:
         made.data(name, pd.DataFrame({"loss": [value]}))
         made.picture(name, draw)
@@ -279,7 +280,7 @@ def test_record_by_hand_lies_in_the_folder_of_the_scale(project, monkeypatch):
     folder = record("cpu")
     assert folder == project / "figures/tiny/runs/cpu"
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["parameters"] == {"asked": None, "effective": {"scale": "cpu", "seeds": [0, 1]}}
+    assert manifest["parameters"] == {"asked": None, "effective": {"scale": "cpu", "seeds": [0, 1, 2]}}
     assert manifest["results"] == {"best": 0.5} and manifest["pictures"] == ["losses"]
     assert manifest["versions"]["torch"] == torch.__version__ and manifest["peak_memory_mib"] > 50
     assert manifest["finished"].endswith("+00:00") and manifest["device"] == "cpu"
@@ -338,6 +339,15 @@ def test_promote_refuses_runs_that_are_absent_or_changed(project):
     (folder / "losses-dark.svg").unlink()
     assert "losses-dark.svg is missing" in refusal(figures.promote, "tiny")
     assert [p.name for p in (project / "figures/tiny").iterdir()] == ["runs"]
+
+
+def test_promote_refuses_runs_with_other_parameters(project):
+    folder = record()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["parameters"]["effective"]["updates"] = 99
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    message = refusal(figures.promote, "tiny")
+    assert message == "figure 'tiny' was run with updates = 99, the registry has 4; run it again without -p"
 
 
 # Style
