@@ -476,3 +476,17 @@ def test_registry_of_this_repository_fits_its_notebooks():
         defaults = figures.parameter_defaults(known[id].notebook)
         assert known[id].parameters.get(scale, {}).keys() <= defaults.keys()
         assert scale in known[id].minutes
+
+
+# The figures of this repository
+
+
+def test_next_frame_uses_the_settings_that_its_trials_chose():
+    tuning = json.loads((ROOT / "figures/next_frame/tuning.json").read_text())
+    defaults = figures.parameter_defaults(ROOT / "nbs/figures/next_frame.ipynb")
+    for kind, chosen in tuning["chosen"].items():
+        rows = [row for row in tuning["trials"] if row["model"] == kind]
+        assert len(rows) == 5 and chosen == min(rows, key=lambda row: row["valid_loss"])
+        assert defaults[f"learning_rate_{kind}"] == chosen["learning_rate"]
+    assert defaults["step_size"] == tuning["chosen"]["ebt"]["step_size"]
+    assert {name: defaults[name] for name in tuning["settings"]} == tuning["settings"]
