@@ -211,6 +211,17 @@ def test_a_figures_page_names_its_command_cost_and_record(tmp_path):
     assert (tmp_path / "out" / "record" / "fall" / "fall-dark.png").is_file()
 
 
+def test_the_numbers_in_the_readme_are_those_on_record():
+    results = json.loads((ROOT / "figures/next_frame/manifest.json").read_text())["results"]
+    text = README.read_text(encoding="utf-8")
+    rows = {"EBT, walks of 2 steps from noise": "ebt", "Transformer++, one pass": "transformer"}
+    for name, kind in rows.items():
+        losses = results["test_loss"][kind].values()
+        mean, least, largest = sum(losses) / len(losses), min(losses), max(losses)
+        assert f"| {name} | {mean:.3f} | {least:.3f} to {largest:.3f} |" in text
+    assert f"(repeat the last frame) | {min(results['floors'].values()):.3f} |" in text
+
+
 def test_a_picture_without_a_dark_twin_shows_on_both_themes(tmp_path):
     record(tmp_path, "fall.png")
     source = "![A fall](../figures/fall/fall.png) ![Missing](../figures/fall/rise.png)"
