@@ -76,9 +76,9 @@ def _check(candidates: str, dim: int, state_dim: int) -> None:
             stacklevel=3,
         )
 
-# %% ../nbs/core/05_ebt.ipynb #5bc96396
+# %% ../nbs/core/05_ebt.ipynb #b907de4d
 class EBT(nn.Module):
-    "Energy-Based Transformer, causal form: one energy for each candidate next state (EBT, section 3)."
+    "Energy-Based Transformer, causal form: one energy for each candidate next state (arXiv 2507.02092)."
 
     def __init__(
         self,

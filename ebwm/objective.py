@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from .sampler import STARTS, gradient_descent, initial, run
 
-# %% ../nbs/core/07_objective.ipynb #7e747461
+# %% ../nbs/core/07_objective.ipynb #b2e162ce
 @dataclass(frozen=True)
 class S1:
-    "Training recipe S1: detached steps, the loss averaged over all of them (EBT, section 3.4)."
+    "Training recipe S1: detached steps, the loss averaged over all of them, as in the EBT paper."
 
     steps: int = 2  # steps of a walk, at least 1
     start: str = "noise"  # where a walk begins: "noise" | "last" | "zeros"

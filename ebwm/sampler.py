@@ -83,11 +83,11 @@ def _moved(state: State, y: Tensor, step_size: float | Tensor) -> tuple[State, I
     moved = torch.ones_like(energy, dtype=torch.bool)
     return State(y), Info(energy, grad_norm, sizes, moved, finite, torch.tensor(1))
 
-# %% ../nbs/core/02_sampler.ipynb #cac2710c
+# %% ../nbs/core/02_sampler.ipynb #3f1f2b52
 def gradient_descent(
     step_size: float | Tensor,  # alpha; a number, a scalar parameter, or one for each item
 ) -> Kernel:
-    "Walk straight down: `y - step_size * grad` (EBT, equation 1)."
+    "Walk straight down: `y - step_size * grad`, the step of EBWM and EBT."
 
     def step(energy, state, *, generator=None, create_graph=False):
         state = _evaluated(energy, state, create_graph)

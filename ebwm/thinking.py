@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .sampler import gradient_descent, initial, run
 
-# %% ../nbs/core/08_thinking.ipynb #3caae48a
+# %% ../nbs/core/08_thinking.ipynb #bae93677
 class Prediction(NamedTuple):
     "What a model predicts, and how well it thinks that fits."
 
@@ -31,7 +31,7 @@ def predict(
     start: str = "noise",  # where walks begin: "noise" | "last" | "zeros"
     generator: torch.Generator | None = None,  # draws the starts
 ) -> Prediction:
-    "Walk `samples` times and keep, at each position, the end of lowest energy (EBT, section 3.3)."
+    "Walk `samples` times and keep, at each position, the end of lowest energy (EBT, algorithm 2)."
     if samples < 1:
         raise ValueError(f"samples is {samples}; at least 1 walk is needed")
     with torch.no_grad():

@@ -78,8 +78,8 @@ def test_the_readme_lists_every_figure_with_its_times():
     for figure in registry["figures"]:
         row = next(row for row in rows if f"`ebwm figures run {figure['id']}`" in row)
         times = [cell.strip() for cell in row.strip("|").split("|")][2:]
-        expected = {scale: records.time(minutes) for scale, minutes in figure["minutes"].items()}
-        assert times == [f"{expected[scale]} on {where}" for scale, where in records.HARDWARE.items()]
+        known = {scale: f"{records.time(m)} on {records.HARDWARE[scale]}" for scale, m in figure["minutes"].items()}
+        assert times == [known.get(scale, "not measured yet") for scale in records.HARDWARE]
 
 
 # From nbdev's notebooks to pages
