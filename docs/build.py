@@ -44,8 +44,12 @@ def _process() -> bool:
 
 def quarto() -> int:
     """nbdev's own site."""
-    if not shutil.which("quarto"):
-        print("quarto is not installed; this needs no quarto: python docs/build.py sphinx", file=sys.stderr)
+    from ebwm.compat import MissingPart, system_part
+
+    try:
+        system_part("quarto", "https://quarto.org/docs/get-started", "nbdev's own site")
+    except MissingPart as error:
+        print(f"{error}; without it: python docs/build.py sphinx", file=sys.stderr)
         return 2
     return subprocess.call([Path(sys.executable).parent / "nbdev-docs"], cwd=ROOT)
 

@@ -78,8 +78,9 @@ def test_the_readme_lists_every_figure_with_its_times():
     for figure in registry["figures"]:
         row = next(row for row in rows if f"`ebwm figures run {figure['id']}`" in row)
         times = [cell.strip() for cell in row.strip("|").split("|")][2:]
-        known = {scale: f"{records.time(m)} on {records.HARDWARE[scale]}" for scale, m in figure["minutes"].items()}
-        assert times == [known.get(scale, "not measured yet") for scale in records.HARDWARE]
+        known = {scale: records.time(minutes) for scale, minutes in figure["minutes"].items()}
+        told = {scale: f"{time} on {records.HARDWARE[scale]}" for scale, time in known.items()}
+        assert times == [told.get(scale, "not measured yet") for scale in records.HARDWARE]
 
 
 # From nbdev's notebooks to pages
@@ -245,3 +246,11 @@ def test_a_wrong_command_is_refused_in_one_line(arguments):
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2 and "site, sphinx, quarto, readme" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_without_quarto_its_name_and_its_source_are_told(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    command = [sys.executable, str(ROOT / "docs/build.py"), "quarto"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "'quarto', needed for nbdev's own site, is not on the PATH: get it from https" in result.stderr
