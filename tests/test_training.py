@@ -137,8 +137,8 @@ def test_overrides_keep_their_types():
         ("smoke", ["model.widht=3"], r"unknown key 'model.widht'; here: kind, dim"),
         ("smoke", ["model=3"], r"unknown key 'model'; here: model\.…"),
         ("smoke", ["seed.x=3"], r"unknown key 'seed.x'"),
-        ("smoke", ["model.depth=two"], r"model.depth is 'two'; it must be a int, as in model.depth=1"),
-        ("smoke", ["optimiser.updates=1.5"], r"optimiser.updates is '1.5'; it must be a int"),
+        ("smoke", ["model.depth=two"], "'two'; it must be a whole number, as in model.depth=1"),
+        ("smoke", ["optimiser.updates=1.5"], r"optimiser.updates is '1.5'; it must be a whole number"),
         ("smoke", ["seed"], r"'seed' is not of the form key=value"),
     ],
 )
