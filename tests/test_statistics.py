@@ -61,7 +61,7 @@ def test_the_interval_of_an_exponent_covers_it_as_often_as_it_says():
 
 
 def test_the_bootstrap_covers_the_mean_nearly_as_often_as_it_says():
-    """Of 30 normal values the percentile interval is a little short: |t| < 1.96 sqrt(29 / 30) covers 0.936."""
+    """Of 30 normal values the percentile interval is a little short: |t| < 1.96 sqrt(29/30) covers 0.936."""
     rng, rounds, law = np.random.default_rng(1), 800, 0.936
     intervals = [bootstrap(rng.normal(2, 1, 30), resamples=999, seed=i) for i in range(rounds)]
     covered = sum(interval.low < 2 < interval.high for interval in intervals)
