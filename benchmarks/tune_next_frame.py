@@ -13,7 +13,7 @@ from ebwm import settings, training
 from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
 
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (2e-3, 4e-3, 8e-3)
 SEED = 100
 
 
