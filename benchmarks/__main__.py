@@ -32,13 +32,13 @@ def seconds(step):
 
 
 def contenders(shape, states, targets, steps):
-    generator = settings.generator(0, "weights")
+    generator, noise = settings.generator(0, "weights"), settings.generator(0, "noise")
     tam = Transformer(**shape, generator=generator)
     two, dense = (kind(**shape, step_size=10.0, generator=generator) for kind in (EBT, DenseEBT))
     return {
         "Transformer++": lambda: smooth_l1(tam(states), targets),
-        "EBT, two streams": lambda: reconstruct(two, states, targets, S1(steps)),
-        "EBT, dense": lambda: reconstruct(dense, states, targets, S1(steps)),
+        "EBT, two streams": lambda: reconstruct(two, states, targets, S1(steps), generator=noise),
+        "EBT, dense": lambda: reconstruct(dense, states, targets, S1(steps), generator=noise),
     }
 
 

@@ -31,7 +31,7 @@ def dense_attention(
     scores = (q @ k.mT) * q.shape[-1] ** -0.5
     return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
 
-# %% ../nbs/core/04_attention.ipynb #36405cf9
+# %% ../nbs/core/04_attention.ipynb #76e77087
 def two_stream_attention(
     q: Float[Tensor, "b h n e"],  # the candidates' queries
     k: Float[Tensor, "b h n e"],  # their keys
@@ -40,7 +40,7 @@ def two_stream_attention(
     context_v: Float[Tensor, "b h s e"],  # remembered values
     visible: Bool[Tensor, "#b 1 n s"],  # True where a candidate may look at a state
 ) -> Float[Tensor, "b h n e"]:
-    "Each candidate looks at the visible context and at itself (EBT, appendix C)."
+    "Each candidate looks at the visible context and at itself (EBT, appendix C.3)."
     q = q * q.shape[-1] ** -0.5
     context_scores = (q @ context_k.mT).masked_fill(~visible, -torch.inf)
     own_score = (q * k).sum(-1, keepdim=True)

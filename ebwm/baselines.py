@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Transformer']
 
-# %% ../nbs/core/06_baselines.ipynb #43597eb8
+# %% ../nbs/core/06_baselines.ipynb #398c7768
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .blocks import Block, initialise, linear, rotary, size_named
+from .blocks import Block, check_shape, initialise, linear, rotary, size_named
 
-# %% ../nbs/core/06_baselines.ipynb #0f200291
+# %% ../nbs/core/06_baselines.ipynb #94252a83
 class Transformer(nn.Module):
     "Transformer++: a causal decoder that predicts the next state in one pass."
 
@@ -25,6 +25,7 @@ class Transformer(nn.Module):
         generator: torch.Generator | None = None,  # draws the initial weights
     ):
         super().__init__()
+        check_shape(dim, heads, depth)
         self.dim, self.state_dim, self.head_dim = dim, state_dim or dim, dim // heads
         self.embed = linear(self.state_dim, dim)
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))

@@ -179,9 +179,11 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     if options.config is None:
         raise UsageError(f"name a configuration: a JSON file or one of {', '.join(sorted(training.presets()))}")
+    if threads := settings.load().threads:
+        torch.set_num_threads(threads)
     try:
         print(training.train(training.load_config(options.config, options.overrides)))
-    except (ValueError, OSError) as error:
+    except training.ConfigError as error:
         raise UsageError(str(error)) from error
     except FloatingPointError as error:
         return _tell(error, FAILED)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CANDIDATES', 'Landscape', 'Items', 'EBT', 'DenseLandscape']
 
-# %% ../nbs/core/05_ebt.ipynb #025929eb
+# %% ../nbs/core/05_ebt.ipynb #a39704d7
 import warnings
 from functools import partial
 
@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .attention import dense_attention, dense_mask, two_stream_attention, visible_context
-from .blocks import Block, initialise, linear, rotary, size_named
+from .blocks import Block, check_shape, initialise, linear, rotary, size_named
 
-# %% ../nbs/core/05_ebt.ipynb #5ba577fd
+# %% ../nbs/core/05_ebt.ipynb #0e9bff1e
 class Landscape:
     "Energies of candidates for one batch of contexts; the context has been computed and is kept inside."
 
@@ -32,8 +32,12 @@ class Landscape:
 
     def __call__(
         self,
-        candidates: Float[Tensor, "b n c"],  # candidate i competes for the state after position i
+        candidates: Float[Tensor, "..."],  # [b n c]; candidate i competes for the state after position i
+        step: int = 0,  # number of the step, for landscapes that depend on it; this one doesn't
     ) -> Float[Tensor, "b n"]:  # energies, lower fits better
+        expected = [len(self.memory[0][0]), self.positions.shape[-1], self.model.candidate_dim]
+        if list(candidates.shape) != expected:
+            raise ValueError(f"candidates have shape {list(candidates.shape)}; they must be {expected}")
         return self.model.energy(candidates, self.memory, self.positions)
 
     def at(
@@ -41,7 +45,10 @@ class Landscape:
         rows: Int[Tensor, " items"],  # which contexts of the batch
         positions: Int[Tensor, " items"],  # which positions in them
     ) -> "Items":  # candidates [items c] -> energies [items]
-        "The landscape of some (row, position) items only."
+        "The landscape of some (row, position) items only; each gets a copy of its context."
+        length = self.memory[0][0].shape[2]
+        if ((positions < 0) | (positions >= length)).any():
+            raise ValueError(f"positions are {positions.tolist()}; they must be from 0 to {length - 1}")
         memory = [(k[rows], v[rows]) for k, v in self.memory]
         return Items(self.model, memory, positions.unsqueeze(1))
 
@@ -52,21 +59,24 @@ class Items(Landscape):
     def __call__(
         self,
         candidates: Float[Tensor, "items c"],  # one candidate for each item
+        step: int = 0,  # as for a landscape
     ) -> Float[Tensor, " items"]:  # energies
-        return super().__call__(candidates.unsqueeze(1)).squeeze(1)
+        return super().__call__(candidates.unsqueeze(1), step).squeeze(1)
 
-    def at(
+    def keep(
         self,
         items: Int[Tensor, " fewer"],  # which of the items go on
     ) -> "Items":
         "The landscape of fewer of the items."
         return Items(self.model, [(k[items], v[items]) for k, v in self.memory], self.positions[items])
 
-# %% ../nbs/core/05_ebt.ipynb #2ecbd567
+# %% ../nbs/core/05_ebt.ipynb #2e92e976
 CANDIDATES = ("state", "latent")
 
 
-def _check(candidates: str, dim: int, state_dim: int) -> None:
+def _check(candidates: str, dim: int, state_dim: int, step_size: float) -> None:
+    if not 0 < step_size < float("inf"):
+        raise ValueError(f"step_size is {step_size}; it must be a number above 0")
     if candidates not in CANDIDATES:
         raise ValueError(f"candidates is {candidates!r}; it must be one of {', '.join(CANDIDATES)}")
     if candidates == "state" and state_dim > dim:
@@ -76,7 +86,7 @@ def _check(candidates: str, dim: int, state_dim: int) -> None:
             stacklevel=3,
         )
 
-# %% ../nbs/core/05_ebt.ipynb #b907de4d
+# %% ../nbs/core/05_ebt.ipynb #81769aba
 class EBT(nn.Module):
     "Energy-Based Transformer, causal form: one energy for each candidate next state (arXiv 2507.02092)."
 
@@ -92,7 +102,8 @@ class EBT(nn.Module):
     ):
         super().__init__()
         state_dim = state_dim or dim
-        _check(candidates, dim, state_dim)
+        check_shape(dim, heads, depth)
+        _check(candidates, dim, state_dim, step_size)
         self.dim, self.state_dim, self.head_dim = dim, state_dim, dim // heads
         self.latent = candidates == "latent"
         self.candidate_dim = dim if self.latent else state_dim

@@ -394,6 +394,8 @@ def _check_parameter(id: str, name: str, value: Any, defaults: dict[str, Any]) -
         raise FigureError(f"figure {id!r}: parameter {name!r} is set by the runner, the scale by --scale")
     if name not in defaults:
         raise FigureError(f"figure {id!r}: unknown parameter {name!r}; {suggest(name, allowed)}")
+    if name == "seeds" and isinstance(value, list) and (not value or len(set(map(str, value))) < len(value)):
+        raise FigureError(f"figure {id!r}: seeds are {value}; at least one is needed, and no two alike")
     if not _fits(value, defaults[name]):
         raise FigureError(f"figure {id!r}: parameter {name!r} is {value!r}; "
                           f"it must be {_kind(defaults[name])}, like its default {defaults[name]!r}")
@@ -574,7 +576,7 @@ class Record:
     def close(
         self,
         seeds: Sequence[int] | None = None,  # the seeds that were run; the parameter `seeds` by default
-        dataset_digest: str | None = None,  # SHA-256 of the data set
+        dataset_digest: str | dict[str, str] | None = None,  # SHA-256 of the data set, or of each split
         **results: Any,  # what is worth reading without opening the data, as JSON
     ) -> dict[str, Any]:
         """Write manifest.json, the last file of a record."""
@@ -684,6 +686,8 @@ def promote(
     manifest = _complete_manifest(record / "runs" / scale, id, scale)
     _check_registered(figure, scale, config, manifest["parameters"]["effective"])
     _check_larger(record / MANIFEST, scale)
+    if (manifest["git"] or {}).get("dirty"):
+        raise FigureError(f"figure {id!r} was run from uncommitted changes; commit them and run it again")
     names = _files(manifest)
     _copy(record / "runs" / scale, record, names)
     return [record / name for name in names]

@@ -60,15 +60,21 @@ class Kernel(Protocol):
         create_graph: bool,  # keep the step differentiable
     ) -> tuple[State, Info]: ...
 
-# %% ../nbs/core/02_sampler.ipynb #3a500be0
-def _evaluated(energy: Callable, state: State, create_graph: bool) -> State:
-    return state if state.grad is not None else evaluate(energy, state.y, create_graph)
-
-
+# %% ../nbs/core/02_sampler.ipynb #8b59e8d1
 def _per_item(values: float | Tensor, state: State) -> Tensor:
     "Give one value, or one for each item, the shape that multiplies `state.y`."
     values = torch.as_tensor(values, dtype=state.y.dtype, device=state.y.device)
+    if values.ndim and values.shape != state.energy.shape:
+        rule = f"one number, or one for each of the items {list(state.energy.shape)}"
+        raise ValueError(f"step_size has shape {list(values.shape)}; it must be {rule}")
     return values.reshape(*values.shape, *[1] * (state.y.ndim - values.ndim)) if values.ndim else values
+
+
+def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    "Standard normal noise of a tensor's shape, type and device; never from the global generator."
+    if generator is None:
+        raise ValueError("generator is None; noise needs one, such as ebwm.settings.generator(seed)")
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
 def _norm(state: State) -> Tensor:
@@ -83,19 +89,19 @@ def _moved(state: State, y: Tensor, step_size: float | Tensor) -> tuple[State, I
     moved = torch.ones_like(energy, dtype=torch.bool)
     return State(y), Info(energy, grad_norm, sizes, moved, finite, torch.tensor(1))
 
-# %% ../nbs/core/02_sampler.ipynb #3f1f2b52
+# %% ../nbs/core/02_sampler.ipynb #246b1805
 def gradient_descent(
     step_size: float | Tensor,  # alpha; a number, a scalar parameter, or one for each item
 ) -> Kernel:
     "Walk straight down: `y - step_size * grad`, the step of EBWM and EBT."
 
     def step(energy, state, *, generator=None, create_graph=False):
-        state = _evaluated(energy, state, create_graph)
+        state = evaluate(energy, state.y, create_graph)
         return _moved(state, state.y - _per_item(step_size, state) * state.grad, step_size)
 
     return step
 
-# %% ../nbs/core/02_sampler.ipynb #142a5845
+# %% ../nbs/core/02_sampler.ipynb #869fda3f
 def langevin(
     step_size: float | Tensor,  # alpha; a number, or one for each item
     temperature: float = 1.0,  # T: 0 is gradient descent, 1 the density exp(-energy)
@@ -105,9 +111,8 @@ def langevin(
         raise ValueError(f"temperature is {temperature}; it must be 0 or more")
 
     def step(energy, state, *, generator=None, create_graph=False):
-        state = _evaluated(energy, state, create_graph)
-        alpha = _per_item(step_size, state)
-        noise = torch.randn(state.y.shape, generator=generator, dtype=state.y.dtype, device=state.y.device)
+        state = evaluate(energy, state.y, create_graph)
+        alpha, noise = _per_item(step_size, state), _noise(state.y, generator)
         y = state.y - alpha * state.grad + (2 * alpha * temperature).sqrt() * noise
         return _moved(state, y, step_size)
 
@@ -128,7 +133,11 @@ def at_step(
     "The energy that holds at one step of a walk."
     return partial(landscape, step=step) if getattr(landscape, "takes_step", False) else landscape
 
-# %% ../nbs/core/02_sampler.ipynb #66afd26c
+# %% ../nbs/core/02_sampler.ipynb #f2439c03
+def _detached(state: State) -> State:
+    return State(*(part if part is None else part.detach() for part in state))
+
+
 def _check(start: Tensor, steps: int) -> None:
     if steps < 1:
         raise ValueError(f"steps is {steps}; a walk needs at least 1 step")
@@ -153,7 +162,7 @@ def run(
     state, infos = State(start), []
     for index in range(steps):
         if detach:
-            state = State(*(part if part is None else part.detach() for part in state))
+            state = _detached(state)
         energy = at_step(landscape, index)
         state, info = kernel(energy, state, generator=generator, create_graph=create_graph)
         infos.append(info)
@@ -162,9 +171,11 @@ def run(
     if final_energy and state.energy is None:
         with torch.no_grad():
             state = state._replace(energy=at_step(landscape, steps - 1)(state.y))
+    if not create_graph:
+        state = _detached(state)
     return Result(state, Info(*map(torch.stack, zip(*infos, strict=True))))
 
-# %% ../nbs/core/02_sampler.ipynb #21b3ae32
+# %% ../nbs/core/02_sampler.ipynb #7efbcc59
 STARTS = ("noise", "last", "zeros")
 
 
@@ -173,9 +184,9 @@ def initial(
     recent: Float[Tensor, "*items_features"],  # most recent state of each item; gives shape, type, device
     generator: torch.Generator | None = None,  # draws the noise
 ) -> Float[Tensor, "*items_features"]:  # candidates to begin with
-    "Initial candidates: standard normal noise, a copy of the most recent state, or zeros (EBWM, C.2)."
+    "Initial candidates: standard normal noise, a copy of the most recent state, or zeros."
     if start == "noise":
-        return torch.randn(recent.shape, generator=generator, dtype=recent.dtype, device=recent.device)
+        return _noise(recent, generator)
     if start == "last":
         return recent.detach().clone()
     if start == "zeros":

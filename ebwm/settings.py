@@ -89,8 +89,8 @@ def _parse(name: str, value: str) -> str | int | tuple[int, ...]:
             return seeds if seeds and len(set(seeds)) == len(seeds) else _fail()
         if name == "scale":
             return SCALES[SCALES.index(value)]
-        if name == "device" and value != "auto":
-            torch.device(value)
+        if name == "device" and value != "auto" and torch.device(value).type not in ("cpu", "cuda"):
+            _fail()
         return value
     except (ValueError, RuntimeError):
         allowed = {

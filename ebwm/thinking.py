@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .sampler import gradient_descent, initial, run
 
-# %% ../nbs/core/08_thinking.ipynb #bae93677
+# %% ../nbs/core/08_thinking.ipynb #8650bfb7
 class Prediction(NamedTuple):
     "What a model predicts, and how well it thinks that fits."
 
@@ -41,6 +41,6 @@ def predict(
             walk = run(landscape, initial(start, recent, generator), gradient_descent(model.step_size), steps)
             ends.append(walk.state)
         energies = torch.stack([end.energy for end in ends])
-        energy, best = energies.min(0)
+        energy, best = energies.where(energies.isfinite(), torch.inf).min(0)
         y = torch.stack([end.y for end in ends]).gather(0, best[None, ..., None].expand(1, *recent.shape))[0]
         return Prediction(model.decode(y), energy, samples * (steps + 1))

@@ -310,11 +310,12 @@ def _make_digits(
     mean, std = _digit_mean_std(size)
     return draw(scans[choose(words[:, 0], 0, len(scans))], path, size), dict(mean=mean, std=std)
 
-# %% ../nbs/modalities/video.ipynb #dee53323
+# %% ../nbs/modalities/video.ipynb #c5270fc9
 def floors(
     dataset: VideoDataset,  # clips to predict
     mean_frame: Float[Tensor, " dim"],  # `mean_frame()` of the training split
     part: int = 512,  # clips held in memory at once
+    limit: int | None = None,  # the first so many clips; all by default
 ) -> dict[str, float]:  # SmoothL1 (beta 1) a predictor, on the states 2, 3, ... of each clip
     """Losses of predictors that learn nothing: a model has to be better than the best of them."""
     guesses = {
@@ -323,13 +324,14 @@ def floors(
         "mean_pixel": lambda states: mean_frame.mean().expand_as(states[:, 1:]),
     }
     sums = dict.fromkeys(guesses, 0.0)
-    for start in range(0, len(dataset), part):
-        states = dataset._states(dataset.clips[start:start + part])
+    clips = dataset.clips[:limit]
+    for start in range(0, len(clips), part):
+        states = dataset._states(clips[start:start + part])
         for name, guess in guesses.items():
             sums[name] += F.smooth_l1_loss(guess(states), states[:, 1:], beta=1.0).item() * len(states)
-    return {name: total / len(dataset) for name, total in sums.items()}
+    return {name: total / len(clips) for name, total in sums.items()}
 
-# %% ../nbs/modalities/video.ipynb #08303283
+# %% ../nbs/modalities/video.ipynb #6444c312
 EXTENSIONS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 
 
@@ -367,7 +369,7 @@ class _Sampling:
     @property
     def remedy(self) -> str:
         """What helps where no clip fits."""
-        return f"take a smaller frames={self.frames} or spacing={self.spacing}"
+        return f"take fewer frames (now {self.frames}) or a smaller spacing (now {self.spacing})"
 
     def clips(self, pictures: list[np.ndarray]) -> list[np.ndarray]:
         """All clips that fit into consecutive pictures."""

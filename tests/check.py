@@ -2,6 +2,7 @@
 
 import filecmp
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -66,10 +67,19 @@ def export() -> bool:
 
 
 def clean() -> bool:
-    """The notebooks hold nothing that nbdev-clean removes."""
+    """The notebooks hold nothing that nbdev-clean removes, and figures keep their parameters through it."""
     with copy() as other:
         cleaned = call("nbdev-clean", folder=other, quiet=True)
-        return cleaned and same(other, "nbs/**/*.ipynb", "run nbdev-clean")
+        return cleaned and same(other, "nbs/**/*.ipynb", "run nbdev-clean") and tagged(other)
+
+
+def tagged(other: Path) -> bool:
+    """Whether every figure's notebook has its cell tagged `parameters`; names those that haven't."""
+    tags = re.compile(r'"tags": \[\s*"parameters"\s*\]')
+    bare = [p for p in other.glob("nbs/figures/*.ipynb") if not tags.search(p.read_text(encoding="utf-8"))]
+    for path in bare:
+        print(f"{path.relative_to(other)} has no cell tagged 'parameters'")
+    return not bare
 
 
 def style() -> bool:

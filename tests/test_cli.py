@@ -137,14 +137,19 @@ def test_list_and_promote(project, told):
     assert code == 0 and out == f"tiny: 1 files on record in {project / 'figures/tiny'}\n"
 
 
+class ConfigError(ValueError):
+    """As in the module that trains."""
+
+
 def training(train):
     """A stand-in for the module that trains."""
     def load_config(source, overrides):
         if source != "small":
-            raise ValueError(f"configuration {source!r} is neither a preset (small) nor a file")
+            raise ConfigError(f"configuration {source!r} is neither a preset (small) nor a file")
         return {"source": source, "overrides": overrides}
 
-    return SimpleNamespace(presets=lambda: ["small"], load_config=load_config, train=train)
+    functions = dict(presets=lambda: ["small"], load_config=load_config, train=train)
+    return SimpleNamespace(**functions, ConfigError=ConfigError)
 
 
 def diverge(config):
@@ -165,6 +170,15 @@ def test_train(monkeypatch, told, words, code, out, err):
 def test_train_that_diverges_fails_in_one_line(monkeypatch, told):
     monkeypatch.setattr(ebwm, "training", training(diverge), raising=False)
     assert told("train", "small") == (1, "", "loss nan: not finite\n")
+
+
+def test_a_mistake_inside_training_is_not_called_a_refusal(monkeypatch, told):
+    def mistaken(config):
+        raise ValueError("an array of the wrong shape")
+
+    monkeypatch.setattr(ebwm, "training", training(mistaken), raising=False)
+    with pytest.raises(ValueError, match="wrong shape"):
+        told("train", "small")
 
 
 def test_info(project, told, monkeypatch):

@@ -1,7 +1,7 @@
 """One contract for everything that can be walked: a tiny instance of each kind, the same questions to all.
 
-A kind that isn't built yet stands here too, marked as expected to fail because it is missing, so that
-building it without taking the mark away fails the suite.
+A kind that isn't built yet stands here too, marked as expected to fail because it is missing. For the step
+inputs, whose names are settled, building one without taking its mark away fails the suite.
 """
 
 from collections.abc import Callable

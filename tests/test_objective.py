@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ebwm import thinking
 from ebwm.objective import S1, reconstruct, smooth_l1
 from ebwm.settings import generator
 from ebwm.thinking import predict
@@ -57,13 +58,30 @@ def test_the_energy_is_that_of_the_value(make_model, draw):
     assert best.evaluations == 4 * (3 + 1)
 
 
+def test_a_diverged_walk_is_not_chosen(make_model, draw, monkeypatch):
+    """One start of four is so far away that its energy is not finite; the others decide."""
+    model, states = make_model(step_size=2.0), draw(1, 3, 16)
+    starts = iter([draw(1, 3, 16, stream=str(n)) for n in range(4)])
+    far = lambda kind, recent, g: next(starts)
+    monkeypatch.setattr(thinking, "initial", far)
+    landscape, calls = model.landscape, []
+
+    def broken(states):
+        energy = landscape(states)
+        return lambda y, step=0: energy(y) * (torch.nan if calls.append(1) or len(calls) <= 3 else 1)
+
+    monkeypatch.setattr(model, "landscape", broken)
+    prediction = predict(model, states, steps=2, samples=4)
+    assert prediction.energy.isfinite().all() and prediction.value.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda model: S1(steps=0), "steps is 0"),
         (lambda model: S1(start="random"), "start is 'random'; it must be one of noise, last, zeros"),
         (lambda model: predict(model, torch.ones(1, 2, 16).double(), samples=0), "samples is 0"),
-        (lambda model: predict(model, torch.ones(1, 2, 16).double(), steps=0), "steps is 0"),
+        (lambda model: predict(model, torch.ones(1, 2, 16).double(), steps=0, start="zeros"), "steps is 0"),
     ],
 )
 def test_bad_input_is_named(make_model, call, message):

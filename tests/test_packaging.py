@@ -17,9 +17,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-CORE = ("energy", "sampler", "blocks", "attention", "ebt", "baselines", "objective", "thinking")
-HEAVY = ("matplotlib", "pandas", "sklearn", "av", "datasets", "timm", "torchvision", "plotly", "papermill",
-         "lightning", "tensorboard")
+CORE = ("energy", "statistics", "sampler", "blocks", "attention", "ebt", "baselines", "objective", "thinking")
+HEAVY = ("matplotlib", "scipy", "pandas", "sklearn", "av", "datasets", "timm", "torchvision", "plotly",
+         "papermill", "lightning", "tensorboard")
 
 
 def requirements() -> list[Requirement]:

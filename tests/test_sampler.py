@@ -58,6 +58,11 @@ def test_a_batch_is_its_items():
         assert torch.equal(alone.state.y[0], together.state.y[row])
 
 
+def test_a_finished_walk_keeps_no_graph():
+    alpha = torch.tensor(0.1, requires_grad=True)
+    assert not run(BOWL, torch.ones(1, 2), gradient_descent(alpha), 2).state.y.requires_grad
+
+
 def test_step_size_per_item():
     start, sizes = torch.ones(3, 2).double(), torch.tensor([0.0, 0.1, 0.2]).double()
     together = run(BOWL, start, gradient_descent(sizes), 3)
@@ -143,6 +148,12 @@ def test_initial_conditions(start):
         (lambda: run(BOWL, torch.ones(1, 2), gradient_descent(0.1), 0), "steps is 0"),
         (lambda: run(BOWL, torch.tensor([[torch.nan, 1]]), gradient_descent(0.1), 1), "start holds 1 values"),
         (lambda: langevin(0.1, temperature=-1.0), "temperature is -1.0"),
+        (lambda: run(BOWL, torch.ones(1, 2), langevin(0.1), 1), "generator is None; noise needs"),
+        (lambda: initial("noise", torch.ones(1, 2)), "generator is None; noise needs"),
+        (
+            lambda: run(BOWL, torch.ones(3, 2), gradient_descent(torch.ones(2)), 1),
+            r"step_size has shape \[2\]; it must be one number, or one for each of the items \[3\]",
+        ),
         (
             lambda: initial("middle", torch.ones(1, 2)),
             "start is 'middle'; it must be one of noise, last, zeros",

@@ -74,6 +74,13 @@ def test_the_bootstrap_is_of_its_seed_alone():
     assert bootstrap([1.0, 2.0, 4.0, 8.0], np.median).value == 3
 
 
+def test_the_interval_of_pairs_covers_as_often_as_it_says_even_of_three():
+    rng, rounds = np.random.default_rng(0), 1_000
+    found = [paired_difference(rng.normal(1, 1, 3), rng.normal(0, 1, 3)) for _ in range(rounds)]
+    covered = wilson(sum(i.low < 1 < i.high for i in found), rounds, level=0.999)
+    assert covered.low < 0.95 < covered.high
+
+
 def test_pairs_are_tighter_than_clouds():
     shared = np.random.default_rng(0).normal(0, 1, 20)
     paired = paired_difference(shared + 0.1, shared)

@@ -99,6 +99,21 @@ def test_no_result_beside_a_run_that_failed(cache, monkeypatch):
     assert {path.name for path in (cache / "runs" / "001").iterdir()} == {"config.json", "log.jsonl"}
 
 
+@pytest.mark.parametrize(
+    "entry", ["optimiser.batch=100", "model.kind=gru", "model.heads=3", "data.folder=nowhere"]
+)
+def test_a_run_that_cannot_start_leaves_nothing(cache, entry):
+    with pytest.raises(training.ConfigError):
+        training.train(load_config("smoke", [entry]), cache / "runs", progress=False)
+    assert not (cache / "runs").exists()
+
+
+def test_the_step_size_stays_above_zero(cache):
+    config = load_config("smoke", ["model.step_size=1e-3", "optimiser.step_size_multiplier=1e6"])
+    rows = log_of(training.train(config, cache / "runs", progress=False))
+    assert min(row["step_size"] for row in rows) >= training.SMALLEST_STEP_SIZE * 0.999
+
+
 def test_step_size_has_a_learning_rate_of_its_own():
     learner = make_learner(ModelConfig(dim=16, depth=1, heads=2, step_size=20.0), 16, seed=0)
     matrices, norms, alpha = make_optimiser(learner.model, OptimiserConfig(learning_rate=1e-3)).param_groups
@@ -140,6 +155,12 @@ def test_overrides_keep_their_types():
         ("smoke", ["model.depth=two"], "'two'; it must be a whole number, as in model.depth=1"),
         ("smoke", ["optimiser.updates=1.5"], r"optimiser.updates is '1.5'; it must be a whole number"),
         ("smoke", ["seed"], r"'seed' is not of the form key=value"),
+        ("smoke", ["seed=-1"], "seed is -1; it must be 0 or more"),
+        ("smoke", ["eval_every=0"], "eval_every is 0; it must be 1 or more"),
+        ("smoke", ["model.heads=0"], "heads is 0; it must be 1 or more"),
+        ("smoke", ["model.step_size=-1"], "step_size is -1.0; it must be a number above 0"),
+        ("smoke", ["optimiser.updates=0"], "updates is 0; it must be 1 or more"),
+        ("smoke", ["optimiser.learning_rate=nan"], "learning_rate is nan; it must be a number above 0"),
     ],
 )
 def test_a_wrong_configuration_is_named(source, overrides, message):
@@ -149,7 +170,7 @@ def test_a_wrong_configuration_is_named(source, overrides, message):
 
 def test_a_file_that_is_no_configuration_is_named(tmp_path):
     path = tmp_path / "config.json"
-    for text in ("{", '{"model": 3}', '["model"]', '{"seed": null}'):
+    for text in ("{", "{}", '{"model": 3}', '["model"]', '{"seed": null}', '{"data": {"folder": ["a"]}}'):
         path.write_text(text)
         with pytest.raises(ValueError):
             load_config(str(path))

@@ -539,7 +539,7 @@ def test_missing_and_empty_folders_say_what_was_looked_for(tmp_path):
 
 def test_when_nothing_remains_the_error_says_what_to_change(tmp_path):
     folder = folder_of(tmp_path / "videos", 3, length=6)
-    remedy = r"no clip in 3 videos: sub0/film0.mp4 \(too short.*take a smaller frames=16 or spacing=0.25"
+    remedy = r"no clip in 3 videos: sub0/film0.mp4 \(too short.*take fewer frames \(now 16\)"
     with pytest.raises(ValueError, match=remedy):
         video_folder(folder, "train", cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
@@ -555,7 +555,7 @@ def test_a_split_without_clips_is_an_error(tmp_path):
     write_video(tmp_path / "videos" / "a.mp4", ramp(10, 20))
     options = dict(frames=4, spacing=0.125, size=4, cache=tmp_path / "cache")
     assert len(video_folder(tmp_path / "videos", "train", **options)) == 11
-    with pytest.raises(ValueError, match=r"no valid clip: .* take a smaller frames=4 or spacing=0.125"):
+    with pytest.raises(ValueError, match=r"no valid clip: .* take fewer frames \(now 4\)"):
         video_folder(tmp_path / "videos", "valid", **options)
 
 
