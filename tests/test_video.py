@@ -1,7 +1,6 @@
 """Moving digits byte by byte; data sets, cache, floors; video files of all sorts, broken ones among them."""
 
 import json
-import os
 import pickle
 import shutil
 import sys
@@ -593,10 +592,8 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
         video_folder(folder, "train", cache=tmp_path / "cache")
 
 
-def test_real_clips(tmp_path):
-    if not (data := os.environ.get("EBWM_TEST_DATA")):
-        pytest.skip("EBWM_TEST_DATA, a folder with real clips in its folder 'video', is not set")
-    sets = {s: video_folder(Path(data) / "video", s, frames=8, spacing=0.2, cache=tmp_path) for s in SPLITS}
+def test_real_clips(tmp_path, real_data):
+    sets = {s: video_folder(real_data / "video", s, frames=8, spacing=0.2, cache=tmp_path) for s in SPLITS}
     assert len({dataset.digest for dataset in sets.values()}) == 3
     assert sets["train"].skipped == []
     for dataset in sets.values():
