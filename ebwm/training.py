@@ -356,14 +356,14 @@ def fit(
             callback(row)
     return log
 
-# %% ../nbs/training/training.ipynb #b1b294db
+# %% ../nbs/training/training.ipynb #e077f455
 def load_data(
     config: DataConfig,  # which clips
     seed: int = 0,  # of moving digits and of the split of a folder
 ) -> dict[str, VideoDataset]:  # "train", "valid", "test"
     "The three splits of a data set; each uses scans, or files, of its own."
     if config.folder is not None:
-        shape = dict(frames=config.frames, size=config.size, spacing=config.spacing)
+        shape = dict(frames=config.frames, size=config.size, spacing=config.spacing, seed=seed)
         return {split: video_folder(config.folder, split, **shape) for split in ("train", "valid", "test")}
     shape = dict(frames=config.frames, size=config.size, turn=config.turn, seed=seed)
     clips = {"train": config.train_clips, "valid": config.eval_clips, "test": config.eval_clips}

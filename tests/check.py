@@ -2,7 +2,6 @@
 
 import filecmp
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -75,11 +74,16 @@ def clean() -> bool:
 
 def tagged(other: Path) -> bool:
     """Whether every figure's notebook has its cell tagged `parameters`; names those that haven't."""
-    tags = re.compile(r'"tags": \[\s*"parameters"\s*\]')
-    bare = [p for p in other.glob("nbs/figures/*.ipynb") if not tags.search(p.read_text(encoding="utf-8"))]
-    for path in bare:
-        print(f"{path.relative_to(other)} has no cell tagged 'parameters'")
-    return not bare
+    from ebwm.figures import FigureError, parameter_defaults
+
+    good = True
+    for path in sorted(other.glob("nbs/figures/*.ipynb")):
+        try:
+            parameter_defaults(path)
+        except FigureError as error:
+            print(error)
+            good = False
+    return good
 
 
 def style() -> bool:

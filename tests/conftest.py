@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
+from tiny_figure import write_project
 
 from ebwm.ebt import EBT
 from ebwm.settings import generator
@@ -29,6 +30,15 @@ def draw():
     return lambda *shape, stream="states": torch.randn(
         shape, dtype=torch.float64, generator=generator(0, stream)
     )
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A small project with one figure, as the working folder, with no settings from the environment."""
+    for name in [name for name in os.environ if name.startswith("EBWM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(write_project(tmp_path))
+    return tmp_path
 
 
 @pytest.fixture

@@ -7,19 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tiny_figure import write_project
 
 import ebwm
 from ebwm import cli, figures, settings
 from ebwm.figures import NotebookError
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    for name in [name for name in os.environ if name.startswith("EBWM_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(write_project(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import os
 import re
 import shutil
 import subprocess
@@ -22,14 +21,6 @@ pytest.importorskip("matplotlib").use("agg")
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs/figures").glob("*.ipynb"))
 PICTURES = ["losses.png", "losses.svg", "losses-dark.png", "losses-dark.svg"]
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    for name in [name for name in os.environ if name.startswith("EBWM_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(write_project(tmp_path))
-    return tmp_path
 
 
 def rewrite(path, old, new):
