@@ -1,47 +1,48 @@
 """Intervals with known answers, coverage by simulation, and the papers' percentages from their points."""
 
+import csv
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from ebwm.statistics import bootstrap, paired_difference, percent_faster, power_law, wilson
+from ebwm.statistics import (
+    bootstrap,
+    bootstrap_crossed,
+    paired_difference,
+    percent_faster,
+    power_law,
+    student_crossed,
+    wilson,
+)
 
-# Digitised points and printed percentages of the EBT paper (2507.02092): x, Transformer++, EBT, printed.
-TOKENS = [0.49, 0.98, 1.47, 1.96, 2.46, 2.95, 3.44, 3.93, 4.42, 4.92, 5.41, 5.90, 6.39, 6.88]
-FINEWEB = [51.1 + 7.86 * i for i in range(11)]
-SIZES = [51.9, 42.2, 28.6, 20.6, 17.0], [57.5, 44.6, 30.3, 22.2, 17.8]
-VIDEO = [1.752, 1.665, 1.628, 1.557, 1.485], [1.885, 1.776, 1.700, 1.614, 1.513]
-FIGURES = {
-    "4a, data": (
-        TOKENS,
-        [64.4, 53.2, 49.3, 47.0, 45.6, 44.6, 43.6, 43.0, 42.4, 41.8, 41.3, 40.8, 40.4, 40.0],
-        [73.7, 57.1, 51.6, 48.4, 46.2, 44.7, 43.5, 42.5, 41.6, 41.0, 40.4, 39.8, 39.3, 38.8],
-        35.98,
-    ),
-    "4b, batch": (
-        [4.1, 8.2, 16.4, 32.8, 65.5],
-        [53.2, 47.5, 43.1, 39.5, 37.3],
-        [56.3, 49.2, 42.3, 38.6, 35.9],
-        28.46,
-    ),
-    "4c, depth": ([4, 8, 12, 16], [61.7, 55.2, 51.0, 48.0], [62.7, 55.4, 51.3, 48.2], 5.29),
-    "5a, parameters": ([6.2, 12.4, 48.8, 176, 396], *SIZES, 2.91),
-    "5b, FLOPs": ([3.19e16, 9.19e16, 7.09e17, 4.81e18, 1.63e19], *SIZES, 2.92),
-    "5c, width": ([180, 240, 300, 360], [65.9, 57.65, 52.2, 47.9], [65.8, 57.1, 51.4, 48.0], 0.02),
-    "9a, video width": ([384, 768, 1024, 1536, 2048], *VIDEO, 33.66),
-    "9b, video parameters": ([6.2, 48.8, 176, 396, 708], *VIDEO, 34.28),
-    "B.3b, FineWeb": (
-        FINEWEB,
-        [27.09, 26.76, 26.47, 26.23, 26.02, 25.82, 25.64, 25.46, 25.28, 25.10, 24.93],
-        [27.80, 27.30, 26.87, 26.44, 26.13, 25.82, 25.51, 25.25, 25.03, 24.78, 24.56],
-        51.70,
-    ),
-}
+with (Path(__file__).parents[1] / "data" / "ebt_scaling.csv").open(newline="") as file:
+    ROWS = list(csv.DictReader(file))
+PRINTED = {row["figure"]: float(row["printed_percent"]) for row in ROWS}
+PLACES = np.array([6.2, 12.4, 48.8, 176, 396])
 
 
-@pytest.mark.parametrize(("x", "transformer", "ebt", "printed"), FIGURES.values(), ids=list(FIGURES))
-def test_the_papers_points_give_its_percentages_within_one_point(x, transformer, ebt, printed):
-    found = percent_faster(power_law(x, ebt), power_law(x, transformer))
-    assert found == pytest.approx(printed, abs=1)
+def published(figure, model):
+    chosen = [row for row in ROWS if (row["figure"], row["model"]) == (figure, model)]
+    return power_law(*([float(row[axis]) for row in chosen] for axis in "xy"))
+
+
+@pytest.mark.parametrize("figure", PRINTED)
+def test_the_papers_points_give_its_percentages_within_one_point(figure):
+    found = percent_faster(published(figure, "ebt"), published(figure, "transformer"))
+    assert found.value == pytest.approx(PRINTED[figure], abs=1)
+    assert found.low < found.value < found.high
+
+
+def test_the_papers_points_are_all_there():
+    counts = {"4a": 14, "4b": 5, "4c": 4, "5a": 5, "5b": 5, "5c": 4, "9a": 5, "9b": 5, "B.3b": 11}
+    models = ("transformer", "ebt")
+    found = Counter((row["figure"], row["model"]) for row in ROWS)
+    assert found == {(figure, model): n for figure, n in counts.items() for model in models}
+    assert {row["read"] for row in ROWS} == {"vector", "picture", "eye"}
+    printed = [35.98, 28.46, 5.29, 2.91, 2.92, 0.02, 33.66, 34.28, 51.70]
+    assert list(PRINTED.items()) == list(zip(counts, printed, strict=True))
 
 
 def test_a_power_law_is_found_again():
@@ -94,6 +95,123 @@ def test_wilson_has_the_known_limits():
     assert wilson(0, 10).low == 0
 
 
+def scatter(rng, agreement, spread=0.02, places=(PLACES, PLACES), exponents=(-0.17, -0.13)):
+    """Two power laws whose points deviate from them together."""
+    shared, own = rng.normal(0, spread, (2, 5))
+    errors = shared, agreement * shared + (1 - agreement**2) ** 0.5 * own
+    return [power_law(x, 50 * x**b * np.exp(e)) for x, b, e in zip(places, exponents, errors, strict=True)]
+
+
+@pytest.mark.parametrize("agreement", [-0.5, 0, 0.95])
+@pytest.mark.parametrize("theirs", [PLACES, 7 * PLACES], ids=["same places", "moved"])
+def test_the_interval_of_percent_faster_covers_it_as_often_as_it_says(agreement, theirs):
+    """With the same places for both, or a constant factor between them, Fieller's interval is exact."""
+    rng, rounds, truth = np.random.default_rng(0), 400, 100 * (0.17 / 0.13 - 1)
+    found = [percent_faster(*scatter(rng, agreement, places=(PLACES, theirs))) for _ in range(rounds)]
+    covered = wilson(sum(i.low < truth < i.high for i in found), rounds, level=0.999)
+    assert covered.low < 0.95 < covered.high
+
+
+def test_the_interval_of_percent_faster_holds_for_other_places_too():
+    rng, rounds, truth = np.random.default_rng(0), 400, 100 * (0.17 / 0.13 - 1)
+    places = PLACES, np.array([5.0, 14.0, 40.0, 200.0, 300.0])
+    found = [percent_faster(*scatter(rng, 0.8, places=places)) for _ in range(rounds)]
+    covered = wilson(sum(i.low < truth < i.high for i in found), rounds, level=0.999)
+    assert covered.low < 0.95 < covered.high
+
+
+def test_what_pairs_share_cancels_in_percent_faster():
+    widths = []
+    for agreement in (0, 0.95):
+        found = [percent_faster(*scatter(np.random.default_rng(i), agreement)) for i in range(20)]
+        widths.append(np.median([i.high - i.low for i in found]))
+    assert widths[1] < widths[0] / 2
+
+
+def test_a_ratio_to_a_slope_that_may_be_zero_is_unbounded():
+    ours, theirs = scatter(np.random.default_rng(0), 0, spread=0.5, exponents=(-0.17, -0.001))
+    assert theirs.exponent.low < 0 < theirs.exponent.high
+    found = percent_faster(ours, theirs)
+    assert (found.low, found.high) == (-np.inf, np.inf) and np.isfinite(found.value)
+
+
+def test_lines_without_scatter_have_an_exact_ratio():
+    found = percent_faster(power_law(PLACES, 3 * PLACES**-0.3), power_law(PLACES, PLACES**-0.2))
+    assert found == pytest.approx((50, 50, 50), abs=1e-5)
+
+
+@pytest.mark.parametrize("place", [48.8, 40_000])
+def test_the_interval_of_one_more_point_holds_it_as_often_as_it_says(place):
+    rng, rounds, held = np.random.default_rng(0), 400, 0
+    for _ in range(rounds):
+        law, _ = scatter(rng, 0)
+        interval = law.interval(place)
+        held += bool(interval.low < 50 * place**-0.17 * np.exp(rng.normal(0, 0.02)) < interval.high)
+    held = wilson(held, rounds, level=0.999)
+    assert held.low < 0.95 < held.high
+
+
+def mixture(rng, seeds, seed_std, item_std, noise):
+    by_seed, by_item = rng.normal(1, seed_std, (seeds, 1)), rng.normal(0, item_std, (1, 100))
+    return by_seed + by_item + rng.normal(0, noise, (seeds, 100))
+
+
+WORLDS = {"items": (0.003, 0.1, 0.05), "both": (0.02, 0.1, 0.05), "seeds": (0.02, 0, 0.01)}
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
+@pytest.mark.parametrize("seeds", [3, 8])
+def test_crossed_t_covers_nearly_as_often_as_it_says(seeds, world):
+    rng, rounds = np.random.default_rng(0), 800
+    found = [student_crossed(mixture(rng, seeds, *world)) for _ in range(rounds)]
+    covered = sum(i.low < 1 < i.high for i in found) / rounds
+    assert 0.915 < covered < 0.985
+
+
+@pytest.mark.parametrize(
+    ("seeds", "world", "low", "high"),
+    [(3, "items", 0.92, 0.98), (3, "both", 0.86, 0.94), (3, "seeds", 0.7, 0.82), (20, "seeds", 0.9, 0.96)],
+)
+def test_the_crossed_bootstrap_covers_as_its_page_says(seeds, world, low, high):
+    """Of few seeds too seldom, where seeds matter; otherwise nearly as it should."""
+    rng, rounds = np.random.default_rng(0), 300
+    values = [mixture(rng, seeds, *WORLDS[world]) for _ in range(rounds)]
+    found = [bootstrap_crossed(v, seed=i, resamples=299) for i, v in enumerate(values)]
+    assert low < sum(i.low < 1 < i.high for i in found) / rounds < high
+
+
+def test_pooling_is_too_short():
+    rng, rounds = np.random.default_rng(0), 200
+    found = [bootstrap(mixture(rng, 3, *WORLDS["items"]).ravel(), resamples=299) for _ in range(rounds)]
+    assert sum(i.low < 1 < i.high for i in found) / rounds < 0.85
+
+
+def test_the_crossed_bootstraps_variance_is_the_known_one():
+    """Of V = a_i + b_j the resampled mean varies by var(a) / seeds + var(b) / items."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 1, (6, 1)), rng.normal(0, 1, (1, 12))
+    found = bootstrap_crossed(a + b, resamples=4_000, level=0.68269)
+    assert (found.high - found.low) / 2 == pytest.approx((a.var() / 6 + b.var() / 12) ** 0.5, rel=0.06)
+    assert found.value == pytest.approx((a + b).mean())
+
+
+def test_crossed_t_of_seeds_alone_is_students():
+    by_seed, zero = np.array([0.1, 0.4, 0.3]), [0.0, 0.0, 0.0]
+    found = student_crossed(np.repeat(by_seed[:, None], 50, axis=1))
+    assert found == pytest.approx(paired_difference(by_seed, zero))
+
+
+def test_what_does_not_vary_has_no_width():
+    same = [[0.5, 0.5], [0.5, 0.5]]
+    assert student_crossed(same) == bootstrap_crossed(same, resamples=10) == (0.5, 0.5, 0.5)
+
+
+def test_the_crossed_bootstrap_is_of_its_seed_alone():
+    values = np.random.default_rng(0).normal(0, 1, (3, 20))
+    once, again, other = (bootstrap_crossed(values, seed=seed, resamples=99) for seed in (1, 1, 2))
+    assert once == again != other
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -102,6 +220,15 @@ def test_wilson_has_the_known_limits():
         (lambda: paired_difference([1.0, 2.0], [1.0, 2.0, 3.0]), "ours has 2 values and theirs 3"),
         (lambda: wilson(3, 2), "successes is 3, trials is 2"),
         (lambda: wilson(0, 0), "successes is 0, trials is 0"),
+        (lambda: bootstrap_crossed(np.ones(2)), r"values have shape \[2\]; it must be \[seeds, items\]"),
+        (lambda: student_crossed([[1.0, 2.0]]), r"values have shape \[1, 2\]; it must be \[seeds, items\]"),
+        (lambda: student_crossed([[1.0, 2.0], [3.0, float("inf")]]), "values hold 1 numbers that are not"),
+        (lambda: power_law([2, 2, 2], [1, 2, 3]), "x is 2.0 at all 3 points"),
+        (lambda: power_law([1, 2, 3], [1, 2, 3]).interval(0), "x is 0; it must be above 0"),
+        (lambda: percent_faster(power_law([1, 2, 3], [3, 2, 1]), power_law([1, 2, 3, 4], [4, 3, 2, 1])),
+         "ours has 3 points and theirs 4"),
+        (lambda: percent_faster(power_law([1, 2, 3], [3, 2, 1]), power_law([1, 2, 3], [1, 1, 1])),
+         "theirs has exponent 0"),
         (lambda: power_law([1, 2, 3], [1, 2, -3]), "must be equally many numbers above 0"),
         (lambda: power_law([1, 2, 3], [1, 2, 3, 4]), "must be equally many numbers above 0"),
     ],
