@@ -3,19 +3,21 @@
 PYTHON ?= python3
 SCALE ?=
 ONLY ?=
+PROFILE ?=
 BIN := .venv/bin
 READY := .venv/.ready
 comma := ,
+CHOSEN = $(or $(patsubst all,--all,$(subst $(comma), ,$(ONLY))),--headline)
 
 .DEFAULT_GOAL := help
 .PHONY: help figures test lab docs readme export notebooks bench clean
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=python3.12, and for figures SCALE=smoke|cpu|gpu, ONLY=id,id"
+	@echo "Variables: PYTHON=python3.12, and for figures SCALE=smoke|cpu|gpu, ONLY=id,id|all, PROFILE=folder"
 
 figures: $(READY) ## make the headline figures, or those named by ONLY, at the scale SCALE
-	$(BIN)/ebwm figures run $(or $(subst $(comma), ,$(ONLY)),--headline) $(if $(SCALE),--scale $(SCALE))
+	$(BIN)/ebwm figures run $(strip $(CHOSEN) $(if $(SCALE),--scale $(SCALE)) $(if $(PROFILE),--profile $(PROFILE)))
 
 test: $(READY) ## run every check: export, notebooks, style, tests, smoke figures, docs
 	$(BIN)/python tests/check.py

@@ -17,6 +17,7 @@ import symbols
 import yaml
 
 FOLDERS = ("core", "modalities", "training", "figures")  # the sidebar's order; others follow
+CAPTIONS = {"figures": "Results"}
 KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
 DIRECTIVE = re.compile(r"^\s*#\|\s*([\w-]+)\s*:?[ \t]*(.*?)[ \t]*$\n?", re.MULTILINE)
 TAGS = {
@@ -61,7 +62,8 @@ def write_pages(
             target.write_text(_text(source.read_text(encoding="utf-8"), source, site), encoding="utf-8")
         else:
             _write(target, _page(source, site))
-    _add_sidebar(out, [page_name(source.relative_to(site.notebooks)) for source in sources])
+    pages = [page_name(source.relative_to(site.notebooks)) for source in sources]
+    _add_sidebar(out, _in_order(pages, root) + _claims_page(site))
 
 
 def find_sources(
@@ -104,6 +106,22 @@ def _write(path: Path, cells: list[dict]) -> None:
     numbered = [{**cell, "id": f"cell-{index}"} for index, cell in enumerate(cells)]
     notebook = {"cells": numbered, "metadata": {"kernelspec": KERNEL}, "nbformat": 4, "nbformat_minor": 5}
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _in_order(pages: list[Path], root: Path) -> list[Path]:
+    """The pages, those of figures in the registry's order."""
+    known = [page_name(f.notebook.relative_to(root / "nbs")) for f in records.figures(root)]
+    results = sorted((page for page in pages if page in known), key=known.index)
+    return [page if page not in known else results.pop(0) for page in pages]
+
+
+def _claims_page(site: Site) -> list[Path]:
+    """Write the page of claims, and name it."""
+    page, text = Path("figures/claims.md"), records.claims_page(site.root)
+    if text:
+        (site.out / page).parent.mkdir(parents=True, exist_ok=True)
+        (site.out / page).write_text(text, encoding="utf-8")
+    return [page] if text else []
 
 
 # Cells
@@ -202,5 +220,5 @@ def _add_sidebar(out: Path, pages: list[Path]) -> None:
 
 
 def _toctree(folder: str, pages: list[str]) -> str:
-    caption = [f":caption: {folder.capitalize()}"] if folder else []
+    caption = [f":caption: {CAPTIONS.get(folder, folder.capitalize())}"] if folder else []
     return "\n".join(["```{toctree}", ":hidden:", *caption, "", *pages, "```"])

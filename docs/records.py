@@ -4,9 +4,12 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
+from ebwm import settings
+from ebwm.figures.claims import expected, report, shown, verdicts
+from ebwm.figures.registry import Figure, registry
 
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*?figures/(\w+)/(\w+)\.png)\)")
 HARDWARE = {"smoke": "2 cores", "cpu": "2 cores", "gpu": "one GPU"}
@@ -17,28 +20,51 @@ def section(
     root: Path,  # the repository
 ) -> str:  # nothing for a notebook that makes no figure of the registry
     """A figure's command, cost and record."""
-    entry = next((e for e in _registry(root) if e["notebook"] == notebook.as_posix()), None)
-    if not entry:
+    figure = next((f for f in figures(root) if f.notebook == root / notebook), None)
+    if not figure:
         return ""
-    folder = root / "figures" / entry["id"]
+    folder = root / "figures" / figure.id
     rows = {
-        "Command": f"`ebwm figures run {entry['id']}`",
+        "Command": f"`ebwm figures run {figure.id}`",
         "Notebook": f"`{notebook.as_posix()}`",
-        "Expected time": _times(entry.get("minutes", {})) or "unknown",
+        "Expected time": _times(figure.minutes) or "unknown",
         "On record": _record(folder / "manifest.json"),
     }
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return "\n\n".join([f"| | |\n|---|---|\n{table}", *_pictures(folder, notebook)])
+    table = _table(("", ""), rows.items())
+    return "\n\n".join([table, *_claims(figure.id, root), *_pictures(folder, notebook)])
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    cells = [head := tuple(head), ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def figures(
+    root: Path,  # the repository
+) -> list[Figure]:
+    """The figures that have a notebook, in the registry's order."""
+    there = (root / "figures" / "figures.yaml").is_file()
+    return list(registry(settings.load(root)).figures.values()) if there else []
+
+
+def _claims(id: str, root: Path) -> list[str]:
+    """What the papers say that the figure bears on, and the verdicts."""
+    rows = [row for row in verdicts(settings.load(root)) if row.figure == id]
+    told = [(row.claim.says, row.claim.source, shown(row.measured) if row.measured else "",
+             expected(row.claim.expect), row.verdict) for row in rows]
+    return [_table(("What is claimed", "by", "ours", "expected", "verdict"), told)] if rows else []
+
+
+def claims_page(
+    root: Path,  # the repository
+) -> str:  # Markdown; nothing where there is no registry
+    """Every claim of the papers with its verdict."""
+    return report(settings.load(root)) if figures(root) else ""
 
 
 def _times(minutes: dict[str, float]) -> str:
     scales = [scale for scale in HARDWARE if scale in minutes]
     return ", ".join(f"{scale} {time(minutes[scale])} on {HARDWARE[scale]}" for scale in scales)
-
-
-def _registry(root: Path) -> list[dict]:
-    path = root / "figures" / "figures.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))["figures"] if path.is_file() else []
 
 
 def time(

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,8 +15,10 @@ from typing import Any, NoReturn
 import torch
 
 from ebwm import __version__, figures, settings
-from ebwm.compat import MissingPart
+from ebwm.compat import MissingPart, extras, lacking
+from ebwm.cost import cpu_model
 from ebwm.figures import FigureError, NotebookError, suggest
+from ebwm.files import write_whole
 from ebwm.settings import SCALES, SettingsError
 
 __all__ = ["UsageError", "main"]
@@ -36,6 +39,8 @@ def main(
         return options.run(options)
     except (UsageError, SettingsError, FigureError, MissingPart) as error:
         return _tell(error, REFUSED)
+    except NotebookError as error:
+        return _tell(error, FAILED)
     except ImportError as error:
         if "pip install" not in str(error):
             raise
@@ -60,11 +65,13 @@ class _Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            raise UsageError(f"unknown {action.metavar or action.dest} {value!r}; {suggest(value, action.choices)}")
+            what = action.metavar or action.dest
+            raise UsageError(f"unknown {what} {value!r}; {suggest(value, action.choices)}")
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="ebwm", description="Energy-based world models: figures, training, and this machine.")
+    about = "Energy-based world models: figures, training, and this machine."
+    parser = _Parser(prog="ebwm", description=about)
     parser.add_argument("--version", action="version", version=f"ebwm {__version__}")
     commands = parser.add_subparsers(metavar="command")
     parser.set_defaults(run=_needs(commands))
@@ -85,31 +92,53 @@ def _needs(commands: Any) -> Callable[[argparse.Namespace], NoReturn]:
 def _add_figures(parser: _Parser) -> None:
     commands = parser.add_subparsers(metavar="figures command")
     parser.set_defaults(run=_needs(commands))
-    make = commands.add_parser("run", help="execute the notebooks of figures")
-    make.add_argument("ids", nargs="*", metavar="ID", help="figures to make")
-    make.add_argument("--all", action="store_true", help="all figures")
-    make.add_argument("--headline", action="store_true", help="the headline figures")
-    make.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
-                      help="a parameter of the notebook, such as -p updates=100")
-    make.set_defaults(run=_run_figures)
-    _add_scale(make)
-    show = commands.add_parser("list", help="all figures: time and command of each")
-    show.set_defaults(run=_list_figures)
-    _add_scale(show)
+    listed = commands.add_parser("list", help="all figures: time and command of each, and what is on record")
+    listed.set_defaults(run=_list_figures)
+    _add_scale(listed)
+    _add_run(commands.add_parser("run", help="make figures: those that are up to date are skipped"))
+    replay = commands.add_parser("replay", help="run a figure again and compare every array")
+    replay.add_argument("id", metavar="ID", help="figure to run again")
+    replay.set_defaults(run=_replay_figure)
+    _add_scale(replay, "compare with the last run at this scale; by default with what is on record")
+    check = commands.add_parser("check", help="verify what is on record; list what is older than its code")
+    check.add_argument("ids", nargs="*", metavar="ID", help="figures to check; all by default")
+    check.set_defaults(run=_check_figures)
     promote = commands.add_parser("promote", help="put a run on record in the figures folder")
     promote.add_argument("id", metavar="ID", help="figure whose run is to be on record")
     promote.set_defaults(run=_promote_figure)
     _add_scale(promote)
+    report = commands.add_parser("report", help="every claim of the papers and its verdict")
+    report.add_argument("--out", metavar="FILE", type=Path, help="write it there, as Markdown")
+    report.set_defaults(run=_report_figures)
 
 
-def _add_scale(parser: _Parser) -> None:
-    parser.add_argument("--scale", choices=SCALES, metavar="scale",
-                        help=f"{', '.join(SCALES)}; that of settings.ini by default")
+def _add_run(parser: _Parser) -> None:
+    parser.add_argument("ids", nargs="*", metavar="ID", help="figures to make")
+    parser.add_argument("--all", action="store_true", help="all figures")
+    parser.add_argument("--headline", action="store_true", help="the headline figures")
+    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
+                        help="a parameter of the notebook, such as -p updates=100")
+    parser.add_argument("--cores", type=_count, metavar="N", help="processor cores to use; all by default")
+    parser.add_argument("--force", action="store_true", help="run also what is up to date")
+    parser.add_argument("--profile", type=Path, metavar="FOLDER",
+                        help="a snakemake profile, such as profiles/slurm for a cluster")
+    parser.set_defaults(run=_run_figures)
+    _add_scale(parser)
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _add_scale(parser: _Parser, meaning: str = "that of settings.ini by default") -> None:
+    parser.add_argument("--scale", choices=SCALES, metavar="scale", help=f"{', '.join(SCALES)}; {meaning}")
 
 
 def _add_train(parser: _Parser) -> None:
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="name of a preset, or a JSON file")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="entries of the configuration to change")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="entries to change")
     parser.add_argument("--list", action="store_true", help="print the presets' names")
     parser.set_defaults(run=_train)
 
@@ -119,16 +148,16 @@ def _add_train(parser: _Parser) -> None:
 
 def _run_figures(options: argparse.Namespace) -> int:
     overrides = dict(_assignment(text) for text in options.parameters)
+    if options.profile and not options.profile.is_dir():
+        raise UsageError(f"--profile {str(options.profile)!r} is no folder here; there is profiles/slurm")
     plans = [figures.plan(id, options.scale, overrides) for id in _chosen(options)]
-    made, failed = {}, False
     for plan in plans:
         print(f"{plan.figure.id}: {plan.figure.title} ({plan.scale})", file=sys.stderr)
-        try:
-            made[plan.figure.id] = figures.execute(plan)
-        except NotebookError as error:
-            failed = bool(_tell(error, FAILED))
-    print(figures.table(made, options.scale))
-    return FAILED if failed else 0
+    outcome = figures.make(plans, options.cores, options.force, options.profile)
+    for message in outcome.failed.values():
+        _tell(message, FAILED)
+    print(figures.table(outcome, options.scale))
+    return FAILED if outcome.failed else 0
 
 
 def _chosen(options: argparse.Namespace) -> list[str]:
@@ -158,13 +187,47 @@ def _value(text: str) -> Any:
 
 
 def _list_figures(options: argparse.Namespace) -> int:
-    print(figures.table({}, options.scale))
+    print(figures.table(scale=options.scale))
     return 0
+
+
+def _replay_figure(options: argparse.Namespace) -> int:
+    arrays = figures.replay(options.id, options.scale)
+    width = max(len(row.array) for row in arrays)
+    for array, verdict, difference, allowed in arrays:
+        far = f"; differs by {difference:.2g}, allowed {allowed:g}" if difference else ""
+        print(f"{array:<{width}}  {verdict}{far}")
+    counts = Counter(row.verdict for row in arrays)
+    print(f"\n{options.id}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
+    return FAILED if counts["drifted"] else 0
+
+
+def _check_figures(options: argparse.Namespace) -> int:
+    found = figures.check(options.ids)
+    for id, scale, wrong, stale in found:
+        recorded = f"on record at scale {scale}" if scale else "nothing on record"
+        print(f"{id}: {'WRONG' if wrong else recorded}{', whole' if scale and not wrong else ''}")
+        print("".join(f"    {what}\n" for what in wrong), end="")
+        if stale:
+            print(f"    stale: since then these have changed: {', '.join(stale)}")
+    return FAILED if any(row.wrong for row in found) else 0
 
 
 def _promote_figure(options: argparse.Namespace) -> int:
     files = figures.promote(options.id, options.scale)
     print(f"{options.id}: {len(files)} files on record in {files[0].parent}")
+    return 0
+
+
+def _report_figures(options: argparse.Namespace) -> int:
+    from ebwm.figures.claims import report
+
+    text = report(settings.load())
+    if options.out is None:
+        print(text)
+        return 0
+    write_whole(options.out, lambda draft: draft.write_text(text + "\n", encoding="utf-8"))
+    print(f"the report is {options.out}")
     return 0
 
 
@@ -178,7 +241,8 @@ def _train(options: argparse.Namespace) -> int:
         print("\n".join(training.presets()))
         return 0
     if options.config is None:
-        raise UsageError(f"name a configuration: a JSON file or one of {', '.join(sorted(training.presets()))}")
+        known = ", ".join(sorted(training.presets()))
+        raise UsageError(f"name a configuration: a JSON file or one of {known}")
     if threads := settings.load().threads:
         torch.set_num_threads(threads)
     try:
@@ -199,11 +263,11 @@ def _info(options: argparse.Namespace) -> int:
         "ebwm": f"{__version__} in {Path(__file__).parent}",
         "python": f"{platform.python_version()}, {sys.executable}",
         "packages": ", ".join(f"{name} {_version(name)}" for name in CORE),
-        "processor": f"{figures.cpu_model()}, {torch.get_num_threads()} threads",
+        "processor": f"{cpu_model()}, {torch.get_num_threads()} threads",
         "GPUs": ", ".join(map(torch.cuda.get_device_name, range(torch.cuda.device_count()))) or "none",
         "device": f"{settings.device(config.device)} in use",
         **{f"setting {name}": _setting(name, value) for name, value in vars(config).items()},
-        **{f"extra {extra}": _extra(extra) for extra in figures.extras()},
+        **{f"extra {extra}": _extra(extra) for extra in extras()},
         **{name: shutil.which(name) or "not on the PATH" for name in ("chromium", "quarto")},
     }
     width = max(map(len, rows))
@@ -228,7 +292,7 @@ def _setting(name: str, value: Any) -> str:
 
 
 def _extra(extra: str) -> str:
-    absent = figures.lacking(extra)
+    absent = lacking(extra)
     if not absent:
-        return ", ".join(f"{package} {_version(package)}" for package in figures.extras()[extra]) or "nothing to add"
+        return ", ".join(f"{package} {_version(package)}" for package in extras()[extra]) or "nothing to add"
     return f"lacks {', '.join(absent)}: pip install 'ebwm[{extra}]'"

@@ -1,13 +1,17 @@
 """Clear messages for missing packages and programs, and a remedy for mismatched torchvision wheels."""
 
 import importlib
+import importlib.metadata
+import re
 import shutil
 import sys
+import tomllib
+from pathlib import Path
 from types import ModuleType
 
 import torch
 
-__all__ = ["MissingPart", "import_timm", "require", "system_part"]
+__all__ = ["MissingPart", "extras", "import_timm", "installed", "lacking", "require", "system_part"]
 
 _declared = []  # torch forgets an operator's schema when the library object that declared it goes
 
@@ -59,3 +63,39 @@ def system_part(
         return path
     remedy = f"get it from {package}" if "://" in package else f"apt-get install {package}"
     raise MissingPart(f"{command!r}, needed for {purpose}, is not on the PATH: {remedy}")
+
+
+def extras() -> dict[str, list[str]]:
+    """The packages that each extra of ebwm brings."""
+    try:
+        lines = importlib.metadata.requires("ebwm") or []
+    except importlib.metadata.PackageNotFoundError:
+        lines = _extras_of_checkout()
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        extra = re.search(r"""extra == ["'](\w+)["']""", line)
+        package = re.match(r"[\w.-]+", line)[0]
+        if extra and package != "ebwm":
+            found.setdefault(extra[1], []).append(package)
+    return found
+
+
+def _extras_of_checkout() -> list[str]:
+    path = Path(__file__).parents[1] / "pyproject.toml"
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"] if path.is_file() else {}
+    groups = project.get("optional-dependencies", {})
+    return [f'{package}; extra == "{extra}"' for extra, packages in groups.items() for package in packages]
+
+
+def lacking(
+    extra: str,  # its name, such as "video"
+) -> list[str]:
+    """The packages of an extra that are not installed."""
+    return [package for package in extras().get(extra, []) if not installed(package)]
+
+
+def installed(
+    package: str,  # its name on the package index
+) -> bool:
+    """Whether a package is installed."""
+    return next(iter(importlib.metadata.distributions(name=package)), None) is not None

@@ -30,13 +30,14 @@ class S1:
         if self.start not in STARTS:
             raise ValueError(f"start is {self.start!r}; it must be one of {', '.join(STARTS)}")
 
-# %% ../nbs/core/07_objective.ipynb #d4e428a9
+# %% ../nbs/core/07_objective.ipynb #fe72246d
 def smooth_l1(
     prediction: Float[Tensor, "*shape"],  # predicted states
     target: Float[Tensor, "*shape"],  # true states
-) -> Float[Tensor, ""]:  # mean over all entries
+    reduction: str = "mean",  # "mean" over all entries, or "none"
+) -> Float[Tensor, "..."]:  # a scalar, or one loss an entry
     "SmoothL1 with beta 1, the papers' loss for video: squared near zero, absolute far away."
-    return F.smooth_l1_loss(prediction, target, beta=1.0)
+    return F.smooth_l1_loss(prediction, target, beta=1.0, reduction=reduction)
 
 
 def reconstruct(

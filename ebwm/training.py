@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'KINDS', 'LEARNERS', 'SMALLEST_STEP_SIZE', 'ConfigError', 'ModelConfig', 'DataConfig', 'OptimiserConfig',
            'Config', 'presets', 'override', 'load_config', 'from_dict', 'Learner', 'make_learner', 'make_optimiser',
-           'learning_rate_factor', 'evaluate', 'update', 'fit', 'load_data', 'train', 'load_learner']
+           'learning_rate_factor', 'clip_losses', 'evaluate', 'update', 'fit', 'load_data', 'train', 'load_learner']
 
 # %% ../nbs/training/training.ipynb #c79aaba5
 import dataclasses
@@ -288,21 +288,29 @@ def learning_rate_factor(
     progress = (update - config.warmup) / max(1, config.updates - config.warmup)
     return 0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2
 
-# %% ../nbs/training/training.ipynb #02e490cf
+# %% ../nbs/training/training.ipynb #01b7f224
 @torch.no_grad()
-def evaluate(
+def clip_losses(
     learner: Learner,  # what to score
     clips: Float[Tensor, "clips frames state_dim"],  # clips to score it on
     seed: int,  # fixes the noise of walks
     batch: int = 64,  # clips at once
-) -> float:  # mean SmoothL1 over all predicted entries
-    "Loss of one-step predictions, at every position of every clip."
+) -> Float[Tensor, " clips"]:  # mean SmoothL1 over the predicted entries of each
+    "Losses of one-step predictions, at every position of every clip."
     noise = settings.generator(seed, "evaluation", clips.device)
-    parts = clips.split(batch)
-    losses = [smooth_l1(learner.predict(part[:, :-1], noise), part[:, 1:]) * len(part) for part in parts]
-    return float(sum(losses) / len(clips))
+    predictions = torch.cat([learner.predict(part[:, :-1], noise) for part in clips.split(batch)])
+    return smooth_l1(predictions, clips[:, 1:], reduction="none").mean((1, 2))
 
 
+def evaluate(
+    learner: Learner,  # what to score
+    clips: Float[Tensor, "clips frames state_dim"],  # clips to score it on
+    seed: int,  # fixes the noise of walks
+) -> float:  # mean SmoothL1 over all predicted entries
+    "Loss of one-step predictions, over all clips."
+    return float(clip_losses(learner, clips, seed).mean())
+
+# %% ../nbs/training/training.ipynb #04af02a0
 SMALLEST_STEP_SIZE = 1e-4  # alpha never learns to stand still or to walk uphill (the authors' code)
 
 

@@ -104,8 +104,8 @@ def tests() -> bool:
 
 
 def figures() -> bool:
-    """Every figure can be made, at the smallest scale."""
-    return call("ebwm", "figures", "run", "--all", "--scale", "smoke")
+    """Every figure can be made, at the smallest scale, and what is on record is whole."""
+    return call("ebwm", "figures", "run", "--all", "--scale", "smoke") and call("ebwm", "figures", "check")
 
 
 def docs() -> bool:

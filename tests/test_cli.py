@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 import ebwm
-from ebwm import cli, figures, settings
+from ebwm import cli, compat, figures, settings
 from ebwm.figures import NotebookError
+from ebwm.figures.ledger import Compared
 
 
 @pytest.fixture
@@ -23,24 +24,28 @@ def told(capsys):
     return call
 
 
-def stand_in(monkeypatch, execute):
-    """Make figures without notebooks: `execute` takes the plan and returns a folder."""
-    monkeypatch.setattr(figures, "execute", execute)
+def stand_in(monkeypatch, make):
+    """Make figures without notebooks: `make` takes the plans and the options, and returns an outcome."""
+    monkeypatch.setattr(figures, "make", make)
 
 
 @pytest.mark.parametrize("words, message", [
     ([], "name a command: one of figures, train, info"),
-    (["figures"], "name a figures command: one of run, list, promote"),
+    (["figures"], "name a figures command: one of list, run, replay, check, promote, report"),
     (["figurs"], "unknown command 'figurs'; did you mean 'figures'? allowed: figures, info, train"),
     (["figures", "lst"], "unknown figures command 'lst'; did you mean 'list'?"),
     (["figures", "list", "--scale", "cpo"], "unknown scale 'cpo'; did you mean 'cpu'? allowed: cpu, gpu"),
     (["figures", "list", "--scal", "cpu"], "unrecognized arguments: --scal cpu (see ebwm --help)"),
-    (["figures", "run"], "name a figure, or give --all or --headline; known: tiny"),
+    (["figures", "run"], "name a figure, or give --all or --headline; known: fan, tiny"),
     (["figures", "run", "tiny", "--all"], "name figures, or give --all or --headline, not both"),
     (["figures", "run", "tinny"], "unknown figure 'tinny'; did you mean 'tiny'?"),
     (["figures", "run", "tiny", "-p", "updates"], "-p 'updates' is not NAME=VALUE, as in -p updates=100"),
     (["figures", "run", "tiny", "-p", "updtes=3"], "unknown parameter 'updtes'; did you mean 'updates'?"),
     (["figures", "run", "tiny", "-p", "updates=many"], "'updates' is 'many'; it must be a whole number"),
+    (["figures", "run", "tiny", "--cores", "0"], "argument --cores: '0' is no whole number above 0"),
+    (["figures", "run", "tiny", "--profile", "nowhere"], "--profile 'nowhere' is no folder here; there is"),
+    (["figures", "replay", "tiny"], "figure 'tiny' has nothing in figures/tiny to compare with"),
+    (["figures", "check", "tinny"], "unknown figure 'tinny'; did you mean 'tiny'?"),
     (["figures", "promote"], "the following arguments are required: ID (see ebwm figures promote --help)"),
     (["figures", "promote", "tiny"], "figure 'tiny' has no run at scale 'smoke'"),
 ])
@@ -67,10 +72,10 @@ def test_missing_package_is_told_in_one_line_but_broken_ones_are_not(project, to
     def broken(*arguments):
         raise ImportError("cannot import name 'a' from 'b'")
 
-    monkeypatch.setattr(figures, "require", missing)
+    monkeypatch.setattr("ebwm.figures.notebook.require", missing)
     assert told("figures", "list") == (2, "", "'yaml' cannot be imported (no such module): "
                                               "pip install 'ebwm[figures]'\n")
-    monkeypatch.setattr(figures, "require", broken)
+    monkeypatch.setattr("ebwm.figures.notebook.require", broken)
     with pytest.raises(ImportError, match="cannot import name"):
         told("figures", "list")
 
@@ -86,32 +91,37 @@ def test_values_of_parameters(text, value):
 
 
 def test_run_prints_the_table_and_passes_parameters_on(project, told, monkeypatch):
-    plans = []
-    stand_in(monkeypatch, lambda plan: plans.append(plan) or plan.folder)
-    code, out, err = told("figures", "run", "--scale", "cpu", "tiny", "-p", "updates=5", "-p", "seeds=7,8")
+    given = []
+
+    def make(plans, *options):
+        given.extend([plans, options])
+        return figures.Outcome(made={plan.figure.id: plan.folder for plan in plans})
+
+    stand_in(monkeypatch, make)
+    words = ["--scale", "cpu", "tiny", "-p", "updates=5", "-p", "seeds=7,8", "--cores", "3", "--force"]
+    code, out, err = told("figures", "run", *words)
     assert code == 0 and err == "tiny: A tiny figure (cpu)\n"
-    assert out == "tiny  made  figures/tiny/runs/cpu\n    A tiny figure\n\nplanned: later\n"
-    assert plans[0].parameters == {"scale": "cpu", "updates": 5, "seeds": [7, 8]}
+    assert out.startswith("tiny  made          figures/tiny/runs/cpu\n    A tiny figure\nfan ")
+    assert given[0][0].parameters == {"scale": "cpu", "updates": 5, "seeds": [7, 8]}
+    assert given[1] == (3, True, None)
 
 
 @pytest.mark.parametrize("choice", ["--all", "--headline"])
 def test_run_of_many_tells_which_failed(project, told, monkeypatch, choice):
-    def fail(plan):
-        raise NotebookError("figure 'tiny' failed: ValueError: no")
-
-    stand_in(monkeypatch, fail)
+    failed = {"tiny": "figure 'tiny' failed: ValueError: no"}
+    stand_in(monkeypatch, lambda *given: figures.Outcome(failed=failed))
     code, out, err = told("figures", "run", choice)
     assert code == 1 and "ebwm: figure 'tiny' failed: ValueError: no\n" in err
-    assert out.startswith("tiny  6 s  ebwm figures run tiny\n")
+    assert out.startswith("tiny  failed  ebwm figures run tiny\n")
 
 
 def test_one_wrong_figure_stops_all_before_the_first(project, told, monkeypatch):
-    stand_in(monkeypatch, lambda plan: pytest.fail("nothing may run"))
+    stand_in(monkeypatch, lambda *given: pytest.fail("nothing may run"))
     assert told("figures", "run", "tiny", "later")[0] == 2
 
 
 def test_interruption(project, told, monkeypatch):
-    def interrupt(plan):
+    def interrupt(*given):
         raise KeyboardInterrupt
 
     stand_in(monkeypatch, interrupt)
@@ -121,11 +131,37 @@ def test_interruption(project, told, monkeypatch):
 
 def test_list_and_promote(project, told):
     code, out, _ = told("figures", "list", "--scale", "cpu")
-    assert code == 0 and out.startswith("tiny  3 min  ebwm figures run tiny --scale cpu\n")
-    made = figures.Record("tiny", {"scale": "smoke"})
-    made.close()
+    assert code == 0 and out.startswith("tiny  3 min         ebwm figures run tiny --scale cpu\n")
+    asked = figures.plan("tiny").parameters
+    defaults = figures.parameter_defaults(project / "nbs/figures/tiny.ipynb")
+    figures.Record("tiny", defaults | asked).close()
     code, out, _ = told("figures", "promote", "tiny")
     assert code == 0 and out == f"tiny: 1 files on record in {project / 'figures/tiny'}\n"
+
+
+def test_replay_tells_each_array_and_counts_them(project, told, monkeypatch):
+    rows = [Compared("a.seed", "exact", 0.0, 0.0), Compared("a.loss", "within tolerance", 0.01, 0.1)]
+    monkeypatch.setattr(figures, "replay", lambda id, scale: rows)
+    lines = ["a.seed  exact", "a.loss  within tolerance; differs by 0.01, allowed 0.1", "",
+             "tiny: 1 exact, 1 within tolerance"]
+    assert told("figures", "replay", "tiny") == (0, "\n".join(lines) + "\n", "")
+    rows.append(Compared("a.more", "drifted", None, 0.0))
+    code, out, _ = told("figures", "replay", "tiny")
+    assert code == 1 and out.endswith("a.more  drifted\n\ntiny: 1 exact, 1 within tolerance, 1 drifted\n")
+
+    def fail(id, scale):
+        raise NotebookError("figure 'tiny' failed: ValueError: no")
+
+    monkeypatch.setattr(figures, "replay", fail)
+    assert told("figures", "replay", "tiny") == (1, "", "figure 'tiny' failed: ValueError: no\n")
+
+
+def test_check_and_report(project, told):
+    assert told("figures", "check") == (0, "tiny: nothing on record\nfan: nothing on record\n", "")
+    code, out, _ = told("figures", "report")
+    assert code == 0 and out.startswith("# Claims of the papers\n\n1 claims: 1 not made.\n")
+    assert told("figures", "report", "--out", "report.md") == (0, "the report is report.md\n", "")
+    assert (project / "report.md").read_text() == out
 
 
 class ConfigError(ValueError):
@@ -174,7 +210,7 @@ def test_a_mistake_inside_training_is_not_called_a_refusal(monkeypatch, told):
 
 def test_info(project, told, monkeypatch):
     monkeypatch.setenv("EBWM_SEEDS", "4 5")
-    monkeypatch.setattr(figures, "_installed", lambda package: package != "furo")
+    monkeypatch.setattr(compat, "installed", lambda package: package != "furo")
     code, out, err = told("info")
     rows = dict(line.split("  ", 1) for line in out.splitlines())
     rows = {name: value.strip() for name, value in rows.items()}
@@ -197,4 +233,4 @@ def test_version_and_module(project):
     assert shown.stdout == f"ebwm {ebwm.__version__}\n" and shown.stderr == "" and shown.returncode == 0
     refused = call("figures", "run", "tinny")
     assert refused.returncode == 2 and refused.stdout == ""
-    assert refused.stderr == "ebwm: unknown figure 'tinny'; did you mean 'tiny'? allowed: tiny\n"
+    assert refused.stderr == "ebwm: unknown figure 'tinny'; did you mean 'tiny'? allowed: fan, tiny\n"

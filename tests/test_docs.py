@@ -193,11 +193,17 @@ def test_only_what_is_worth_reading_is_folded():
 def record(root: Path, *pictures: str) -> None:
     """A registry of one figure, with pictures and a manifest."""
     (root / "figures" / "fall").mkdir(parents=True)
-    entry = {"id": "fall", "notebook": "nbs/figures/fall.ipynb", "minutes": {"smoke": 0.3, "cpu": 6}}
+    (root / "nbs" / "figures").mkdir(parents=True, exist_ok=True)
+    (root / "nbs" / "figures" / "fall.ipynb").write_text(json.dumps({"cells": []}))
+    claim = {"name": "falling", "says": "It falls", "source": "EBT, Figure 0", "statistic": "speed.value",
+             "expect": {"below": 2}}
+    entry = {"id": "fall", "title": "A fall", "notebook": "nbs/figures/fall.ipynb", "claims": [claim],
+             "minutes": {"smoke": 0.3, "cpu": 6}}
     (root / "figures" / "figures.yaml").write_text(yaml.dump({"figures": [entry]}))
     for name in pictures:
         (root / "figures" / "fall" / name).write_bytes(b"png")
-    manifest = {"scale": "cpu", "seeds": [0, 1], "seconds": 61.4, "device": "cpu"}
+    manifest = {"scale": "cpu", "seeds": [0, 1], "seconds": 61.4, "device": "cpu",
+                "results": {"speed": {"value": 1.5}}}
     (root / "figures" / "fall" / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -207,6 +213,10 @@ def test_a_figures_page_names_its_command_cost_and_record(tmp_path):
     assert "`ebwm figures run fall`" in page[1]["source"]
     assert "smoke 18 s on 2 cores, cpu 6 min on 2 cores" in page[1]["source"]
     assert "scale cpu, seeds 0, 1, 61 s on cpu" in page[1]["source"]
+    assert "| It falls | EBT, Figure 0 | 1.5 | below 2 | holds |" in page[1]["source"]
+    assert "**falling** (EBT, Figure 0): It falls." in (tmp_path / "out/figures/claims.md").read_text()
+    sidebar = json.loads((tmp_path / "out/index.ipynb").read_text())["cells"][-1]["source"]
+    assert ":caption: Results\n\nfigures/fall\nfigures/claims\n" in sidebar
     assert page[1]["source"].endswith("![fall](../record/fall/fall.png){.only-light}\n"
                                       "![fall](../record/fall/fall-dark.png){.only-dark}")
     assert (tmp_path / "out" / "record" / "fall" / "fall-dark.png").is_file()

@@ -97,8 +97,8 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     shutil.copy(ROOT / "Makefile", folder)
     for name in ("pyproject.toml", "constraints.txt"):
         (folder / name).touch()
-    own = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "SCALE", "ONLY")  # of a make that runs these tests
-    environment = {name: value for name, value in os.environ.items() if name not in own}
+    of_the_outer_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "SCALE", "ONLY", "PROFILE")
+    environment = {name: value for name, value in os.environ.items() if name not in of_the_outer_make}
     return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
 
@@ -125,6 +125,7 @@ def test_an_old_python_is_refused_in_one_line_and_nothing_is_made(tmp_path):
     ([], "ebwm figures run --headline"),
     (["SCALE=smoke"], "ebwm figures run --headline --scale smoke"),
     (["ONLY=one,two", "SCALE=cpu"], "ebwm figures run one two --scale cpu"),
+    (["ONLY=all", "PROFILE=profiles/slurm"], "ebwm figures run --all --profile profiles/slurm"),
 ])
 def test_make_figures_hands_its_variables_on(tmp_path, arguments, command):
     printed = make(tmp_path, "-n", "figures", *arguments).stdout

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(p for p in (ROOT / "ebwm").glob("*.py") if p.stem not in ("__init__", "_modidx"))
+MODULES = sorted(p for p in (ROOT / "ebwm").rglob("*.py") if p.stem not in ("_modidx",))
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 
 # A module imports from floors below it, or from a module named before it on its own floor.
@@ -22,10 +22,18 @@ FLOORS = (
     ("objective", "thinking", "interop"),
     ("encoders", "video", "text", "image", "policy"),
     ("checkpoint", "distributed", "training"),
-    ("figures", "explore", "cli", "__main__"),
+    ("figures.errors", "figures.notebook", "figures.registry", "figures.style", "figures.inputs",
+     "figures.plan", "figures.record", "figures.job", "figures.progress", "figures.batch", "figures.claims",
+     "figures.ledger", "figures.table", "figures", "figures.__main__", "explore", "cli", "__main__"),
 )
 ORDER = [name for floor in FLOORS for name in floor]
 LONGEST, MOST_CELLS = 60, 60
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a module without the package's: `figures.batch`; a package has its own name."""
+    parts = path.relative_to(ROOT / "ebwm").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imported(source: str) -> set[str]:
@@ -33,12 +41,12 @@ def imported(source: str) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("ebwm.")}
+            found |= {a.name.removeprefix("ebwm.") for a in node.names if a.name.startswith("ebwm.")}
         elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "ebwm"):
             path = (node.module or "").removeprefix("ebwm").strip(".")
-            names = {path.split(".")[0]} if path else {alias.name for alias in node.names}
-            found |= {name for name in names if not name.startswith("__")}
-    return found
+            names = {f"{path}.{alias.name}".strip(".") for alias in node.names}
+            found |= {name if name in ORDER else path for name in names}
+    return found - {""}
 
 
 def upward(name: str, source: str) -> list[str]:
@@ -49,16 +57,19 @@ def upward(name: str, source: str) -> list[str]:
     ("from .training import fit", ["training"]),
     ("def f():\n    from ebwm import video", ["video"]),
     ("import ebwm.blocks", ["blocks"]),
+    ("from ebwm.figures import style", ["figures.style"]),
+    ("from ebwm.figures import Record", ["figures"]),
     ("from . import settings\nfrom ebwm import __version__\nfrom ebwm.energy import Energy", []),
 ])
 def test_an_import_that_goes_up_is_noticed(source, found):
     assert upward("sampler", source) == found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_modules_import_from_below(path):
-    assert path.stem in ORDER, f"{path.stem} has no floor"
-    assert upward(path.stem, path.read_text(encoding="utf-8")) == []
+    if name := name_of(path):
+        assert name in ORDER, f"{name} has no floor"
+        assert upward(name, path.read_text(encoding="utf-8")) == []
 
 
 def functions(tree: ast.AST) -> list[ast.FunctionDef]:
@@ -94,7 +105,7 @@ def test_a_long_function_and_a_bare_parameter_are_noticed():
     assert unannotated(methods + "def f(c): ...\ndef _g(d): ...") == ["f: c", "__init__: a"]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_functions_are_short_and_parameters_annotated(path):
     source = path.read_text(encoding="utf-8")
     assert too_long(source) == []

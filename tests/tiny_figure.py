@@ -1,7 +1,11 @@
-"""A small project with one figure, for the tests of the figure engine and of the command line."""
+"""A small project with two figures, for the tests of the figure engine and of the command line."""
 
 import json
 from pathlib import Path
+
+import pytest
+
+from ebwm.figures import FigureError
 
 PARAMETERS = """
 scale = "cpu"
@@ -20,10 +24,10 @@ import sys
 import pandas as pd
 from tqdm.std import tqdm
 
-from ebwm import figures
+from ebwm.figures.record import Record
+from ebwm.figures.style import colour, spread
 
-parameters = dict(scale=scale, seeds=seeds, updates=updates, rate=rate, folder=folder, clips_dir=clips_dir)
-record = figures.Record("tiny", parameters, out)
+record = Record("tiny", globals())
 walk = [(seed, update) for seed in seeds for update in range(updates)]
 rows = [dict(seed=seed, update=update, loss=rate**update) for seed, update in tqdm(walk, desc="walking")]
 if folder == "nowhere":
@@ -37,13 +41,44 @@ def draw():
 
     fig, ax = plt.subplots()
     ys = [[row["loss"] for row in rows if row["seed"] == seed] for seed in seeds]
-    figures.spread(ax, range(updates), ys, figures.colour("ebt"), "EBT")
+    spread(ax, range(updates), ys, colour("ebt"), "EBT")
     ax.legend()
     return fig
 
 
 record.picture("losses", draw)
 record.close(dataset_digest="0" * 64, executable=sys.executable, least=min(row["loss"] for row in rows))
+"""
+
+FAN_PARAMETERS = """
+scale = "cpu"
+seeds = [0, 1]
+sizes = [8, 16]
+out = None
+power = 1.0
+""".strip()
+
+FAN_PART = """
+import os
+
+import pandas as pd
+
+from ebwm.figures.record import Record
+from ebwm.settings import generator
+
+record = Record("fan", globals())
+
+
+def work(seed, size):
+    noise = generator(seed, str(size))
+    return {"losses": pd.DataFrame({"loss": [size**-power + noise.initial_seed() % 7]})}
+
+
+made = record.each(work, seed=seeds, size=sizes)
+"""
+
+FAN_JOIN = """
+record.close(total=made["losses"].loss.sum())
 """
 
 REGISTRY = """
@@ -56,7 +91,13 @@ figures:
     parameters:
       smoke: {updates: 4, rate: 1}
     minutes: {smoke: 0.1, cpu: 3}
-    claims: ["something"]
+    claims: [{name: something, says: "It falls", source: "EBT, Figure 0"}]
+  - id: fan
+    title: "A figure over seeds and sizes"
+    notebook: nbs/figures/fan.ipynb
+    each: [seeds, sizes]
+    seeds: {smoke: [0, 1]}
+    minutes: {smoke: 0.1}
 planned:
   - {id: later, title: "A figure of tomorrow", paper: EBT}
 """
@@ -79,10 +120,27 @@ def write_notebook(path: Path, *cells: dict) -> Path:
 
 
 def write_project(root: Path, *between: str) -> Path:
-    """A folder with settings, a registry and the figure `tiny`; `between` are cells after its parameters."""
+    """A folder with settings, a registry and figures; `between` are cells after the parameters of `tiny`."""
     (root / "settings.ini").write_text("[figures]\nscale = smoke\n[compute]\ndevice = cpu\nthreads = 1\n")
     (root / "figures").mkdir()
     (root / "figures" / "figures.yaml").write_text(REGISTRY)
     cells = [code(PARAMETERS, "parameters", id="p"), *(code(s, id=f"b{i}") for i, s in enumerate(between))]
     write_notebook(root / "nbs/figures/tiny.ipynb", *cells, code(BODY, id="c"), code(DRAW, id="d"))
+    fan = [code(FAN_PARAMETERS, "parameters", id="p"), code(FAN_PART, "parts", id="a")]
+    write_notebook(root / "nbs/figures/fan.ipynb", *fan, code(FAN_JOIN, id="j"))
     return root
+
+
+def rewrite(path: Path, old: str, new: str) -> None:
+    """Replace a text that must be there."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def refusal(act, *arguments, **named) -> str:
+    """The message of a refusal, which must be one line."""
+    with pytest.raises(FigureError) as caught:
+        act(*arguments, **named)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -1,0 +1,163 @@
+"""The papers' claims: what was measured for each, what was expected, and the verdict."""
+
+import json
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ebwm import settings
+from ebwm.figures.errors import FigureError
+from ebwm.figures.record import MANIFEST
+from ebwm.figures.registry import Claim, Figure, Planned, Registry, registry
+from ebwm.settings import Settings
+
+__all__ = ["VERDICTS", "Verdict", "report", "verdict", "verdicts"]
+
+VERDICTS = ("holds", "fails", "undecided", "not tested", "not made", "planned")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a claim."""
+
+    claim: Claim
+    figure: str  # that it belongs to
+    verdict: str  # one of VERDICTS
+    measured: tuple[float, float, float] | None = None  # value, low and high; all three alike without interval
+    record: str = ""  # scale and seeds of what is on record
+
+
+def verdict(
+    claim: Claim,
+    figure: Figure | Planned,
+    manifest: dict[str, Any] | None,  # of what is on record
+) -> Verdict:
+    """Decide a claim by what is on record: by the whole interval, where there is one, or by the number."""
+    if isinstance(figure, Planned):
+        return Verdict(claim, figure.id, "planned")
+    if manifest is None:
+        return Verdict(claim, figure.id, "not made")
+    told = ", ".join(map(str, manifest["seeds"]))
+    record = f"scale {manifest['scale']}" + (f", seeds {told}" if told else "")
+    measured = _measured(claim, figure.id, manifest["results"]) if claim.statistic else None
+    if claim.not_tested or not claim.statistic:
+        return Verdict(claim, figure.id, "not tested", measured, record)
+    decided = "undecided" if measured is None else _decided(claim.expect, *measured[1:])
+    return Verdict(claim, figure.id, decided, measured, record)
+
+
+def _measured(claim: Claim, id: str, results: dict[str, Any]) -> tuple[float, float, float] | None:
+    """The claim's statistic; nothing where the figure left it open, as an interval over one seed."""
+    found: Any = results
+    for name in claim.statistic.split("."):
+        if not isinstance(found, dict) or name not in found:
+            raise FigureError(f"claim {claim.name!r}: figure {id!r} has no result {claim.statistic!r} on record; "
+                              "promote a run that has, or correct the registry")
+        found = found[name]
+    if found is None:
+        return None
+    return (found["value"], found["low"], found["high"]) if isinstance(found, dict) else (found, found, found)
+
+
+def _decided(expect: dict[str, float], low: float, high: float) -> str:
+    """The verdict on an interval against what is expected."""
+    least, most = float("-inf"), float("inf")
+    if "equals" in expect:
+        least, most = expect["equals"] - expect["within"], expect["equals"] + expect["within"]
+    if "below" in expect:
+        most = expect["below"]
+    if "above" in expect:
+        least = expect["above"]
+    if least <= low and high <= most:
+        return "holds"
+    return "fails" if high < least or low > most else "undecided"
+
+
+def verdicts(
+    config: Settings | None = None,  # settings in effect by default
+) -> list[Verdict]:  # of every claim in the registry, in its order
+    """Decide all claims."""
+    config = config or settings.load()
+    known = registry(config)
+    return [verdict(claim, figure, manifest)
+            for figure, manifest in _recorded(known, config) for claim in figure.claims]
+
+
+def _recorded(known: Registry, config: Settings) -> Iterator[tuple[Figure | Planned, dict[str, Any] | None]]:
+    for id, figure in (known.figures | known.planned).items():
+        path = config.figures / id / MANIFEST
+        yield figure, json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+# The report
+
+
+def report(
+    config: Settings | None = None,  # settings in effect by default
+) -> str:  # Markdown
+    """Every claim of the papers with its verdict, then every figure and table of theirs with its answer here."""
+    config = config or settings.load()
+    known, decided = registry(config), verdicts(config)
+    counts = Counter(row.verdict for row in decided)
+    summary = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
+    parts = ["# Claims of the papers", f"{len(decided)} claims: {summary}.", RULES]
+    for name in VERDICTS:
+        if rows := [row for row in decided if row.verdict == name]:
+            parts += [f"## {name.capitalize()}", *map(_paragraph, rows)]
+    parts += ["## Figures and tables of the papers", *_coverage(known)]
+    return "\n\n".join(parts)
+
+
+RULES = textwrap.fill(
+    "A claim holds where the whole interval of our statistic lies where the claim expects it, fails where "
+    "none of it does, and is undecided otherwise; a statistic without an interval decides as a number. Not tested "
+    "means that the figure, as it can be made here, is a stand-in that decides nothing. Only what is on record "
+    "counts.", 100)
+
+
+def _paragraph(row: Verdict) -> str:
+    """A claim as an entry of a list."""
+    claim = row.claim
+    lines = [f"**{claim.name}** ({claim.source}): {claim.says}."]
+    if row.measured:
+        lines.append(f"Ours: `{claim.statistic}` = {shown(row.measured)}, expected {expected(claim.expect)} "
+                     f"(figure `{row.figure}`, {row.record}).")
+    elif row.verdict == "planned":
+        lines.append(f"Planned figure: `{row.figure}`.")
+    else:
+        lines.append(f"Figure `{row.figure}`, {row.record or 'nothing on record'}.")
+    if claim.not_tested:
+        lines.append(f"Not tested: {claim.not_tested}. What would: `{claim.command}`.")
+    text = " ".join(lines)
+    return textwrap.fill(text, 100, initial_indent="- ", subsequent_indent="  ", break_long_words=False,
+                         break_on_hyphens=False)
+
+
+def shown(
+    measured: tuple[float, float, float],  # value, low, high
+) -> str:
+    """A number, with its interval where it has one."""
+    value, low, high = measured
+    return f"{value:.4g}" if low == high else f"{value:.4g} (95 % interval {low:.4g} to {high:.4g})"
+
+
+def expected(
+    expect: dict[str, float],  # of a claim
+) -> str:
+    """What a claim expects, in words."""
+    if "equals" in expect:
+        return f"{expect['equals']:g} within {expect['within']:g}"
+    return ", ".join(f"{name} {bound:g}" for name, bound in expect.items())
+
+
+def _coverage(known: Registry) -> Iterator[str]:
+    for paper in known.papers:
+        yield f"### {paper.name} (arXiv:{paper.arxiv})"
+        lines = ["| there | what it shows | here |", "|---|---|---|"]
+        for item in paper.items:
+            state = "" if item.figure in known.figures else " (planned)"
+            here = f"`{item.figure}`{state}" if item.figure else item.reason
+            lines.append(f"| {item.item} | {item.shows} | {here} |")
+        yield "\n".join(lines)

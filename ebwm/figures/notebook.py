@@ -1,0 +1,110 @@
+"""Reading figures' notebooks: their parameters, their code, and where a job over one item ends."""
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+from ebwm import settings
+from ebwm.compat import require
+from ebwm.figures.errors import FigureError
+from ebwm.settings import Settings
+
+__all__ = ["PARAMETERS", "PARTS", "cells_of", "code_of", "fits", "parameter_defaults", "plain",
+           "read_registry", "registry_path"]
+
+PARAMETERS, PARTS = "parameters", "parts"  # the tags of the cells that the engine looks for
+
+
+def registry_path(
+    config: Settings | None = None,  # settings in effect by default
+) -> Path:
+    """Where figures.yaml lies: in the figures folder, or in the checkout's where runs go elsewhere."""
+    config = config or settings.load()
+    places = [config.figures / "figures.yaml", config.root / "figures" / "figures.yaml"]
+    return next((path for path in places if path.is_file()), places[0])
+
+
+def read_registry(
+    path: Path,  # figures.yaml
+) -> Any:
+    """The content of the registry's file, unchecked."""
+    yaml = require("yaml", "figures")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FigureError(f"no figures.yaml in {path.parent}; run this inside a checkout of ebwm") from None
+    except yaml.YAMLError as error:
+        raise FigureError(f"{path.name}: {' '.join(str(error).split())}") from None
+
+
+def cells_of(
+    notebook: Path,  # any notebook
+    part: bool = False,  # whether only those up to the cell tagged `parts`
+) -> list[dict[str, Any]]:
+    """The cells of a notebook, or those that a job over one item executes."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError, TypeError):
+        raise FigureError(f"{notebook.name} is no notebook: its JSON cannot be read") from None
+    return cells[:_only(cells, PARTS, notebook.name) + 1] if part else cells
+
+
+def _only(cells: list[dict[str, Any]], tag: str, where: str) -> int:
+    """The place of the one cell with a tag."""
+    places = [i for i, c in enumerate(cells) if tag in c.get("metadata", {}).get("tags", [])]
+    if len(places) != 1:
+        raise FigureError(f"{where} has {len(places) or 'no'} cells tagged {tag!r}; it needs exactly one")
+    return places[0]
+
+
+def code_of(
+    cells: list[dict[str, Any]],  # cells of a notebook
+) -> list[str]:
+    """The sources of the code cells."""
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def parameter_defaults(
+    notebook: Path,  # a figure's notebook
+) -> dict[str, Any]:  # name to default
+    """The parameters of a notebook: the assignments in its cell tagged `parameters`."""
+    cells = cells_of(notebook)
+    source = "".join(cells[_only(cells, PARAMETERS, notebook.name)]["source"])
+    try:
+        return dict(_assignment(statement) for statement in ast.parse(source).body)
+    except (ValueError, SyntaxError) as error:
+        line = getattr(error, "lineno", None) or error.args[-1]
+        found = f"{notebook.name}: line {line} of its cell tagged 'parameters'"
+        raise FigureError(f"{found} is not a name = a literal value") from None
+
+
+def _assignment(statement: ast.stmt) -> tuple[str, Any]:
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    if len(targets) != 1 or not isinstance(targets[0], ast.Name):
+        raise ValueError(statement.lineno)
+    try:
+        return targets[0].id, plain(ast.literal_eval(statement.value))
+    except (ValueError, TypeError):
+        raise ValueError(statement.lineno) from None
+
+
+def plain(
+    value: Any,  # a literal
+) -> Any:
+    """The same value with lists for tuples, as JSON would have it."""
+    return [plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+def fits(
+    value: Any,  # what is given
+    default: Any,  # a value of the right type
+) -> bool:
+    """Whether a value is of its default's type: whole numbers count as numbers, None stands for a text."""
+    if default is None:
+        return value is None or isinstance(value, str)
+    if isinstance(value, bool) or isinstance(default, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, list):
+        return isinstance(value, list) and all(any(fits(v, d) for d in default or [v]) for v in value)
+    return isinstance(value, int | float if isinstance(default, float) else type(default))

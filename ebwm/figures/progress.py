@@ -1,0 +1,123 @@
+"""How a batch goes: which jobs are done, what the running ones say, and the time that is left."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm.std import tqdm
+
+from ebwm.figures.plan import Job
+
+__all__ = ["Progress", "duration", "last_line", "status_of", "time_left"]
+
+DONE = ("made", "failed")
+LINE = "{n_fmt} of {total_fmt} jobs |{bar:16}| {elapsed}{postfix}"
+
+
+class Progress:
+    """A line for each job that ends and, in a terminal, one that moves."""
+
+    def __init__(
+        self,
+        folder: Path,  # of the batch
+        jobs: Sequence[Job],
+        count: int,  # cores in use
+        tell: Callable[[str], None] | None = None,  # takes the lines; to stderr by default
+    ):
+        self.folder, self.jobs, self.count = folder, jobs, count
+        hidden = tell is not None or not sys.stderr.isatty()
+        self.bar = tqdm(total=len(jobs), bar_format=LINE, disable=hidden, leave=False)
+        self.tell = tell or (lambda line: tqdm.write(line, file=sys.stderr))
+        self.states: dict[str, dict[str, Any]] = {}
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def look(self) -> None:
+        """Read what the jobs say, and pass on what is new."""
+        ended = []
+        for job in self.jobs:
+            before, now = self.states.get(job.name, {}), status_of(self.folder, job)
+            self.states[job.name] = {"started": before.get("started"), **now}
+            if now.get("state") in DONE and before.get("state") not in DONE:
+                self.states[job.name]["seconds"] = time.time() - (before.get("started") or time.time())
+                ended.append(job)
+        for job in ended:
+            self._end(job)
+        self._move()
+
+    def _end(self, job: Job) -> None:
+        state, done = self.states[job.name], sum(self._done(job) for job in self.jobs)
+        self.bar.update()
+        left = f", {self._left()} left" if done < len(self.jobs) else ""
+        self.tell(f"{job.name}: {state['state']}, {duration(state['seconds'])}; "
+                  f"{done} of {len(self.jobs)} jobs{left}")
+
+    def _done(self, job: Job) -> bool:
+        return self.states[job.name].get("state") in DONE
+
+    def _left(self) -> str:
+        return f"about {duration(time_left(self.jobs, self.states, self.count, time.time()))}"
+
+    def _move(self) -> None:
+        running = [job.name for job in self.jobs if self.states[job.name].get("state") == "running"]
+        said = f"{running[0]}: {last_line(self.folder / 'logs' / f'{running[0]}.log')}" if running else ""
+        self.bar.set_postfix_str(f"{self._left()} left  {said}"[:90])
+
+
+def status_of(
+    folder: Path,  # of a batch
+    job: Job,
+) -> dict[str, Any]:  # state, and a message where it failed; empty before it starts
+    """What a job said last."""
+    path = folder / "status" / f"{job.name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def time_left(
+    jobs: Sequence[Job],
+    states: Mapping[str, dict[str, Any]],  # by name of the job: state, started, seconds
+    count: int,  # cores in use
+    now: float,  # seconds, on the clock of `started`
+) -> float:  # seconds
+    """What the unfinished jobs still need, if they go as the finished ones did against what was expected."""
+    done = [job for job in jobs if states.get(job.name, {}).get("state") in DONE]
+    open_ = [job for job in jobs if job not in done]
+    expected = sum(60 * job.minutes for job in done)
+    slower = sum(states[job.name].get("seconds", 0) for job in done) / expected if expected else 1.0
+    needed = [_needed(job, states.get(job.name, {}), slower, now) for job in open_]
+    side_by_side = max(1, min(count // max((job.threads for job in open_), default=1), len(open_)))
+    return max(sum(needed) / side_by_side, max(needed, default=0.0))
+
+
+def _needed(job: Job, state: Mapping[str, Any], slower: float, now: float) -> float:
+    whole = 60 * job.minutes * slower
+    ran = 0.0 if state.get("started") is None else now - state["started"]
+    return max(whole - ran, 0.1 * max(whole, ran))
+
+
+def last_line(
+    path: Path,  # of a log
+) -> str:
+    """The newest line of a log that says something, of at most a few kilobytes."""
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as log:
+        log.seek(max(0, path.stat().st_size - 4096))
+        lines = log.read().decode(errors="replace").replace("\r", "\n").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def duration(
+    seconds: float,
+) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

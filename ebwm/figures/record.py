@@ -1,0 +1,258 @@
+"""What a figure's notebook leaves: data, pictures, and the manifest that says where they come from."""
+
+import functools
+import itertools
+import json
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ebwm import __version__, settings
+from ebwm.compat import require
+from ebwm.cost import cpu_model, peak_memory
+from ebwm.figures.errors import FigureError, suggest
+from ebwm.figures.notebook import parameter_defaults, read_registry, registry_path
+from ebwm.figures.style import style
+from ebwm.files import sha256, write_json, write_whole
+from ebwm.settings import SCALES, Settings
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+__all__ = ["JOB", "MANIFEST", "Record", "files_of", "read_manifest"]
+
+MANIFEST, JOB = "manifest.json", "job.json"  # what a record ends with; what the runner says to it
+FILE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class Record:
+    """Where a figure's notebook leaves its data, its pictures and its manifest."""
+
+    def __init__(
+        self,
+        id: str,  # the figure
+        names: Mapping[str, Any],  # the notebook's `globals()`: what its parameters are, whoever set them
+    ):
+        self.started = time.monotonic()
+        self.config = settings.load()
+        self.id = id
+        values = _effective(id, names, self.config)
+        self.parameters = {name: value for name, value in values.items() if name != "out"}
+        self.folder = self._folder(values.get("out"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        job = self.folder / JOB
+        self.job = json.loads(job.read_text(encoding="utf-8")) if job.is_file() else {}
+        self.digests: dict[str, str] = {}
+        self.pictures: dict[str, str] = {}
+        self.parts: list[dict[str, Any]] = []
+
+    def _folder(self, out: str | None) -> Path:
+        """Where the runner says, or by hand the folder of the scale's run."""
+        if out:
+            return Path(out).resolve()
+        if (scale := self.parameters["scale"]) not in SCALES:
+            raise FigureError(f"unknown scale {scale!r}; {suggest(str(scale), SCALES)}")
+        return self.config.figures / self.id / "runs" / scale
+
+    def each(
+        self,
+        work: Callable[..., dict[str, "pandas.DataFrame"]],  # takes one item of each list by its name
+        **lists: Sequence[Any],  # items, each combination of which is a job of its own when a batch runs
+    ) -> dict[str, "pandas.DataFrame"]:  # what `work` returned, joined; the items are columns
+        """Do the same work for each item, and write what comes of it; a batch does the items in parallel."""
+        items = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+        if self.job.get("parts"):
+            made = [self._load(folder, item) for folder, item in zip(self.job["parts"], items, strict=True)]
+        else:
+            made = [_with_columns(work(**item), item) for item in items]
+        concat = require("pandas", "figures").concat
+        joined = {name: concat([frames[name] for frames in made], ignore_index=True) for name in made[0]}
+        for name, frame in joined.items():
+            self.data(name, frame)
+        if self.job.get("part"):
+            self.close()
+        return joined
+
+    def _load(self, folder: str, item: dict[str, Any]) -> dict[str, "pandas.DataFrame"]:
+        """The frames that a job over one item left."""
+        path = self.config.root / folder
+        manifest = read_manifest(path)
+        effective = manifest["parameters"]["effective"]
+        if [effective[name][0] for name in self.job["each"]] != list(item.values()):
+            raise FigureError(f"{path} is not the part for {item}")
+        cost = {name: manifest[name] for name in ("key", "seconds", "peak_memory_mib")}
+        self.parts.append({"part": path.name, **cost})
+        read = require("pandas", "figures").read_parquet
+        return {Path(name).stem: read(path / name) for name in manifest["data"]}
+
+    def data(
+        self,
+        name: str,  # file name without ending
+        frame: "pandas.DataFrame",  # what the picture shows; its index is not kept
+    ) -> Path:
+        """Write a data frame as NAME.parquet."""
+        path = self.folder / f"{_file_name(name)}.parquet"
+        write_whole(path, lambda draft: frame.to_parquet(draft, index=False))
+        self.digests[path.name] = sha256(path)
+        return path
+
+    def picture(
+        self,
+        name: str,  # file name without ending
+        draw: Callable[[], "matplotlib.figure.Figure"],  # called once a theme, inside its style
+    ) -> "matplotlib.figure.Figure":  # the light one
+        """Save a picture as NAME.png, NAME.svg, NAME-dark.png and NAME-dark.svg."""
+        pyplot = require("matplotlib.pyplot", "figures")
+        drawn = {}
+        for theme, ending in (("dark", "-dark"), ("light", "")):
+            with style(theme):
+                drawn[theme] = draw()
+                for kind, metadata in METADATA.items():
+                    path = self.folder / f"{_file_name(name)}{ending}.{kind}"
+                    write_whole(path, _saver(drawn[theme], kind, metadata))
+                    self.pictures[path.name] = sha256(path)
+                pyplot.close(drawn[theme])
+        return drawn["light"]
+
+    def close(
+        self,
+        seeds: Sequence[int] | None = None,  # the seeds that were run; the parameter `seeds` by default
+        dataset_digest: str | dict[str, str] | None = None,  # SHA-256 of the data set, or of each split
+        **results: Any,  # what is worth reading without opening the data, as JSON
+    ) -> dict[str, Any]:
+        """Write manifest.json, the last file of a record."""
+        manifest = {
+            "id": self.id,
+            "scale": self.parameters["scale"],
+            "seeds": list(self.parameters.get("seeds", []) if seeds is None else seeds),
+            "parameters": {"asked": self.job.get("asked"), "effective": self.parameters},
+            "key": self.job.get("key"),
+            "inputs": self.job.get("inputs"),
+            "parts": self.parts,
+            "results": results,
+            "data": self.digests,
+            "pictures": self.pictures,
+            "dataset": dataset_digest,
+            "git": _git(self.config.root),
+            "versions": _versions(),
+            **_machine(),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            **self._cost(),
+        }
+        manifest = json.loads(json.dumps(manifest, default=_json_value))
+        write_json(self.folder / MANIFEST, manifest)
+        return manifest
+
+    def _cost(self) -> dict[str, Any]:
+        """Seconds of all jobs together, and the memory of the largest."""
+        own = round(time.monotonic() - self.started, 1)
+        peaks = [peak_memory(), *(part["peak_memory_mib"] for part in self.parts)]
+        return {"seconds": round(own + sum(part["seconds"] for part in self.parts), 1),
+                "peak_memory_mib": max(filter(None, peaks), default=None)}
+
+
+def _effective(id: str, names: Mapping[str, Any], config: Settings) -> dict[str, Any]:
+    path = registry_path(config)
+    entries = {entry["id"]: entry for entry in read_registry(path)["figures"]}
+    if id not in entries:
+        raise FigureError(f"unknown figure {id!r}; {suggest(id, entries)}")
+    wanted = parameter_defaults(config.root / entries[id]["notebook"])
+    if missing := [name for name in wanted if name not in names]:
+        raise FigureError(f"figure {id!r}: its parameter {missing[0]!r} has no value; give Record the notebook's globals()")
+    return {name: names[name] for name in wanted}
+
+
+def _with_columns(frames: dict[str, "pandas.DataFrame"], item: dict[str, Any]) -> dict[str, "pandas.DataFrame"]:
+    return {name: frame.assign(**item)[[*item, *(c for c in frame if c not in item)]]
+            for name, frame in frames.items()}
+
+
+METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+
+
+def _saver(figure: "matplotlib.figure.Figure", kind: str, metadata: dict) -> Callable[[Path], None]:
+    return lambda draft: figure.savefig(draft, format=kind, metadata=metadata)
+
+
+def _file_name(name: str) -> str:
+    if not FILE_NAME.fullmatch(name):
+        raise FigureError(f"file name {name!r} must be lower-case letters, digits and underscores")
+    return name
+
+
+def _json_value(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _git(root: Path) -> dict[str, Any] | None:
+    """The commit, and whether anything but the figures' own outputs differs from it; None outside git."""
+    git = functools.partial(subprocess.run, cwd=root, capture_output=True, text=True, check=True)
+    try:
+        commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
+        changes = git(["git", "status", "--porcelain", "--", ".", ":(exclude,glob)figures/*/**"]).stdout
+        return {"commit": commit, "dirty": bool(changes)}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+MODULES = ("av", "datasets", "diffusers", "matplotlib", "mujoco", "pandas", "pyarrow", "safetensors",
+           "scipy", "sklearn", "timm", "tokenizers", "torchvision", "transformers")
+
+
+def _versions() -> dict[str, str]:
+    loaded = {name: sys.modules[name] for name in MODULES if name in sys.modules}
+    fixed = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+             "ebwm": __version__}
+    return {name: str(v) for name, v in fixed.items()} | {
+        name: str(getattr(module, "__version__", "unknown")) for name, module in loaded.items()}
+
+
+def _machine() -> dict[str, Any]:
+    device = settings.device()
+    cuda = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if cuda else device.type,
+        "cpu": cpu_model(),
+        "threads": torch.get_num_threads(),
+        "peak_gpu_memory_mib": round(torch.cuda.max_memory_allocated(device) / 2**20) if cuda else None,
+    }
+
+
+# Reading what was left
+
+
+def read_manifest(
+    folder: Path,  # of a run, or on record
+) -> dict[str, Any]:
+    """The manifest of a folder whose files are those that it names."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FigureError(f"{folder} has no {MANIFEST}; run the figure again")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        digests = {**manifest["data"], **manifest["pictures"]}
+    except (ValueError, KeyError, TypeError):
+        raise FigureError(f"{path} cannot be read as a manifest; run the figure again") from None
+    for name, digest in digests.items():
+        if not (folder / name).is_file():
+            raise FigureError(f"{folder / name} is missing; run the figure again")
+        if sha256(folder / name) != digest:
+            raise FigureError(f"{folder / name} is not the file that its manifest names; run the figure again")
+    return manifest
+
+
+def files_of(
+    manifest: dict[str, Any],
+) -> list[str]:  # names, the manifest's last
+    """All files of a record."""
+    return [*manifest["data"], *manifest["pictures"], MANIFEST]

@@ -1,0 +1,113 @@
+"""One style for all pictures: colours, shapes, and the marks for seeds and intervals."""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ebwm.compat import require
+from ebwm.figures.errors import FigureError, suggest
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.lines
+
+__all__ = ["COLOURS", "ROLES", "colour", "points", "spread", "style"]
+
+COLOURS = {  # Okabe and Ito's palette, darker or lighter where the background asks for it
+    "light": {"ebt": "#0072b2", "transformer": "#d55e00", "gru": "#009e73", "diffusion": "#b5588f",
+              "floor": "#6b7280", "truth": "#111827",
+              "background": "#ffffff", "text": "#1f2937", "grid": "#e5e7eb"},
+    "dark": {"ebt": "#56b4e9", "transformer": "#f08a3c", "gru": "#2fc79a", "diffusion": "#dd9bc0",
+             "floor": "#9ca3af", "truth": "#f9fafb",
+             "background": "#0d1117", "text": "#d1d5db", "grid": "#2a313c"},
+}
+ROLES = ("ebt", "transformer", "gru", "diffusion", "floor")  # the order of colours when none is named
+_theme = contextvars.ContextVar("theme", default="light")
+
+
+def colour(
+    role: str,  # what is drawn: "ebt", "transformer", "floor", ...
+) -> str:
+    """The colour of a role under the theme in force."""
+    palette = COLOURS[_theme.get()]
+    if role not in palette:
+        raise FigureError(f"unknown colour role {role!r}; {suggest(role, palette)}")
+    return palette[role]
+
+
+@contextlib.contextmanager
+def style(
+    theme: str = "light",  # "light" or "dark"
+) -> Iterator[None]:
+    """Draw under the project's style: readable at page width, in colours that the colour-blind can tell."""
+    if theme not in COLOURS:
+        raise FigureError(f"unknown theme {theme!r}; {suggest(theme, COLOURS)}")
+    matplotlib, token = require("matplotlib", "figures"), _theme.set(theme)
+    try:
+        with matplotlib.rc_context(_rc(matplotlib)):
+            yield
+    finally:
+        _theme.reset(token)
+
+
+def _rc(matplotlib: ModuleType) -> dict[str, Any]:
+    families = r"^(axes|figure|font|grid|legend|lines|patch|savefig|svg|text|[xy]tick)\."
+    cycle = matplotlib.cycler(color=[colour(role) for role in ROLES])
+    return {**matplotlib.rcParamsDefault.find_all(families), **SHAPES, **_painted(), "axes.prop_cycle": cycle}
+
+
+SHAPES = {
+    "figure.figsize": (7.2, 4.0), "figure.constrained_layout.use": True, "savefig.dpi": 150,
+    "svg.hashsalt": "ebwm", "svg.fonttype": "path",
+    "font.size": 10.5, "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "legend.fontsize": 9.5, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5, "legend.frameon": False,
+    "lines.linewidth": 1.8, "axes.linewidth": 0.8, "grid.linewidth": 0.8,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True,
+}
+
+
+def _painted() -> dict[str, str]:
+    painted = {
+        "background": ("figure.facecolor", "axes.facecolor", "savefig.facecolor", "savefig.edgecolor"),
+        "text": ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"),
+        "grid": ("grid.color",),
+    }
+    return {name: colour(role) for role, names in painted.items() for name in names}
+
+
+def spread(
+    ax: "matplotlib.axes.Axes",
+    x: ArrayLike,  # points
+    ys: ArrayLike,  # one row of values a seed
+    colour: str,  # a role's colour
+    label: str,  # for the legend
+) -> "matplotlib.lines.Line2D":  # the line of means
+    """Draw the mean over seeds, each seed as a thin line, and a band from the least to the largest."""
+    rows = np.atleast_2d(np.asarray(ys, dtype=float))
+    if len(rows) > 1:
+        ax.fill_between(x, rows.min(0), rows.max(0), color=colour, alpha=0.15, linewidth=0)
+        for row in rows:
+            ax.plot(x, row, color=colour, alpha=0.45, linewidth=0.7)
+    return ax.plot(x, rows.mean(0), color=colour, label=label)[0]
+
+
+def points(
+    ax: "matplotlib.axes.Axes",
+    x: float,  # where they stand
+    values: ArrayLike,  # one a seed
+    colour: str,  # a role's colour
+    label: str | None = None,  # for the legend
+    interval: tuple[float, float, float] | None = None,  # a value, its lower and its upper bound
+) -> None:
+    """Draw each seed as a point and, beside them, an interval around a value."""
+    values = np.asarray(values, dtype=float)
+    ax.plot(np.full(len(values), x), values, "o", color=colour, ms=5, alpha=0.75, mew=0, label=label)
+    if interval:
+        value, low, high = interval
+        ax.errorbar(x + 0.12, value, [[value - low], [high - value]], fmt="_", color=colour, ms=12, mew=2, capsize=4)

@@ -1,0 +1,74 @@
+"""All figures in a terminal: which are made, up to date and on record, and the command of each."""
+
+import json
+import textwrap
+
+from ebwm import settings
+from ebwm.figures.batch import Outcome
+from ebwm.figures.job import up_to_date
+from ebwm.figures.ledger import staleness
+from ebwm.figures.plan import checked_scale, jobs_of, plan, short
+from ebwm.figures.record import MANIFEST
+from ebwm.figures.registry import Figure, registry
+from ebwm.settings import Settings
+
+__all__ = ["table"]
+
+COLUMNS = 100
+
+
+def table(
+    outcome: Outcome | None = None,  # of a batch that has just ended
+    scale: str | None = None,  # whose minutes are shown; the settings' scale by default
+    config: Settings | None = None,  # settings in effect by default
+) -> str:
+    """All figures that the repository knows: where those made now lie, how to make the others."""
+    config, outcome = config or settings.load(), outcome or Outcome()
+    scale, known = checked_scale(scale or config.scale), registry(config)
+    rows = [_row(figure, outcome, scale, config) for figure in known.figures.values()]
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:2]]
+    lines = [line for row in rows for line in _lines(row, widths)]
+    if known.planned:
+        names = f"planned: {', '.join(known.planned)}"
+        lines += ["", *textwrap.wrap(names, COLUMNS, subsequent_indent=" " * len("planned: "))]
+    return "\n".join(lines)
+
+
+def _row(figure: Figure, outcome: Outcome, scale: str, config: Settings) -> tuple[str, str, str, str]:
+    for state, places in {"made": outcome.made, "up to date": outcome.fresh}.items():
+        if figure.id in places:
+            return figure.id, state, short(places[figure.id], config.root), figure.title
+    command = f"ebwm figures run {figure.id}" + (f" --scale {scale}" if scale != config.scale else "")
+    state = "failed" if figure.id in outcome.failed else _duration(figure.minutes.get(scale))
+    told = f"{_run_here(figure, scale, config)}; {_on_record(figure, config)}"
+    return figure.id, state, command, f"{figure.title} ({told})"
+
+
+def _run_here(figure: Figure, scale: str, config: Settings) -> str:
+    """Whether there is a run at a scale, made by the registry's parameters and from the code as it is."""
+    if not (config.figures / figure.id / "runs" / scale / MANIFEST).is_file():
+        return f"no run at scale {scale}"
+    job = jobs_of(plan(figure.id, scale, config=config, means=False))[-1]
+    return f"run at scale {scale}: {'up to date' if up_to_date(job) else 'other parameters or older code'}"
+
+
+def _on_record(figure: Figure, config: Settings) -> str:
+    path = config.figures / figure.id / MANIFEST
+    if not path.is_file():
+        return "nothing on record"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    return f"on record at scale {manifest['scale']}{', stale' if staleness(figure, manifest, config) else ''}"
+
+
+def _lines(row: tuple[str, str, str, str], widths: list[int]) -> list[str]:
+    id, state, where, title = row
+    head = f"{id:<{widths[0]}}  {state:<{widths[1]}}  {where}"
+    return [head, *textwrap.wrap(title, COLUMNS, initial_indent="    ", subsequent_indent="    ")]
+
+
+def _duration(minutes: int | float | None) -> str:
+    if minutes is None:
+        return "time unknown"
+    if minutes < 1:
+        return f"{minutes * 60:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"

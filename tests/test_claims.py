@@ -1,0 +1,139 @@
+"""Claims: the verdict on a number or an interval, the report, and what the registry says of the papers."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tiny_figure import refusal, rewrite
+
+from ebwm import figures, settings
+from ebwm.figures.claims import VERDICTS, expected, report, shown, verdict, verdicts
+from ebwm.figures.registry import Claim, Planned
+
+ROOT = Path(__file__).parents[1]
+TINY = Planned("tiny", "t", "p")
+
+
+def decided(expect, result, **claim):
+    """The verdict on a figure whose record holds this result."""
+    manifest = {"scale": "cpu", "seeds": [0, 1], "results": {"loss": {"best": result}}}
+    figure = figures.registry()["tiny"]
+    return verdict(Claim("c", "says", "source", "loss.best", expect, **claim), figure, manifest)
+
+
+def interval(low, high):
+    return {"value": (low + high) / 2, "low": low, "high": high}
+
+
+@pytest.mark.parametrize("expect, result, found", [
+    ({"below": 0}, interval(-2, -1), "holds"),
+    ({"below": 0}, interval(-2, 0), "holds"),
+    ({"below": 0}, interval(-2, 1), "undecided"),
+    ({"below": 0}, interval(1, 2), "fails"),
+    ({"below": 0}, -0.1, "holds"),
+    ({"below": 0}, 0.1, "fails"),
+    ({"above": 0}, interval(1, 2), "holds"),
+    ({"above": 0}, interval(-1, 2), "undecided"),
+    ({"above": 0}, interval(-2, -1), "fails"),
+    ({"equals": 35, "within": 1}, interval(34.5, 35.5), "holds"),
+    ({"equals": 35, "within": 1}, interval(30, 40), "undecided"),
+    ({"equals": 35, "within": 1}, interval(36.5, 40), "fails"),
+    ({"equals": 35, "within": 1}, interval(float("-inf"), float("inf")), "undecided"),
+    ({"equals": 35, "within": 1}, 34.0, "holds"),
+    ({"equals": 35, "within": 1}, 33.9, "fails"),
+    ({"below": 0}, None, "undecided"),
+])
+def test_the_whole_interval_decides_or_the_number(project, expect, result, found):
+    assert decided(expect, result).verdict == found
+
+
+def test_a_stand_in_decides_nothing_but_shows_what_was_measured(project):
+    row = decided({"below": 0}, -1.0, not_tested="too small", command="ebwm figures run tiny")
+    assert row.verdict == "not tested"
+    assert row.measured == (-1, -1, -1) and row.record == "scale cpu, seeds 0, 1"
+
+
+def test_claims_without_a_figure_or_a_record(project):
+    claim = Claim("c", "says", "source")
+    assert verdict(claim, TINY, None).verdict == "planned"
+    assert verdict(claim, figures.registry()["tiny"], None).verdict == "not made"
+
+
+def test_a_statistic_that_is_not_there_is_told_in_one_line(project):
+    manifest = {"scale": "cpu", "seeds": [0], "results": {"loss": 3}}
+    claim = Claim("c", "says", "source", "loss.best", {"below": 0})
+    message = refusal(verdict, claim, figures.registry()["tiny"], manifest)
+    assert message.startswith("claim 'c': figure 'tiny' has no result 'loss.best' on record;")
+
+
+def test_numbers_are_shown_with_their_intervals():
+    assert shown((1.23456, 1.23456, 1.23456)) == "1.235"
+    assert shown((1.0, 0.5, 1.5)) == "1 (95 % interval 0.5 to 1.5)"
+    assert expected({"equals": 35.98, "within": 1}) == "35.98 within 1" and expected({"below": 0}) == "below 0"
+
+
+def test_the_report_has_every_claim_with_its_verdict_and_every_item(project):
+    rewrite(project / "figures/figures.yaml", 'source: "EBT, Figure 0"',
+            'source: "EBT, Figure 0", statistic: least, expect: {above: 2}')
+    rewrite(project / "figures/figures.yaml", "planned:\n", """
+papers:
+  - name: EBT
+    arxiv: "2507.02092"
+    items:
+      - {item: Figure 0, shows: A fall, figure: tiny}
+      - {item: Figure 1, shows: A rise, figure: later}
+      - {item: Figure 2, shows: A plan, reason: a diagram}
+planned:
+""")
+    manifest = {"scale": "smoke", "seeds": [0], "results": {"least": 1.5}}
+    (project / "figures/tiny").mkdir()
+    (project / "figures/tiny/manifest.json").write_text(json.dumps(manifest))
+    text = report()
+    assert "1 claims: 1 fails." in text
+    entry = " ".join(text.split("## Fails")[1].split("##")[0].split())
+    assert entry == ("- **something** (EBT, Figure 0): It falls. Ours: `least` = 1.5, expected above 2 "
+                     "(figure `tiny`, scale smoke, seeds 0).")
+    rows = ["| Figure 0 | A fall | `tiny` |", "| Figure 1 | A rise | `later` (planned) |",
+            "| Figure 2 | A plan | a diagram |"]
+    assert all(row in text for row in rows)
+
+
+# This repository's own claims
+
+
+@pytest.fixture
+def here():
+    return settings.load(ROOT)
+
+
+def test_every_figure_and_table_of_the_papers_is_mapped(here):
+    papers = {paper.name: {item.item for item in paper.items} for paper in figures.registry(here).papers}
+    numbered = {"4a", "4b", "4c", "5a", "5b", "5c", "6a", "6b", "7", "8", "9a", "9b", "10", "11", "12",
+                "B.1a", "B.1b", "B.2", "B.3", "C.1"}
+    assert {f"Figure {number}" for number in numbered} | {"Figures 1 to 3"} <= papers["EBT"]
+    assert {f"Table {number}" for number in range(1, 5)} <= papers["EBT"]
+    assert {"Figure 1", "Figure 2", "Plots x1 to x9", "early_scaling_mcmc_condition",
+            "late_scaling_mcmc_condition"} == papers["EBWM"]
+    assert {"Efficiency figure", "Uncertainty figure", "Success tables"} <= papers["EBT-Policy"]
+
+
+def test_every_claim_of_this_repository_is_decided_and_reported(here):
+    rows, known = verdicts(here), figures.registry(here)
+    claims = [claim for figure in (known.figures | known.planned).values() for claim in figure.claims]
+    assert [row.claim for row in rows] == claims and {row.verdict for row in rows} <= set(VERDICTS)
+    text = report(here)
+    assert all(f"**{claim.name}**" in text for claim in claims)
+    assert all(row.verdict != "not made" for row in rows), "promote the figures that have a notebook"
+    for claim in (claim for claim in claims if claim.not_tested):
+        assert re.match(r"ebwm figures run \w+ ", claim.command)
+
+
+def test_the_committed_report_is_the_one_that_is_made(here):
+    written = (ROOT / "figures/report.md").read_text(encoding="utf-8")
+    assert written == report(here) + "\n", "run: ebwm figures report --out figures/report.md"
+
+
+def test_the_papers_arithmetic_holds(here):
+    arithmetic = [row for row in verdicts(here) if row.figure == "percent_faster"]
+    assert len(arithmetic) == 9 and {row.verdict for row in arithmetic} == {"holds"}

@@ -1,0 +1,410 @@
+"""The engine at work: keys, jobs, batches, and what it does when something goes wrong, on real kernels."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny_figure import code, refusal, rewrite, write_notebook, write_project
+
+import ebwm
+from ebwm import figures
+from ebwm.figures import NotebookError
+from ebwm.figures.inputs import changed, digest_of_folder, inputs, key_of, modules
+from ebwm.figures.job import run_job, up_to_date
+from ebwm.figures.notebook import cells_of, code_of
+from ebwm.figures.plan import jobs_of
+from ebwm.figures.progress import duration, last_line, time_left
+
+pd = pytest.importorskip("pandas")
+ROOT = Path(__file__).parents[1]
+PICTURES = ["losses.png", "losses.svg", "losses-dark.png", "losses-dark.svg"]
+
+
+# What a run is made from
+
+
+def test_a_notebooks_modules_are_those_it_imports_directly_or_through_others(tmp_path):
+    package = tmp_path / "ebwm"
+    sources = {
+        "__init__": "", "low": "import torch", "high": "def f():\n    from .low import x",
+        "other": "", "room/__init__": "from ebwm.room.a import A", "room/a": "A = 1",
+        "room/b": "from . import a",
+    }
+    for name, source in sources.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / f"{name}.py").write_text(source)
+    found = lambda *sources: list(modules(sources, package))
+    assert found("%matplotlib inline\nfrom ebwm import high, __version__") == ["ebwm.high", "ebwm.low"]
+    assert found("import ebwm.other\n!ls", "import numpy") == ["ebwm.other"]
+    assert found("from ebwm.room import b") == ["ebwm.room.a", "ebwm.room.b"]
+    assert found("from ebwm.room import A") == ["ebwm.room", "ebwm.room.a"]
+
+
+def test_the_key_names_every_input(tmp_path):
+    for name in ("constraints.txt", "points.csv"):
+        (tmp_path / name).write_text("1")
+    (tmp_path / "clips").mkdir()
+    given = {"rate": 1, "clips_dir": str(tmp_path / "clips")}
+    made = lambda code="x = 1", **more: inputs([code], given | more, "cpu", tmp_path, ["points.csv"])
+    first = made()
+    assert key_of(first) == key_of(made()) == key_of(dict(reversed(first.items())))
+    assert changed(first, made(rate=2)) == ["parameter rate"] and key_of(made(rate=2)) != key_of(first)
+    assert changed(first, made("x = 2")) == ["notebook"]
+    assert changed(first, made("from ebwm import energy")) == ["notebook", "module ebwm.energy"]
+    for name, told in (("constraints.txt", "lock"), ("points.csv", "data points.csv")):
+        rewrite(tmp_path / name, "1", "2")
+        assert changed(first, made()) == [told]
+        rewrite(tmp_path / name, "2", "1")
+    (tmp_path / "clips" / "a.mp4").touch()
+    assert changed(first, made()) == [f"data {tmp_path / 'clips'}"]
+    assert digest_of_folder(tmp_path / "clips") == digest_of_folder(tmp_path / "clips")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nbs/figures").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_figures_depend_on_records_and_style_but_not_on_the_engine(path):
+    used = set(modules(code_of(cells_of(path))))
+    assert {"ebwm.figures.record", "ebwm.figures.style"} <= used
+    assert not used & {f"ebwm.{name}" for name in ("figures", "figures.plan", "figures.job", "figures.batch")}
+
+
+# One job
+
+
+def only_job(id="tiny", **overrides):
+    return jobs_of(figures.plan(id, overrides=overrides))[-1]
+
+
+def test_a_job_then_a_failing_one(project, capfd):
+    job = only_job(updates=3)
+    folder = run_job(job)
+    assert folder == project / "figures/tiny/runs/smoke" and up_to_date(job) and not up_to_date(only_job())
+    expected = ["losses.parquet", "manifest.json", "tiny.ipynb", *PICTURES]
+    assert sorted(p.name for p in folder.iterdir()) == sorted(expected)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    asked = {"scale": "smoke", "seeds": [0, 1], "updates": 3, "rate": 1}
+    effective = {**asked, "folder": None, "clips_dir": None, "fast": False}
+    assert manifest["parameters"] == {"asked": asked, "effective": effective}
+    assert manifest["seeds"] == [0, 1] and manifest["threads"] == 1 and manifest["git"] is None
+    assert manifest["results"] == {"executable": sys.executable, "least": 1}
+    assert manifest["key"] == job.key and "ebwm.figures.record" in manifest["inputs"]["modules"]
+    assert len(pd.read_parquet(folder / "losses.parquet")) == 6
+    shown = capfd.readouterr().err
+    assert "walking: 100%" in shown and "WARNING" not in shown
+
+    with pytest.raises(NotebookError) as caught:
+        run_job(only_job(folder="nowhere"))
+    assert str(caught.value) == ("figure 'tiny' failed: ValueError: the walk diverged; "
+                                 "the partial notebook is figures/tiny/runs/smoke.failed/tiny.ipynb")
+    assert "diverged" in (project / "figures/tiny/runs/smoke.failed/tiny.ipynb").read_text()
+    assert json.loads((folder / "manifest.json").read_text()) == manifest
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["smoke", "smoke.failed"]
+
+
+def with_cells(tmp_path, monkeypatch, *sources):
+    """The job of a figure that executes these cells after its parameters."""
+    monkeypatch.chdir(write_project(tmp_path, *sources))
+    return only_job()
+
+
+def failure(job, **changes):
+    """The message of a job that fails."""
+    with pytest.raises(NotebookError) as caught:
+        run_job(dataclasses.replace(job, **changes))
+    return str(caught.value)
+
+
+def test_a_notebook_that_ignores_what_was_asked_is_an_error(tmp_path, monkeypatch):
+    message = failure(with_cells(tmp_path, monkeypatch, "updates = 1"))
+    assert "failed: the notebook ran with updates = 1, asked was 4;" in message
+    assert not (tmp_path / "figures/tiny/runs/smoke").exists()
+
+
+def test_a_kernel_that_is_killed_leaves_its_partial_notebook(tmp_path, monkeypatch):
+    cells = "print('so far')", "import os\nos.kill(os.getpid(), 9)"
+    message = failure(with_cells(tmp_path, monkeypatch, *cells))
+    assert "DeadKernelError: Kernel died; the partial notebook is figures/tiny/runs/smoke.failed" in message
+    cells = json.loads((tmp_path / "figures/tiny/runs/smoke.failed/tiny.ipynb").read_text())["cells"]
+    assert any("so far" in "".join(o.get("text", "")) for c in cells for o in c.get("outputs", []))
+
+
+@pytest.mark.parametrize("deaths, fails", [(1, False), (2, True)])
+def test_a_kernel_that_dies_at_its_start_has_one_more_chance(project, monkeypatch, deaths, fails, capfd):
+    startup = project / "ipython/profile_default/startup"
+    startup.mkdir(parents=True)
+    for death in range(deaths):
+        (project / f"death{death}").touch()
+    dying = "for path in sorted(pathlib.Path('.').glob('death*'))[:1]:\n    path.unlink()\n    os._exit(1)\n"
+    (startup / "00.py").write_text(f"import os, pathlib\n{dying}")
+    monkeypatch.setenv("IPYTHONDIR", str(project / "ipython"))
+    if fails:
+        assert "Kernel died" in failure(only_job())
+    else:
+        assert run_job(only_job()).is_dir()
+    assert "the kernel died at its start; once more" in capfd.readouterr().err
+    assert not list(project.glob("death*"))
+
+
+def test_a_job_that_takes_too_much_memory_or_time_is_ended(tmp_path, monkeypatch):
+    hoard = "hoard = bytearray(600 * 2**20)\nhoard[::4096] = b'x' * len(hoard[::4096])"
+    job = with_cells(tmp_path, monkeypatch, hoard, "import time\ntime.sleep(60)")
+    message = failure(job, memory=0.5)
+    told = r"failed: it took 0\.\d GiB of memory, more than its 0\.5; the registry's `memory` allows more"
+    assert re.search(told, message)
+    message = failure(job, timeout=0.1)
+    assert "failed: it ran longer than its 0.1 minutes; the registry's `timeout` allows more;" in message
+
+
+def finish(manifest):
+    """A stand-in for executing a notebook: leaves this manifest, if any."""
+    def execute(job, folder, log, watch):
+        if manifest:
+            (folder / "manifest.json").write_text(manifest)
+    return execute
+
+
+EFFECTIVE = {"scale": "smoke", "seeds": [0, 1], "rate": 1}
+WITHOUT = json.dumps({"data": {}, "pictures": {}, "parameters": {"effective": EFFECTIVE}})
+
+
+@pytest.mark.parametrize("text, message", [
+    ("", "the notebook wrote no manifest.json"),
+    (WITHOUT, "the notebook did not record its parameter 'updates'"),
+    ("{", "manifest.json cannot be read as a manifest"),
+])
+def test_a_notebook_with_an_incomplete_record_is_an_error(project, monkeypatch, text, message):
+    monkeypatch.setattr("ebwm.figures.job._papermill", finish(text))
+    assert message in failure(only_job())
+
+
+def test_an_interrupted_job_keeps_what_there_was(project, monkeypatch):
+    def interrupt(job, folder, log, watch):
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+
+    earlier = project / "figures/tiny/runs/smoke/manifest.json"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("{}")
+    left = project / f"figures/tiny/runs/.smoke@{socket.gethostname()}@999999999"
+    left.mkdir()
+    monkeypatch.setattr("ebwm.figures.job._papermill", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(only_job())
+    assert earlier.read_text() == "{}" and (project / "figures/tiny/runs/smoke.failed/half").exists()
+    assert not left.exists()
+
+
+# Batches, through the command line
+
+
+@pytest.fixture
+def ebwm_command(project):
+    """Start `ebwm` in the small project with a copy of the package that may be edited."""
+    unneeded = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(ebwm.__file__).parent, project / "package/ebwm", ignore=unneeded)
+    environment = {**os.environ, "PYTHONPATH": str(project / "package")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    def start(*words):
+        return subprocess.Popen([sys.executable, "-m", "ebwm", "figures", *words], env=environment, **pipes)
+
+    return start
+
+
+def finished(process):
+    out, err = process.communicate(timeout=180)
+    return process.returncode, out, err
+
+
+def jobs_told(err):
+    """The jobs that a batch ran, and how they ended."""
+    return dict(re.findall(r"^([\w.+-]+): (made|failed), ", err, re.M))
+
+
+def test_parts_run_as_jobs_and_give_what_one_process_gives(project, ebwm_command):
+    code_, _, err = finished(ebwm_command("run", "fan"))
+    assert code_ == 0, err
+    parts = {f"fan.seeds-{seed}_sizes-{size}": "made" for seed in (0, 1) for size in (8, 16)}
+    assert jobs_told(err) == parts | {"fan": "made"} and "5 of 5 jobs" in err and "about" in err
+    run = project / "figures/fan/runs/smoke"
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert [part["part"] for part in manifest["parts"]] == [name.removeprefix("fan.") for name in parts]
+    assert manifest["seconds"] >= sum(part["seconds"] for part in manifest["parts"])
+    frame = pd.read_parquet(run / "losses.parquet")
+    assert frame[["seed", "size"]].values.tolist() == [[0, 8], [0, 16], [1, 8], [1, 16]]
+    values = {}
+    for source in code_of(cells_of(project / "nbs/figures/fan.ipynb")):
+        exec(source, values)
+    pd.testing.assert_frame_equal(values["made"]["losses"], frame)
+
+    rewrite(project / "nbs/figures/fan.ipynb", "loss.sum()", "loss.mean()")
+    assert jobs_told(finished(ebwm_command("run", "fan"))[2]) == {"fan": "made"}
+    more = finished(ebwm_command("run", "fan", "-p", "sizes=[8,16,32]"))[2]
+    assert set(jobs_told(more)) == {"fan.seeds-0_sizes-32", "fan.seeds-1_sizes-32", "fan"}
+
+
+def test_what_has_not_changed_is_not_run_again(project, ebwm_command):
+    notebook, package = project / "nbs/figures/tiny.ipynb", project / "package/ebwm"
+
+    def ran():
+        code_, out, err = finished(ebwm_command("run", "tiny"))
+        assert code_ == 0 and re.match("tiny +(made|up to date) +figures/tiny/runs/smoke\n", out), err
+        assert ("up to date" in out) == (jobs_told(err) == {})
+        return jobs_told(err) == {"tiny": "made"}
+
+    assert ran()
+    os.utime(notebook)
+    cells = json.loads(notebook.read_text())["cells"]
+    write_notebook(notebook, {"cell_type": "markdown", "id": "m", "metadata": {}, "source": "New."}, *cells)
+    for name in ("video.py", "figures/batch.py"):
+        (package / name).write_text((package / name).read_text() + "\nnot_imported_by_the_figure = True\n")
+    assert not ran()
+    rewrite(package / "figures/style.py", "alpha=0.15", "alpha=0.16")
+    assert ran()
+    assert not ran()
+
+
+def test_a_failed_part_is_told_and_redone_alone(project, ebwm_command):
+    notebook = project / "nbs/figures/fan.ipynb"
+    stumble = "    if (seed, size) == (1, 8) and os.path.exists('stone'):\\n        os._exit(9)\\n"
+    rewrite(notebook, "def work(seed, size):\\n", f"def work(seed, size):\\n{stumble}")
+    (project / "stone").touch()
+    code_, out, err = finished(ebwm_command("run", "fan", "tiny"))
+    made = jobs_told(err)
+    assert code_ == 1 and made.pop("fan.seeds-1_sizes-8") == "failed" and set(made.values()) == {"made"}
+    assert len(made) == 4 and made["tiny"] == "made"
+    assert "figure 'fan.seeds-1_sizes-8' failed: DeadKernelError" in err
+    assert "runs/smoke.parts/seeds-1_sizes-8.failed/fan.ipynb" in err
+    assert "figure 'fan' was not run: it needs fan.seeds-1_sizes-8" in err
+    assert re.search(r"^fan +failed ", out, re.M) and re.search(r"^tiny +made ", out, re.M)
+    assert (project / "figures/fan/runs/smoke.parts/seeds-1_sizes-8.failed/fan.ipynb").is_file()
+    (project / "stone").unlink()
+    code_, out, err = finished(ebwm_command("run", "fan", "tiny"))
+    assert code_ == 0 and jobs_told(err) == {"fan.seeds-1_sizes-8": "made", "fan": "made"}
+    assert not list(project.glob("figures/fan/runs/**/*.failed"))
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
+
+
+def kernels(project):
+    """The kernels that work in the project."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            if "ipykernel_launcher" in (process.info["cmdline"] or []) and Path(process.cwd()) == project:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+SLOW = "    import time\\n    time.sleep(300 if seed == 1 and os.path.exists('slow') else 0)\\n"
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_batch_that_is_ended_leaves_nothing_running_and_goes_on_where_it_was(project, ebwm_command, end):
+    rewrite(project / "nbs/figures/fan.ipynb", "def work(seed, size):\\n", f"def work(seed, size):\\n{SLOW}")
+    (project / "slow").touch()
+    parts = project / "figures/fan/runs/smoke.parts"
+    process = ebwm_command("run", "fan", "--cores", "2")
+    wait_for(lambda: len(list(parts.glob("seeds-0_*/manifest.json"))) == 2 and len(kernels(project)) == 2, 90)
+
+    code_, out, err = finished(ebwm_command("run", "tiny"))
+    assert code_ == 2 and out == ""
+    assert f"another batch is running in figures (process {process.pid} on" in err.splitlines()[-1]
+
+    process.send_signal(end)
+    assert finished(process)[0] == (130 if end == signal.SIGINT else -9)
+    wait_for(lambda: not kernels(project), 15)
+    done = {path: path.stat().st_mtime_ns for path in parts.glob("seeds-0_*/manifest.json")}
+    (project / "slow").unlink()
+    code_, _, err = finished(ebwm_command("run", "fan"))
+    assert code_ == 0 and set(jobs_told(err)) == {"fan.seeds-1_sizes-8", "fan.seeds-1_sizes-16", "fan"}
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+
+
+def test_torchrun_inside_a_job(project, ebwm_command):
+    reduce = """
+import torch
+import torch.distributed as distributed
+
+distributed.init_process_group("gloo")
+total = torch.ones(1) * (1 + distributed.get_rank())
+distributed.all_reduce(total)
+distributed.destroy_process_group()
+updates_of_all = int(total)
+"""
+    cells = json.loads((project / "nbs/figures/tiny.ipynb").read_text())["cells"]
+    cells.insert(1, code(reduce, id="r"))
+    write_notebook(project / "nbs/figures/tiny.ipynb", *cells)
+    rewrite(project / "nbs/figures/tiny.ipynb", "record.close(", "record.close(total=updates_of_all, ")
+    rewrite(project / "figures/figures.yaml", "headline: true", "headline: true\n    processes: {smoke: 2}")
+    code_, _, err = finished(ebwm_command("run", "tiny"))
+    assert code_ == 0, err
+    runs = project / "figures/tiny/runs"
+    assert json.loads((runs / "smoke/manifest.json").read_text())["results"]["total"] == 3
+    assert [path.name for path in runs.iterdir()] == ["smoke"]
+
+
+def test_replay_check_and_smoke_runs_leave_the_record_alone(project, ebwm_command):
+    rewrite(project / "figures/figures.yaml", "headline:", "tolerances: {losses.loss: 0.1}\n    headline:")
+    assert finished(ebwm_command("run", "tiny"))[0] == 0
+    assert finished(ebwm_command("promote", "tiny"))[0] == 0
+    folder, path = project / "figures/tiny", project / "nbs/figures/tiny.ipynb"
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    code_, out, _ = finished(ebwm_command("replay", "tiny"))
+    assert code_ == 0 and re.search(r"losses\.loss +exact\n", out) and out.endswith("\ntiny: 3 exact\n")
+    within, drifted = "within tolerance; differs by 0.01", "drifted; differs by 0.5"
+    for factor, code_, told in ((1.01, 0, within), (1.5, 1, drifted)):
+        notebook = re.sub(r"loss=(\d\.\d+ \* )?rate", f"loss={factor} * rate", path.read_text())
+        path.write_text(notebook)
+        found, out, _ = finished(ebwm_command("replay", "tiny"))
+        assert found == code_ and f"{told}, allowed 0.1\n" in out
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    code_, out, _ = finished(ebwm_command("check"))
+    stale = "    stale: since then these have changed: notebook\n"
+    assert code_ == 0 and f"tiny: on record at scale smoke, whole\n{stale}" in out
+    (folder / "losses.parquet").write_bytes(b"PAR1")
+    code_, out, _ = finished(ebwm_command("check", "tiny"))
+    assert code_ == 1 and out.startswith("tiny: WRONG\n    figures/tiny/losses.parquet is not the file")
+
+
+def test_replay_needs_something_to_compare_with(project):
+    assert "has nothing in figures/tiny to compare with; run it first" in refusal(figures.replay, "tiny")
+
+
+# Progress
+
+
+def test_time_left_follows_what_was_seen():
+    jobs = [figures.Job(f"j{i}", "f", "", "", "", {}, {}, minutes=1, threads=1) for i in range(4)]
+    assert time_left(jobs, {}, 2, 0) == 120
+    done = {"j0": {"state": "made", "seconds": 120.0}, "j1": {"state": "running", "started": 0.0}}
+    assert time_left(jobs, done, 1, 60.0) == 60 + 120 + 120
+    assert time_left(jobs, done, 4, 60.0) == 120
+    assert time_left(jobs[:1], done, 1, 0.0) == 0
+
+
+def test_the_last_line_of_a_log(tmp_path):
+    path = tmp_path / "a.log"
+    assert last_line(path) == ""
+    path.write_bytes(b"x" * 10_000 + b"\nfirst\n 10%\r 20% done\r\n\n")
+    assert last_line(path) == "20% done"
+
+
+def test_durations():
+    assert [duration(s) for s in (0.4, 89, 150, 4000, 9000)] == ["0 s", "89 s", "2 min", "67 min", "2.5 h"]
