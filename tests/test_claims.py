@@ -70,7 +70,8 @@ def test_a_statistic_that_is_not_there_is_told_in_one_line(project):
 def test_numbers_are_shown_with_their_intervals():
     assert shown((1.23456, 1.23456, 1.23456)) == "1.235"
     assert shown((1.0, 0.5, 1.5)) == "1 (95 % interval 0.5 to 1.5)"
-    assert expected({"equals": 35.98, "within": 1}) == "35.98 within 1" and expected({"below": 0}) == "below 0"
+    assert expected({"equals": 35.98, "within": 1}) == "35.98 within 1"
+    assert expected({"below": 0}) == "below 0"
 
 
 def test_the_report_has_every_claim_with_its_verdict_and_every_item(project):

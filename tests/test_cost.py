@@ -11,7 +11,7 @@ from ebwm.baselines import Transformer
 from ebwm.blocks import non_embedding_parameters
 from ebwm.cost import (
     Counted,
-    Flops,
+    FlopCount,
     Shape,
     dense_training,
     ebt_prediction,
@@ -54,7 +54,7 @@ def maps(shape, squares, heads=0):
 
 
 def plus(formula, linear):
-    return Flops(formula.linear + linear, formula.attention)
+    return FlopCount(formula.linear + linear, formula.attention)
 
 
 def walk(model, states, targets, differentiated, steps, detach=True):
@@ -153,12 +153,12 @@ def test_six_flops_a_weight_and_row_are_the_papers_count():
 
 def test_products_are_counted_by_hand():
     a, b, w = torch.ones(4, 8, 16), torch.ones(4, 16, 8), torch.ones(5, 16)
-    assert flops(lambda: torch.nn.functional.linear(a, w)) == Flops(2 * 4 * 8 * 16 * 5, 0)
-    assert flops(lambda: torch.nn.functional.linear(a, w, torch.ones(5))) == Flops(2 * 4 * 8 * 16 * 5, 0)
-    assert flops(lambda: a @ b) == Flops(0, 2 * 4 * 8 * 16 * 8)
+    assert flops(lambda: torch.nn.functional.linear(a, w)) == FlopCount(2 * 4 * 8 * 16 * 5, 0)
+    assert flops(lambda: torch.nn.functional.linear(a, w, torch.ones(5))) == FlopCount(2 * 4 * 8 * 16 * 5, 0)
+    assert flops(lambda: a @ b) == FlopCount(0, 2 * 4 * 8 * 16 * 8)
     image, kernel = torch.ones(1, 3, 8, 8), torch.ones(2, 3, 3, 3)
-    assert flops(lambda: torch.nn.functional.conv2d(image, kernel)) == Flops(2 * 2 * 36 * 27, 0)
-    assert flops(lambda: a + 1) == Flops(0, 0)
+    assert flops(lambda: torch.nn.functional.conv2d(image, kernel)) == FlopCount(2 * 2 * 36 * 27, 0)
+    assert flops(lambda: a + 1) == FlopCount(0, 0)
     assert flops(lambda: a @ b).total == 2 * 4 * 8 * 16 * 8
 
 
@@ -166,8 +166,8 @@ def test_fused_attention_is_counted_forward_and_backward():
     q = torch.ones(2, 2, 8, 16, requires_grad=True)
     attend = lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True)
     product = 2 * 2 * 2 * 8 * 8 * 16
-    assert flops(attend) == Flops(0, 2 * product)
-    assert flops(lambda: attend().sum().backward()) == Flops(0, 7 * product)
+    assert flops(attend) == FlopCount(0, 2 * product)
+    assert flops(lambda: attend().sum().backward()) == FlopCount(0, 7 * product)
 
 
 @pytest.mark.parametrize("kernel", [gradient_descent(0.01), langevin(0.01)], ids=["descent", "langevin"])

@@ -320,7 +320,7 @@ def test_a_batch_that_is_ended_leaves_nothing_running_and_goes_on_where_it_was(p
     rewrite(project / "nbs/figures/fan.ipynb", "def work(seed, size):\\n", f"def work(seed, size):\\n{SLOW}")
     (project / "slow").touch()
     parts = project / "figures/fan/runs/smoke.parts"
-    process = ebwm_command("run", "fan", "--cores", "2")
+    process = ebwm_command("run", "fan", "--cores", "3")
     wait_for(lambda: len(list(parts.glob("seeds-0_*/manifest.json"))) == 2 and len(kernels(project)) == 2, 90)
 
     code_, out, err = finished(ebwm_command("run", "tiny"))
