@@ -28,7 +28,11 @@ def interval(low, high):
 
 @pytest.mark.parametrize("expect, result, found", [
     ({"below": 0}, interval(-2, -1), "holds"),
-    ({"below": 0}, interval(-2, 0), "holds"),
+    ({"below": 0}, interval(-2, 0), "undecided"),
+    ({"below": 0}, interval(0, 1), "fails"),
+    ({"below": 0}, 0.0, "fails"),
+    ({"above": 0}, interval(0, 2), "undecided"),
+    ({"above": 0}, 0.0, "fails"),
     ({"below": 0}, interval(-2, 1), "undecided"),
     ({"below": 0}, interval(1, 2), "fails"),
     ({"below": 0}, -0.1, "holds"),
@@ -43,6 +47,8 @@ def interval(low, high):
     ({"equals": 35, "within": 1}, 34.0, "holds"),
     ({"equals": 35, "within": 1}, 33.9, "fails"),
     ({"below": 0}, None, "undecided"),
+    ({"below": 0}, {"value": None, "low": None, "high": None}, "undecided"),
+    ({"below": 0}, {"value": -1.0, "low": None, "high": None}, "undecided"),
 ])
 def test_the_whole_interval_decides_or_the_number(project, expect, result, found):
     assert decided(expect, result).verdict == found
@@ -65,6 +71,21 @@ def test_a_statistic_that_is_not_there_is_told_in_one_line(project):
     claim = Claim("c", "says", "source", "loss.best", {"below": 0})
     message = refusal(verdict, claim, figures.registry()["tiny"], manifest)
     assert message.startswith("claim 'c': figure 'tiny' has no result 'loss.best' on record;")
+
+
+@pytest.mark.parametrize("result", ["low", True, [1.0], {"value": 1.0}, {"ebt": 1.0}])
+def test_a_statistic_that_is_no_number_is_told_in_one_line(project, result):
+    manifest = {"scale": "cpu", "seeds": [0], "results": {"loss": result}}
+    claim = Claim("c", "says", "source", "loss", {"below": 0})
+    message = refusal(verdict, claim, figures.registry()["tiny"], manifest)
+    assert message.endswith(f"is {result!r}; it must be a number, or have value, low and high")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"scale": "cpu"}'])
+def test_a_manifest_that_cannot_be_read_is_told_in_one_line(project, content):
+    (project / "figures/tiny").mkdir()
+    (project / "figures/tiny/manifest.json").write_text(content)
+    assert refusal(report).endswith("manifest.json cannot be read as a manifest; promote the figure again")
 
 
 def test_numbers_are_shown_with_their_intervals():

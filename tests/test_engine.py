@@ -1,5 +1,6 @@
 """The engine at work: keys, jobs, batches, and what it does when something goes wrong, on real kernels."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,12 +19,13 @@ from tiny_figure import code, refusal, rewrite, write_notebook, write_project
 
 import ebwm
 from ebwm import figures
-from ebwm.figures import NotebookError
+from ebwm.figures import NotebookError, Record
+from ebwm.figures.batch import stale
 from ebwm.figures.inputs import changed, digest_of_folder, inputs, key_of, modules
-from ebwm.figures.job import run_job, up_to_date
+from ebwm.figures.job import _alive, main, run_job, up_to_date
 from ebwm.figures.notebook import cells_of, code_of
-from ebwm.figures.plan import jobs_of
-from ebwm.figures.progress import duration, last_line, time_left
+from ebwm.figures.plan import as_json, jobs_of
+from ebwm.figures.progress import Progress, duration, last_line, time_left
 
 pd = pytest.importorskip("pandas")
 ROOT = Path(__file__).parents[1]
@@ -68,6 +70,59 @@ def test_the_key_names_every_input(tmp_path):
     (tmp_path / "clips" / "a.mp4").touch()
     assert changed(first, made()) == [f"data {tmp_path / 'clips'}"]
     assert digest_of_folder(tmp_path / "clips") == digest_of_folder(tmp_path / "clips")
+
+
+@pytest.mark.parametrize("source", ["x = !ls", "def f(:\n    pass", "if True:\n    %matplotlib inline"])
+def test_code_whose_imports_cannot_be_told_is_refused(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(write_project(tmp_path, source))
+    first = source.splitlines()[0]
+    assert f"figure 'tiny': '{first}' is no Python" in refusal(lambda: jobs_of(figures.plan("tiny")))
+
+
+def test_what_has_changed_makes_a_run_old_and_what_is_not_executed_does_not(project):
+    (project / "constraints.txt").write_text("torch==2")
+    (project / "points.csv").write_text("1")
+    rewrite(project / "figures/figures.yaml", "headline:", "data: [points.csv]\n    headline:")
+    record = project / "figures/tiny/losses.parquet"
+    record.parent.mkdir()
+    record.write_bytes(b"on record")
+    run_job(only_job())
+    assert record.read_bytes() == b"on record"
+    assert {p.name for p in record.parent.iterdir()} == {record.name, "runs"}
+
+    notebook, registry = project / "nbs/figures/tiny.ipynb", project / "figures/figures.yaml"
+    os.utime(notebook)
+    cells = json.loads(notebook.read_text())["cells"]
+    cells[1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "seen"}]
+    write_notebook(notebook, {"cell_type": "markdown", "id": "m", "metadata": {}, "source": "New."}, *cells)
+    rewrite(registry, "A tiny figure", "A small figure")
+    rewrite(registry, "{smoke: 0.1, cpu: 3}", "{smoke: 9}")
+    rewrite(project / "settings.ini", "threads = 1", "threads = 2")
+    assert up_to_date(only_job())
+    for path, old, new in ((notebook, "rate**update", "rate*update"), (project / "constraints.txt", "2", "3"),
+                           (project / "points.csv", "1", "2"), (registry, "updates: 4", "updates: 5"),
+                           (registry, "smoke: [0, 1]", "smoke: [0, 2]")):
+        rewrite(path, old, new)
+        assert not up_to_date(only_job())
+        rewrite(path, new, old)
+        assert up_to_date(only_job())
+    picture = project / "figures/tiny/runs/smoke/losses.png"
+    picture.write_bytes(b"other")
+    assert not up_to_date(only_job())
+
+
+def test_a_figure_that_is_up_to_date_needs_no_parts(project, monkeypatch):
+    jobs = jobs_of(figures.plan("fan"))
+    whole = {jobs[-1].name}
+    fresh = set()
+    monkeypatch.setattr("ebwm.figures.batch.up_to_date", lambda job: job.name in fresh)
+    assert stale(jobs) == jobs
+    fresh |= {jobs[0].name, jobs[2].name}
+    assert stale(jobs) == [jobs[1], jobs[3], jobs[4]]
+    fresh |= {job.name for job in jobs} - whole
+    assert stale(jobs) == jobs[-1:]
+    fresh = whole
+    assert stale(jobs) == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "nbs/figures").glob("*.ipynb")), ids=lambda path: path.stem)
@@ -196,11 +251,113 @@ def test_an_interrupted_job_keeps_what_there_was(project, monkeypatch):
     earlier.write_text("{}")
     left = project / f"figures/tiny/runs/.smoke@{socket.gethostname()}@999999999"
     left.mkdir()
+    replaced = left.with_name(f"{left.name}.earlier")
+    replaced.mkdir()
     monkeypatch.setattr("ebwm.figures.job._papermill", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_job(only_job())
     assert earlier.read_text() == "{}" and (project / "figures/tiny/runs/smoke.failed/half").exists()
-    assert not left.exists()
+    assert not left.exists() and not replaced.exists()
+
+
+def batch_of(process, **changes):
+    """What a batch says of itself, if it were this process."""
+    found = {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
+    return {**found, **changes}
+
+
+def test_a_job_knows_whether_its_batch_is_there():
+    me = psutil.Process()
+    assert _alive(None) and _alive(batch_of(me)) and _alive(batch_of(me, host="elsewhere", pid=999999999))
+    assert _alive(batch_of(me, started=me.create_time() + 30)), "the machine's clock may be set"
+    assert not _alive(batch_of(me, started=me.create_time() - 86400)), "another process has its number"
+    assert not _alive(batch_of(me, pid=999999999))
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    batch = batch_of(psutil.Process(child.pid))
+    assert _alive(batch)
+    child.kill()
+    wait_for(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+    assert not _alive(batch)
+    child.communicate()
+    assert not _alive(batch)
+
+
+@pytest.fixture
+def job_process(project, monkeypatch):
+    """Be the process of a job whose notebook is a stand-in; the exit code, and what it says at its end."""
+    @contextlib.contextmanager
+    def unlogged(path):
+        yield
+
+    def call(run, batch=None, already=None):
+        for name in ("jobs", "status"):
+            (project / "batch" / name).mkdir(parents=True, exist_ok=True)
+        path = project / "batch/jobs/tiny.json"
+        path.write_text(json.dumps({"job": as_json(only_job()), "batch": batch}))
+        status = project / "batch/status/tiny.json"
+        if already:
+            status.write_text(json.dumps(already))
+        monkeypatch.setattr("ebwm.figures.job._logged", unlogged)
+        monkeypatch.setattr("ebwm.figures.job.run_job", run)
+        monkeypatch.setattr("signal.signal", lambda *given: None)
+        return main([str(path)]), json.loads(status.read_text())
+
+    return call
+
+
+def raising(error):
+    def run(job, batch):
+        raise error
+    return run
+
+
+def test_a_job_says_how_it_went(job_process):
+    assert job_process(lambda job, batch: None) == (0, {"state": "made"})
+    assert job_process(raising(NotebookError("no"))) == (1, {"state": "failed", "message": "no"})
+    told = {"state": "failed", "message": "figure 'tiny' was interrupted"}
+    assert job_process(raising(KeyboardInterrupt())) == (130, told)
+    code_, told = job_process(raising(AssertionError()), batch_of(psutil.Process(), pid=999999999))
+    assert code_ == 1 and told["message"] == "figure 'tiny' failed: the batch that it belongs to has ended"
+
+
+def test_of_several_processes_the_one_that_failed_is_heard(job_process, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    running = {"state": "running", "started": 0.0}
+    assert job_process(lambda job, batch: None, already=running) == (0, running)
+    failed = {"state": "failed", "message": "no"}
+    assert job_process(raising(NotebookError("no")), already=running) == (1, failed)
+    assert job_process(raising(KeyboardInterrupt()), already=failed) == (130, failed)
+
+
+def parts_made(project, *items):
+    """Folders of parts of `fan`, as jobs over these items leave them, and what the join is told."""
+    folders = []
+    for seed, size in items:
+        folder = project / f"parts/{seed}_{size}"
+        names = {"scale": "smoke", "seeds": [seed], "sizes": [size], "out": str(folder), "power": 1.0}
+        folder.mkdir(parents=True)
+        (folder / "job.json").write_text(json.dumps({"part": True}))
+        Record("fan", names).each(worked, seed=[seed], size=[size])
+        folders.append(str(folder))
+    (project / "whole").mkdir()
+    (project / "whole/job.json").write_text(json.dumps({"parts": folders, "each": ["seeds", "sizes"]}))
+    names = {"scale": "smoke", "seeds": [0], "sizes": [8, 16], "power": 1.0}
+    return Record("fan", {**names, "out": str(project / "whole")})
+
+
+def worked(seed, size):
+    return {"losses": pd.DataFrame({"loss": [seed + 1 / size, 0.0]})}
+
+
+def test_a_join_takes_parts_in_their_order_and_no_others(project):
+    joined = parts_made(project, (0, 8), (0, 16)).each(pytest.fail, seed=[0], size=[8, 16])
+    expected = {"seed": [0] * 4, "size": [8, 8, 16, 16], "loss": [1 / 8, 0, 1 / 16, 0]}
+    assert joined["losses"].to_dict("list") == expected
+    shutil.rmtree(project / "whole")
+    shutil.rmtree(project / "parts")
+    swapped = parts_made(project, (0, 16), (0, 8))
+    message = refusal(swapped.each, pytest.fail, seed=[0], size=[8, 16])
+    assert message.endswith("is not the part for {'seed': 0, 'size': 8}")
 
 
 # Batches, through the command line
@@ -326,6 +483,7 @@ def test_a_batch_that_is_ended_leaves_nothing_running_and_goes_on_where_it_was(p
     code_, out, err = finished(ebwm_command("run", "tiny"))
     assert code_ == 2 and out == ""
     assert f"another batch is running in figures (process {process.pid} on" in err.splitlines()[-1]
+    assert process.poll() is None and len(kernels(project)) == 2
 
     process.send_signal(end)
     assert finished(process)[0] == (130 if end == signal.SIGINT else -9)
@@ -383,6 +541,17 @@ def test_replay_check_and_smoke_runs_leave_the_record_alone(project, ebwm_comman
     assert code_ == 1 and out.startswith("tiny: WRONG\n    figures/tiny/losses.parquet is not the file")
 
 
+def test_a_scheduler_that_does_not_start_is_told_with_its_log(project):
+    (project / "profile").mkdir()
+    (project / "profile/config.yaml").write_text("executor: nonesuch\n")
+    outcome = figures.make([figures.plan("tiny")], profile=project / "profile", tell=pytest.fail)
+    told = "figure 'tiny' was not run; figures/.batch/logs/snakemake.log says why"
+    assert outcome.failed == {"tiny": told} and not outcome.made
+    assert "nonesuch" in (project / "figures/.batch/logs/snakemake.log").read_text()
+    assert sorted(p.name for p in (project / "figures/.batch").iterdir()) == ["logs"]
+    assert not (project / "figures/.batch.json").exists()
+
+
 def test_replay_needs_something_to_compare_with(project):
     assert "has nothing in figures/tiny to compare with; run it first" in refusal(figures.replay, "tiny")
 
@@ -397,6 +566,24 @@ def test_time_left_follows_what_was_seen():
     assert time_left(jobs, done, 1, 60.0) == 60 + 120 + 120
     assert time_left(jobs, done, 4, 60.0) == 120
     assert time_left(jobs[:1], done, 1, 0.0) == 0
+
+
+def test_progress_tells_each_job_that_ends_once(tmp_path):
+    jobs = [figures.Job(name, "f", "", "", "", {}, {}) for name in ("a", "b")]
+    (tmp_path / "status").mkdir()
+    said = lambda name, **words: (tmp_path / f"status/{name}.json").write_text(json.dumps(words))
+    lines = []
+    with Progress(tmp_path, jobs, 2, lines.append) as progress:
+        progress.look()
+        said("a", state="running", started=time.time() - 30)
+        progress.look()
+        assert lines == []
+        said("a", state="made")
+        progress.look()
+        progress.look()
+        said("b", state="failed", message="no")
+        progress.look()
+    assert lines == ["a: made, 30 s; 1 of 2 jobs, about 30 s left", "b: failed, 0 s; 2 of 2 jobs"]
 
 
 def test_the_last_line_of_a_log(tmp_path):

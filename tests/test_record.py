@@ -205,6 +205,35 @@ def test_what_has_changed_since_is_listed(project, path, old, new, told):
     assert checked() == ("tiny", "smoke", (), (told,))
 
 
+@pytest.mark.parametrize("kind, name, told", [
+    ("modules", "ebwm.settings", "module ebwm.settings"), ("modules", "ebwm.gone", "module ebwm.gone"),
+    ("data", "points.csv", "data points.csv"),
+])
+def test_a_record_from_other_modules_or_data_is_stale_and_whole(project, kind, name, told):
+    path = promoted() / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["inputs"][kind][name] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    assert checked() == ("tiny", "smoke", (), (told,))
+
+
+def test_a_record_of_a_notebook_that_cannot_run_is_stale(project):
+    promoted()
+    rewrite(project / "nbs/figures/tiny.ipynb", '"parameters"', '"parametres"')
+    assert checked().stale == ("tiny.ipynb has no cells tagged 'parameters'; it needs exactly one",)
+
+
+def test_a_run_that_is_replaced_while_it_is_promoted_is_refused(project, monkeypatch):
+    record()
+
+    def copy(source, target):
+        target.write_bytes(source.read_bytes() + b"!" * (source.suffix == ".parquet"))
+
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    assert "losses.parquet is not the file that its manifest names" in refusal(figures.promote, "tiny")
+    assert [p.name for p in (project / "figures/tiny").iterdir()] == ["runs"]
+
+
 def test_a_record_made_by_hand_is_stale(project):
     record()
     figures.promote("tiny")
@@ -251,7 +280,41 @@ def test_missing_values_are_compared_too(project):
     assert verdicts == {"losses.loss": "exact", "losses.other": "drifted"}
 
 
-numbers = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20).map(np.array)
+inf, nan = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize("old, new, verdict", [
+    ([1.0, inf, -inf], [1.0, inf, -inf], "exact"),
+    ([1.0, inf], [1.05, inf], "within tolerance"),
+    ([1.0, inf], [1.0, -inf], "drifted"),
+    ([1.0, inf], [1.0, nan], "drifted"),
+    ([0.0, 0.0], [0.0, 0.1], "within tolerance"),
+    (["a", None], ["a", None], "exact"),
+    (["a", None], ["a", "b"], "drifted"),
+    ([1.0, 2.0], ["1", "2"], "drifted"),
+    ([1.0, 2.0], [None, None], "drifted"),
+    ([True, False], [True, True], "drifted"),
+    ([1, 2], [1.0, 2.0], "exact"),
+    ([[1.0, 2.0], [3.0]], [[1.0], [2.0, 3.0]], "drifted"),
+    ([[1.0, 2.0], [3.0]], [[1.0, 2.1], [3.0]], "within tolerance"),
+    ([[[1.0], [2.0]], [[3.0]]], [[[1.0], [2.0]], [[3.0]]], "exact"),
+    ([[[1.0], [2.0]], [[3.0]]], [[[1.0, 2.0]], [[3.0]]], "drifted"),
+    ([[[1.0], [2.0]], [[3.0]]], [[[1.0], [9.0]], [[3.0]]], "drifted"),
+    ([None, [1.0]], [None, [1.0]], "exact"),
+    ([None, [1.0]], [[1.0], [1.0]], "drifted"),
+])
+def test_columns_of_any_kind_are_compared(project, old, new, verdict):
+    assert compared(project, dict(a=old), dict(a=new), **{"*": 0.1}) == {"losses.a": verdict}
+
+
+def test_without_a_tolerance_the_least_difference_is_drift():
+    old, new = np.array([2**60, 0]), np.array([2**60 + 1, 0])
+    assert _difference(old.astype(float), new.astype(float)) == 0.0
+    assert _compared("a.b", old, new, {}).verdict == "drifted"
+    assert _compared("a.b", old, new, {"a.*": 1e-12}).verdict == "within tolerance"
+
+
+numbers = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1, max_size=20).map(np.array)
 
 
 @given(numbers, st.floats(1e-6, 0.5))

@@ -9,7 +9,7 @@ import torch
 from tiny_figure import code, refusal, rewrite, write_notebook
 
 from ebwm import compat, figures, settings
-from ebwm.figures.plan import jobs_of, threads_for
+from ebwm.figures.plan import cores, jobs_of, threads_for
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs/figures").glob("*.ipynb"))
@@ -198,6 +198,10 @@ def test_a_figure_over_items_is_a_job_for_each_and_one_that_joins_them(project):
 
 def test_items_must_be_a_list_of_different_ones_with_different_names(project):
     assert "seeds are [1, 1]" in refusal(figures.plan, "fan", overrides={"seeds": [1, 1]})
+    notebook, sizes = project / "nbs/figures/fan.ipynb", 'sizes = [\\"a/b\\", \\"a_b\\"]'
+    rewrite(notebook, "sizes = [8, 16]", sizes)
+    assert "sizes are ['a/b', 'a_b']; at least one" in refusal(figures.plan, "fan")
+    rewrite(notebook, sizes, "sizes = [8, 16]")
     rewrite(project / "nbs/figures/fan.ipynb", "sizes = [8, 16]", "sizes = 8")
     assert "'sizes' is 8; a parameter whose items are jobs must be a list" in refusal(figures.plan, "fan")
 
@@ -210,8 +214,18 @@ def test_the_cell_tagged_parts_is_checked(project):
 def test_threads_are_shared_so_that_all_jobs_end_soonest():
     assert [threads_for(jobs, 2) for jobs in (1, 2, 3, 4)] == [2, 1, 2, 1]
     assert [threads_for(jobs, 16) for jobs in (1, 3, 16, 32)] == [16, 5, 1, 1]
-    for jobs, cores in itertools.product(range(1, 9), range(1, 9)):
-        assert 1 <= threads_for(jobs, cores) <= cores
+    for jobs, count in itertools.product(range(1, 9), range(1, 9)):
+        assert 1 <= threads_for(jobs, count) <= count
+
+
+def test_the_cores_that_are_given_bound_the_threads(project):
+    rewrite(project / "settings.ini", "threads = 1", "threads = 0")
+    threads = lambda id, *count: {job.threads for job in jobs_of(figures.plan(id), *count)}
+    assert threads("tiny", 1) == {1} and threads("tiny", 6) == {6}
+    assert threads("fan", 4) == {1} and threads("fan", 6) == {3}
+    assert threads("tiny") == {cores()}
+    rewrite(project / "settings.ini", "threads = 0", "threads = 3")
+    assert threads("tiny", 1) == {3}
 
 
 @pytest.mark.skipif(not NOTEBOOKS, reason="no figure has a notebook yet")

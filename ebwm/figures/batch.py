@@ -19,7 +19,7 @@ from ebwm.compat import require
 from ebwm.figures.errors import FigureError, NotebookError
 from ebwm.figures.inputs import PACKAGE
 from ebwm.figures.job import up_to_date
-from ebwm.figures.plan import Job, Plan, as_json, cores, jobs_of, plan, short
+from ebwm.figures.plan import Job, Plan, as_json, cores, gpus, jobs_of, plan, short
 from ebwm.figures.progress import Progress, status_of
 from ebwm.files import write_json
 from ebwm.settings import Settings
@@ -64,7 +64,7 @@ def make(
     """Run the jobs of these runs that are not up to date, in parallel, those that fail beside the others."""
     if not plans:
         return Outcome()
-    by_plan = [jobs_of(plan) for plan in plans]
+    by_plan = [jobs_of(plan, cores) for plan in plans]
     with _alone(plans[0].config):
         todo = [job for jobs in by_plan for job in (jobs if force else stale(jobs))]
         outcome = _outcome(plans, todo)
@@ -72,7 +72,7 @@ def make(
             with _folder(plans[0].config) as folder:
                 _write_jobs(folder, todo)
                 _snakemake(folder, todo, plans[0].config, cores, profile, tell)
-                outcome.failed = _failures(folder, todo)
+                outcome.failed = _failures(folder, todo, plans[0].config.root)
                 _keep_logs(folder, outcome.failed)
         outcome.made = {id: place for id, place in outcome.made.items() if id not in outcome.failed}
     return outcome
@@ -81,12 +81,9 @@ def make(
 def stale(
     jobs: Sequence[Job],  # of one run, parts first
 ) -> list[Job]:
-    """The jobs that are to be run: a figure whose parts are made anew is joined anew."""
-    todo: list[Job] = []
-    for job in jobs:
-        if not up_to_date(job) or any(other.name in job.needs for other in todo):
-            todo.append(job)
-    return todo if not jobs or jobs[-1] in todo else []
+    """The jobs that are to be run: none for a figure that is up to date, even where its parts are gone."""
+    *parts, whole = jobs
+    return [] if up_to_date(whole) else [*(part for part in parts if not up_to_date(part)), whole]
 
 
 def _outcome(plans: Sequence[Plan], todo: Sequence[Job]) -> Outcome:
@@ -108,8 +105,10 @@ def _alone(config: Settings) -> Iterator[None]:
     try:
         with filelock.FileLock(lock, timeout=0):
             write_json(holder, _me())
-            yield
-            holder.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                holder.unlink(missing_ok=True)
     except filelock.Timeout:
         who = json.loads(holder.read_text(encoding="utf-8")) if holder.is_file() else {}
         raise FigureError(f"another batch is running in {short(config.figures, config.root)} "
@@ -174,19 +173,13 @@ def _command(folder: Path, jobs: Sequence[Job], count: int, profile: Path | None
     """snakemake as a scheduler alone: which jobs there are was decided by their keys."""
     psutil = require("psutil", "figures")
     total = round(psutil.virtual_memory().total / 2**20)
-    gpus = max((job.gpus for job in jobs), default=0) and _gpus()
-    here = ["--cores", str(count), "--resources", f"mem_mb={total}", f"gpu={gpus}"]
+    most = gpus() if any(job.gpus for job in jobs) else 0
+    here = ["--cores", str(count), "--resources", f"mem_mb={total}", f"gpu={most}"]
     return [
         sys.executable, "-m", "snakemake", "--snakefile", str(Path(__file__).with_name("Snakefile")),
         "--directory", str(folder), "--keep-going", "--nolock", "--rerun-triggers", "mtime",
         *(["--profile", str(profile.resolve())] if profile else here),
     ]
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def _snakemake(folder: Path, jobs: Sequence[Job], config: Settings, count: int | None, profile: Path | None,
@@ -230,18 +223,20 @@ def _end(process: subprocess.Popen) -> None:
 # How it went
 
 
-def _failures(folder: Path, jobs: Sequence[Job]) -> dict[str, str]:
+def _failures(folder: Path, jobs: Sequence[Job], root: Path) -> dict[str, str]:
     said = {job.name: status_of(folder, job) for job in jobs}
-    return {job.name: _why(job, said) for job in jobs if said[job.name].get("state") != "made"}
+    logs = short(folder.with_name(LOGS), root)
+    return {job.name: _why(job, said, logs) for job in jobs if said[job.name].get("state") != "made"}
 
 
-def _why(job: Job, said: dict[str, dict[str, Any]]) -> str:
+def _why(job: Job, said: dict[str, dict[str, Any]], logs: str) -> str:
     if message := said[job.name].get("message"):
         return message
     if said[job.name]:
-        return f"figure {job.name!r} failed: its process ended without a word"
+        return f"figure {job.name!r} failed: its process ended without a word; see {logs}/{job.name}.log"
     waited = [name for name in job.needs if said.get(name, {"state": "made"}).get("state") != "made"]
-    return f"figure {job.name!r} was not run" + (f": it needs {', '.join(waited)}" if waited else "")
+    why = f": it needs {', '.join(waited)}" if waited else f"; {logs}/snakemake.log says why"
+    return f"figure {job.name!r} was not run{why}"
 
 
 def _keep_logs(folder: Path, failed: dict[str, str]) -> None:

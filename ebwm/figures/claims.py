@@ -5,10 +5,12 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ebwm import settings
 from ebwm.figures.errors import FigureError
+from ebwm.figures.notebook import fits
 from ebwm.figures.record import MANIFEST
 from ebwm.figures.registry import Claim, Figure, Planned, Registry, registry
 from ebwm.settings import Settings
@@ -56,23 +58,30 @@ def _measured(claim: Claim, id: str, results: dict[str, Any]) -> tuple[float, fl
             raise FigureError(f"claim {claim.name!r}: figure {id!r} has no result {claim.statistic!r} on record; "
                               "promote a run that has, or correct the registry")
         found = found[name]
-    if found is None:
+    known = found if isinstance(found, dict) else dict.fromkeys(INTERVAL, found)
+    if known.get("value", "") is None:
         return None
-    return (found["value"], found["low"], found["high"]) if isinstance(found, dict) else (found, found, found)
+    value, low, high = (OPEN[name] if known.get(name, "") is None else known.get(name) for name in INTERVAL)
+    if not all(fits(number, 0.0) for number in (value, low, high)):
+        raise FigureError(f"claim {claim.name!r}: result {claim.statistic!r} of figure {id!r} is {found!r}; it must "
+                          "be a number, or have value, low and high")
+    return value, low, high
+
+
+INTERVAL = ("value", "low", "high")
+OPEN = {"low": float("-inf"), "high": float("inf")}  # an end that the figure left open
 
 
 def _decided(expect: dict[str, float], low: float, high: float) -> str:
     """The verdict on an interval against what is expected."""
-    least, most = float("-inf"), float("inf")
-    if "equals" in expect:
-        least, most = expect["equals"] - expect["within"], expect["equals"] + expect["within"]
     if "below" in expect:
-        most = expect["below"]
-    if "above" in expect:
-        least = expect["above"]
-    if least <= low and high <= most:
-        return "holds"
-    return "fails" if high < least or low > most else "undecided"
+        inside, outside = high < expect["below"], low >= expect["below"]
+    elif "above" in expect:
+        inside, outside = low > expect["above"], high <= expect["above"]
+    else:
+        least, most = expect["equals"] - expect["within"], expect["equals"] + expect["within"]
+        inside, outside = least <= low and high <= most, high < least or low > most
+    return "holds" if inside else "fails" if outside else "undecided"
 
 
 def verdicts(
@@ -88,7 +97,16 @@ def verdicts(
 def _recorded(known: Registry, config: Settings) -> Iterator[tuple[Figure | Planned, dict[str, Any] | None]]:
     for id, figure in (known.figures | known.planned).items():
         path = config.figures / id / MANIFEST
-        yield figure, json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        yield figure, _read(path) if path.is_file() else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a verdict needs of a manifest."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        return {name: manifest[name] for name in ("scale", "seeds", "results")}
+    except (ValueError, KeyError, TypeError):
+        raise FigureError(f"{path} cannot be read as a manifest; promote the figure again") from None
 
 
 # The report
@@ -126,6 +144,9 @@ def _paragraph(row: Verdict) -> str:
                      f"(figure `{row.figure}`, {row.record}).")
     elif row.verdict == "planned":
         lines.append(f"Planned figure: `{row.figure}`.")
+    elif row.verdict == "undecided":
+        lines.append(f"Ours: `{claim.statistic}` is left open, as an interval over one seed is "
+                     f"(figure `{row.figure}`, {row.record}).")
     else:
         lines.append(f"Figure `{row.figure}`, {row.record or 'nothing on record'}.")
     if claim.not_tested:

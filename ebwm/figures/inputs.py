@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ebwm.figures.errors import FigureError
 from ebwm.files import sha256
 
 __all__ = ["PACKAGE", "changed", "digest_of_folder", "inputs", "key_of", "modules"]
@@ -101,7 +102,7 @@ def _file(name: str, package: Path) -> Path | None:
 def _imported(source: str, within: str, package: Path) -> Iterator[str]:
     """The modules that a source names; names taken from a module count for the module."""
     lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
-    for node in ast.walk(ast.parse("\n".join(lines))):
+    for node in ast.walk(_parsed("\n".join(lines))):
         names = []
         if isinstance(node, ast.Import):
             names = [(alias.name, None) for alias in node.names]
@@ -111,6 +112,14 @@ def _imported(source: str, within: str, package: Path) -> Iterator[str]:
         for name, origin in names:
             if name.partition(".")[0] == package.name:
                 yield from [n for n in (name, origin) if n and _file(n, package)][:1]
+
+
+def _parsed(source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise FigureError(f"{line!r} is no Python ({error.msg}), so what it imports cannot be told") from None
 
 
 def _origin(node: ast.ImportFrom, within: str) -> str:

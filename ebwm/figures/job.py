@@ -18,7 +18,7 @@ from ebwm.compat import require
 from ebwm.figures.errors import FigureError, NotebookError
 from ebwm.figures.inputs import PACKAGE
 from ebwm.figures.notebook import cells_of
-from ebwm.figures.plan import Job, short
+from ebwm.figures.plan import Job, gpus, short
 from ebwm.figures.record import JOB, MANIFEST, read_manifest
 from ebwm.files import write_json
 
@@ -26,6 +26,7 @@ __all__ = ["main", "run_job", "up_to_date"]
 
 FAILED, INTERRUPTED = 1, 130
 LOOK = 0.5  # seconds between two looks at a kernel
+CLOCK = 600  # seconds by which a machine's clock, and so when a process started, may be set meanwhile
 
 
 def up_to_date(
@@ -71,7 +72,7 @@ def _draft(place: Path) -> Path:
     """An empty hidden folder for this process; those of processes that have ended here are removed."""
     psutil, host = require("psutil", "figures"), socket.gethostname()
     for old in place.parent.glob(f".{place.name}@{host}@*"):
-        if not psutil.pid_exists(int(old.name.rpartition("@")[2])):
+        if not psutil.pid_exists(int(old.name.rpartition("@")[2].partition(".")[0])):
             shutil.rmtree(old, ignore_errors=True)
     draft = place.with_name(f".{place.name}@{host}@{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
@@ -110,9 +111,7 @@ def _execute(job: Job, folder: Path, batch: dict[str, Any] | None) -> None:
         try:
             _papermill(job, folder, stream, watch)
         except Exception as error:
-            if watch.reason:
-                raise FigureError(watch.reason) from error
-            if not _died_at_start(error, folder / _notebook(job)):
+            if watch.reason or not _died_at_start(error, folder / _notebook(job)):
                 raise
             print(f"{job.name}: the kernel died at its start; once more", file=sys.stderr)
             _papermill(job, folder, stream, watch)
@@ -123,10 +122,8 @@ def _papermill(job: Job, folder: Path, log: BinaryIO, watch: "_Watch") -> None:
     papermill, nbformat = require("papermill", "figures"), require("nbformat", "figures")
     notebook = nbformat.read(job.notebook, as_version=4)
     notebook.cells = notebook.cells[:len(cells_of(Path(job.notebook), job.part))]
-    source = folder / f".{_notebook(job)}"
-    nbformat.write(notebook, source)
     papermill.execute_notebook(
-        source,
+        notebook,
         folder / _notebook(job),
         parameters={**job.parameters, "out": short(folder, Path(job.root))},
         kernel_name="python3",
@@ -136,7 +133,6 @@ def _papermill(job: Job, folder: Path, log: BinaryIO, watch: "_Watch") -> None:
         stdout_file=sys.stderr,
         stderr_file=sys.stderr,
     )
-    source.unlink()
 
 
 def _kernel_manager(job: Job, log: BinaryIO, watch: "_Watch") -> type:
@@ -202,9 +198,11 @@ class _Watch(threading.Thread):
         self.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *traceback: object) -> None:
         self.over.set()
         self.join()
+        if self.reason and isinstance(error, Exception):
+            raise FigureError(self.reason) from error
 
     def run(self) -> None:
         while not self.over.wait(LOOK):
@@ -245,7 +243,9 @@ def _alive(batch: dict[str, Any] | None) -> bool:
     if not batch or batch["host"] != socket.gethostname():
         return True
     with contextlib.suppress(psutil.Error):
-        return psutil.Process(batch["pid"]).create_time() == batch["started"]
+        process = psutil.Process(batch["pid"])
+        same = abs(process.create_time() - batch["started"]) < CLOCK
+        return same and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
@@ -262,7 +262,8 @@ def main(
     status = path.parents[1] / "status" / path.name
     signal.signal(signal.SIGTERM, _interrupt)
     with _logged(path.parents[1] / "logs" / f"{path.stem}.log"), _devices(job, path.parents[1]):
-        _tell(status, state="running", started=time.time())
+        if not _rank():
+            _tell(status, state="running", started=time.time())
         try:
             if not _alive(batch):
                 raise NotebookError(f"figure {job.name!r} failed: the batch that it belongs to has ended")
@@ -271,7 +272,8 @@ def main(
             _tell(status, state="failed", message=str(error))
             return FAILED
         except KeyboardInterrupt:
-            _tell(status, state="failed", message=f"figure {job.name!r} was interrupted")
+            if not _failed_already(status):
+                _tell(status, state="failed", message=f"figure {job.name!r} was interrupted")
             return INTERRUPTED
         if not _rank():
             _tell(status, state="made")
@@ -280,6 +282,11 @@ def main(
 
 def _interrupt(*signal: object) -> None:
     raise KeyboardInterrupt
+
+
+def _failed_already(status: Path) -> bool:
+    """Whether another of torchrun's processes failed, so that this one was ended."""
+    return status.is_file() and json.loads(status.read_text(encoding="utf-8"))["state"] == "failed"
 
 
 def _tell(path: Path, **words: Any) -> None:
@@ -305,7 +312,7 @@ def _devices(job: Job, batch: Path) -> Iterator[None]:
         return
     filelock, host = require("filelock", "figures"), socket.gethostname()
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    known = shown.split(",") if shown else [str(i) for i in range(_gpus())]
+    known = shown.split(",") if shown else [str(i) for i in range(gpus())]
     while True:
         for name in known:
             lock = filelock.FileLock(batch / f"gpu.{host}.{name.replace('/', '_')}.lock")
@@ -314,10 +321,4 @@ def _devices(job: Job, batch: Path) -> Iterator[None]:
                 yield
                 return
         time.sleep(LOOK)
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
 

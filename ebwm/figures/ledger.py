@@ -81,6 +81,7 @@ def _copy(source: Path, target: Path, names: list[str]) -> None:
     try:
         for name in names:
             shutil.copyfile(source / name, partial / name)
+        read_manifest(partial)  # a batch may have replaced the run meanwhile
         for name in names:
             (partial / name).replace(target / name)
     finally:
@@ -197,32 +198,46 @@ def _columns(*frames: dict[str, "pandas.DataFrame"]) -> list[tuple[str, str]]:
 
 
 def _column(frames: dict[str, "pandas.DataFrame"], name: str, column: str) -> np.ndarray | None:
-    """The values of a column, lists in its cells laid end to end; nothing where there is no such column."""
-    if name not in frames or column not in frames[name]:
-        return None
-    values = frames[name][column].to_numpy()
-    nested = len(values) and isinstance(values[0], np.ndarray | list)
-    return np.concatenate([np.asarray(v) for v in values]) if nested else values
+    """The values of a column; nothing where there is no such column."""
+    return frames[name][column].to_numpy() if name in frames and column in frames[name] else None
+
+
+def _laid_out(values: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
+    """The lists in a column's cells laid end to end, and how long each was, level by level."""
+    if not any(isinstance(value, np.ndarray) for value in values):
+        return values, []
+    lengths = [len(value) if isinstance(value, np.ndarray) else -1 for value in values]
+    flat, deeper = _laid_out(np.concatenate([np.atleast_1d(value) for value in values]))
+    return flat, [lengths, *deeper]
 
 
 def _compared(array: str, old: np.ndarray | None, new: np.ndarray | None, tolerances: dict[str, Any]) -> Compared:
     allowed = next((v for pattern, v in reversed(tolerances.items()) if fnmatch.fnmatch(array, pattern)), 0.0)
     if allowed == ANY:
         return Compared(array, "not compared", None, allowed)
-    if old is None or new is None or old.shape != new.shape:
+    if old is None or new is None:
         return Compared(array, "drifted", None, allowed)
-    if not np.issubdtype(old.dtype, np.number):
-        return Compared(array, "exact" if (old == new).all() else "drifted", None, allowed)
+    (old, lengths), (new, lengths_now) = _laid_out(old), _laid_out(new)
+    if old.shape != new.shape or lengths != lengths_now:
+        return Compared(array, "drifted", None, allowed)
+    if not all(np.issubdtype(values.dtype, np.number) for values in (old, new)):
+        return Compared(array, "exact" if _same(old, new) else "drifted", None, allowed)
     if np.array_equal(old, new, equal_nan=True):
         return Compared(array, "exact", 0.0, allowed)
     difference = _difference(old.astype(float), new.astype(float))
-    return Compared(array, "within tolerance" if difference <= allowed else "drifted", difference, allowed)
+    return Compared(array, "within tolerance" if 0 < allowed >= difference else "drifted", difference, allowed)
+
+
+def _same(old: np.ndarray, new: np.ndarray) -> bool:
+    """Whether texts, or whatever is no number, are alike; what is missing in both is."""
+    isna = require("pandas", "figures").isna
+    return bool(((old.astype(object) == new.astype(object)) | (isna(old) & isna(new))).all())
 
 
 def _difference(old: np.ndarray, new: np.ndarray) -> float:
-    """The largest difference as a share of the largest recorded value; infinite where one alone is no number."""
-    if (np.isfinite(old) != np.isfinite(new)).any():
+    """The largest difference as a share of the largest recorded value; infinite where what is not finite differs."""
+    finite = np.isfinite(old) & np.isfinite(new)
+    if not np.array_equal(old[~finite], new[~finite], equal_nan=True):
         return float("inf")
-    finite = np.isfinite(old)
     scale = np.abs(old[finite]).max(initial=0.0) or 1.0
     return float(np.abs(new[finite] - old[finite]).max(initial=0.0) / scale)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ebwm import settings
 from ebwm.compat import installed, lacking
 from ebwm.figures.errors import FigureError, suggest
@@ -18,7 +20,7 @@ from ebwm.figures.notebook import cells_of, code_of, fits, parameter_defaults, p
 from ebwm.figures.registry import RESERVED, Figure, registry
 from ebwm.settings import SCALES, Settings
 
-__all__ = ["Job", "Plan", "as_json", "checked_scale", "cores", "jobs_of", "plan", "registered", "short", "threads_for"]
+__all__ = ["Job", "Plan", "as_json", "checked_scale", "cores", "gpus", "jobs_of", "plan", "registered", "short", "threads_for"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _check_parameter(id: str, name: str, value: Any, defaults: dict[str, Any]) -
 
 
 def _check_items(id: str, name: str, values: list[Any]) -> None:
-    if not values or len(set(map(str, values))) < len(values):
+    if not values or len(set(map(_file_part, values))) < len(values):
         raise FigureError(f"figure {id!r}: {name} are {values}; at least one is needed, and no two alike")
 
 
@@ -153,9 +155,9 @@ class Job:
     parameters: dict[str, Any]
     inputs: dict[str, Any]
     part: bool = False  # whether it ends at the cell tagged `parts`
-    each: tuple[str, ...] = ()  # parameters whose items are jobs of their own
-    parts: tuple[str, ...] = ()  # folders of the parts that it joins
-    needs: tuple[str, ...] = ()  # names of the jobs that make those
+    each: Sequence[str] = ()  # parameters whose items are jobs of their own
+    parts: Sequence[str] = ()  # folders of the parts that it joins
+    needs: Sequence[str] = ()  # names of the jobs that make those
     threads: int = 1
     processes: int = 1  # more than 1 under torchrun
     gpus: int = 0
@@ -171,14 +173,15 @@ class Job:
 
 def jobs_of(
     plan: Plan,  # from `plan`
+    count: int | None = None,  # cores that the jobs share; all of this machine by default
 ) -> list[Job]:  # parts first; the last one makes the figure
     """Cut a run into jobs: one for each item of the parameters named by `each`, and one that joins them."""
     figure = plan.figure
     values = parameter_defaults(figure.notebook) | plan.parameters
     items = list(itertools.product(*(values[name] for name in figure.each))) if figure.each else []
     if len(items) < 2:
-        return [_job(plan, figure.id, plan.folder, plan.parameters, threads=_threads(plan, 1))]
-    threads, share = _threads(plan, len(items)), 1 / (len(items) + 1)
+        return [_job(plan, figure.id, plan.folder, plan.parameters, threads=_threads(plan, 1, count))]
+    threads, share = _threads(plan, len(items), count), 1 / (len(items) + 1)
     parts = [_part(plan, item, threads=threads, share=share) for item in items]
     whole = _job(plan, figure.id, plan.folder, plan.parameters, threads=threads, share=share,
                  each=figure.each, parts=tuple(p.folder for p in parts), needs=tuple(p.name for p in parts))
@@ -204,18 +207,21 @@ def _job(plan: Plan, name: str, folder: Path, parameters: dict[str, Any], *, thr
     kind = settings.device(config.device).type
     processes = figure.processes.get(plan.scale, 1)
     minutes = figure.minutes.get(plan.scale, 1)
+    try:
+        made_from = inputs(code, parameters, kind, config.root, figure.data)
+    except FigureError as error:
+        raise FigureError(f"figure {figure.id!r}: {error}") from None
     return Job(
-        name, figure.id, str(figure.notebook), str(config.root), str(folder), parameters,
-        inputs(code, parameters, kind, config.root, figure.data),
+        name, figure.id, str(figure.notebook), str(config.root), str(folder), parameters, made_from,
         part=part, threads=threads, processes=processes, gpus=processes if kind == "cuda" else 0,
         minutes=minutes * share, timeout=figure.timeout.get(plan.scale, max(10, 5 * minutes)),
         memory=figure.memory.get(plan.scale, 4), **options,
     )
 
 
-def _threads(plan: Plan, count: int) -> int:
+def _threads(plan: Plan, jobs: int, count: int | None) -> int:
     """Threads of each of the figure's jobs, the same whichever of them are up to date."""
-    return plan.threads or plan.config.threads or threads_for(count, cores())
+    return plan.threads or plan.config.threads or threads_for(jobs, count or cores())
 
 
 SPEED_UP = 0.75  # t threads are taken to do the work of t ** 0.75
@@ -233,6 +239,11 @@ def threads_for(
 def cores() -> int:
     """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> int:
+    """The GPUs that this process may use."""
+    return torch.cuda.device_count()
 
 
 def short(

@@ -41,12 +41,12 @@ class Progress:
 
     def look(self) -> None:
         """Read what the jobs say, and pass on what is new."""
-        ended = []
+        ended, clock = [], time.time()
         for job in self.jobs:
             before, now = self.states.get(job.name, {}), status_of(self.folder, job)
             self.states[job.name] = {"started": before.get("started"), **now}
             if now.get("state") in DONE and before.get("state") not in DONE:
-                self.states[job.name]["seconds"] = time.time() - (before.get("started") or time.time())
+                self.states[job.name]["seconds"] = clock - (before.get("started") or clock)
                 ended.append(job)
         for job in ended:
             self._end(job)
