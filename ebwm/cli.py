@@ -150,7 +150,8 @@ def _run_figures(options: argparse.Namespace) -> int:
     overrides = dict(_assignment(text) for text in options.parameters)
     if options.profile and not options.profile.is_dir():
         raise UsageError(f"--profile {str(options.profile)!r} is no folder here; there is profiles/slurm")
-    plans = [figures.plan(id, options.scale, overrides) for id in _chosen(options)]
+    cluster = options.profile is not None
+    plans = [figures.plan(id, options.scale, overrides, cluster=cluster) for id in _chosen(options)]
     for plan in plans:
         print(f"{plan.figure.id}: {plan.figure.title} ({plan.scale})", file=sys.stderr)
     outcome = figures.make(plans, options.cores, options.force, options.profile)
@@ -193,7 +194,7 @@ def _list_figures(options: argparse.Namespace) -> int:
 
 def _replay_figure(options: argparse.Namespace) -> int:
     arrays = figures.replay(options.id, options.scale)
-    width = max(len(row.array) for row in arrays)
+    width = max((len(row.array) for row in arrays), default=0)
     for array, verdict, difference, allowed in arrays:
         far = f"; differs by {difference:.2g}, allowed {allowed:g}" if difference else ""
         print(f"{array:<{width}}  {verdict}{far}")

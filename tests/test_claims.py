@@ -1,11 +1,10 @@
 """Claims: the verdict on a number or an interval, the report, and what the registry says of the papers."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
-from tiny_figure import refusal, rewrite
+from tiny_figure import refusal, rewrite, write_manifest
 
 from ebwm import figures, settings
 from ebwm.figures.claims import VERDICTS, expected, report, shown, verdict, verdicts
@@ -60,6 +59,12 @@ def test_a_stand_in_decides_nothing_but_shows_what_was_measured(project):
     assert row.measured == (-1, -1, -1) and row.record == "scale cpu, seeds 0, 1"
 
 
+def test_a_smoke_run_decides_nothing(project):
+    claim = Claim("c", "says", "source", "loss", {"below": 0})
+    manifest = {"scale": "smoke", "seeds": [0], "results": {"loss": -1}}
+    assert verdict(claim, figures.registry()["tiny"], manifest).verdict == "not tested"
+
+
 def test_claims_without_a_figure_or_a_record(project):
     claim = Claim("c", "says", "source")
     assert verdict(claim, TINY, None).verdict == "planned"
@@ -85,7 +90,7 @@ def test_a_statistic_that_is_no_number_is_told_in_one_line(project, result):
 def test_a_manifest_that_cannot_be_read_is_told_in_one_line(project, content):
     (project / "figures/tiny").mkdir()
     (project / "figures/tiny/manifest.json").write_text(content)
-    assert refusal(report).endswith("manifest.json cannot be read as a manifest; promote the figure again")
+    assert refusal(report).endswith("manifest.json cannot be read as a manifest; run the figure again")
 
 
 def test_numbers_are_shown_with_their_intervals():
@@ -108,14 +113,12 @@ papers:
       - {item: Figure 2, shows: A plan, reason: a diagram}
 planned:
 """)
-    manifest = {"scale": "smoke", "seeds": [0], "results": {"least": 1.5}}
-    (project / "figures/tiny").mkdir()
-    (project / "figures/tiny/manifest.json").write_text(json.dumps(manifest))
+    write_manifest(project / "figures/tiny", scale="cpu", seeds=[0], results={"least": 1.5})
     text = report()
     assert "1 claims: 1 fails." in text
     entry = " ".join(text.split("## Fails")[1].split("##")[0].split())
     assert entry == ("- **something** (EBT, Figure 0): It falls. Ours: `least` = 1.5, expected above 2 "
-                     "(figure `tiny`, scale smoke, seeds 0).")
+                     "(figure `tiny`, scale cpu, seeds 0).")
     rows = ["| Figure 0 | A fall | `tiny` |", "| Figure 1 | A rise | `later` (planned) |",
             "| Figure 2 | A plan | a diagram |"]
     assert all(row in text for row in rows)

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import slurm
 import yaml
+from tiny_figure import rewrite
 
 import ebwm
 from ebwm import figures
 from ebwm.figures.batch import _rule
-from ebwm.figures.job import _devices
+from ebwm.figures.job import _devices, torchrun
 
 pytest.importorskip("snakemake_executor_plugin_slurm", reason="not installed: pip install 'ebwm[cluster]'")
 ROOT = Path(__file__).parents[1]
@@ -68,7 +69,8 @@ def test_an_interrupted_batch_cancels_its_jobs(project, cluster):
     process = cluster()
     running = project / "slurm-jobs/1.state"
     deadline = time.monotonic() + 60
-    while not list(project.glob("figures/.batch/*/status/tiny.json")) and time.monotonic() < deadline:
+    while not list(project.glob("figures/.batch/*/status/tiny.json")):
+        assert time.monotonic() < deadline, "it did not start"
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
@@ -94,10 +96,34 @@ def test_jobs_on_one_machine_hold_different_gpus(project, monkeypatch):
 
 def test_several_processes_are_started_by_torchrun_and_ask_for_as_many_gpus(project):
     job = dataclasses.replace(figures.jobs_of(figures.plan("tiny"))[0], processes=4, gpus=4, memory=0.1)
-    rule = _rule(job, Path("jobs/tiny.json"), set())
-    torchrun = "torch.distributed.run --standalone --nproc-per-node 4"
-    assert f"{torchrun} -m ebwm.figures jobs/tiny.json" in rule["command"]
+    rule = _rule(job, Path("jobs/tiny.json"), set(), here=True)
+    launched = " ".join(torchrun(job, Path("jobs/tiny.json")))
+    count = "torch.distributed.run --standalone --nproc-per-node 4"
+    assert launched.endswith(f"{count} -m ebwm.figures jobs/tiny.json")
+    assert rule["command"].endswith("-m ebwm.figures jobs/tiny.json")
     assert rule["gpu"] == 4 and rule["mem_mb"] == 410
+
+
+def test_a_cluster_is_asked_for_what_this_machine_lacks(project):
+    rewrite(project / "figures/figures.yaml", "headline:", """device: {gpu: cuda}
+    threads: {gpu: 6}
+    processes: {gpu: 2}
+    memory: {gpu: 100000}
+    headline:""")
+    (job,) = figures.jobs_of(figures.plan("tiny", "gpu", cluster=True))
+    rule = _rule(job, Path("jobs/tiny.json"), set(), here=False)
+    assert job.inputs["device"] == "cuda" and job.threads == 6
+    assert (rule["gpu"], rule["threads"], rule["mem_mb"]) == (2, 12, 2 * 100_000 * 1024)
+    assert _rule(job, Path("jobs/tiny.json"), set(), here=True)["mem_mb"] < 2 * 100_000 * 1024
+    assert figures.jobs_of(figures.plan("fan", cluster=True))[0].gpus == 0
+
+
+def test_a_gpu_that_is_not_there_is_told(project, monkeypatch):
+    job = dataclasses.replace(figures.jobs_of(figures.plan("tiny"))[0], gpus=1)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("ebwm.figures.job.gpus", lambda: 0)
+    with pytest.raises(figures.NotebookError, match="it needs a GPU, and there is none on"):
+        _devices(job, project).__enter__()
 
 
 def test_the_profile_names_what_a_person_changes():

@@ -18,6 +18,7 @@ import readme  # noqa: E402
 import records  # noqa: E402
 import symbols  # noqa: E402
 import yaml  # noqa: E402
+from tiny_figure import write_manifest  # noqa: E402
 
 EXPORTED = '''#| export
 import torch
@@ -202,9 +203,8 @@ def record(root: Path, *pictures: str) -> None:
     (root / "figures" / "figures.yaml").write_text(yaml.dump({"figures": [entry]}))
     for name in pictures:
         (root / "figures" / "fall" / name).write_bytes(b"png")
-    manifest = {"scale": "cpu", "seeds": [0, 1], "seconds": 61.4, "device": "cpu",
-                "results": {"speed": {"value": 1.5}}}
-    (root / "figures" / "fall" / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(root / "figures" / "fall", scale="cpu", seeds=[0, 1], seconds=61.4, device="cpu",
+                   results={"speed": {"value": 1.5}})
 
 
 def test_a_figures_page_names_its_command_cost_and_record(tmp_path):

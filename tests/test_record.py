@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_figure import PARAMETERS, refusal, rewrite
+from tiny_figure import PARAMETERS, refusal, rewrite, write_manifest
 
 from ebwm import figures
 from ebwm.figures import Outcome, Record
@@ -130,7 +130,7 @@ def test_promote_refuses_runs_with_other_parameters(project):
     folder = record()
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["parameters"]["effective"]["updates"] = 99
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(folder, **manifest)
     message = refusal(figures.promote, "tiny")
     assert message == "figure 'tiny' was run with updates = 99, the registry has 4; run it again without -p"
 
@@ -151,7 +151,7 @@ def promoted(**options):
     folder = record(**options)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["inputs"] = figures.jobs_of(figures.plan("tiny", manifest["scale"]))[-1].inputs
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(folder, **manifest)
     figures.promote("tiny", manifest["scale"])
     return folder.parents[1]
 
@@ -181,6 +181,20 @@ def test_one_changed_number_in_the_data_is_wrong(project):
     path = promoted() / "losses.parquet"
     pd.read_parquet(path).assign(loss=1.0000001).to_parquet(path, index=False)
     assert checked().wrong
+
+
+def test_a_changed_result_is_wrong(project):
+    path = promoted() / "manifest.json"
+    rewrite(path, '"best": 0.5', '"best": 0.4')
+    assert checked().wrong == ("figures/tiny/manifest.json was changed after it was written",)
+    assert "on record, but damaged: ebwm figures check" in " ".join(figures.table().split())
+
+
+def test_parameters_that_change_on_the_way_are_refused(project):
+    given = names(scale="smoke")
+    made = Record("tiny", given)
+    given["updates"] = 7
+    assert "its parameter 'updates' was 2 and then 7" in refusal(made.close)
 
 
 def test_files_that_no_manifest_names_are_wrong(project):
@@ -213,7 +227,7 @@ def test_a_record_from_other_modules_or_data_is_stale_and_whole(project, kind, n
     path = promoted() / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["inputs"][kind][name] = "0" * 64
-    path.write_text(json.dumps(manifest))
+    write_manifest(path.parent, **manifest)
     assert checked() == ("tiny", "smoke", (), (told,))
 
 
@@ -311,7 +325,7 @@ def test_without_a_tolerance_the_least_difference_is_drift():
     old, new = np.array([2**60, 0]), np.array([2**60 + 1, 0])
     assert _difference(old.astype(float), new.astype(float)) == 0.0
     assert _compared("a.b", old, new, {}).verdict == "drifted"
-    assert _compared("a.b", old, new, {"a.*": 1e-12}).verdict == "within tolerance"
+    assert _compared("a.b", old, new, {"a.*": 1e-12}).verdict == "drifted", "whole numbers have no tolerance"
 
 
 numbers = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1, max_size=20).map(np.array)

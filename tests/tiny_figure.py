@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ebwm.figures import FigureError
+from ebwm.figures.record import sealed
 
 PARAMETERS = """
 scale = "cpu"
@@ -129,6 +130,15 @@ def write_project(root: Path, *between: str) -> Path:
     fan = [code(FAN_PARAMETERS, "parameters", id="p"), code(FAN_PART, "parts", id="a")]
     write_notebook(root / "nbs/figures/fan.ipynb", *fan, code(FAN_JOIN, id="j"))
     return root
+
+
+def write_manifest(folder: Path, **content) -> Path:
+    """Write a manifest as a record leaves it, with this content."""
+    empty = {"scale": "smoke", "seeds": [], "results": {}, "data": {}, "pictures": {}, "parameters": {}}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(sealed(empty | content)))
+    return path
 
 
 def rewrite(path: Path, old: str, new: str) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ def make(
         outcome = _outcome(plans, todo)
         if todo:
             with _folder(plans[0].config) as folder:
-                _write_jobs(folder, todo)
+                _write_jobs(folder, todo, here=profile is None)
                 _snakemake(folder, todo, plans[0].config, cores, profile, tell)
                 outcome.failed = _failures(folder, todo, plans[0].config.root)
                 _keep_logs(folder, outcome.failed)
@@ -141,32 +142,25 @@ def _folder(config: Settings) -> Iterator[Path]:
 # What snakemake is given
 
 
-def _write_jobs(folder: Path, jobs: Sequence[Job]) -> None:
+def _write_jobs(folder: Path, jobs: Sequence[Job], here: bool) -> None:
     names = {job.name for job in jobs}
     for job in jobs:
         path = folder / "jobs" / f"{job.name}.json"
-        write_json(path, {"job": as_json(job), "batch": _me(), "snakemake": _rule(job, path, names)})
+        write_json(path, {"job": as_json(job), "batch": _me(), "snakemake": _rule(job, path, names, here)})
 
 
-def _rule(job: Job, path: Path, names: set[str]) -> dict[str, Any]:
+def _rule(job: Job, path: Path, names: set[str], here: bool) -> dict[str, Any]:
     """What the rule of a job says: its command, what it waits for, and what it takes."""
-    total = require("psutil", "figures").virtual_memory().total
-    memory = min(job.memory * job.processes * 1024, total / 2**20)
+    memory = job.memory * job.processes * 1024
+    most = require("psutil", "figures").virtual_memory().total / 2**20 if here else memory
     return {
-        "command": shlex.join([*_launcher(job), "-m", "ebwm.figures", str(path)]),
+        "command": shlex.join([sys.executable, "-m", "ebwm.figures", str(path)]),
         "needs": [name for name in job.needs if name in names],
-        "threads": job.threads,
-        "mem_mb": round(memory),
+        "threads": job.threads * (1 if here else job.processes),
+        "mem_mb": round(min(memory, most)),
         "runtime": round(job.timeout) + 2,
         "gpu": job.gpus,
     }
-
-
-def _launcher(job: Job) -> list[str]:
-    if job.processes == 1:
-        return [sys.executable]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(job.processes)]
-    return [sys.executable, *torchrun]
 
 
 def _command(folder: Path, jobs: Sequence[Job], count: int, profile: Path | None) -> list[str]:
@@ -187,9 +181,14 @@ def _snakemake(folder: Path, jobs: Sequence[Job], config: Settings, count: int |
     """Start snakemake, show how its jobs go, and leave no process behind."""
     count = max(count or cores(), *(job.threads for job in jobs))
     environment = os.environ | {"PYTHONPATH": _python_path(), "XDG_CACHE_HOME": str(folder / "cache")}
-    with open(folder / "logs" / "snakemake.log", "wb") as log:
+    with _ended_as_by_a_person(), open(folder / "logs" / "snakemake.log", "wb") as log:
         process = subprocess.Popen(_command(folder, jobs, count, profile), cwd=config.root, env=environment,
                                    stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        _follow(process, folder, jobs, count, tell)
+
+
+def _follow(process: subprocess.Popen, folder: Path, jobs: Sequence[Job], count: int,
+            tell: Callable[[str], None] | None) -> None:
     try:
         with Progress(folder, jobs, count, tell) as progress:
             while process.poll() is None:
@@ -198,6 +197,20 @@ def _snakemake(folder: Path, jobs: Sequence[Job], config: Settings, count: int |
             progress.look()
     finally:
         _end(process)
+
+
+@contextlib.contextmanager
+def _ended_as_by_a_person() -> Iterator[None]:
+    """Take a lost terminal and a request to end for Ctrl-C, so that nothing is left running."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {kind: signal.signal(kind, signal.default_int_handler) for kind in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def _python_path() -> str:
@@ -244,4 +257,7 @@ def _keep_logs(folder: Path, failed: dict[str, str]) -> None:
     place = folder.with_name(LOGS)
     shutil.rmtree(place, ignore_errors=True)
     if failed:
+        slurm = folder / ".snakemake" / "slurm_logs"
+        if slurm.is_dir():
+            slurm.rename(folder / "logs" / "slurm")
         (folder / "logs").rename(place)

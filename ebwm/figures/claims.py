@@ -1,19 +1,17 @@
 """The papers' claims: what was measured for each, what was expected, and the verdict."""
 
-import json
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ebwm import settings
 from ebwm.figures.errors import FigureError
 from ebwm.figures.notebook import fits
-from ebwm.figures.record import MANIFEST
+from ebwm.figures.record import MANIFEST, load_manifest
 from ebwm.figures.registry import Claim, Figure, Planned, Registry, registry
-from ebwm.settings import Settings
+from ebwm.settings import SCALES, Settings
 
 __all__ = ["VERDICTS", "Verdict", "report", "verdict", "verdicts"]
 
@@ -27,7 +25,7 @@ class Verdict:
     claim: Claim
     figure: str  # that it belongs to
     verdict: str  # one of VERDICTS
-    measured: tuple[float, float, float] | None = None  # value, low and high; all three alike without interval
+    measured: tuple[float, float, float] | None = None  # value, low and high; alike without an interval
     record: str = ""  # scale and seeds of what is on record
 
 
@@ -44,7 +42,7 @@ def verdict(
     told = ", ".join(map(str, manifest["seeds"]))
     record = f"scale {manifest['scale']}" + (f", seeds {told}" if told else "")
     measured = _measured(claim, figure.id, manifest["results"]) if claim.statistic else None
-    if claim.not_tested or not claim.statistic:
+    if claim.not_tested or not claim.statistic or manifest["scale"] == SCALES[0]:
         return Verdict(claim, figure.id, "not tested", measured, record)
     decided = "undecided" if measured is None else _decided(claim.expect, *measured[1:])
     return Verdict(claim, figure.id, decided, measured, record)
@@ -55,16 +53,16 @@ def _measured(claim: Claim, id: str, results: dict[str, Any]) -> tuple[float, fl
     found: Any = results
     for name in claim.statistic.split("."):
         if not isinstance(found, dict) or name not in found:
-            raise FigureError(f"claim {claim.name!r}: figure {id!r} has no result {claim.statistic!r} on record; "
-                              "promote a run that has, or correct the registry")
+            raise FigureError(f"claim {claim.name!r}: figure {id!r} has no result {claim.statistic!r} "
+                              "on record; promote a run that has, or correct the registry")
         found = found[name]
     known = found if isinstance(found, dict) else dict.fromkeys(INTERVAL, found)
     if known.get("value", "") is None:
         return None
     value, low, high = (OPEN[name] if known.get(name, "") is None else known.get(name) for name in INTERVAL)
     if not all(fits(number, 0.0) for number in (value, low, high)):
-        raise FigureError(f"claim {claim.name!r}: result {claim.statistic!r} of figure {id!r} is {found!r}; it must "
-                          "be a number, or have value, low and high")
+        raise FigureError(f"claim {claim.name!r}: result {claim.statistic!r} of figure {id!r} is {found!r}; "
+                          "it must be a number, or have value, low and high")
     return value, low, high
 
 
@@ -97,16 +95,7 @@ def verdicts(
 def _recorded(known: Registry, config: Settings) -> Iterator[tuple[Figure | Planned, dict[str, Any] | None]]:
     for id, figure in (known.figures | known.planned).items():
         path = config.figures / id / MANIFEST
-        yield figure, _read(path) if path.is_file() else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """What a verdict needs of a manifest."""
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        return {name: manifest[name] for name in ("scale", "seeds", "results")}
-    except (ValueError, KeyError, TypeError):
-        raise FigureError(f"{path} cannot be read as a manifest; promote the figure again") from None
+        yield figure, load_manifest(path.parent) if path.is_file() else None
 
 
 # The report
@@ -131,8 +120,8 @@ def report(
 RULES = textwrap.fill(
     "A claim holds where the whole interval of our statistic lies where the claim expects it, fails where "
     "none of it does, and is undecided otherwise; a statistic without an interval decides as a number. Not tested "
-    "means that the figure, as it can be made here, is a stand-in that decides nothing. Only what is on record "
-    "counts.", 100)
+    "means that the figure, as it can be made here, is a stand-in that decides nothing, as is a run at scale "
+    "smoke. Only what is on record counts.", 100)
 
 
 def _paragraph(row: Verdict) -> str:

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -16,16 +17,17 @@ from typing import Any, BinaryIO
 
 from ebwm.compat import require
 from ebwm.figures.errors import FigureError, NotebookError
-from ebwm.figures.inputs import PACKAGE
-from ebwm.figures.notebook import cells_of
-from ebwm.figures.plan import Job, gpus, short
+from ebwm.figures.inputs import PACKAGE, changed, inputs
+from ebwm.figures.notebook import cells_of, code_of
+from ebwm.figures.plan import Job, from_json, gpus, short
 from ebwm.figures.record import JOB, MANIFEST, read_manifest
 from ebwm.files import write_json
 
-__all__ = ["main", "run_job", "up_to_date"]
+__all__ = ["main", "run_job", "torchrun", "up_to_date"]
 
 FAILED, INTERRUPTED = 1, 130
 LOOK = 0.5  # seconds between two looks at a kernel
+EARLIER = ".earlier"  # ending of a folder while another takes its place
 CLOCK = 600  # seconds by which a machine's clock, and so when a process started, may be set meanwhile
 
 
@@ -49,6 +51,7 @@ def run_job(
     try:
         _execute(job, draft, batch)
         _check_effective(job, draft)
+        _check_unchanged(job)
     except BaseException as error:
         kept = _replace(draft, _failed(place))
         if not isinstance(error, Exception):
@@ -60,7 +63,7 @@ def run_job(
         shutil.rmtree(draft)
         return place
     (draft / JOB).unlink()
-    return _replace(draft, place)
+    return _replace(draft, _ready(place) if "RANK" in os.environ else place)
 
 
 def _rank() -> int:
@@ -68,12 +71,20 @@ def _rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
+def _ready(place: Path) -> Path:
+    """Where the first of torchrun's processes leaves its record until all have ended well."""
+    return place.with_name(f".{place.name}.ready")
+
+
 def _draft(place: Path) -> Path:
     """An empty hidden folder for this process; those of processes that have ended here are removed."""
     psutil, host = require("psutil", "figures"), socket.gethostname()
     for old in place.parent.glob(f".{place.name}@{host}@*"):
-        if not psutil.pid_exists(int(old.name.rpartition("@")[2].partition(".")[0])):
-            shutil.rmtree(old, ignore_errors=True)
+        if psutil.pid_exists(int(old.name.rpartition("@")[2].partition(".")[0])):
+            continue
+        if old.suffix == EARLIER and not place.exists():
+            old.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
     draft = place.with_name(f".{place.name}@{host}@{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -90,7 +101,7 @@ def _notebook(job: Job) -> str:
 
 def _replace(folder: Path, place: Path) -> Path:
     """Rename a folder to its place, where an earlier one may lie."""
-    earlier = folder.with_name(f"{folder.name}.earlier")
+    earlier = folder.with_name(f"{folder.name}{EARLIER}")
     shutil.rmtree(earlier, ignore_errors=True)
     if place.exists():
         place.rename(earlier)
@@ -170,6 +181,14 @@ def _check_effective(job: Job, folder: Path) -> None:
             raise FigureError(f"the notebook did not record its parameter {name!r}")
         if effective[name] != asked:
             raise FigureError(f"the notebook ran with {name} = {effective[name]!r}, asked was {asked!r}")
+
+
+def _check_unchanged(job: Job) -> None:
+    """What was run is what the key names, though somebody may have been at work meanwhile."""
+    code = code_of(cells_of(Path(job.notebook), job.part))
+    now = inputs(code, job.parameters, job.inputs["device"], Path(job.root), job.data)
+    if differing := changed(job.inputs, now):
+        raise FigureError(f"{', '.join(differing)} changed since it was started; run it again")
 
 
 def _one_line(error: Exception) -> str:
@@ -258,39 +277,70 @@ def main(
     """Run the job that a file describes, and say how it went beside it."""
     path = Path(argv[0])
     content = json.loads(path.read_text(encoding="utf-8"))
-    job, batch = Job(**content["job"]), content["batch"]
+    job, batch = from_json(content["job"]), content["batch"]
     status = path.parents[1] / "status" / path.name
     signal.signal(signal.SIGTERM, _interrupt)
-    with _logged(path.parents[1] / "logs" / f"{path.stem}.log"), _devices(job, path.parents[1]):
-        if not _rank():
-            _tell(status, state="running", started=time.time())
+    with _logged(path.parents[1] / "logs" / f"{path.stem}.log"):
+        if "RANK" not in os.environ:
+            write_json(status, {"state": "running", "started": time.time()})
         try:
             if not _alive(batch):
                 raise NotebookError(f"figure {job.name!r} failed: the batch that it belongs to has ended")
-            run_job(job, batch)
-        except NotebookError as error:
-            _tell(status, state="failed", message=str(error))
+            _work(job, batch, path)
+        except (NotebookError, OSError) as error:
+            _fail(status, str(error))
             return FAILED
         except KeyboardInterrupt:
-            if not _failed_already(status):
-                _tell(status, state="failed", message=f"figure {job.name!r} was interrupted")
+            _fail(status, f"figure {job.name!r} was interrupted")
             return INTERRUPTED
-        if not _rank():
-            _tell(status, state="made")
+        if "RANK" not in os.environ:
+            write_json(status, {"state": "made"})
     return 0
 
 
-def _interrupt(*signal: object) -> None:
+def _interrupt(*given: object) -> None:
+    """End as Ctrl-C does; what is asked again meanwhile changes nothing."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def _failed_already(status: Path) -> bool:
-    """Whether another of torchrun's processes failed, so that this one was ended."""
-    return status.is_file() and json.loads(status.read_text(encoding="utf-8"))["state"] == "failed"
+def _fail(status: Path, message: str) -> None:
+    """Say why; the first of torchrun's processes that fails has the word."""
+    if json.loads(status.read_text(encoding="utf-8"))["state"] != "failed":
+        write_json(status, {"state": "failed", "message": message})
 
 
-def _tell(path: Path, **words: Any) -> None:
-    write_json(path, words)
+def _work(job: Job, batch: dict[str, Any] | None, path: Path) -> None:
+    if job.processes > 1 and "RANK" not in os.environ:
+        _conduct(job, path)
+    else:
+        with _devices(job, path.parents[1]):
+            run_job(job, batch)
+
+
+def _conduct(job: Job, path: Path) -> None:
+    """Run the notebook in several processes; what the first leaves counts once all have ended well."""
+    place = Path(job.folder)
+    process = subprocess.Popen(torchrun(job, path))
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+    if code:
+        shutil.rmtree(_ready(place), ignore_errors=True)
+        raise NotebookError(f"figure {job.name!r} failed: torchrun ended with exit code {code}")
+    _replace(_ready(place), place)
+
+
+def torchrun(
+    job: Job,
+    path: Path,  # the job's file
+) -> list[str]:
+    """The command that runs a job in its processes on this machine."""
+    count = ["--standalone", "--nproc-per-node", str(job.processes)]
+    return [sys.executable, "-m", "torch.distributed.run", *count, "-m", "ebwm.figures", str(path)]
 
 
 @contextlib.contextmanager
@@ -310,15 +360,23 @@ def _devices(job: Job, batch: Path) -> Iterator[None]:
     if not job.gpus:
         yield
         return
-    filelock, host = require("filelock", "figures"), socket.gethostname()
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     known = shown.split(",") if shown else [str(i) for i in range(gpus())]
+    if not known:
+        raise NotebookError(f"figure {job.name!r} failed: it needs a GPU, and there is none on {socket.gethostname()}")
+    name, lock = _free(known, batch)
+    with lock:
+        os.environ["CUDA_VISIBLE_DEVICES"] = name
+        yield
+
+
+def _free(known: list[str], batch: Path) -> tuple[str, Any]:
+    """The first GPU that no other job of the batch holds, and the lock that says so; waits for it."""
+    filelock, host = require("filelock", "figures"), socket.gethostname()
     while True:
         for name in known:
             lock = filelock.FileLock(batch / f"gpu.{host}.{name.replace('/', '_')}.lock")
-            with contextlib.suppress(filelock.Timeout), lock.acquire(timeout=0):
-                os.environ["CUDA_VISIBLE_DEVICES"] = name
-                yield
-                return
+            with contextlib.suppress(filelock.Timeout):
+                lock.acquire(timeout=0)
+                return name, lock
         time.sleep(LOOK)
-

@@ -2,7 +2,6 @@
 
 import dataclasses
 import fnmatch
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from ebwm.figures.errors import FigureError, NotebookError
 from ebwm.figures.inputs import changed
 from ebwm.figures.notebook import parameter_defaults
 from ebwm.figures.plan import checked_scale, jobs_of, plan, registered, short
-from ebwm.figures.record import MANIFEST, files_of, read_manifest
+from ebwm.figures.record import MANIFEST, files_of, load_manifest, read_manifest
 from ebwm.figures.registry import ANY, Figure, registry
 from ebwm.settings import SCALES, Settings
 
@@ -67,7 +66,7 @@ def _check_registered(figure: Figure, scale: str, config: Settings, effective: d
 
 
 def _check_larger(path: Path, scale: str) -> None:
-    recorded = json.loads(path.read_text(encoding="utf-8"))["scale"] if path.is_file() else SCALES[0]
+    recorded = load_manifest(path.parent)["scale"] if path.is_file() else SCALES[0]
     if SCALES.index(scale) < SCALES.index(recorded):
         raise FigureError(f"{path.parent.name!r} is on record at scale {recorded!r}; "
                           f"a run at the smaller scale {scale!r} does not replace it")
@@ -220,7 +219,7 @@ def _compared(array: str, old: np.ndarray | None, new: np.ndarray | None, tolera
     (old, lengths), (new, lengths_now) = _laid_out(old), _laid_out(new)
     if old.shape != new.shape or lengths != lengths_now:
         return Compared(array, "drifted", None, allowed)
-    if not all(np.issubdtype(values.dtype, np.number) for values in (old, new)):
+    if not all(np.issubdtype(values.dtype, np.floating) for values in (old, new)):
         return Compared(array, "exact" if _same(old, new) else "drifted", None, allowed)
     if np.array_equal(old, new, equal_nan=True):
         return Compared(array, "exact", 0.0, allowed)

@@ -20,7 +20,8 @@ from ebwm.figures.notebook import cells_of, code_of, fits, parameter_defaults, p
 from ebwm.figures.registry import RESERVED, Figure, registry
 from ebwm.settings import SCALES, Settings
 
-__all__ = ["Job", "Plan", "as_json", "checked_scale", "cores", "gpus", "jobs_of", "plan", "registered", "short", "threads_for"]
+__all__ = ["Job", "Plan", "as_json", "checked_scale", "cores", "from_json", "gpus", "jobs_of", "plan",
+           "registered", "short", "threads_for"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Plan:
     config: Settings
     suffix: str = ""  # of the folder's name, where the run is not to replace the last one
     threads: int = 0  # of each job; 0: as many as its share of the cores
+    device: str = "cpu"  # kind of device that it will run on
+    cluster: bool = False  # whether it runs on machines other than this one
 
     @property
     def folder(self) -> Path:
@@ -46,6 +49,7 @@ def plan(
     overrides: Mapping[str, Any] | None = None,  # parameters by name, before the registry's
     config: Settings | None = None,  # settings in effect by default
     means: bool = True,  # whether this machine must be able to run it
+    cluster: bool = False,  # whether it runs on machines other than this one
 ) -> Plan:
     """Check a run before anything of it starts: figure, scale, parameters, device and extras."""
     config = config or settings.load()
@@ -54,15 +58,23 @@ def plan(
     defaults = parameter_defaults(figure.notebook)
     for name in (*RESERVED, *figure.each):
         _check_defined(figure, name, defaults)
-    asked = registered(figure, scale, config, defaults)
-    asked |= {name: _folder(id, name, plain(value)) for name, value in (overrides or {}).items()}
+    asked = registered(figure, scale, config, defaults) | dict(overrides or {})
+    asked = {name: _folder(id, name, plain(value)) for name, value in asked.items()}
     for name, value in asked.items():
         _check_parameter(figure.id, name, value, defaults)
     for name in figure.each:
         _check_items(figure.id, name, asked.get(name, defaults[name]))
+    kind = _kind_of_device(figure, scale, config, cluster)
     if means:
-        _check_means(figure, scale, config)
-    return Plan(figure, scale, {"scale": scale, **asked}, config)
+        _check_means(figure, scale, kind)
+    return Plan(figure, scale, {"scale": scale, **asked}, config, device=kind, cluster=cluster)
+
+
+def _kind_of_device(figure: Figure, scale: str, config: Settings, cluster: bool) -> str:
+    """This machine's device; on a cluster a GPU for what needs one."""
+    if cluster:
+        return "cuda" if figure.device.get(scale) == "cuda" else "cpu"
+    return settings.device(config.device).type
 
 
 def registered(
@@ -129,8 +141,7 @@ def _kind(default: Any) -> str:
 ENGINE = ("papermill", "ipykernel", "matplotlib", "pandas", "pyarrow", "psutil", "filelock", "snakemake")
 
 
-def _check_means(figure: Figure, scale: str, config: Settings) -> None:
-    kind = settings.device(config.device).type
+def _check_means(figure: Figure, scale: str, kind: str) -> None:
     if figure.device.get(scale) == "cuda" and kind != "cuda":
         raise FigureError(f"figure {figure.id!r} at scale {scale!r} needs a GPU, and the device here is {kind!r}; "
                           "use a smaller --scale")
@@ -164,6 +175,7 @@ class Job:
     minutes: float = 1.0  # expected
     timeout: float = 10.0  # minutes
     memory: float = 4.0  # GiB
+    data: Sequence[str] = ()  # files that the notebook reads, from the root
 
     @property
     def key(self) -> str:
@@ -204,24 +216,24 @@ def _job(plan: Plan, name: str, folder: Path, parameters: dict[str, Any], *, thr
          part: bool = False, **options: Any) -> Job:
     figure, config = plan.figure, plan.config
     code = code_of(cells_of(figure.notebook, part))
-    kind = settings.device(config.device).type
     processes = figure.processes.get(plan.scale, 1)
     minutes = figure.minutes.get(plan.scale, 1)
     try:
-        made_from = inputs(code, parameters, kind, config.root, figure.data)
+        made_from = inputs(code, parameters, plan.device, config.root, figure.data)
     except FigureError as error:
         raise FigureError(f"figure {figure.id!r}: {error}") from None
     return Job(
         name, figure.id, str(figure.notebook), str(config.root), str(folder), parameters, made_from,
-        part=part, threads=threads, processes=processes, gpus=processes if kind == "cuda" else 0,
+        part=part, threads=threads, processes=processes, gpus=processes if plan.device == "cuda" else 0,
         minutes=minutes * share, timeout=figure.timeout.get(plan.scale, max(10, 5 * minutes)),
-        memory=figure.memory.get(plan.scale, 4), **options,
+        memory=figure.memory.get(plan.scale, 4), data=figure.data, **options,
     )
 
 
 def _threads(plan: Plan, jobs: int, count: int | None) -> int:
     """Threads of each of the figure's jobs, the same whichever of them are up to date."""
-    return plan.threads or plan.config.threads or threads_for(jobs, count or cores())
+    known = plan.threads or plan.figure.threads.get(plan.scale) or plan.config.threads
+    return known or (1 if plan.cluster else threads_for(jobs, count or cores()))
 
 
 SPEED_UP = 0.75  # t threads are taken to do the work of t ** 0.75
@@ -259,3 +271,10 @@ def as_json(
 ) -> dict[str, Any]:
     """All fields of a job."""
     return dataclasses.asdict(job)
+
+
+def from_json(
+    fields: dict[str, Any],  # of a job, as JSON has them
+) -> Job:
+    """The job again."""
+    return Job(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})

@@ -1,6 +1,7 @@
 """What a figure's notebook leaves: data, pictures, and the manifest that says where they come from."""
 
 import functools
+import hashlib
 import itertools
 import json
 import platform
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
-__all__ = ["JOB", "MANIFEST", "Record", "files_of", "read_manifest"]
+__all__ = ["JOB", "MANIFEST", "Record", "files_of", "load_manifest", "read_manifest", "sealed"]
 
 MANIFEST, JOB = "manifest.json", "job.json"  # what a record ends with; what the runner says to it
 FILE_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -46,9 +47,9 @@ class Record:
         self.started = time.monotonic()
         self.config = settings.load()
         self.id = id
-        values = _effective(id, names, self.config)
-        self.parameters = {name: value for name, value in values.items() if name != "out"}
-        self.folder = self._folder(values.get("out"))
+        self.names = names
+        self.parameters = _effective(id, names, self.config)
+        self.folder = self._folder(self.parameters.pop("out", None))
         self.folder.mkdir(parents=True, exist_ok=True)
         job = self.folder / JOB
         self.job = json.loads(job.read_text(encoding="utf-8")) if job.is_file() else {}
@@ -131,6 +132,7 @@ class Record:
         **results: Any,  # what is worth reading without opening the data, as JSON
     ) -> dict[str, Any]:
         """Write manifest.json, the last file of a record."""
+        self._check_parameters()
         manifest = {
             "id": self.id,
             "scale": self.parameters["scale"],
@@ -149,9 +151,16 @@ class Record:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             **self._cost(),
         }
-        manifest = json.loads(json.dumps(manifest, default=_json_value))
+        manifest = sealed(json.loads(json.dumps(manifest, default=_json_value)))
         write_json(self.folder / MANIFEST, manifest)
         return manifest
+
+    def _check_parameters(self) -> None:
+        """What is recorded as in effect was so from the beginning to the end."""
+        for name, value in _effective(self.id, self.names, self.config).items():
+            if name != "out" and value != self.parameters[name]:
+                raise FigureError(f"figure {self.id!r}: its parameter {name!r} was {self.parameters[name]!r} and then "
+                                  f"{value!r}; a notebook leaves its parameters as they are")
 
     def _cost(self) -> dict[str, Any]:
         """Seconds of all jobs together, and the memory of the largest."""
@@ -194,12 +203,16 @@ def _json_value(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
+OWN = [f":(exclude,glob)figures/{name}" for name in (
+    "report.md", "*/runs/**", "*/*.png", "*/*.svg", "*/*.parquet", "*/.partial.*/**", f"*/{MANIFEST}")]
+
+
 def _git(root: Path) -> dict[str, Any] | None:
     """The commit, and whether anything but the figures' own outputs differs from it; None outside git."""
     git = functools.partial(subprocess.run, cwd=root, capture_output=True, text=True, check=True)
     try:
         commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
-        changes = git(["git", "status", "--porcelain", "--", ".", ":(exclude,glob)figures/*/**"]).stdout
+        changes = git(["git", "status", "--porcelain", "--", ".", *OWN]).stdout
         return {"commit": commit, "dirty": bool(changes)}
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -231,18 +244,40 @@ def _machine() -> dict[str, Any]:
 # Reading what was left
 
 
-def read_manifest(
+def sealed(
+    manifest: dict[str, Any],
+) -> dict[str, Any]:
+    """The manifest with a digest of all else that it says."""
+    content = {name: value for name, value in manifest.items() if name != "seal"}
+    text = json.dumps(content, sort_keys=True)
+    return {**content, "seal": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def load_manifest(
     folder: Path,  # of a run, or on record
 ) -> dict[str, Any]:
-    """The manifest of a folder whose files are those that it names."""
+    """The manifest of a folder, as it was written."""
     path = folder / MANIFEST
     if not path.is_file():
         raise FigureError(f"{folder} has no {MANIFEST}; run the figure again")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        digests = {**manifest["data"], **manifest["pictures"]}
-    except (ValueError, KeyError, TypeError):
-        raise FigureError(f"{path} cannot be read as a manifest; run the figure again") from None
+        whole = {"scale", "seeds", "results", "data", "pictures", "parameters"} <= manifest.keys()
+    except (ValueError, AttributeError):
+        whole = False
+    if not whole:
+        raise FigureError(f"{path} cannot be read as a manifest; run the figure again")
+    if manifest != sealed(manifest):
+        raise FigureError(f"{path} was changed after it was written; run the figure again")
+    return manifest
+
+
+def read_manifest(
+    folder: Path,  # of a run, or on record
+) -> dict[str, Any]:
+    """The manifest of a folder whose files are those that it names."""
+    manifest = load_manifest(folder)
+    digests = {**manifest["data"], **manifest["pictures"]}
     for name, digest in digests.items():
         if not (folder / name).is_file():
             raise FigureError(f"{folder / name} is missing; run the figure again")

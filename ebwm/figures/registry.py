@@ -44,6 +44,7 @@ class Figure:
     each: tuple[str, ...] = ()  # parameters, lists, whose items are jobs of their own
     device: dict[str, str] = field(default_factory=dict)  # by scale: "any" or "cuda"
     processes: dict[str, int] = field(default_factory=dict)  # by scale: more than 1 for torchrun
+    threads: dict[str, int] = field(default_factory=dict)  # by scale, of each process
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)  # by scale
     seeds: dict[str, list[int]] = field(default_factory=dict)  # by scale, before the settings' seeds
     minutes: dict[str, int | float] = field(default_factory=dict)  # by scale, expected
@@ -215,7 +216,7 @@ def _figure(entry: dict, root: Path, where: str) -> Figure:
     return Figure(**{**entry, **values, "notebook": root / str(entry["notebook"])})
 
 
-BY_SCALE = ("device", "processes", "parameters", "seeds", "minutes", "timeout", "memory")
+BY_SCALE = ("device", "processes", "threads", "parameters", "seeds", "minutes", "timeout", "memory")
 LISTED = ("each", "extras", "data")
 
 
@@ -240,6 +241,10 @@ def _numbers(values: dict[str, Any]) -> bool:
     return all(fits(value, 0.0) for value in values.values())
 
 
+def _counts(values: dict[str, Any]) -> bool:
+    return all(fits(value, 0) and value > 0 for value in values.values())
+
+
 def _positive(values: dict[str, Any]) -> bool:
     return _numbers(values) and all(value > 0 for value in values.values())
 
@@ -251,7 +256,8 @@ def _tolerances(values: Any) -> bool:
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "headline": (lambda value: isinstance(value, bool), "true or false"),
     "device": (lambda value: all(v in (ANY, "cuda") for v in value.values()), "any or cuda for each scale"),
-    "processes": (lambda value: all(fits(v, 0) and v > 0 for v in value.values()), "a count for each scale"),
+    "processes": (_counts, "a count for each scale"),
+    "threads": (_counts, "a count for each scale"),
     "seeds": (lambda value: all(v and fits(v, [0]) for v in value.values()), "whole numbers for each scale"),
     "minutes": (_positive, "a number for each scale"),
     "timeout": (_positive, "a number of minutes for each scale"),

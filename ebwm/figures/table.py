@@ -1,14 +1,14 @@
 """All figures in a terminal: which are made, up to date and on record, and the command of each."""
 
-import json
 import textwrap
 
 from ebwm import settings
 from ebwm.figures.batch import Outcome
+from ebwm.figures.errors import FigureError
 from ebwm.figures.job import up_to_date
 from ebwm.figures.ledger import staleness
 from ebwm.figures.plan import checked_scale, jobs_of, plan, short
-from ebwm.figures.record import MANIFEST
+from ebwm.figures.record import MANIFEST, load_manifest
 from ebwm.figures.registry import Figure, registry
 from ebwm.settings import Settings
 
@@ -56,7 +56,10 @@ def _on_record(figure: Figure, config: Settings) -> str:
     path = config.figures / figure.id / MANIFEST
     if not path.is_file():
         return "nothing on record"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        manifest = load_manifest(path.parent)
+    except FigureError:
+        return "on record, but damaged: ebwm figures check"
     return f"on record at scale {manifest['scale']}{', stale' if staleness(figure, manifest, config) else ''}"
 
 
