@@ -135,6 +135,16 @@ def test_promote_refuses_runs_with_other_parameters(project):
     assert message == "figure 'tiny' was run with updates = 99, the registry has 4; run it again without -p"
 
 
+def test_promote_refuses_runs_from_uncommitted_changes(project):
+    folder = record()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    write_manifest(folder, **manifest | {"git": {"commit": "0" * 40, "dirty": True}})
+    message = refusal(figures.promote, "tiny")
+    assert message == "figure 'tiny' was run from uncommitted changes; commit them and run it again"
+    write_manifest(folder, **manifest | {"git": {"commit": "0" * 40, "dirty": False}})
+    assert figures.promote("tiny")
+
+
 def test_style_does_not_depend_on_a_persons_own(project):
     import matplotlib
 
@@ -292,6 +302,27 @@ def test_missing_values_are_compared_too(project):
     new = dict(loss=[1.0, float("nan")], other=[1.0, 5.0])
     verdicts = compared(project, old, new, **{"*": 0.5})
     assert verdicts == {"losses.loss": "exact", "losses.other": "drifted"}
+
+
+def test_replay_runs_what_was_recorded_and_compares_it(project, monkeypatch):
+    folder = promoted()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["parameters"]["effective"]["updates"] = 9
+    write_manifest(folder, **manifest | {"threads": 3})
+    failed = {}
+
+    def make(plans, **options):
+        (again,) = plans
+        assert again.folder == folder / "runs/smoke.replay" and options == {"force": True}
+        assert again.parameters["updates"] == 9 and figures.jobs_of(again)[-1].threads == 3
+        record(out=str(again.folder), value=1.25)
+        return Outcome(failed=failed)
+
+    monkeypatch.setattr("ebwm.figures.ledger.make", make)
+    assert figures.replay("tiny") == [("losses.loss", "drifted", 0.25, 0.0)]
+    failed["tiny"] = "figure 'tiny' failed: ValueError: no"
+    with pytest.raises(figures.NotebookError, match="ValueError: no"):
+        figures.replay("tiny")
 
 
 inf, nan = float("inf"), float("nan")
