@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from ebwm.figures.errors import FigureError, NotebookError
 from ebwm.figures.inputs import changed
 from ebwm.figures.notebook import parameter_defaults
 from ebwm.figures.plan import checked_scale, jobs_of, plan, registered, short
-from ebwm.figures.record import MANIFEST, files_of, load_manifest, read_manifest
+from ebwm.figures.record import MANIFEST, files_of, read_manifest
 from ebwm.figures.registry import ANY, Figure, registry
 from ebwm.settings import SCALES, Settings
 
@@ -66,10 +67,19 @@ def _check_registered(figure: Figure, scale: str, config: Settings, effective: d
 
 
 def _check_larger(path: Path, scale: str) -> None:
-    recorded = load_manifest(path.parent)["scale"] if path.is_file() else SCALES[0]
+    recorded = _scale_of(path)
     if SCALES.index(scale) < SCALES.index(recorded):
         raise FigureError(f"{path.parent.name!r} is on record at scale {recorded!r}; "
                           f"a run at the smaller scale {scale!r} does not replace it")
+
+
+def _scale_of(path: Path) -> str:
+    """The scale that a manifest names, also a damaged one; the smallest where it names none."""
+    try:
+        scale = json.loads(path.read_text(encoding="utf-8"))["scale"]
+        return SCALES[SCALES.index(scale)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return SCALES[0]
 
 
 def _copy(source: Path, target: Path, names: list[str]) -> None:
