@@ -135,7 +135,8 @@ def test_promote_refuses_runs_with_other_parameters(project):
     assert message == "figure 'tiny' was run with updates = 99, the registry has 4; run it again without -p"
 
 
-@pytest.mark.parametrize("content, fits", [("{", True), ('{"scale": "cpu"}', False), ('{"scale": "big"}', True)])
+@pytest.mark.parametrize("content, fits", [
+    ("{", True), ('{"scale": "cpu"}', False), ('{"scale": "big"}', True)])
 def test_a_damaged_record_is_replaced_but_not_by_a_smaller_scale(project, content, fits):
     record()
     (project / "figures/tiny/manifest.json").write_text(content)
