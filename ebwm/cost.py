@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from . import settings
 
-# %% ../nbs/core/10_cost.ipynb #06fa6bfe
+# %% ../nbs/core/10_cost.ipynb #66d06263
 class Counted:
     "An energy or landscape that counts how often it is asked, and for how many candidates."
 
@@ -35,10 +35,26 @@ class Counted:
     ):
         self.energy, self.calls, self.evaluations = energy, 0, 0
 
-    @property
-    def takes_step(self) -> bool:  # as the energy inside
-        "Whether the energy depends on the step's number."
-        return getattr(self.energy, "takes_step", False)
+    def at_step(
+        self,
+        step: int,  # number of a step of a walk
+    ) -> "Counted":  # this one
+        "The energy of this step from now on, where the energy inside depends on it."
+        bind = getattr(self.energy, "at_step", None)
+        self.energy = bind(step) if bind else self.energy
+        return self
+
+    def gradient(
+        self,
+        candidates: Float[Tensor, "..."],  # passed on
+        **options: bool,  # passed on
+    ) -> tuple[Tensor, Tensor] | None:  # as it comes; None where the energy inside leaves it to autograd
+        "Energies and gradient by the energy's own rule, where it has one."
+        own = getattr(self.energy, "gradient", None)
+        found = own(candidates, **options) if own else None
+        if found is not None:
+            self.calls, self.evaluations = self.calls + 1, self.evaluations + found[0].numel()
+        return found
 
     def __call__(
         self,
@@ -92,7 +108,7 @@ def flops(
     )
     return FlopCount(sum(counts.values()) - attention, attention)
 
-# %% ../nbs/core/10_cost.ipynb #ca0980d3
+# %% ../nbs/core/10_cost.ipynb #a0f5283e
 class Shape(NamedTuple):
     "Sizes that decide what a step costs; feed-forward layers are as wide as the model, as in the papers."
 
@@ -111,6 +127,12 @@ def _products(shape: Shape, maps: int, squares: int) -> FlopCount:
     return FlopCount(2 * maps * shape.dim**2 * rows, 2 * squares * shape.dim * shape.length * rows)
 
 
+def _with_candidates(shape: Shape, count: FlopCount, products: int) -> FlopCount:
+    "And so many products of candidates with the context and the column that is their own."
+    rows = shape.batch * shape.length
+    return FlopCount(count.linear, count.attention + 2 * products * shape.dim * (shape.length + 1) * rows)
+
+
 def transformer_training(
     shape: Shape,  # of model and batch
 ) -> FlopCount:  # of its layers; maps into and out of the model's width are left out
@@ -124,7 +146,7 @@ def transformer_prediction(
     "A forward pass of the Transformer++."
     return _products(shape, _LAYER * shape.depth, 2 * shape.depth)
 
-# %% ../nbs/core/10_cost.ipynb #95aeb76b
+# %% ../nbs/core/10_cost.ipynb #fed429bb
 def _check_steps(steps: int, name: str = "steps", most: float = float("inf")) -> None:
     if not 1 <= steps <= most:
         allowed = "1 or more" if most == float("inf") else f"from 1 to steps, {most}"
@@ -142,9 +164,8 @@ def ebt_training(
     _check_steps(twice, "differentiated", steps)
     rows = 6 * twice + 2 * (steps - twice)
     context = _LAYER * (shape.depth - 1) + _LAST
-    return _products(
-        shape, rows * _LAYER * shape.depth + 3 * context, 2 * rows * shape.depth + 7 * (shape.depth - 1)
-    )
+    products = _products(shape, rows * _LAYER * shape.depth + 3 * context, 7 * (shape.depth - 1))
+    return _with_candidates(shape, products, 2 * rows * shape.depth)
 
 
 def ebt_prediction(
@@ -156,7 +177,9 @@ def ebt_prediction(
     _check_steps(steps)
     _check_steps(samples, "samples")
     rows, context = samples * (2 * steps + 1), _LAYER * (shape.depth - 1) + _LAST
-    return _products(shape, rows * _LAYER * shape.depth + context, 2 * (rows * shape.depth + shape.depth - 1))
+    last = samples * shape.depth
+    products = _products(shape, rows * _LAYER * shape.depth + context, 2 * (last + shape.depth - 1))
+    return _with_candidates(shape, products, 4 * steps * samples * shape.depth)
 
 
 def dense_training(

@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['STARTS', 'State', 'Info', 'evaluate', 'Kernel', 'gradient_descent', 'langevin', 'Result', 'at_step', 'run', 'initial']
 
-# %% ../nbs/core/02_sampler.ipynb #42bee43d
+# %% ../nbs/core/02_sampler.ipynb #8364691f
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -33,13 +32,17 @@ class Info(NamedTuple):
     finite: Bool[Tensor, "*items"]  # whether energy, gradient and new candidate are all finite
     evaluations: Int[Tensor, "..."]  # energies asked for in this step, per item
 
-# %% ../nbs/core/02_sampler.ipynb #b9e96906
+# %% ../nbs/core/02_sampler.ipynb #1c897782
 def evaluate(
     energy: Callable,  # candidates [*items *features] -> energies [*items]
     y: Float[Tensor, "..."],  # candidates
     create_graph: bool = False,  # keep the gradient differentiable, for training
 ) -> State:  # y with its energy and gradient
-    "Energy and its gradient at `y`, in one forward and one backward pass."
+    "Energy and its gradient at `y`: by the energy's own `gradient` where it has one, else by autograd."
+    own = getattr(energy, "gradient", None)
+    found = own(y, create_graph=create_graph) if own else None
+    if found is not None:
+        return State(y, *found)
     with torch.enable_grad():
         y = y if y.requires_grad else y.detach().requires_grad_()
         energies = energy(y)
@@ -118,7 +121,7 @@ def langevin(
 
     return step
 
-# %% ../nbs/core/02_sampler.ipynb #f1017f62
+# %% ../nbs/core/02_sampler.ipynb #faaac0b6
 class Result(NamedTuple):
     "The end of a walk and what happened on the way."
 
@@ -127,11 +130,12 @@ class Result(NamedTuple):
 
 
 def at_step(
-    landscape: Callable,  # an energy, or a landscape with `takes_step`
+    landscape: Callable,  # an energy, or a landscape with a method `at_step`
     step: int,  # number of the step, from 0
 ) -> Callable:  # candidates -> energies
     "The energy that holds at one step of a walk."
-    return partial(landscape, step=step) if getattr(landscape, "takes_step", False) else landscape
+    bind = getattr(landscape, "at_step", None)
+    return bind(step) if bind else landscape
 
 # %% ../nbs/core/02_sampler.ipynb #f2439c03
 def _detached(state: State) -> State:

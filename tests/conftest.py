@@ -6,6 +6,10 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported
+
 from tiny_figure import write_project
 
 from ebwm.ebt import EBT

@@ -102,7 +102,7 @@ def test_single_items_have_the_energies_of_the_whole(make_model, draw):
 def test_context_is_computed_once(make_model, draw, monkeypatch):
     model, calls = make_model(), []
     remember = model.remember
-    monkeypatch.setattr(model, "remember", lambda states: calls.append(1) or remember(states))
+    monkeypatch.setattr(model, "remember", lambda *given: calls.append(1) or remember(*given))
     run(model.landscape(draw(2, 4, 16)), draw(2, 4, 16), gradient_descent(0.1), 5)
     assert len(calls) == 1
 

@@ -122,14 +122,34 @@ def test_walk_is_differentiable_through_all_steps_or_the_last():
 
 def test_a_landscape_that_takes_the_step_is_told_it():
     class Told:
-        takes_step, steps = True, []
+        steps = []
 
-        def __call__(self, y, step):
-            self.steps.append(step)
+        def __call__(self, y):
             return y.square().sum(-1)
+
+        def at_step(self, step):
+            self.steps.append(step)
+            return self
 
     run(Told(), torch.ones(1, 2), gradient_descent(0.1), 3)
     assert Told.steps == [0, 1, 2, 2]
+
+
+def test_an_energy_may_bring_its_own_gradient():
+    class Bowl:
+        asked = []
+
+        def gradient(self, y, create_graph=False):
+            self.asked.append(create_graph)
+            return y.square().sum(-1) / 2, y
+
+        def __call__(self, y):
+            return y.square().sum(-1) / 2
+
+    walk = run(Bowl(), torch.ones(1, 2), gradient_descent(0.5), 2)
+    assert walk.state.y.equal(torch.full((1, 2), 0.25)) and Bowl.asked == [False, False]
+    left = evaluate(lambda y: y.square().sum(-1) / 2, torch.ones(1, 2))
+    assert evaluate(Bowl(), torch.ones(1, 2)).grad.equal(left.grad)
 
 
 @pytest.mark.parametrize("start", STARTS)

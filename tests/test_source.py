@@ -18,8 +18,8 @@ NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpo
 FLOORS = (
     ("settings", "files", "compat", "cost", "statistics", "energy"),
     ("sampler", "blocks"),
-    ("attention", "energy_gradient", "ebt", "baselines"),
-    ("objective", "thinking", "interop"),
+    ("attention", "kernels", "energy_gradient", "ebt", "baselines"),
+    ("vocabulary", "objective", "thinking", "interop"),
     ("encoders", "video", "text", "image", "policy"),
     ("checkpoint", "distributed", "training"),
     ("figures.errors", "figures.notebook", "figures.registry", "figures.style", "figures.inputs",

@@ -1,0 +1,269 @@
+"""Fused attention and its derivatives against the dense form: interpreted on a CPU, compiled on a GPU."""
+
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ebwm import kernels
+from ebwm.attention import two_stream_attention, visible_context
+from ebwm.settings import generator
+
+COMPILED = not kernels.available("cpu") and torch.cuda.is_available()
+DEVICE = "cuda" if COMPILED else "cpu"
+installed = pytest.mark.skipif(kernels.triton is None, reason="triton is not installed")
+runs = pytest.mark.skipif(
+    not kernels.available(DEVICE),
+    reason="triton runs where it is installed: on a GPU, or anywhere if TRITON_INTERPRET=1 is set beforehand",
+)
+
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
+SIZES = {  # batch, heads, candidates, states, width of a head
+    "single": (1, 1, 1, 1, 8),
+    "one candidate": (2, 2, 1, 40, 24),
+    "one state": (2, 1, 5, 1, 8),
+    "one head": (2, 1, 19, 37, 24),
+    "odd": (2, 2, 19, 37, 24),
+    "several blocks": (1, 2, 40, 70, 64),
+}
+if COMPILED:
+    SIZES |= {
+        "video": (8, 6, 16, 16, 64),
+        "text": (2, 6, 256, 256, 64),
+        "long": (1, 2, 1000, 1300, 128),
+        "narrow": (2, 3, 300, 211, 16),
+    }
+POSITIONS = {
+    "in order": lambda b, n, s: torch.arange(n).clamp(max=s - 1),
+    "all equal": lambda b, n, s: torch.full((n,), s // 2),
+    "backwards": lambda b, n, s: torch.arange(n - 1, -1, -1).clamp(max=s - 1),
+    "beyond the context": lambda b, n, s: torch.arange(n) + s - 3,
+    "by item, or nothing": lambda b, n, s: torch.randint(-1, s, (b, n), generator=generator(0, "positions")),
+}
+ROWS = ("q", "k", "v", "o_bar", "q_dot", "k_dot", "v_dot", "o_bar_dot")
+
+
+def draw(batch, heads, n, s, e, dtype=torch.float64):
+    """Tensors by name, laid out in memory as [b n h e], which is how a linear layer leaves them."""
+    rows = dict.fromkeys(ROWS, n) | {"context_k": s, "context_v": s}
+    return {
+        name: torch.randn(batch, length, heads, e, generator=generator(0, name), dtype=torch.float64)
+        .to(DEVICE, dtype).transpose(1, 2)
+        for name, length in rows.items()
+    }
+
+
+def attend(q, k, v, context_k, context_v, positions):
+    """The dense form: o and lse."""
+    visible = visible_context(positions, context_k.shape[2])
+    scores = (q @ context_k.mT).masked_fill(~visible, -torch.inf)
+    scores = torch.cat([scores, (q * k).sum(-1, keepdim=True)], -1) * q.shape[-1] ** -0.5
+    return two_stream_attention(q, k, v, context_k, context_v, visible), scores.logsumexp(-1)
+
+
+def reference(given, positions):
+    """All that the four functions return, by automatic differentiation in float64."""
+    x = {name: tensor.detach().double().requires_grad_() for name, tensor in given.items()}
+    context = x["context_k"], x["context_v"]
+    own, dots = [x["q"], x["k"], x["v"]], [x["q_dot"], x["k_dot"], x["v_dot"]]
+    o, lse = attend(*own, *context, positions)
+    bars = torch.autograd.grad(o, own, x["o_bar"], create_graph=True)
+    o_dot, mean = torch.func.jvp(lambda *rows: attend(*rows, *context, positions), tuple(own), tuple(dots))[1]
+    along = (o * x["o_bar_dot"]).sum() + sum((a * b).sum() for a, b in zip(bars, dots, strict=True))
+    seconds = torch.autograd.grad(along, [*own, *context])
+    names = ("o", "lse", "q_bar", "k_bar", "v_bar", "o_dot", "mean", "q_bar_dot", "k_bar_dot", "v_bar_dot",
+             "context_k_bar_dot", "context_v_bar_dot")
+    return dict(zip(names, (o, lse, *bars, o_dot, mean, *seconds), strict=True))
+
+
+def fused(given, positions):
+    """The same by the kernels, each fed with what those before it returned."""
+    x = given | {"positions": positions}
+
+    def call(function, *names):
+        returned = function(**{name: x[name] for name in inspect.signature(function).parameters})
+        x.update(zip(names, returned, strict=True))
+        return {name: x[name] for name in names}
+
+    return (
+        call(kernels.forward, "o", "lse")
+        | call(kernels.adjoint, "q_bar", "k_bar", "v_bar")
+        | call(kernels.tangent, "o_dot", "mean")
+        | call(kernels.adjoint_tangent, "q_bar_dot", "k_bar_dot", "v_bar_dot",
+               "context_k_bar_dot", "context_v_bar_dot")
+    )
+
+
+def assert_equal(given, positions, tolerance):
+    """Every value within a tolerance of the largest in its tensor."""
+    expected, found = reference(given, positions), fused(given, positions)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].shape == value.shape, name
+        error = (found[name].double() - value).abs().max() / value.abs().max()
+        assert error < tolerance, f"{name} is off by {error:.1e}"
+
+
+@pytest.fixture
+def bfloat16(monkeypatch):
+    """The interpreter multiplies the bits of a bfloat16, and cuts where a GPU rounds: mend both."""
+    if COMPILED:
+        return
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    tl, builder = interpreter.tl, interpreter.InterpreterBuilder
+    product, cast = builder.create_dot, builder.cast_impl
+
+    def create_dot(self, a, b, *rest):
+        a, b = (cast(self, x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
+        return product(self, a, b, *rest)
+
+    def cast_impl(self, source, target):
+        if (source.dtype.scalar, target.scalar) != (tl.float32, tl.bfloat16):
+            return cast(self, source, target)
+        bits = torch.tensor(source.data).bfloat16().view(torch.uint16).numpy()
+        return interpreter.TensorHandle(bits, tl.bfloat16)
+
+    monkeypatch.setattr(builder, "create_dot", create_dot)
+    monkeypatch.setattr(builder, "cast_impl", cast_impl)
+
+
+@runs
+@pytest.mark.parametrize("size", SIZES)
+def test_all_sizes_equal_the_dense_form(size):
+    given = draw(*SIZES[size], torch.float32)
+    positions = torch.arange(SIZES[size][2], device=DEVICE).clamp(max=SIZES[size][3] - 1)
+    assert_equal(given, positions, 1e-5)
+
+
+@runs
+@pytest.mark.parametrize("kind", POSITIONS)
+def test_all_positions_equal_the_dense_form(kind):
+    b, h, n, s, e = SIZES["odd"]
+    assert_equal(draw(b, h, n, s, e), POSITIONS[kind](b, n, s).to(DEVICE), 1e-12)
+
+
+@runs
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_all_dtypes_equal_the_dense_form(dtype, bfloat16):
+    """Against the dense form of the rounded tensors, in float64."""
+    given = draw(*SIZES["odd"], dtype)
+    positions = torch.arange(19, dtype=torch.int32, device=DEVICE)
+    assert_equal(given, positions, TOLERANCES[dtype])
+    narrow = {name for name, value in fused(given, positions).items() if value.dtype == dtype}
+    wide = set() if dtype in (torch.float64, torch.float32) else {"lse", "mean"}
+    assert narrow == set(fused(given, positions)) - wide
+
+
+@runs
+def test_any_layout_in_memory_will_do():
+    given = draw(*SIZES["odd"])
+    positions = torch.arange(38, device=DEVICE)[::2]
+    apart = {name: torch.stack([x, x], -1)[..., 0] for name, x in given.items()}
+    assert apart["q"].stride(-1) == 2 and apart["q"].equal(given["q"])
+    apart["v"] = given["v"] = given["v"][:1, :1].expand_as(given["v"])
+    apart["context_k"] = given["context_k"].mT.contiguous().mT
+    expected, found = fused(given, positions.contiguous()), fused(apart, positions)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-12)
+
+
+@runs
+def test_what_no_candidate_sees_is_left_alone():
+    b, h, n, s, e = SIZES["odd"]
+    given, positions, seen = draw(b, h, n, s, e), torch.arange(n, device=DEVICE) % 3, 3
+    short = given | {name: given[name][:, :, :seen] for name in ("context_k", "context_v")}
+    given["context_k"][:, :, seen:], given["context_v"][:, :, seen:] = 1e6, -1e6
+    expected, found = fused(short, positions), fused(given, positions)
+    for name in ("context_k_bar_dot", "context_v_bar_dot"):
+        assert not found[name][:, :, seen:].any()
+        found[name] = found[name][:, :, :seen]
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-12)
+
+
+@runs
+def test_a_candidate_that_sees_nothing_attends_to_itself():
+    given = draw(*SIZES["one state"])
+    found = fused(given, torch.full((5,), -1, device=DEVICE))
+    torch.testing.assert_close(found["o"], given["v"], rtol=0, atol=1e-14)
+    torch.testing.assert_close(found["o_dot"], given["v_dot"], rtol=0, atol=1e-12)
+    torch.testing.assert_close(found["v_bar"], given["o_bar"], rtol=0, atol=1e-14)
+    torch.testing.assert_close(found["q_bar_dot"], torch.zeros_like(given["q"]), rtol=0, atol=1e-12)
+
+
+@installed
+@pytest.mark.parametrize("changed, message", [
+    ({"q": lambda q: q.long()}, "q is torch.int64; fused attention takes float32"),
+    ({"q": lambda q: q[..., :4]}, "heads of 8 to 128"),
+    ({"q": lambda q: q[0]}, r"must be \[b h n e\] and \[b h s e\]"),
+    ({"k": lambda k: k.half()}, "k is torch.float16; beside q of torch.float64 it must be torch.float64"),
+    ({"v": lambda v: v.to("meta")}, f"v is on meta, q on {DEVICE}(:0)?; move all to one device"),
+    ({"context_v": lambda v: v[:, :, 1:]}, r"context_v is \[2, 2, 36, 24\]; it must be \[2, 2, 37, 24\]"),
+    ({"positions": lambda p: p[1:]}, r"positions is \[18\]; it must be \[19\] or \[2, 19\]"),
+    ({"positions": lambda p: p.double()}, "positions is torch.float64; .* must be torch.int64"),
+])  # fmt: skip
+def test_tensors_that_do_not_fit_are_refused(changed, message):
+    given = draw(*SIZES["odd"]) | {"positions": torch.arange(19, device=DEVICE)}
+    forward = inspect.unwrap(kernels.forward)
+    given = {name: given[name] for name in inspect.signature(forward).parameters}
+    with pytest.raises(ValueError, match=message):
+        forward(**given | {name: change(given[name]) for name, change in changed.items()})
+
+
+@installed
+def test_a_device_that_triton_cannot_use_is_refused(monkeypatch):
+    monkeypatch.setattr(kernels, "available", lambda device: False)
+    given = draw(*SIZES["odd"])
+    rows = [given[name] for name in ("q", "k", "v", "context_k", "context_v")]
+    with pytest.raises(ValueError, match=f"q is on {DEVICE}.*needs a GPU of compute capability 8.0"):
+        kernels.forward(*rows, torch.arange(19, device=DEVICE))
+
+
+def test_without_triton_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(kernels, "triton", None)
+    assert not kernels.available(DEVICE)
+    given = draw(*SIZES["odd"])
+    rows = [given[name] for name in ("q", "k", "v", "context_k", "context_v")]
+    with pytest.raises(ImportError, match="cannot be imported: pip install triton"):
+        kernels.forward(*rows, torch.arange(19, device=DEVICE))
+
+
+COMPILE = """
+import sys, torch, triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+from ebwm import kernels
+
+class Driver:
+    get_current_device = lambda self: int(sys.argv[1])
+    get_current_target = lambda self: GPUTarget("cuda", int(sys.argv[1]), 32)
+    get_current_stream = lambda self, device: 0
+
+def compile_only(self, *args, grid, warmup, **kwargs):
+    kernel = launch(self, *args, grid=grid, warmup=True, **kwargs)
+    print(self.fn.__name__, kernel.metadata.shared, "mma" in kernel.asm["ptx"])
+
+triton.runtime.driver.set_active(Driver())
+launch, JITFunction.run, kernels.available = JITFunction.run, compile_only, lambda device: True
+q, s, positions = torch.zeros(2, 2, 70, 64, dtype=torch.bfloat16), torch.zeros(2, 2, 70), torch.arange(70)
+kernels.forward(q, q, q, q, q, positions)
+kernels.adjoint(q, q, q, q, q, q, positions, q, s)
+kernels.tangent(q, q, q, q, q, q, q, q, positions, q, s)
+kernels.adjoint_tangent(q, q, q, q, q, q, q, q, q, q, positions, q, s, q, s)
+"""
+
+
+@installed
+@pytest.mark.parametrize("capability", ["80", "90"])
+def test_kernels_compile_for_gpus_that_are_not_here(capability, tmp_path):
+    """They use tensor cores and fit into the 99 KiB of shared memory that every GPU since Ampere has."""
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    program = [sys.executable, "-c", COMPILE, capability]
+    result = subprocess.run(program, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert len(lines) == 5
+    assert all(int(shared) <= 99 * 1024 and mma == "True" for _, shared, mma in lines)
