@@ -1,74 +1,78 @@
-"""What a training step costs, as ratios in one run: `python -m benchmarks` (or `make bench`).
+"""What an EBT costs: `make bench`, or `python -m benchmarks`.
 
-The EBT with two-stream attention, the EBT with dense attention and the Transformer++ take turns in one
-process, on the same batch, at the shape of a video model. Printed are the medians with their range, and the
-ratios to the Transformer++ of seconds and of FLOPs; the layers' products alone should take the last number.
+Contenders take turns in one process, on the same weights and inputs, on one thread. Given
+OFFICIAL_EBT=path/to/checkout, the official code takes part, and what it computes is compared with ours.
+Written are a table, two pictures and all numbers, to figures/benchmarks.
 """
 
 import argparse
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from ebwm import settings
-from ebwm.baselines import Transformer
-from ebwm.cost import (
-    Shape,
-    cpu_model,
-    dense_training,
-    ebt_training,
-    flops,
-    peak_gpu_memory,
-    seconds,
-    transformer_training,
-)
-from ebwm.ebt import EBT, DenseLandscape
-from ebwm.objective import S1, reconstruct, smooth_l1
+from benchmarks import exactness, measure, report
+from benchmarks import official as theirs
+from benchmarks.cases import CASES, cost_cases, small
+from ebwm.files import write_json, write_whole
+
+FOLDER = Path(__file__).resolve().parents[1] / "figures" / "benchmarks"
 
 
-class DenseEBT(EBT):
-    """An EBT whose landscapes use the dense reference."""
-
-    def landscape(self, states):
-        return DenseLandscape(self, states)
-
-
-def contenders(shape, states, targets, steps):
-    generator, noise = settings.generator(0, "weights"), settings.generator(0, "noise", states.device)
-    tam, two, dense = (kind(**shape, generator=generator).to(states) for kind in (Transformer, EBT, DenseEBT))
-    return {
-        "Transformer++": lambda: smooth_l1(tam(states), targets).backward(),
-        "EBT, two streams": lambda: reconstruct(two, states, targets, S1(steps), generator=noise).backward(),
-        "EBT, dense": lambda: reconstruct(dense, states, targets, S1(steps), generator=noise).backward(),
-    }
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    sizes = {"batch": 16, "length": 16, "dim": 384, "depth": 6, "heads": 6, "steps": 2, "runs": 7}
-    for name, default in sizes.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--device", help="by default the one in settings")
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=("full", "smoke"), default="full", help="smoke: to see it run")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each contender that count")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", help="only the cases whose names hold this")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    parser.add_argument("--memory-of", nargs=2, metavar=("CASE", "CONTENDER"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def main():
+def sized(cases: list, size: str) -> list:
+    return [small(case) for case in cases] if size == "smoke" else list(cases)
+
+
+def run(given: argparse.Namespace, official: theirs.Official | None) -> dict:
+    """Measure everything that was asked for, telling what is at hand."""
+    cases = enumerate(sized(CASES, given.size))
+    cases = [(i, case) for i, case in cases if (given.only or "") in case.name]
+    records = []
+    for index, case in cases:
+        print(f"{case.name} ...", file=sys.stderr, flush=True)
+        record = measure.timed(case, official, given.rounds)
+        if case.memory:
+            record["memory"] = measure.memory(index, given.size, measure.names(case, official))
+        records.append(record)
+    cost = []
+    for axis, value, case in [] if given.only else cost_cases():
+        case = replace(small(case), steps=case.steps) if given.size == "smoke" else case
+        print(f"cost against {axis} = {value} ...", file=sys.stderr, flush=True)
+        cost.append((axis, value, measure.timed(case, None, given.rounds)))
+    same = exactness.table(official) if official else {}
+    return {"machine": measure.machine(), "rounds": given.rounds, "cases": records, "cost": cost,
+            "exactness": same}
+
+
+def main() -> None:
     given = arguments()
-    shape = {"dim": given.dim, "depth": given.depth, "heads": given.heads}
-    size, device = (2, given.batch, given.length, given.dim), settings.device(given.device)
-    states, targets = torch.randn(size, generator=settings.generator(0, "data")).to(device)
-    functions = contenders(shape, states, targets, given.steps)
-    work = Shape(given.dim, given.depth, given.batch, given.length)
-    layers = [transformer_training(work), ebt_training(work, given.steps), dense_training(work, given.steps)]
-    gpu = device.type == "cuda"
-    machine = torch.cuda.get_device_name(device) if gpu else cpu_model()
-    print(f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}, {given.runs} runs")
-    print(f"batch {given.batch}, length {given.length}, {shape}, n = {given.steps}; x Transformer++:")
-    counts = {name: flops(function).total for name, function in functions.items()}
-    for (name, t), formula in zip(seconds(functions, given.runs).items(), layers, strict=True):
-        counted, products = counts[name] / counts["Transformer++"], formula.linear / layers[0].linear
-        memory = f"  {peak_gpu_memory(functions[name], str(device))} MiB" if gpu else ""
-        print(f"{name:18} {t.median:7.3f} s ({t.low:.3f} to {t.high:.3f})  {t.ratio:5.2f} seconds  "
-              f"{counted:5.2f} FLOPs  {products:5.2f} products of the layers{memory}")
+    torch.set_num_threads(given.threads)
+    official = theirs.load() if os.environ.get("OFFICIAL_EBT") else None
+    if given.memory_of:
+        index, name = given.memory_of
+        print(json.dumps(measure.own_peak(sized(CASES, given.size)[int(index)], name, official)))
+        return
+    result = run(given, official)
+    given.out.mkdir(parents=True, exist_ok=True)
+    write_json(given.out / "benchmarks.json", result)
+    text = report.table(result)
+    write_whole(given.out / "table.md", lambda draft: draft.write_text(text, encoding="utf-8"))
+    report.pictures(result, given.out)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -320,7 +320,7 @@ def exact(
             yield
 
 
-def _candidates(model: nn.Module, start: Tensor | None) -> AbstractContextManager:
+def starting_from(model: nn.Module, start: Tensor | None) -> AbstractContextManager:
     """Have an EBT start from the given candidates in place of what it would draw."""
     if _is_ebt(model) != (start is not None):
         needs = "an EBT needs initial candidates" if start is None else "a baseline has no candidates"
@@ -340,7 +340,7 @@ def training_step(
     What else an S2 setting draws (noise, step sizes, numbers of steps) comes from torch's global stream.
     """
     batch = batch if batch.is_floating_point() else {"input_ids": batch}
-    with exact(model), _candidates(model, start):
+    with exact(model), starting_from(model, start):
         return model.forward_loss_wrapper(batch)["loss"]
 
 
@@ -365,15 +365,25 @@ def inner_gradient(
 
     one = patch.dict(model.hparams, mcmc_num_steps=1, randomize_mcmc_num_steps=0)
     note = patch.object(torch.autograd, "grad", noted)
-    with exact(model), _candidates(model, candidates), one, note:
+    with exact(model), starting_from(model, candidates), one, note:
         with model.transformer.register_forward_pre_hook(at_step, with_kwargs=True):
             energies = model(states, learning=False)[1][0]
     return energies.detach().view(states.shape[:2]), found[0]
 
 
+def walk(
+    model: nn.Module,  # an EBT
+    states: Tensor,  # what it sees: states [b s features], or tokens [b s]
+    candidates: Float[Tensor, "b s c"],  # states, or logits
+) -> Float[Tensor, "b s c"]:  # where its walk ends
+    """A prediction at every position, as it makes one for each new state: the whole sequence, every step."""
+    with exact(model), starting_from(model, candidates):
+        return model(states, learning=False)[0][-1].detach().view(candidates.shape)
+
+
 def _logits(model: nn.Module, tokens: Tensor, start: Tensor | None) -> Tensor:
     seen = None if start is None else start[:, :tokens.shape[1]]
-    with _candidates(model, seen):
+    with starting_from(model, seen):
         outputs = model(tokens, start_pos=0, learning=False, return_raw_logits=True)
     return outputs[0][-1] if _is_ebt(model) else outputs
 

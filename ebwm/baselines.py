@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Transformer']
 
-# %% ../nbs/core/06_baselines.ipynb #398c7768
+# %% ../nbs/core/06_baselines.ipynb #0cde1189
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .blocks import Block, check_shape, initialise, linear, rotary, size_named
+from .blocks import Block, check_shape, embedding, initialise, linear, rotary, size_named
 
-# %% ../nbs/core/06_baselines.ipynb #94252a83
+# %% ../nbs/core/06_baselines.ipynb #435bc94a
 class Transformer(nn.Module):
     "Transformer++: a causal decoder that predicts the next state in one pass."
 
@@ -22,12 +22,13 @@ class Transformer(nn.Module):
         depth: int = 6,  # layers
         heads: int = 6,  # attention heads
         state_dim: int | None = None,  # features of a state; the model's width unless given
+        vocabulary: int | None = None,  # number of tokens, where states are tokens
         generator: torch.Generator | None = None,  # draws the initial weights
     ):
         super().__init__()
         check_shape(dim, heads, depth)
-        self.dim, self.state_dim, self.head_dim = dim, state_dim or dim, dim // heads
-        self.embed = linear(self.state_dim, dim)
+        self.dim, self.state_dim, self.head_dim = dim, vocabulary or state_dim or dim, dim // heads
+        self.embed = embedding(vocabulary, dim) if vocabulary else linear(self.state_dim, dim)
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
         self.norm = nn.RMSNorm(dim, eps=1e-5)
         self.decode = linear(dim, self.state_dim)
@@ -44,10 +45,10 @@ class Transformer(nn.Module):
 
     def forward(
         self,
-        states: Float[Tensor, "b s state_dim"],  # states seen so far
-    ) -> Float[Tensor, "b s state_dim"]:  # a prediction of the state after each
-        rotation = rotary(torch.arange(states.shape[1], device=states.device), self.head_dim, states.dtype)
+        states: Tensor,  # states seen so far, [b s state_dim], or tokens [b s]
+    ) -> Float[Tensor, "b s state_dim"]:  # a prediction of the state after each; logits for tokens
         x = self.embed(states)
+        rotation = rotary(torch.arange(states.shape[1], device=states.device), self.head_dim, x.dtype)
         for block in self.blocks:
             x = block(x, rotation)
         return self.decode(self.norm(x))

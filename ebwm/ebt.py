@@ -6,7 +6,7 @@
 __all__ = ['Memory', 'CANDIDATES', 'STEPS', 'EMBEDDINGS', 'GRADIENTS', 'Context', 'Cache', 'Landscape', 'Items', 'products_in',
            'check_like', 'EBT', 'JointLandscape', 'JointEBT', 'DenseLandscape']
 
-# %% ../nbs/core/05_ebt.ipynb #d7503060
+# %% ../nbs/core/05_ebt.ipynb #76ab888f
 import copy
 import warnings
 from functools import partial
@@ -17,7 +17,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .attention import dense_attention, dense_mask, joint_attention, two_stream_attention, visible_context
-from .blocks import Block, Modulation, check_shape, initialise, linear, modulate, rotary, size_named
+from ebwm.blocks import (
+    Block,
+    Modulation,
+    check_shape,
+    embedding,
+    initialise,
+    linear,
+    modulate,
+    rotary,
+    size_named,
+)
 from ebwm.energy_gradient import (
     FUSED,
     PLAIN,
@@ -30,7 +40,7 @@ from ebwm.energy_gradient import (
     make_view,
 )
 
-# %% ../nbs/core/05_ebt.ipynb #38d04990
+# %% ../nbs/core/05_ebt.ipynb #3e21e464
 Memory = list[tuple[Tensor, Tensor]]  # keys and values of each layer, each [b h s e]
 
 
@@ -42,7 +52,7 @@ class Context:
         model: "EBT",  # whose layers the states run through
         states: Tensor,  # [b s state_dim], or tokens [b s]
     ):
-        self.model, self.states, self.memories, self.fleeting = model, states, {}, False
+        self.model, self.states, self.memories, self.weights, self.fleeting = model, states, {}, {}, False
         self.batch, self.length, self.versions = *states.shape[:2], model.versions()
         self.memories[0] = model.remember(states, 0)
 
@@ -64,13 +74,23 @@ class Context:
         "The memory with the column that the candidates' scores against themselves are written to."
         return [(F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))) for k, v in self.memory(step)]
 
+    def folded(
+        self,
+        dtype: torch.dtype,  # in which products are formed
+    ) -> tuple[tuple[Layer, ...], Tensor]:  # as from the model
+        "The model's folded weights, made once for all landscapes of this context."
+        key = (dtype, torch.is_grad_enabled())
+        if key not in self.weights:
+            self.weights[key] = self.model.folded(dtype)
+        return self.weights.pop(key) if self.fleeting else self.weights[key]
+
     def check(self) -> None:
         "Refuse to answer for weights that are no more."
         if self.model.versions() != self.versions:
             raise RuntimeError("the model's parameters have changed since this context was computed; "
                                "make a new landscape: model.landscape(states)")
 
-# %% ../nbs/core/05_ebt.ipynb #c5eb3113
+# %% ../nbs/core/05_ebt.ipynb #d8c76851
 class Cache(Context):
     "A context that grows: keys and values in tensors that were made once; for prediction, not for training."
 
@@ -82,7 +102,7 @@ class Cache(Context):
         capacity: int,  # states of each, at most
     ):
         self.model, self.capacity, self.length, self.versions = model, capacity, 0, model.versions()
-        self.batch, self.fleeting = batch, False
+        self.batch, self.weights, self.fleeting = batch, {}, False
         self.before = int(model.step == "context_token")
         like, columns = model.head.weight, self.before + capacity + 1
         shape = (batch, model.heads, columns, model.head_dim)
@@ -149,7 +169,7 @@ class Cache(Context):
         for old, new in zip(buffer, keys_values, strict=True):
             old[:, :, columns] = new
 
-# %% ../nbs/core/05_ebt.ipynb #7edec251
+# %% ../nbs/core/05_ebt.ipynb #bc5c6563
 class Landscape:
     "Energies of candidates for one batch of contexts; the context is kept inside."
 
@@ -209,6 +229,10 @@ class Landscape:
             raise ValueError(f"positions are {positions.tolist()}; they must be from 0 to {length - 1}")
         return Items(self.model, self.context, positions.unsqueeze(1), rows)
 
+    def last(self) -> "Landscape":  # candidates [b 1 c] -> energies [b 1]
+        "The landscape of the last position alone, which looks at the context where it is."
+        return Landscape(self.model, self.context, self.positions[..., -1:], self.rows)
+
     def repeat(
         self,
         samples: int,  # candidates for each position
@@ -218,21 +242,22 @@ class Landscape:
 
     def cut(self) -> tuple["Landscape", list[Tensor], list[Tensor]]:  # landscape, shared tensors, stand-ins
         "Cut what all steps share off its graph, so that each step's graph can go before the next begins."
-        other, other._prepared, shared = copy.copy(self), {}, []
+        other = copy.copy(self)
+        other._prepared = {}
         other.context = copy.copy(self.context)
         if self.model.context_depends_on_step:
-            other.context.memories, other.context.fleeting = dict(self.context.memories), True
+            other.context.memories, other.context.weights = dict(self.context.memories), {}
+            other.context.fleeting = True
             return other, [], []
-        if self.model.by_hand:
-            shared = self._shared(0, True).tensors()
+        energy = self._shared(0, True) if self.model.by_hand else None
+        shared = energy.tensors() if energy else [part for pair in self.context.memory() for part in pair]
+        stand_ins = [tensor.detach().requires_grad_() if tensor.grad_fn else tensor for tensor in shared]
+        if energy:
+            other._prepared[0, True] = energy.replaced(stand_ins)
         else:
-            shared = [part for pair in self.context.memory() for part in pair]
-        leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in shared]
-        if self.model.by_hand:
-            other._prepared[0, True] = self._shared(0, True).replaced(leaves)
-        else:
-            other.context.memories = {0: list(zip(leaves[::2], leaves[1::2], strict=True))}
-        return other, shared, leaves
+            other.context.memories = {0: list(zip(stand_ins[::2], stand_ins[1::2], strict=True))}
+        cut = [pair for pair in zip(shared, stand_ins, strict=True) if pair[0].grad_fn]
+        return other, [tensor for tensor, _ in cut], [stand_in for _, stand_in in cut]
 
     def _check(self, candidates: Tensor, step: int | None) -> int:
         self._check_candidates(candidates)
@@ -270,7 +295,7 @@ class Landscape:
             view = make_view(self.positions + self.model.columns_before, places,
                              memory[0][0].shape[2] - 1 + (self.model.step == "candidate_token"),
                              self.model.head_dim, self.model.wide, scaled=not fused)
-            self._prepared[key] = Energy(*self.model.folded(low), tuple(memory), view, self.model.heads,
+            self._prepared[key] = Energy(*self.context.folded(low), tuple(memory), view, self.model.heads,
                                          FUSED if fused else PLAIN,
                                          compiled_sweeps() if self.model.compile else Sweeps())
         return self._prepared[key]
@@ -367,7 +392,7 @@ def _check_maps(embed: str, dim: int, state_dim: int, latent: bool, vocabulary: 
     if vocabulary and latent:
         raise ValueError("candidates is 'latent' with a vocabulary; distributions of tokens are 'state'")
 
-# %% ../nbs/core/05_ebt.ipynb #53c3661d
+# %% ../nbs/core/05_ebt.ipynb #6319859a
 class EBT(nn.Module):
     "Energy-Based Transformer, causal form: one energy for each candidate next state (arXiv 2507.02092)."
 
@@ -405,13 +430,13 @@ class EBT(nn.Module):
         self.candidate_dim = dim if self.latent else state_dim
         self.by_hand, self.gradient = gradient != "eager" and self.can_be_by_hand(step), gradient
         self.recompute, self.compile = recompute, compile
-        self.tokens = nn.Embedding(vocabulary, dim) if vocabulary else None
+        self.tokens = embedding(vocabulary, dim) if vocabulary else None
         self.embed = nn.Identity() if embed == "identity" else linear(state_dim, dim, bias=embed == "affine")
         self.blocks = nn.ModuleList(Block(dim, heads, conditioned=step == "adaln") for _ in range(depth))
         self.norm = nn.RMSNorm(dim, eps=1e-5)
         self.head = linear(dim, 1)
         self.decode = linear(dim, state_dim) if self.latent else nn.Identity()
-        self.step_embedding = nn.Embedding(steps, dim) if step != "none" else None
+        self.step_embedding = embedding(steps, dim) if step != "none" else None
         self.modulation = linear(dim, 2 * dim, bias=True) if step == "adaln" else None
         self.step_size = nn.Parameter(torch.tensor(float(step_size)))
         initialise(self, generator)
@@ -438,8 +463,9 @@ class EBT(nn.Module):
     ) -> bool:
         "Whether the sweeps by hand use the fused kernels: on a GPU that has them, unless told otherwise."
         if self.gradient == "fused" and not can_be_fused(device, self.head_dim):
-            raise ValueError(f"gradient is 'fused' on {device} with heads of width {self.head_dim}; the kernels "
-                             "need triton, a recent GPU, and a width from 8 to 128: use 'auto'")
+            given = f"on {device} with heads of width {self.head_dim}"
+            needs = "triton, a recent GPU, and a width from 8 to 128"
+            raise ValueError(f"gradient is 'fused' {given}; the kernels need {needs}: use 'auto'")
         wanted = self.gradient == "fused" or (self.gradient == "auto" and device.type == "cuda")
         return wanted and can_be_fused(device, self.head_dim)
 

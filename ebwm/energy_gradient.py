@@ -197,7 +197,7 @@ def can_be_fused(
 
     return kernels.available(device) and head_dim in kernels.WIDTHS
 
-# %% ../nbs/core/11_energy_gradient.ipynb #5a2eaa0f
+# %% ../nbs/core/11_energy_gradient.ipynb #0da9c93c
 class Layer(NamedTuple):
     "One layer's matrices; the gain of the norm before a matrix has been multiplied into it."
 
@@ -253,9 +253,14 @@ class _Tangent(NamedTuple):
     hidden: Tensor
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> Tensor:
+    "Turn neighbouring pairs of features; as complex numbers, unless it is compiled, which does without."
+    if torch.compiler.is_compiling():
+        even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+        return out.copy_(torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2))
+    as_complex = lambda pairs: torch.view_as_complex(pairs.unflatten(-1, (-1, 2)))
+    torch.mul(as_complex(x), torch.complex(cos, sin), out=as_complex(out))
+    return out
 
 
 def _heads(rows: Tensor, batch: int, heads: int) -> Tensor:
@@ -269,13 +274,18 @@ def _rows(x: Tensor) -> Tensor:
 def _split(qkv: Tensor, view: View, batch: int, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     "Rows of queries, keys and values to [b h n e], turned."
     parts = qkv.view(batch, -1, 3, heads, qkv.shape[-1] // 3 // heads).permute(2, 0, 3, 1, 4)
-    return (*_turn(parts[:2], view.cos, view.sin).unbind(0), parts[2])
+    turned = torch.empty(parts[:2].shape, dtype=qkv.dtype, device=qkv.device)
+    return (*_turn(parts[:2], view.cos, view.sin, out=turned).unbind(0), parts[2])
 
 
 def _join(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
     "The adjoint of `_split`."
-    turned = _turn(torch.stack([q, k]), view.cos, -view.sin)
-    return torch.cat([turned, v[None]]).permute(1, 3, 0, 2, 4).flatten(2).flatten(0, 1)
+    batch, heads, count, width = q.shape
+    joined = q.new_empty(batch, count, 3, heads, width)
+    parts = joined.permute(2, 0, 3, 1, 4)
+    _turn(torch.stack([q, k]), view.cos, -view.sin, out=parts[:2])
+    parts[2] = v
+    return joined.view(batch * count, -1)
 
 
 def _mapped(x: Tensor, matrix: Tensor) -> Tensor:

@@ -6,14 +6,15 @@
 __all__ = ['LAYER', 'AROUND', 'NOISE', 'official_names', 'to_official', 'misfits', 'read_weights', 'unwrap', 'heads_of',
            'shape_of', 'from_official']
 
-# %% ../nbs/core/12_interop.ipynb #e0980c7f
+# %% ../nbs/core/12_interop.ipynb #5bdb1b3d
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .blocks import SIZES
 from .ebt import EBT, JointEBT
@@ -55,8 +56,8 @@ def official_names(
         return (f"transformer.final_layer.{'linear.' if model.step == 'adaln' else ''}weight",)
     return (AROUND[name],)
 
-# %% ../nbs/core/12_interop.ipynb #70ab9601
-def _refuse(model: EBT) -> None:
+# %% ../nbs/core/12_interop.ipynb #16b1c25f
+def _refuse(model: nn.Module) -> None:
     "Say what the authors' code has no counterpart of."
     if not isinstance(model, EBT) or isinstance(model, JointEBT):
         raise ValueError(f"model is a {type(model).__name__}; only a causal EBT has official weights")
@@ -66,7 +67,7 @@ def _refuse(model: EBT) -> None:
             model.step == "candidate_token",
         "candidates 'latent'": model.latent,
         "embed 'linear' for states (there it is 'affine' or 'identity')":
-            model.tokens is None and isinstance(model.embed, torch.nn.Linear) and not biased,
+            model.tokens is None and isinstance(model.embed, nn.Linear) and not biased,
         "embed 'affine' for tokens (there it is 'linear')": model.tokens is not None and biased,
     }
     if any(others.values()):
@@ -74,7 +75,7 @@ def _refuse(model: EBT) -> None:
         raise ValueError(f"the official code has no model with {found}")
 
 
-def _parts(model: EBT) -> dict[str, Tensor]:
+def _parts(model: nn.Module) -> dict[str, Tensor]:
     "A model's parameters, cut into the pieces that the authors' code has, by their names there."
     _refuse(model)
     parts = {}
@@ -85,7 +86,7 @@ def _parts(model: EBT) -> dict[str, Tensor]:
 
 
 def to_official(
-    model: EBT,  # causal, of a form that the official code has
+    model: nn.Module,  # a causal EBT, of a form that the official code has
 ) -> dict[str, Tensor]:  # copies, as an official EBT_VID or EBT_NLP takes them by load_state_dict
     "Weights of an EBT by the names of the official code; the noise of its walks is 0."
     return {name: part.clone() for name, part in _parts(model).items()}
@@ -158,7 +159,7 @@ def unwrap(
             raise ValueError(f"{name} is a {type(tensor).__name__}; weights must be tensors")
     return weights, dict(content.get("hyper_parameters") or {})
 
-# %% ../nbs/core/12_interop.ipynb #13a51bb3
+# %% ../nbs/core/12_interop.ipynb #6f1c7a0d
 def heads_of(
     depth: int,  # layers
     dim: int,  # width of the model
@@ -166,14 +167,14 @@ def heads_of(
     trained: int | None,  # by the settings beside the weights
 ) -> int:  # attention heads
     "Number of heads, which weights don't tell."
-    if given and trained and given != trained:
+    if None not in (given, trained) and given != trained:
         raise ValueError(f"heads is {given}, but these weights were trained with {trained}")
     sizes = {(size.depth, size.dim): size.heads for size in SIZES.values()}
-    heads = given or trained or sizes.get((depth, dim))
-    if heads is None:
+    known = [n for n in (given, trained, sizes.get((depth, dim))) if n is not None]
+    if not known:
         raise ValueError(f"heads is None, and depth {depth} with dim {dim} is none of the papers' sizes; "
                          "give heads")
-    return heads
+    return known[0]
 
 
 def shape_of(
@@ -207,10 +208,13 @@ def _check_values(weights: Mapping[str, Tensor], trained: Mapping[str, Any]) -> 
         raise ValueError(f"alpha is {weights['alpha'].item()}; the official code steps by 0.0001 at least")
     if (activation := trained.get("ebt_act_func", "silu")) != "silu":
         raise ValueError(f"ebt_act_func is {activation!r}; feed-forward parts are only 'silu' here")
+    if weights[NOISE] != 0:
+        warnings.warn(f"{NOISE} is {weights[NOISE].item()} and isn't kept: these weights learned from "
+                      "walks with noise, which is a matter of the kernel here", stacklevel=3)
 
 
 def from_official(
-    weights: Mapping[str, Any] | str | Path,  # a state dict, a checkpoint that holds one, or the path of either
+    weights: Mapping[str, Any] | str | Path,  # a state dict, a checkpoint with one, or the path of either
     heads: int | None = None,  # attention heads, unless a checkpoint or the papers' sizes tell them
     **settings: Any,  # what else EBT takes and weights don't tell: gradient, recompute, compile
 ) -> EBT:  # with copies of the weights, in their type and on their device
@@ -218,7 +222,9 @@ def from_official(
     weights, trained = unwrap(read_weights(weights) if isinstance(weights, str | Path) else weights)
     shape = shape_of(weights)
     heads = heads_of(shape["depth"], shape["dim"], heads, trained.get("multiheaded_attention_heads"))
-    model = EBT(heads=heads, **shape, **settings, generator=torch.Generator())
+    own = torch.Generator()
+    with torch.device("meta"):
+        model = EBT(heads=heads, **shape, **settings, generator=own)
     if found := misfits(weights, model):
         raise ValueError(f"weights don't fit an EBT of dim {model.dim} and depth {len(model.blocks)}; "
                          + "; ".join(found))

@@ -1,0 +1,209 @@
+"""What is measured: sizes, contenders, and a function to time for each of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks import official as theirs
+from ebwm.baselines import Transformer
+from ebwm.blocks import rotary
+from ebwm.cost import Shape, ebt_training, transformer_training
+from ebwm.ebt import EBT
+from ebwm.interop import to_official
+from ebwm.objective import S1, reconstruct, smooth_l1
+from ebwm.sampler import evaluate, gradient_descent, run
+from ebwm.settings import generator
+
+PLAIN, OFFICIAL = "Transformer++", "official"
+EAGER, BY_HAND, COMPILED = "eager", "by hand", "compiled"
+OURS = {EAGER: {"gradient": "eager"}, BY_HAND: {"gradient": "auto"}, COMPILED: {"compile": True}}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison: every contender does the same work on the same weights and inputs."""
+
+    name: str
+    what: str  # "training", "inner gradient" or "generation"
+    batch: int
+    length: int
+    dim: int = 384
+    depth: int = 6
+    heads: int = 6
+    steps: int = 2
+    vocabulary: int | None = None  # states are tokens; the body alone is measured without
+    contenders: tuple[str, ...] = (PLAIN, OFFICIAL, EAGER, BY_HAND, COMPILED)
+    memory: bool = False  # whether peak memory is measured as well
+
+    @property
+    def floor(self) -> float:  # of a training step of the EBT, in steps of the Transformer++
+        """What the FLOPs say: nearly 2 n + 1, attention and a vocabulary's products included."""
+        shape = Shape(self.dim, self.depth, self.batch, self.length)
+        plain, ebt = transformer_training(shape).total, ebt_training(shape, self.steps).total
+        row = 2 * self.batch * self.length * self.dim
+        read = (3 * self.steps + 2) * row * self.vocabulary if self.vocabulary else 0
+        return (ebt + read) / (plain + 3 * row * (self.vocabulary or self.dim))
+
+
+VIDEO = Case("video", "training", batch=16, length=16, memory=True)
+TEXT = Case("text body", "training", batch=8, length=256, memory=True)
+CASES = (
+    VIDEO,
+    replace(VIDEO, name="video, 12 layers", depth=12, memory=False),
+    replace(VIDEO, name="video, n = 8", steps=8),
+    TEXT,
+    replace(TEXT, name="text body, n = 8", batch=2, steps=8),
+    replace(TEXT, name="text, V = 50,277", batch=2, vocabulary=50_277,
+            contenders=(PLAIN, OFFICIAL, EAGER, BY_HAND)),
+    Case("video, inner gradient", "inner gradient", 16, 16, contenders=(OFFICIAL, EAGER, BY_HAND, COMPILED)),
+    Case("text, inner gradient", "inner gradient", 8, 256, contenders=(OFFICIAL, EAGER, BY_HAND, COMPILED)),
+    Case("generation, S = 64", "generation", 1, 64, contenders=(PLAIN, OFFICIAL, BY_HAND)),
+    Case("generation, S = 256", "generation", 1, 256, contenders=(PLAIN, OFFICIAL, BY_HAND)),
+)
+
+
+def cost_cases() -> list[tuple[str, int, Case]]:  # axis, value, case
+    """How the cost of a training step grows with the steps, the context, the width and the batch."""
+    base = replace(VIDEO, contenders=(PLAIN, EAGER, BY_HAND), memory=False)
+    axes = {
+        "steps": [replace(base, steps=n) for n in (1, 2, 4, 8)],
+        "length": [replace(base, batch=256 // s, length=s) for s in (16, 64, 256)],
+        "dim": [replace(base, dim=d, heads=d // 64) for d in (128, 256, 384, 768)],
+        "batch": [replace(base, batch=b) for b in (1, 4, 16, 64)],
+    }
+    return [(axis, getattr(case, axis), case) for axis, cases in axes.items() for case in cases]
+
+
+def small(case: Case) -> Case:
+    """The same comparison at a size that only shows that it runs; nothing is compiled."""
+    words = 101 if case.vocabulary else None
+    contenders = tuple(name for name in case.contenders if name != COMPILED)
+    sizes = {"batch": 2, "length": 16, "dim": 32, "heads": 2, "depth": 2}
+    return replace(case, **sizes, vocabulary=words, contenders=contenders)
+
+
+def plain_model(case: Case) -> nn.Module:
+    """The Transformer++ of a case; states are as wide as the model and go in as they are."""
+    sizes = {"dim": case.dim, "depth": case.depth, "heads": case.heads}
+    model = Transformer(**sizes, vocabulary=case.vocabulary, generator=generator(0, "weights"))
+    if not case.vocabulary:
+        model.embed = nn.Identity()
+    return model
+
+
+def our_model(case: Case, **options: object) -> EBT:
+    """The EBT of a case, always with the same weights."""
+    maps = {"vocabulary": case.vocabulary} if case.vocabulary else {"embed": "identity"}
+    return EBT(case.dim, case.depth, case.heads, generator=generator(0, "weights"), **maps, **options)
+
+
+def their_model(case: Case, official: theirs.Official) -> nn.Module:
+    """The official EBT with our weights."""
+    sizes = (case.dim, case.depth, case.heads, case.length + 1, case.steps)
+    if case.vocabulary:
+        model = theirs.text(official, case.vocabulary, *sizes, kind="default")
+    else:
+        model = theirs.video(official, *sizes, kind="default")
+    model.load_state_dict(to_official(our_model(case)))
+    return model
+
+
+def data(case: Case) -> tuple[Tensor, Tensor]:  # sequences with one state more than the context, and a start
+    """The inputs of a case."""
+    size = (case.batch, case.length + 1)
+    g = generator(0, "data")
+    if case.vocabulary:
+        tokens = torch.randint(1, case.vocabulary, size, generator=g)
+        return tokens, torch.randn(case.batch, case.length, case.vocabulary, generator=g)
+    sequences = torch.randn(*size, case.dim, generator=g)
+    return sequences, torch.randn(case.batch, case.length, case.dim, generator=g)
+
+
+def training(case: Case, name: str, official: theirs.Official | None) -> Callable[[], None]:
+    """A training step of one contender, up to the gradients."""
+    sequences, start = data(case)
+    states, targets = sequences[:, :-1], sequences[:, 1:]
+    if name == OFFICIAL:
+        model = their_model(case, official)
+        return lambda: theirs.training_step(model, sequences, start).backward()
+    if name == PLAIN:
+        model = plain_model(case)
+        loss = (lambda y, t: F.cross_entropy(y.flatten(0, 1), t.flatten())) if case.vocabulary else smooth_l1
+        return lambda: loss(model(states), targets).backward()
+    model, options = our_model(case, **OURS[name]), {} if case.vocabulary else {"loss": smooth_l1}
+    recipe = S1(case.steps, stream=name != EAGER)
+    return lambda: reconstruct(model, states, targets, recipe, start=start, **options).backward()
+
+
+def inner_gradient(case: Case, name: str, official: theirs.Official | None) -> Callable[[], None]:
+    """Energies and gradient of one step of a walk; ours has the context already."""
+    sequences, start = data(case)
+    states = sequences[:, :-1]
+    if name == OFFICIAL:
+        model = their_model(case, official)
+        return lambda: theirs.inner_gradient(model, states, start)
+    with torch.no_grad():
+        landscape = our_model(case, **OURS[name]).landscape(states)
+    return lambda: evaluate(landscape, start)
+
+
+def generation(case: Case, name: str, official: theirs.Official | None) -> Callable[[], None]:
+    """The next state, at eight lengths up to the whole; ours and the Transformer++ keep keys and values."""
+    sequences, start = data(case)
+    lengths = [case.length * (i + 1) // 8 for i in range(8)]
+    if name == OFFICIAL:
+        model = their_model(case, official)
+        walks = [lambda n=n: theirs.walk(model, sequences[:, :n], start[:, :n]) for n in lengths]
+    elif name == PLAIN:
+        model = plain_model(case)
+        walks = [plain_generation(case, model, sequences[:, n - 1 : n], n) for n in lengths]
+    else:
+        model = our_model(case, **OURS[name])
+        walks = [our_generation(case, model, sequences[:, :n], start[:, n - 1 : n]) for n in lengths]
+    return lambda: [walk() for walk in walks]
+
+
+def our_generation(case: Case, model: EBT, states: Tensor, start: Tensor) -> Callable[[], None]:
+    """Append the last state to a cache that holds the others, and walk."""
+    length, cache = states.shape[1], model.cache(case.batch, case.length + 1)
+    cache.append(states[:, :-1])
+    kernel = gradient_descent(model.step_size)
+
+    @torch.no_grad()
+    def step() -> None:
+        cache.length = length - 1  # as before: the column is written again
+        run(cache.append(states[:, -1:]), start, kernel, case.steps, final_energy=False)
+
+    return step
+
+
+def plain_generation(case: Case, model: nn.Module, state: Tensor, length: int) -> Callable[[], None]:
+    """The Transformer++ with keys and values of the states before; what they are doesn't change its cost."""
+    width = case.dim // case.heads
+    rotation = rotary(torch.tensor([length - 1]), width)
+    room = torch.randn(case.depth, 2, case.batch, case.heads, length, width, generator=generator(0, "room"))
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, room: Tensor) -> Tensor:
+        room[0][:, :, -1:], room[1][:, :, -1:] = k, v
+        return F.scaled_dot_product_attention(q, *room)
+
+    @torch.no_grad()
+    def step() -> None:
+        x = model.embed(state)
+        for block, own in zip(model.blocks, room, strict=True):
+            x = block(x, rotation, partial(attend, room=own))
+        model.decode(model.norm(x))
+
+    return step
+
+
+WHAT = {"training": training, "inner gradient": inner_gradient, "generation": generation}
+
+
+def function_of(case: Case, name: str, official: theirs.Official | None) -> Callable[[], None]:
+    """What one contender does in a case."""
+    return WHAT[case.what](case, name, official)

@@ -1,0 +1,65 @@
+"""Measuring: seconds in turns in one process, memory in a process for each contender."""
+
+import json
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from benchmarks import official as theirs
+from benchmarks.cases import BY_HAND, OFFICIAL, PLAIN, Case, function_of
+from ebwm.cost import cpu_model, flops, seconds
+
+
+def names(case: Case, official: theirs.Official | None) -> list[str]:
+    """The contenders that can take part."""
+    return [name for name in case.contenders if official or name != OFFICIAL]
+
+
+def timed(case: Case, official: theirs.Official | None, rounds: int) -> dict:
+    """Seconds of all contenders of a case, and their ratios round by round."""
+    functions = {name: function_of(case, name, official) for name in names(case, official)}
+    times = seconds(functions, rounds)
+    record = {"case": asdict(case), "floor": case.floor if case.what == "training" else None,
+              "seconds": {name: time._asdict() for name, time in times.items()}}
+    if case.what == "training" and not case.vocabulary:
+        record["flops"] = {name: flops(functions[name]).total for name in (PLAIN, BY_HAND)}
+    if OFFICIAL in functions:
+        record["official / by hand"] = times[OFFICIAL].median / times[BY_HAND].median
+    return record
+
+
+def _status(name: str) -> int:
+    found = re.search(rf"{name}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1])
+
+
+def own_peak(case: Case, name: str, official: theirs.Official | None) -> float:  # MiB
+    """What two steps of a contender take beyond its model and its data; called in a process of its own."""
+    function = function_of(case, name, official)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = _status("VmRSS")
+    for _ in range(2):
+        function()
+    return (_status("VmHWM") - before) / 2**10
+
+
+def memory(index: int, size: str, of: list[str]) -> dict[str, float]:
+    """Peak memory of each contender of a case, named by its place among the cases."""
+    found = {}
+    for name in of:
+        command = [sys.executable, "-m", "benchmarks", "--size", size, "--memory-of", str(index), name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[name] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def machine() -> dict[str, str | int]:
+    """What the numbers belong to."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    versions = {"torch": torch.__version__, "python": platform.python_version(), "system": platform.system()}
+    return {"processor": cpu_model(), "gpu": gpu, "threads": torch.get_num_threads(), **versions}
