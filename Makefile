@@ -39,7 +39,7 @@ notebooks: $(READY) ## run the notebooks, save their outputs, clean them (not th
 	  OMP_NUM_THREADS=1 $(BIN)/nbdev-test $$path --save --n-workers 2 || exit 1; done
 	$(BIN)/nbdev-clean
 
-bench: $(READY) ## measure what a training step costs
+bench: $(READY) ## measure what an EBT costs, into figures/benchmarks (OFFICIAL_EBT=checkout to compare)
 	$(BIN)/python -m benchmarks
 
 clean: ## remove what was built, but not .venv, data and runs

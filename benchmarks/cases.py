@@ -152,40 +152,37 @@ def inner_gradient(case: Case, name: str, official: theirs.Official | None) -> C
 
 
 def generation(case: Case, name: str, official: theirs.Official | None) -> Callable[[], None]:
-    """The next state, at eight lengths up to the whole; ours and the Transformer++ keep keys and values."""
+    """The state after S others, eight times; ours and the Transformer++ have kept their keys and values."""
     sequences, start = data(case)
-    lengths = [case.length * (i + 1) // 8 for i in range(8)]
+    states = sequences[:, :-1]
     if name == OFFICIAL:
         model = their_model(case, official)
-        walks = [lambda n=n: theirs.walk(model, sequences[:, :n], start[:, :n]) for n in lengths]
-    elif name == PLAIN:
-        model = plain_model(case)
-        walks = [plain_generation(case, model, sequences[:, n - 1 : n], n) for n in lengths]
+        step = lambda: theirs.walk(model, states, start)
     else:
-        model = our_model(case, **OURS[name])
-        walks = [our_generation(case, model, sequences[:, :n], start[:, n - 1 : n]) for n in lengths]
-    return lambda: [walk() for walk in walks]
+        step = plain_generation(case, states) if name == PLAIN else our_generation(case, name, states, start)
+    return lambda: [step() for _ in range(8)]
 
 
-def our_generation(case: Case, model: EBT, states: Tensor, start: Tensor) -> Callable[[], None]:
+def our_generation(case: Case, name: str, states: Tensor, start: Tensor) -> Callable[[], None]:
     """Append the last state to a cache that holds the others, and walk."""
-    length, cache = states.shape[1], model.cache(case.batch, case.length + 1)
+    model = our_model(case, **OURS[name])
+    cache, kernel = model.cache(case.batch, case.length), gradient_descent(model.step_size)
     cache.append(states[:, :-1])
-    kernel = gradient_descent(model.step_size)
 
     @torch.no_grad()
     def step() -> None:
-        cache.length = length - 1  # as before: the column is written again
-        run(cache.append(states[:, -1:]), start, kernel, case.steps, final_energy=False)
+        cache.length = case.length - 1  # as before: the column is written again
+        run(cache.append(states[:, -1:]), start[:, -1:], kernel, case.steps, final_energy=False)
 
     return step
 
 
-def plain_generation(case: Case, model: nn.Module, state: Tensor, length: int) -> Callable[[], None]:
+def plain_generation(case: Case, states: Tensor) -> Callable[[], None]:
     """The Transformer++ with keys and values of the states before; what they are doesn't change its cost."""
-    width = case.dim // case.heads
-    rotation = rotary(torch.tensor([length - 1]), width)
-    room = torch.randn(case.depth, 2, case.batch, case.heads, length, width, generator=generator(0, "room"))
+    model, width = plain_model(case), case.dim // case.heads
+    rotation, state = rotary(torch.tensor([case.length - 1]), width), states[:, -1:]
+    shape = (case.depth, 2, case.batch, case.heads, case.length, width)
+    room = torch.randn(shape, generator=generator(0, "room"))
 
     def attend(q: Tensor, k: Tensor, v: Tensor, room: Tensor) -> Tensor:
         room[0][:, :, -1:], room[1][:, :, -1:] = k, v

@@ -63,7 +63,7 @@ def write_pages(
         else:
             _write(target, _page(source, site))
     pages = [page_name(source.relative_to(site.notebooks)) for source in sources]
-    _add_sidebar(out, _in_order(pages, root) + _claims_page(site))
+    _add_sidebar(out, _in_order(pages, root) + _made_pages(site))
 
 
 def find_sources(
@@ -115,13 +115,15 @@ def _in_order(pages: list[Path], root: Path) -> list[Path]:
     return [page if page not in known else results.pop(0) for page in pages]
 
 
-def _claims_page(site: Site) -> list[Path]:
-    """Write the page of claims, and name it."""
-    page, text = Path("figures/claims.md"), records.claims_page(site.root)
-    if text:
+def _made_pages(site: Site) -> list[Path]:
+    """Write the pages that no notebook is behind, those of claims and of the benchmark, and name them."""
+    texts = {"claims": records.claims_page(site.root), "benchmarks": records.benchmarks_page(site.root)}
+    pages = {Path(f"figures/{name}.md"): text for name, text in texts.items() if text}
+    for page, text in pages.items():
         (site.out / page).parent.mkdir(parents=True, exist_ok=True)
+        text = records.place_pictures(text, site.root / "nbs" / page, site.root, site.out)
         (site.out / page).write_text(text, encoding="utf-8")
-    return [page] if text else []
+    return list(pages)
 
 
 # Cells

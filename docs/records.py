@@ -62,6 +62,18 @@ def claims_page(
     return report(settings.load(root)) if figures(root) else ""
 
 
+def benchmarks_page(
+    root: Path,  # the repository
+) -> str:  # Markdown; nothing where no benchmark is on record
+    """What the benchmark measured."""
+    folder, up = root / "figures" / "benchmarks", Path("..", "..", "figures", "benchmarks")
+    if not (table := folder / "table.md").is_file():
+        return ""
+    pictures = [f"![{name}]({(up / name).as_posix()}.png)" for name in ("training", "cost")
+                if (folder / f"{name}.png").is_file()]
+    return "\n\n".join(["# Benchmarks", "What an EBT costs, by `make bench`.", *pictures, table.read_text()])
+
+
 def _times(minutes: dict[str, float]) -> str:
     scales = [scale for scale in HARDWARE if scale in minutes]
     return ", ".join(f"{scale} {time(minutes[scale])} on {HARDWARE[scale]}" for scale in scales)

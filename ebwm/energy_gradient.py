@@ -55,7 +55,7 @@ def _normalise_adjoint_tangent(bar, bar_dot, unit, unit_dot, scale, mean) -> Ten
     change = torch.addcmul(bar_dot, unit_dot, c, value=-1).addcmul_(unit, c_dot, value=-1)
     return change.addcmul_(torch.addcmul(bar, unit, c, value=-1), scale * mean, value=-1).mul_(scale)
 
-# %% ../nbs/core/11_energy_gradient.ipynb #24e6f050
+# %% ../nbs/core/11_energy_gradient.ipynb #6985142e
 class View(NamedTuple):
     "Where candidates stand and what they may look at."
 
@@ -83,19 +83,18 @@ def make_view(
     hidden = hidden.unsqueeze(-3) if hidden.ndim == 3 else hidden[None, None]
     return View(cos * scale, sin * scale, hidden if hidden.any() else None, last)
 
-
 class Attention(NamedTuple):
     "The four sweeps through attention, as functions; there are two such sets, this one and fused kernels."
 
-    forward: Callable
-    adjoint: Callable
-    tangent: Callable
-    adjoint_tangent: Callable
+    forward: Callable  # (queries keys values, context, view) -> what is gathered, what later sweeps need
+    adjoint: Callable  # (adjoint of what is gathered, ...) -> adjoints of queries, keys and values, the same
+    tangent: Callable  # (tangents of queries, keys and values, ...) -> tangent of what is gathered, the same
+    adjoint_tangent: Callable  # (...) -> tangents of the adjoints: of queries, keys, values, of the context
 
 
 def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     "A matrix product in `dtype`, as wide as `a` again."
-    return (a.to(dtype) @ b.to(dtype)).to(a.dtype)
+    return a @ b if a.dtype == b.dtype == dtype else (a.to(dtype) @ b.to(dtype)).to(a.dtype)
 
 
 def _attend(qkv, context, view):
@@ -197,7 +196,7 @@ def can_be_fused(
 
     return kernels.available(device) and head_dim in kernels.WIDTHS
 
-# %% ../nbs/core/11_energy_gradient.ipynb #0da9c93c
+# %% ../nbs/core/11_energy_gradient.ipynb #c238edaf
 class Layer(NamedTuple):
     "One layer's matrices; the gain of the norm before a matrix has been multiplied into it."
 
@@ -252,7 +251,7 @@ class _Tangent(NamedTuple):
     silu: Tensor
     hidden: Tensor
 
-
+# %% ../nbs/core/11_energy_gradient.ipynb #70bdf767
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> Tensor:
     "Turn neighbouring pairs of features; as complex numbers, unless it is compiled, which does without."
     if torch.compiler.is_compiling():
@@ -302,7 +301,7 @@ def _gathered(y_bar_dot: Tensor, x: Tensor, y_bar: Tensor, x_dot: Tensor, matrix
     low = matrix.dtype
     return torch.addmm(y_bar_dot.mT.to(low) @ x.to(low), y_bar.mT.to(low), x_dot.to(low))
 
-
+# %% ../nbs/core/11_energy_gradient.ipynb #74fed488
 def _layer_forward(x, layer, context, view, heads, attention):
     "Up through one layer."
     batch = context[0].shape[0]
@@ -378,14 +377,14 @@ def _layer_adjoint_tangent(bar_dot, layer, context, view, heads, attention, forw
                                    forward.scale, tangent.mean)
     return x.add_(middle), Layer(qkv, out, gate_up, down), context_bar
 
-# %% ../nbs/core/11_energy_gradient.ipynb #16b98808
+# %% ../nbs/core/11_energy_gradient.ipynb #1ebff286
 class Sweeps(NamedTuple):
     "The four sweeps through one layer."
 
-    forward: Callable = _layer_forward
-    adjoint: Callable = _layer_adjoint
-    tangent: Callable = _layer_tangent
-    adjoint_tangent: Callable = _layer_adjoint_tangent
+    forward: Callable = _layer_forward  # rows -> rows, and what later sweeps need
+    adjoint: Callable = _layer_adjoint  # adjoint of a layer's output -> of its input, and the same
+    tangent: Callable = _layer_tangent  # tangent of a layer's input -> of its output, and the same
+    adjoint_tangent: Callable = _layer_adjoint_tangent  # -> also gradients of matrices, and of the context
 
 
 def _told(sweep: Callable) -> Callable:
@@ -411,7 +410,7 @@ def compiled_sweeps() -> Sweeps:  # each compiles for a shape when it first meet
     "The sweeps through `torch.compile`; equal up to rounding."
     return Sweeps(*map(_told, Sweeps()))
 
-
+# %% ../nbs/core/11_energy_gradient.ipynb #8d220fe8
 class Energy(NamedTuple):
     "All that the energy of candidates depends on, but the candidates."
 
@@ -439,7 +438,7 @@ class Energy(NamedTuple):
         pairs = zip(flat[4 * depth :: 2], flat[4 * depth + 1 :: 2], strict=True)
         return self._replace(head=head, layers=layers, memory=tuple(pairs))
 
-
+# %% ../nbs/core/11_energy_gradient.ipynb #6fd9bc38
 def up_and_down(
     energy: Energy,  # all but the candidates
     x: Float[Tensor, "b n d"],  # candidates in the model's width

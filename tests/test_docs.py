@@ -222,6 +222,20 @@ def test_a_figures_page_names_its_command_cost_and_record(tmp_path):
     assert (tmp_path / "out" / "record" / "fall" / "fall-dark.png").is_file()
 
 
+def test_the_benchmark_has_a_page(tmp_path):
+    folder = tmp_path / "figures" / "benchmarks"
+    folder.mkdir(parents=True)
+    (folder / "table.md").write_text("| ours | 1 |")
+    for name in ("training.png", "training-dark.png"):
+        (folder / name).write_bytes(b"png")
+    build(tmp_path, [text("# Home")], [text("# Home")])
+    page = (tmp_path / "out/figures/benchmarks.md").read_text()
+    assert "| ours | 1 |" in page and "![cost]" not in page
+    assert "![training](../record/benchmarks/training-dark.png){.only-dark}" in page
+    sidebar = json.loads((tmp_path / "out/index.ipynb").read_text())["cells"][-1]["source"]
+    assert ":caption: Results\n\nfigures/benchmarks\n" in sidebar
+
+
 def test_the_numbers_in_the_readme_are_those_on_record():
     results = json.loads((ROOT / "figures/next_frame/manifest.json").read_text())["results"]
     text = README.read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ebwm import thinking
-from ebwm.objective import S1, reconstruct, smooth_l1
+from ebwm.objective import S1, Streamed, cross_entropy, known, reconstruct, smooth_l1
 from ebwm.settings import generator
 from ebwm.thinking import predict
 
@@ -12,6 +12,41 @@ from ebwm.thinking import predict
 def test_smooth_l1_has_beta_one():
     loss = smooth_l1(torch.tensor([0.5, 3.0]), torch.zeros(2))
     assert float(loss) == pytest.approx((0.5 * 0.25 + (3 - 0.5)) / 2)
+
+
+@pytest.mark.parametrize("ignore", [None, 0])
+def test_cross_entropy_is_the_mean_over_what_counts(draw, ignore):
+    logits, tokens = draw(2, 3, 5), torch.tensor([[0, 1, 4], [2, 0, 3]])
+    expected = [-logits[b, s].log_softmax(-1)[tokens[b, s]] for b in (0, 1) for s in (0, 1, 2)
+                if ignore is None or tokens[b, s] != ignore]
+    loss = cross_entropy(logits, tokens, ignore)
+    torch.testing.assert_close(loss, torch.stack(expected).mean(), rtol=0, atol=1e-14)
+
+
+def test_known_gradients_are_handed_over_once():
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    inner = 2 * x
+    value = 3 * known(torch.tensor(5.0), {inner: torch.tensor([1.0, 10.0]), x: torch.ones(2)})
+    value.backward(retain_graph=True)
+    assert value.item() == 15 and x.grad.tolist() == [9.0, 63.0]
+    with pytest.raises(RuntimeError, match="backward has been called before"):
+        value.backward()
+
+
+def test_gradients_that_share_memory_add_up_apart():
+    """The gradient of a sum is one tensor for both of its parts; each has to be added up by itself."""
+    class Uncut:
+        def __call__(self, candidates):
+            return candidates.sum(-1)
+
+        def cut(self):
+            return self, [], []
+
+    parts, streamed = [torch.zeros(3, requires_grad=True) for _ in range(2)], Streamed(Uncut())
+    for _ in range(3):
+        streamed.take((parts[0] + parts[1]).sum())
+    streamed.give(torch.zeros(())).backward()
+    assert all(part.grad.tolist() == [3.0, 3.0, 3.0] for part in parts)
 
 
 def test_two_steps_are_the_recipe_written_out(make_model, draw):
@@ -78,7 +113,8 @@ def test_a_diverged_walk_is_not_chosen(make_model, draw, monkeypatch):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda model: S1(steps=0), "steps is 0"),
+        (lambda model: S1(steps=0), "steps is 0; it must be 1 or more"),
+        (lambda model: cross_entropy(torch.zeros(1, 3), torch.tensor([3])), "targets hold 3; tokens"),
         (lambda model: S1(start="random"), "start is 'random'; it must be one of noise, last, zeros"),
         (lambda model: predict(model, torch.ones(1, 2, 16).double(), samples=0), "samples is 0"),
         (lambda model: predict(model, torch.ones(1, 2, 16).double(), steps=0, start="zeros"), "steps is 0"),

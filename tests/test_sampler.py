@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ebwm.energy import DoubleWell, GaussianMixture, Quadratic
-from ebwm.sampler import STARTS, evaluate, gradient_descent, initial, langevin, run
+from ebwm.sampler import STARTS, Through, evaluate, gradient_descent, initial, langevin, run
 from ebwm.settings import generator
 
 BOWL = Quadratic(torch.tensor([1.0, -0.5]).double(), torch.tensor([1.0, 4.0]).double())
@@ -150,6 +150,81 @@ def test_an_energy_may_bring_its_own_gradient():
     assert walk.state.y.equal(torch.full((1, 2), 0.25)) and Bowl.asked == [False, False]
     left = evaluate(lambda y: y.square().sum(-1) / 2, torch.ones(1, 2))
     assert evaluate(Bowl(), torch.ones(1, 2)).grad.equal(left.grad)
+
+
+def softmax(y):
+    return y.softmax(-1)
+
+
+class Ranked:
+    """A bowl over distributions, whose gradient may be its own, and whose steps may differ."""
+
+    def __init__(self, scale, by_hand, step=0):
+        self.scale, self.by_hand, self.step = scale, by_hand, step
+
+    def __call__(self, p):
+        return (1 + self.step) * self.scale * (p - 0.25).square().sum(-1)
+
+    def gradient(self, p, create_graph=False):
+        if not self.by_hand:
+            return None
+        with torch.set_grad_enabled(create_graph):
+            return self(p), 2 * (1 + self.step) * self.scale * (p - 0.25)
+
+    def at_step(self, step):
+        return Ranked(self.scale, self.by_hand, step)
+
+
+def by_loop(start, scale, alpha, steps, detach, overwrite):
+    """Both walks behind a softmax, written out."""
+    y = start
+    for step in range(steps):
+        y = y.detach().requires_grad_() if detach else y
+        p = softmax(y)
+        at = p if overwrite else y
+        (grad,) = torch.autograd.grad(Ranked(scale, False, step)(p).sum(), at, create_graph=True)
+        y = at - alpha * grad
+    return y, Ranked(scale, False, steps - 1)(softmax(y))
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("detach", [True, False])
+def test_a_walk_behind_a_transform(by_hand, overwrite, detach):
+    """The paper's step and the code's, S1 and S2: the end, its energy, and what a loss on it teaches."""
+    found = []
+    for loop in (False, True):
+        scale, alpha = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (1.5, 0.4))
+        start = torch.randn(3, 4, dtype=torch.float64, generator=generator(0)).requires_grad_()
+        if loop:
+            y, energy = by_loop(start, scale, alpha, 3, detach, overwrite)
+        else:
+            kernel, landscape = gradient_descent(alpha, overwrite), Through(Ranked(scale, by_hand), softmax)
+            y, energy, _ = run(landscape, start, kernel, 3, create_graph=True, detach=detach).state
+        y.square().sum().backward()
+        found.append([y.detach(), energy.detach(), scale.grad, alpha.grad])
+        assert (start.grad is None) == detach
+        found[-1].append(torch.zeros(1) if detach else start.grad)
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_finished_walk_behind_a_transform_keeps_no_graph(by_hand, overwrite):
+    alpha = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    through = Through(Ranked(1.5, by_hand), softmax)
+    with torch.no_grad():
+        end = run(through, torch.eye(4).double(), gradient_descent(alpha, overwrite), 2)
+    assert not end.state.y.requires_grad and not end.info.energy.requires_grad
+    assert torch.equal(end.info.energy[0], Ranked(1.5, by_hand)(softmax(torch.eye(4).double())))
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_initial_candidates_may_go_to_a_tensor(start):
+    recent, out = torch.full((2, 3), 5.0), torch.full((2, 3), torch.nan)
+    assert initial(start, recent, generator(0), out=out) is out
+    assert torch.equal(out, initial(start, recent, generator(0)))
 
 
 @pytest.mark.parametrize("start", STARTS)

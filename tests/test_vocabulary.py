@@ -192,8 +192,8 @@ def test_smaller_types_stay_close(update):
         low = learn(model, data, S1(2, update=update, rows=5))
         other = learn(model, data, S1(2, update=update, stream=False))
     for name, expected in exact.items():
-        single_off, low_off, other_off = (float((found[name] - expected).norm() / expected.norm())
-                                          for found in (single, low, other))
+        off = lambda found, n=name, e=expected: float((found[n] - e).norm() / e.norm())
+        single_off, low_off, other_off = off(single), off(low), off(other)
         assert low[name].dtype == torch.float32
         assert single_off < 1e-4 < low_off < max(1.5 * other_off, 1e-3), name
 
@@ -267,7 +267,7 @@ STATES, TARGETS, START = batch((2, 4))
     [
         (lambda m: S1(update="other"), "update is 'other'; it must be one of code, paper"),
         (lambda m: S1(rows=0), "rows is 0; it must be 1 or more"),
-        (lambda m: walk_of(m, None, "other"), "update is 'other'"),
+        (lambda m: walk_of(m, m.landscape(STATES), "other"), "update is 'other'"),
         (lambda m: step_of(m, STATES, TARGETS, update="other"), "update is 'other'"),
         (lambda m: step_of(m, STATES, TARGETS, rows=-1), "rows is -1; it must be 1 or more"),
         (lambda m: step_of(m, STATES, TARGETS[:, 1:]), r"targets have shape \[2, 3\]; .* shape \[2, 4\]"),
