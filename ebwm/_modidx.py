@@ -125,6 +125,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                           'ebwm.ebt.Landscape._check': ('core/ebt.html#landscape._check', 'ebwm/ebt.py'),
                           'ebwm.ebt.Landscape._check_candidates': ('core/ebt.html#landscape._check_candidates', 'ebwm/ebt.py'),
                           'ebwm.ebt.Landscape._chosen': ('core/ebt.html#landscape._chosen', 'ebwm/ebt.py'),
+                          'ebwm.ebt.Landscape._compiles': ('core/ebt.html#landscape._compiles', 'ebwm/ebt.py'),
                           'ebwm.ebt.Landscape._shared': ('core/ebt.html#landscape._shared', 'ebwm/ebt.py'),
                           'ebwm.ebt.Landscape._with_token': ('core/ebt.html#landscape._with_token', 'ebwm/ebt.py'),
                           'ebwm.ebt.Landscape.at': ('core/ebt.html#landscape.at', 'ebwm/ebt.py'),

@@ -180,7 +180,7 @@ class Cache(Context):
         for old, new in zip(buffer, keys_values, strict=True):
             old[:, :, columns] = new
 
-# %% ../nbs/core/05_ebt.ipynb #bc5c6563
+# %% ../nbs/core/05_ebt.ipynb #c3ed608a
 class Landscape:
     "Energies of candidates for one batch of contexts; the context is kept inside."
 
@@ -305,11 +305,15 @@ class Landscape:
             places = self.positions + self.model.ahead
             view = make_view(self.positions + self.model.columns_before, places,
                              memory[0][0].shape[2] - 1 + (self.model.step == "candidate_token"),
-                             self.model.head_dim, self.model.wide, scaled=not fused)
+                             self.model.head_dim, self.model.wide, fused)
             self._prepared[key] = Energy(*self.context.folded(low), tuple(memory), view, self.model.heads,
                                          FUSED if fused else PLAIN,
-                                         compiled_sweeps() if self.model.compile else Sweeps())
+                                         compiled_sweeps() if self._compiles() else Sweeps())
         return self._prepared[key]
+
+    def _compiles(self) -> bool:
+        "A context that grows would be compiled anew for every length."
+        return self.model.compile and not isinstance(self.context, Cache)
 
     def energy(
         self,
@@ -403,7 +407,7 @@ def _check_maps(embed: str, dim: int, state_dim: int, latent: bool, vocabulary: 
     if vocabulary and latent:
         raise ValueError("candidates is 'latent' with a vocabulary; distributions of tokens are 'state'")
 
-# %% ../nbs/core/05_ebt.ipynb #fec24ca5
+# %% ../nbs/core/05_ebt.ipynb #aba58730
 class EBT(nn.Module):
     "Energy-Based Transformer, causal form: one energy for each candidate next state (arXiv 2507.02092)."
 
@@ -421,7 +425,7 @@ class EBT(nn.Module):
         step_size: float = 1.0,  # alpha at the start of training; a parameter of the model
         gradient: str = "auto",  # one of GRADIENTS; "auto": the first of the others that this model can have
         recompute: bool = False,  # by hand: run the first sweeps again in the backward pass, to save memory
-        compile: bool = False,  # by hand: compile the sweeps, which takes up to a minute for a new shape
+        compile: bool = False,  # by hand: compile the sweeps, a minute or so for a new shape; not for caches
         generator: torch.Generator | None = None,  # draws the initial weights
     ):
         super().__init__()

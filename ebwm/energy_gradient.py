@@ -55,7 +55,7 @@ def _normalise_adjoint_tangent(bar, bar_dot, unit, unit_dot, scale, mean) -> Ten
     change = torch.addcmul(bar_dot, unit_dot, c, value=-1).addcmul_(unit, c_dot, value=-1)
     return change.addcmul_(torch.addcmul(bar, unit, c, value=-1), scale * mean, value=-1).mul_(scale)
 
-# %% ../nbs/core/11_energy_gradient.ipynb #6985142e
+# %% ../nbs/core/11_energy_gradient.ipynb #37e51031
 class View(NamedTuple):
     "Where candidates stand and what they may look at."
 
@@ -71,13 +71,15 @@ def make_view(
     columns: int,  # of the context, without the one that is appended
     head_dim: int,  # width of a head
     dtype: torch.dtype,  # of the angles
-    scaled: bool = True,  # whether the rotation divides queries by sqrt(e); fused kernels do it themselves
+    fused: bool = False,  # for the fused kernels, which scale queries and hide columns themselves
 ) -> View:
     "What the four sweeps need to know of the candidates' places."
     cos, sin = rotary(places, head_dim, dtype)
     cos, sin = (part if part.ndim == 4 else part[None] for part in (cos, sin))
-    factors = [head_dim**-0.5 if scaled else 1.0, 1.0]
+    factors = [1.0 if fused else head_dim**-0.5, 1.0]
     scale = torch.tensor(factors, dtype=dtype, device=cos.device).view(2, 1, 1, 1, 1)
+    if fused:
+        return View(cos * scale, sin * scale, None, last)
     hidden = last.unsqueeze(-1) < torch.arange(columns + 1, device=last.device)
     hidden[..., -1] = False
     hidden = hidden.unsqueeze(-3) if hidden.ndim == 3 else hidden[None, None]

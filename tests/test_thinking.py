@@ -77,5 +77,5 @@ def test_joint_candidates_are_predicted():
 ])
 def test_bad_counts_are_named(call):
     model = model_of()
-    with pytest.raises(ValueError, match="(count|samples) is 0; at least 1 is needed"):
+    with pytest.raises(ValueError, match=r"(count|samples) is 0; at least 1 is needed"):
         call(model, states_for(model))
