@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contender that count")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", help="only the cases whose names hold this")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    parser.add_argument("--out", type=Path, help="folder of the results; needed unless all is run in full")
     parser.add_argument("--memory-of", nargs=2, metavar=("CASE", "CONTENDER"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -46,7 +46,7 @@ def run(given: argparse.Namespace, official: theirs.Official | None) -> dict:
         print(f"{case.name} ...", file=sys.stderr, flush=True)
         record = measure.timed(case, official, given.rounds)
         if case.memory:
-            record["memory"] = measure.memory(index, given.size, measure.names(case, official))
+            record["memory"] = measure.memory(index, given.size, given.threads, measure.names(case, official))
         records.append(record)
     cost = []
     for axis, value, case in [] if given.only else cost_cases():
@@ -61,17 +61,20 @@ def run(given: argparse.Namespace, official: theirs.Official | None) -> dict:
 def main() -> None:
     given = arguments()
     torch.set_num_threads(given.threads)
+    if not (given.out or given.memory_of) and (given.only or given.size != "full"):
+        raise SystemExit("--only and --size smoke need --out FOLDER: the results of record are whole")
+    out = given.out or FOLDER
     official = theirs.load() if os.environ.get("OFFICIAL_EBT") else None
     if given.memory_of:
         index, name = given.memory_of
         print(json.dumps(measure.own_peak(sized(CASES, given.size)[int(index)], name, official)))
         return
     result = run(given, official)
-    given.out.mkdir(parents=True, exist_ok=True)
-    write_json(given.out / "benchmarks.json", result)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "benchmarks.json", result)
     text = report.table(result)
-    write_whole(given.out / "table.md", lambda draft: draft.write_text(text, encoding="utf-8"))
-    report.pictures(result, given.out)
+    write_whole(out / "table.md", lambda draft: draft.write_text(text, encoding="utf-8"))
+    report.pictures(result, out)
     print(text)
 
 

@@ -171,8 +171,8 @@ def our_generation(case: Case, name: str, states: Tensor, start: Tensor) -> Call
 
     @torch.no_grad()
     def step() -> None:
-        cache.length = case.length - 1  # as before: the column is written again
         run(cache.append(states[:, -1:]), start[:, -1:], kernel, case.steps, final_energy=False)
+        cache.rewind(case.length - 1)
 
     return step
 

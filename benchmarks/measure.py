@@ -48,11 +48,12 @@ def own_peak(case: Case, name: str, official: theirs.Official | None) -> float: 
     return (_status("VmHWM") - before) / 2**10
 
 
-def memory(index: int, size: str, of: list[str]) -> dict[str, float]:
+def memory(index: int, size: str, threads: int, of: list[str]) -> dict[str, float]:
     """Peak memory of each contender of a case, named by its place among the cases."""
     found = {}
     for name in of:
-        command = [sys.executable, "-m", "benchmarks", "--size", size, "--memory-of", str(index), name]
+        options = ["--size", size, "--threads", str(threads), "--memory-of", str(index), name]
+        command = [sys.executable, "-m", "benchmarks", *options]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found[name] = json.loads(done.stdout.splitlines()[-1])
     return found

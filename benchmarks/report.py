@@ -56,8 +56,7 @@ def table(result: dict) -> str:
     return text
 
 
-def _bars(ax, result: dict) -> None:
-    records = [r for r in result["cases"] if r["case"]["what"] == "training"]
+def _bars(ax, records: list[dict]) -> None:
     shown = [name for name in ROLES if name != PLAIN and any(name in r["seconds"] for r in records)]
     height = 0.8 / len(shown)
     for i, name in enumerate(shown):
@@ -74,8 +73,8 @@ def _bars(ax, result: dict) -> None:
         ax.plot([record["floor"]] * 2, [y - 0.45, y + 0.45], color=colour("truth"), lw=1.5,
                 label="floor by FLOPs" if y == 0 else None)
     ax.set(yticks=range(len(records)), yticklabels=[r["case"]["name"] for r in records],
-           xlabel="training step, in steps of the Transformer++ (bars: fastest to slowest)")
-    ax.invert_yaxis()
+           xlabel="training step, in steps of the Transformer++ (median; lines: fastest to slowest)")
+    ax.set_ylim(len(records) - 0.5, -0.5)
     ax.grid(axis="x")
     ax.grid(visible=False, axis="y")
     ax.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=5, columnspacing=1.0, handlelength=1.2)
@@ -107,10 +106,12 @@ def pictures(result: dict, folder: Path) -> None:
     plt = require("matplotlib.pyplot", "figures")
     for theme, ending in (("light", ""), ("dark", "-dark")):
         with style(theme):
-            figure, ax = plt.subplots(figsize=(7.2, 1.4 + 0.75 * len(result["cases"])))
-            _bars(ax, result)
-            figure.savefig(folder / f"training{ending}.png", metadata={"Software": None})
-            plt.close(figure)
+            records = [record for record in result["cases"] if record["case"]["what"] == "training"]
+            if records:
+                figure, ax = plt.subplots(figsize=(7.2, 1.2 + 0.7 * len(records)))
+                _bars(ax, records)
+                figure.savefig(folder / f"training{ending}.png", metadata={"Software": None})
+                plt.close(figure)
             if result["cost"]:
                 figure, axes = plt.subplots(2, 2, figsize=(7.2, 5.4))
                 _curves(axes, result)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['S1', 'known', 'leaves_of', 'Streamed', 'smooth_l1', 'cross_entropy', 'reconstruct']
 
-# %% ../nbs/core/07_objective.ipynb #499077c1
+# %% ../nbs/core/07_objective.ipynb #466bbde9
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .ebt import check_like
 from .sampler import STARTS, initial, run
@@ -39,7 +40,7 @@ class S1:
             raise ValueError(f"start is {self.start!r}; it must be one of {', '.join(STARTS)}")
         check_update(self.update)
 
-# %% ../nbs/core/07_objective.ipynb #05d35b6a
+# %% ../nbs/core/07_objective.ipynb #2ceca0f1
 class _Known(torch.autograd.Function):
     "A value whose gradients are known already."
 
@@ -89,13 +90,15 @@ class Streamed:
         landscape: Callable,  # a landscape with `cut`: what its graphs share is cut off
     ):
         self.landscape, self.shared, self.leaves = landscape.cut()
-        self.gradients: dict[Tensor, Tensor] = {}
+        self.gradients = WeakTensorKeyDictionary()  # what only a step held goes with it
 
     def take(
         self,
         value: Float[Tensor, ""],  # a loss
     ) -> Float[Tensor, ""]:  # the same without its graph
         "Add a loss's gradients to those that are known, and let its graph go."
+        if not value.requires_grad:
+            return value
         leaves = leaves_of(value)
         for leaf, gradient in zip(leaves, torch.autograd.grad(value, leaves), strict=True):
             total = self.gradients.get(leaf)

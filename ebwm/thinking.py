@@ -52,7 +52,7 @@ def predict(
         y = torch.stack([end.y for end in ends]).gather(0, index)[0]
         return Prediction(model.decode(y), energy, samples * (steps + 1))
 
-# %% ../nbs/core/08_thinking.ipynb #946a1b44
+# %% ../nbs/core/08_thinking.ipynb #2a8bb9e6
 class Generation(NamedTuple):
     "What follows a context, according to a model."
 
@@ -81,6 +81,7 @@ def generate(
 ) -> Generation:  # of tokens, always the most likely
     "Go on from a context, state by state; a state costs the same wherever it stands, but for attention."
     _check(count=count, samples=samples)
+    model.check_states(states)
     cache, found = model.cache(len(states), states.shape[1] + count - 1), []
     landscape, last = cache.append(states).last(), states[:, -1:]
     for index in range(count):

@@ -49,7 +49,7 @@ def test_the_floor_is_what_flops_say():
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the system forgets no peak")
 def test_memory_is_measured_in_a_process_of_its_own():
-    found = measure.memory(0, "smoke", [PLAIN, BY_HAND])
+    found = measure.memory(0, "smoke", 1, [PLAIN, BY_HAND])
     assert set(found) == {PLAIN, BY_HAND} and all(0 <= taken < 2_000 for taken in found.values())
 
 

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ebwm.ebt import EBT, DenseLandscape, JointEBT
 from ebwm.energy_gradient import can_be_fused, energy_gradient
-from ebwm.objective import S1, reconstruct, smooth_l1
+from ebwm.objective import S1, Streamed, reconstruct, smooth_l1
 from ebwm.sampler import evaluate, gradient_descent, run
 from ebwm.settings import generator
 
@@ -238,6 +238,120 @@ def test_a_context_outlives_no_change_of_the_weights(gradient):
             ask()
 
 
+@pytest.mark.parametrize("change", [
+    lambda m: m.load_state_dict({n: p + 1 for n, p in m.state_dict().items()}, assign=True),
+    lambda m: setattr(m, "head", torch.nn.Linear(12, 1, bias=False).double()),
+], ids=["assigned", "replaced"])
+def test_other_weights_are_noticed(change):
+    model, y = model_of("auto"), draw(2, 4, 12, stream="start")
+    landscape = model.landscape(draw(2, 4, 12))
+    change(model)
+    with pytest.raises(RuntimeError, match="parameters have changed"):
+        landscape(y)
+
+
+@pytest.mark.parametrize("step", ["context_token", "adaln"])
+def test_states_that_change_before_a_step_is_asked_for_are_noticed(step):
+    model, states, y = model_of("auto", step=step), draw(2, 4, 12), draw(2, 4, 12, stream="start")
+    landscape = model.landscape(states)
+    states.mul_(2)
+    with pytest.raises(RuntimeError, match="have changed since this context was computed"):
+        landscape(y, 1)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("gradient", ["auto", "eager"])
+def test_asking_without_a_graph_first_changes_no_training(step, gradient):
+    """Whatever was asked of a landscape before, in whichever mode, training on it is complete."""
+    states, y, found = draw(2, 4, 12), draw(2, 4, 12, stream="start").requires_grad_(), []
+    for asked in (False, True):
+        model = model_of(gradient, step=step)
+        landscape = model.landscape(states)
+        if asked:
+            evaluate(landscape.at_step(1), y.detach())
+            with torch.no_grad():
+                landscape.at_step(1)(y)
+            with torch.autocast("cpu", torch.bfloat16):
+                evaluate(landscape.at_step(1), y.detach())
+        here = evaluate(landscape.at_step(1), y, create_graph=True)
+        found.append(gradients(model, here.grad.square().sum() + here.energy.sin().sum(), y))
+    same(*found)
+
+
+@pytest.mark.parametrize("gradient", ["auto", "eager"])
+def test_a_context_without_a_graph_is_not_trained_on(gradient):
+    model, y = model_of(gradient), draw(2, 4, 12, stream="start")
+    with torch.no_grad():
+        landscape = model.landscape(draw(2, 4, 12))
+    for made in (landscape, model.cache(2, 4).append(draw(2, 4, 12))):
+        with pytest.raises(RuntimeError, match="computed without a graph, and can't be trained on"):
+            evaluate(made, y, create_graph=True)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("gradient", ["auto", "eager"])
+def test_derived_landscapes_keep_the_step(step, gradient):
+    model, y = model_of(gradient, step=step), draw(2, 4, 12, stream="start")
+    landscape = model.landscape(draw(2, 4, 12)).at_step(1)
+    whole = landscape(y)
+    rows, positions = torch.tensor([1, 0]), torch.tensor([2, 3])
+    items = landscape.at(rows, positions)
+    chosen = torch.tensor([1])
+    found = {"at": items(y[rows, positions]), "keep": items.keep(chosen)(y[[0], [3]]),
+             "last": landscape.last()(y[:, 3:]), "repeat": landscape.repeat(2)(torch.cat([y, y], 1))[:, 4:],
+             "items": items.repeat(2)(y[rows, positions].repeat(2, 1))[2:]}
+    same(found, {"at": whole[rows, positions], "keep": whole[[0], [3]], "last": whole[:, 3:], "repeat": whole,
+                 "items": whole[rows, positions]})
+
+
+@pytest.mark.parametrize("gradient", ["auto", "eager"])
+def test_a_cache_that_grows_or_is_rewound_never_answers_for_what_was(gradient):
+    model, states, y = model_of(gradient), draw(2, 4, 12), draw(2, 4, 12, stream="start")
+    cache = model.cache(2, 4)
+    early = cache.append(states[:, :2])
+    first = evaluate(early, y[:, :2])
+    late = cache.append(states[:, 2:])
+    with pytest.raises(RuntimeError, match="the cache holds 4 states and held 2"):
+        evaluate(early, y[:, :2])
+    evaluate(late, y[:, 2:])
+    cache.rewind(0)
+    again = evaluate(cache.append(states[:, :2]), y[:, :2])
+    same({"e": again.energy, "g": again.grad}, {"e": first.energy, "g": first.grad})
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("gradient", ["auto", "eager"])
+def test_states_from_an_encoder_are_learned_through_when_streaming(step, gradient):
+    found = []
+    for stream in (True, False):
+        model, encoder = model_of(gradient, step=step), torch.eye(12, dtype=torch.float64).requires_grad_()
+        loss = reconstruct(model, draw(2, 4, 12) @ encoder, draw(2, 4, 12, stream="targets"),
+                           S1(3, stream=stream), generator=generator(0))
+        found.append(gradients(model, loss, encoder))
+    assert found[0]["given 0"].abs().sum() > 0
+    same(*found)
+
+
+def test_streaming_an_eager_walk_keeps_nothing_of_a_step():
+    model, start = model_of("eager"), draw(2, 4, 12, stream="start")
+    streamed, kept = Streamed(model.landscape(draw(2, 4, 12))), []
+    for _ in range(3):
+        walk = run(streamed.landscape, start, gradient_descent(model.step_size), 1, create_graph=True,
+                   final_energy=False)
+        streamed.take(walk.state.y.square().mean())
+        del walk
+        kept.append(len(streamed.gradients))
+    assert kept[0] == kept[1] == kept[2] > 0
+    assert all(leaf.shape != start.shape for leaf in streamed.gradients)
+
+
+def test_a_frozen_model_has_a_loss_too():
+    model = model_of("auto").requires_grad_(False)
+    for stream in (True, False):
+        loss = reconstruct(model, *draw(2, 2, 4, 12), S1(2, stream=stream), generator=generator(0))
+        assert not loss.requires_grad and loss.isfinite()
+
+
 def test_a_graph_outlives_no_change_of_the_weights():
     model, y = model_of("handwritten"), draw(2, 4, 12, stream="start")
     value = evaluate(model.landscape(draw(2, 4, 12)), y, create_graph=True).grad.square().sum()
@@ -349,6 +463,16 @@ def test_joint_candidates(settings):
     (lambda m: EBT(12, 1, 2, step="adaln", steps=0), "steps is 0"),
     (lambda m: EBT(12, 1, 2, vocabulary=9, candidates="latent"), "'latent' with a vocabulary"),
     (lambda m: EBT(12, 1, 2, vocabulary=9).landscape(torch.ones(2, 3)), "tokens must be whole numbers"),
+    (lambda m: EBT(12, 1, 2, vocabulary=9, embed="affine"), "embed is 'affine' with a vocabulary"),
+    (lambda m: EBT(12, 1, 2, vocabulary=9).landscape(torch.tensor([[9]])), "states hold the tokens 9 to 9"),
+    (lambda m: m.bfloat16().landscape(draw(2, 4, 12)), "the model is torch.bfloat16; keep its weights"),
+    (lambda m: m.cache(3, 4).append(draw(2, 4, 12)), "states are for 2 contexts; this cache holds 3"),
+    (lambda m: m.cache(3, 4).rewind(1), "length is 1; this cache holds 0 states"),
+    (lambda m: m.landscape(draw(2, 4, 12)).at(*torch.zeros(2, 1).long()).at(*torch.zeros(2, 1).long()),
+     "rows are .0., of items; use keep"),
+    (lambda m: m.landscape(draw(2, 4, 12)).at(*torch.zeros(2, 1).long())(draw(3, 12)),
+     r"candidates have shape \[3, 12\]; they must be \[1, 12\]"),
+    (lambda m: JointEBT(12, 1, 2).cache(2, 4), "joint candidates don't follow each"),
     (lambda m: JointEBT(12, 1, 2, step="context_token"), "for joint candidates it must be"),
     (lambda m: JointEBT(12, 1, 2).landscape(draw(1, 2, 12)), "states are given, but this"),
     (lambda m: JointEBT(12, 1, 2, state_dim=4).landscape(), "states are missing, but this model looks at"),
