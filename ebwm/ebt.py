@@ -218,7 +218,7 @@ class Cache(Context):
         for old, new in zip(buffer, keys_values, strict=True):
             old[:, :, columns] = new
 
-# %% ../nbs/core/05_ebt.ipynb #becd7b6f
+# %% ../nbs/core/05_ebt.ipynb #c74b78d2
 class Landscape:
     "Energies of candidates for one batch of contexts; the context is kept inside."
 
@@ -324,8 +324,8 @@ class Landscape:
         self.context.check()
         if self.context.length != self.length:
             now = self.context.length
-            raise RuntimeError(f"the cache holds {now} states and held {self.length} when this landscape was made; "
-                               "use the one that append gave last")
+            raise RuntimeError(f"the cache holds {now} states and held {self.length} when this landscape was "
+                               "made; use the one that append gave last")
         self._check_candidates(candidates)
         return self._check_step(step)
 
