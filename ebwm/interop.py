@@ -56,7 +56,7 @@ def official_names(
         return (f"transformer.final_layer.{'linear.' if model.step == 'adaln' else ''}weight",)
     return (AROUND[name],)
 
-# %% ../nbs/core/12_interop.ipynb #16b1c25f
+# %% ../nbs/core/12_interop.ipynb #9cf7ff7a
 def _refuse(model: nn.Module) -> None:
     "Say what the authors' code has no counterpart of."
     if not isinstance(model, EBT) or isinstance(model, JointEBT):
@@ -68,7 +68,6 @@ def _refuse(model: nn.Module) -> None:
         "candidates 'latent'": model.latent,
         "embed 'linear' for states (there it is 'affine' or 'identity')":
             model.tokens is None and isinstance(model.embed, nn.Linear) and not biased,
-        "embed 'affine' for tokens (there it is 'linear')": model.tokens is not None and biased,
     }
     if any(others.values()):
         found = ", ".join(name for name, there in others.items() if there)
