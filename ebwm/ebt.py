@@ -49,7 +49,7 @@ class Context:
 
     def __init__(
         self,
-        model: "EBT",  # whose layers the states run through
+        model: nn.Module,  # the EBT whose layers the states run through
         states: Tensor,  # [b s state_dim], or tokens [b s]
     ):
         self.model, self.states, self.memories, self.weights, self.fleeting = model, states, {}, {}, False
@@ -123,10 +123,9 @@ class Context:
 class Cache(Context):
     "A context that grows: keys and values in tensors that were made once; for prediction, not for training."
 
-    @torch.no_grad()
     def __init__(
         self,
-        model: "EBT",  # whose layers the states run through
+        model: nn.Module,  # the EBT whose layers the states run through
         batch: int,  # contexts
         capacity: int,  # states of each, at most
     ):
@@ -198,6 +197,7 @@ class Cache(Context):
         buffers = self.buffers[step if self.model.context_depends_on_step else 0]
         return [(k[:, :, :count], v[:, :, :count]) for k, v in buffers]
 
+    @torch.no_grad()
     def _run(self, step: int, x: Tensor, begin: int) -> None:
         "New rows through the layers; their keys and values go to the columns from `begin` on."
         places = torch.arange(begin, begin + x.shape[1], device=x.device)
@@ -224,7 +224,7 @@ class Landscape:
 
     def __init__(
         self,
-        model: "EBT",  # which scores the candidates
+        model: nn.Module,  # the EBT that scores the candidates
         context: Context,  # what they look at
         positions: Int[Tensor, "*b n"],  # index of the last state that each candidate sees
         rows: Int[Tensor, " b"] | None = None,  # which contexts of the batch; all of them unless given
