@@ -40,7 +40,7 @@ from ebwm.energy_gradient import (
     make_view,
 )
 
-# %% ../nbs/core/05_ebt.ipynb #f507fa1f
+# %% ../nbs/core/05_ebt.ipynb #9bc0bbb1
 Memory = list[tuple[Tensor, Tensor]]  # keys and values of each layer, each [b h s e]
 
 
@@ -119,7 +119,7 @@ class Context:
             self.weights[key] = self.model.folded(dtype)
         return self.weights.pop(key) if self.fleeting else self.weights[key]
 
-# %% ../nbs/core/05_ebt.ipynb #ccb63990
+# %% ../nbs/core/05_ebt.ipynb #6ccae703
 class Cache(Context):
     "A context that grows: keys and values in tensors that were made once; for prediction, not for training."
 
@@ -218,7 +218,7 @@ class Cache(Context):
         for old, new in zip(buffer, keys_values, strict=True):
             old[:, :, columns] = new
 
-# %% ../nbs/core/05_ebt.ipynb #c74b78d2
+# %% ../nbs/core/05_ebt.ipynb #e01d8d39
 class Landscape:
     "Energies of candidates for one batch of contexts; the context is kept inside."
 
@@ -267,8 +267,11 @@ class Landscape:
         step: int,  # number of a step of a walk, from 0
     ) -> "Landscape":
         "The landscape of this step; steps after the model's last walk on in its last landscape."
+        step = min(step, self.model.steps - 1)
+        if step == self.step:
+            return self
         other = copy.copy(self)
-        other.step = min(step, self.model.steps - 1)
+        other.step = step
         return other
 
     def at(

@@ -80,7 +80,7 @@ def test_information_is_stacked_over_steps():
     )
     assert seen == [0, 1, 2, 3]
     assert result.info.energy.shape == result.info.finite.shape == (4, 5)
-    assert result.info.evaluations.tolist() == [1, 1, 1, 1]
+    assert result.info.evaluations.tolist() == [[1] * 5] * 4
     assert torch.equal(result.info.energy[0], BOWL(torch.ones(5, 2).double()))
     assert torch.equal(result.state.energy, BOWL(result.state.y))
 
@@ -200,7 +200,7 @@ def test_a_walk_behind_a_transform(by_hand, overwrite, detach):
             y, energy = by_loop(start, scale, alpha, 3, detach, overwrite)
         else:
             kernel, landscape = gradient_descent(alpha, overwrite), Through(Ranked(scale, by_hand), softmax)
-            y, energy, _ = run(landscape, start, kernel, 3, create_graph=True, detach=detach).state
+            y, energy, *_ = run(landscape, start, kernel, 3, create_graph=True, detach=detach).state
         y.square().sum().backward()
         found.append([y.detach(), energy.detach(), scale.grad, alpha.grad])
         assert (start.grad is None) == detach

@@ -17,7 +17,7 @@ NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpo
 # A module imports from floors below it, or from a module named before it on its own floor.
 FLOORS = (
     ("settings", "files", "compat", "cost", "statistics", "energy"),
-    ("sampler", "blocks"),
+    ("sampler", "walk", "diagnostics", "blocks"),
     ("attention", "kernels", "energy_gradient", "ebt", "baselines"),
     ("vocabulary", "objective", "thinking", "interop"),
     ("encoders", "video", "text", "image", "policy"),
