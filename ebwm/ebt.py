@@ -218,7 +218,7 @@ class Cache(Context):
         for old, new in zip(buffer, keys_values, strict=True):
             old[:, :, columns] = new
 
-# %% ../nbs/core/05_ebt.ipynb #e01d8d39
+# %% ../nbs/core/05_ebt.ipynb #55e527ce
 class Landscape:
     "Energies of candidates for one batch of contexts; the context is kept inside."
 
@@ -398,11 +398,10 @@ class Items(Landscape):
 
     def at(
         self,
-        rows: Int[Tensor, " items"],  # as for a landscape
-        positions: Int[Tensor, " items"],  # as for a landscape
+        items: Int[Tensor, " fewer"],  # which of the items go on
     ) -> "Items":
-        "Not for items, which have their rows and positions: `keep` some of them."
-        raise ValueError(f"rows are {rows.tolist()}, of items; use keep(items) to go on with some of them")
+        "The landscape of fewer of the items."
+        return self._like(positions=self.positions[items], rows=self.rows[items])
 
     def repeat(
         self,
@@ -428,12 +427,6 @@ class Items(Landscape):
         result = super().gradient(candidates.unsqueeze(1), step, create_graph)
         return result and (result[0].squeeze(1), result[1].squeeze(1))
 
-    def keep(
-        self,
-        items: Int[Tensor, " fewer"],  # which of the items go on
-    ) -> "Items":
-        "The landscape of fewer of the items."
-        return self._like(positions=self.positions[items], rows=self.rows[items])
 
 
 def products_in(

@@ -20,7 +20,7 @@ from .ebt import Landscape
 from .energy_gradient import Energy, second_order, up_and_down
 from .sampler import Kernel, Through, gradient_descent
 
-# %% ../nbs/core/13_vocabulary.ipynb #0423a44e
+# %% ../nbs/core/13_vocabulary.ipynb #67e8ebf5
 UPDATES = ("code", "paper")
 
 
@@ -36,13 +36,15 @@ def walk_of(
     model: nn.Module,  # an EBT
     landscape: Callable,  # of the model, or of some items of it
     update: str = "code",  # for tokens: the step of the authors' "code", or of their "paper"
+    step_size: float | Tensor | None = None,  # alpha, a number or one for each item; None: the model's own
 ) -> tuple[Callable, Kernel]:  # what to walk on, and how
     "Landscape and kernel of a model's walk: where states are tokens, logits walk behind a softmax."
     check_update(update)
+    alpha = model.step_size if step_size is None else step_size
     if model.tokens is None:
-        return landscape, gradient_descent(model.step_size)
+        return landscape, gradient_descent(alpha)
     through = Through(landscape, partial(torch.softmax, dim=-1))
-    return through, gradient_descent(model.step_size, overwrite=update == "code")
+    return through, gradient_descent(alpha, overwrite=update == "code")
 
 # %% ../nbs/core/13_vocabulary.ipynb #4eb73702
 def counted(

@@ -174,7 +174,7 @@ def test_fused_attention_is_counted_forward_and_backward():
 def test_evaluations_are_those_that_the_sampler_says(kernel):
     well = Counted(DoubleWell())
     result = run(well, torch.zeros(3, 5, 2), kernel, 4, generator=generator(0), final_energy=False)
-    assert (well.calls, well.evaluations) == (4, 15 * int(result.info.evaluations.sum()))
+    assert (well.calls, well.evaluations) == (4, int(result.info.evaluations.sum()))
 
 
 def test_a_counted_landscape_is_walked_as_the_landscape_is():
@@ -197,7 +197,7 @@ def test_predictions_evaluate_what_they_say():
     made, landscape = [], model.landscape
     model.landscape = lambda states: made.append(Counted(landscape(states))) or made[-1]
     prediction = predict(model, data(SHAPES[0])[0], steps=3, samples=2, generator=generator(0))
-    assert made[0].evaluations == prediction.evaluations * prediction.energy.numel()
+    assert made[0].evaluations == prediction.evaluations.sum()
 
 
 def test_functions_take_turns_and_ratios_are_within_rounds(monkeypatch):

@@ -95,7 +95,7 @@ def test_single_items_have_the_energies_of_the_whole(make_model, draw):
     expected = landscape(candidates)[rows, positions]
     torch.testing.assert_close(items(candidates[rows, positions]), expected, rtol=0, atol=1e-12)
     fewer = torch.tensor([3, 1])
-    left = items.keep(fewer)(candidates[rows[fewer], positions[fewer]])
+    left = items.at(fewer)(candidates[rows[fewer], positions[fewer]])
     torch.testing.assert_close(left, expected[fewer], rtol=0, atol=1e-12)
 
 

@@ -297,7 +297,7 @@ def test_derived_landscapes_keep_the_step(step, gradient):
     rows, positions = torch.tensor([1, 0]), torch.tensor([2, 3])
     items = landscape.at(rows, positions)
     chosen = torch.tensor([1])
-    found = {"at": items(y[rows, positions]), "keep": items.keep(chosen)(y[[0], [3]]),
+    found = {"at": items(y[rows, positions]), "keep": items.at(chosen)(y[[0], [3]]),
              "last": landscape.last()(y[:, 3:]), "repeat": landscape.repeat(2)(torch.cat([y, y], 1))[:, 4:],
              "items": items.repeat(2)(y[rows, positions].repeat(2, 1))[2:]}
     same(found, {"at": whole[rows, positions], "keep": whole[[0], [3]], "last": whole[:, 3:], "repeat": whole,
@@ -468,8 +468,6 @@ def test_joint_candidates(settings):
     (lambda m: m.bfloat16().landscape(draw(2, 4, 12)), "the model is torch.bfloat16; keep its weights"),
     (lambda m: m.cache(3, 4).append(draw(2, 4, 12)), "states are for 2 contexts; this cache holds 3"),
     (lambda m: m.cache(3, 4).rewind(1), "length is 1; this cache holds 0 states"),
-    (lambda m: m.landscape(draw(2, 4, 12)).at(*torch.zeros(2, 1).long()).at(*torch.zeros(2, 1).long()),
-     "rows are .0., of items; use keep"),
     (lambda m: m.landscape(draw(2, 4, 12)).at(*torch.zeros(2, 1).long())(draw(3, 12)),
      r"candidates have shape \[3, 12\]; they must be \[1, 12\]"),
     (lambda m: JointEBT(12, 1, 2).cache(2, 4), "joint candidates don't follow each"),

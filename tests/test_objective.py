@@ -90,7 +90,7 @@ def test_the_energy_is_that_of_the_value(make_model, draw):
     model, states = make_model(step_size=2.0), draw(2, 5, 16)
     best = predict(model, states, steps=3, samples=4, generator=generator(0))
     torch.testing.assert_close(model.landscape(states)(best.value), best.energy, rtol=0, atol=1e-12)
-    assert best.evaluations == 4 * (3 + 1)
+    assert (best.evaluations == 4 * (3 + 1)).all()
 
 
 def test_a_diverged_walk_is_not_chosen(make_model, draw, monkeypatch):
