@@ -20,7 +20,7 @@ FLOORS = (
     ("sampler", "blocks"),
     ("attention", "kernels", "energy_gradient", "ebt", "baselines"),
     ("vocabulary", "objective", "thinking", "interop"),
-    ("encoders", "video", "text", "image", "policy"),
+    ("encoders", "video", "forks", "text", "image", "policy"),
     ("checkpoint", "distributed", "training"),
     ("figures.errors", "figures.notebook", "figures.registry", "figures.style", "figures.inputs",
      "figures.plan", "figures.record", "figures.job", "figures.progress", "figures.batch", "figures.claims",
