@@ -16,7 +16,7 @@ NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpo
 
 # A module imports from floors below it, or from a module named before it on its own floor.
 FLOORS = (
-    ("settings", "files", "compat", "cost", "statistics", "energy"),
+    ("settings", "files", "compat", "cost", "statistics", "uncertainty", "energy"),
     ("sampler", "blocks"),
     ("attention", "kernels", "energy_gradient", "ebt", "baselines"),
     ("vocabulary", "objective", "thinking", "interop"),
