@@ -6,7 +6,7 @@
 __all__ = ['SPLITS', 'SCAN', 'UNIT', 'SLOWEST', 'FASTEST', 'VERSION', 'EXTENSIONS', 'digit_scans', 'raw_words', 'choose',
            'bounce', 'draw', 'VideoDataset', 'moving_digits', 'floors', 'video_folder', 'video_hub']
 
-# %% ../nbs/modalities/video.ipynb #11099bb9
+# %% ../nbs/modalities/video.ipynb #8c5c66d6
 import functools
 import hashlib
 import io
@@ -14,7 +14,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -30,25 +30,34 @@ from . import settings
 from .compat import require
 from .files import sha256, write_json, write_whole
 
-# %% ../nbs/modalities/video.ipynb #c9cc5533
+# %% ../nbs/modalities/video.ipynb #f5e1f909
 SPLITS = ("train", "valid", "test")
 
 
 def digit_scans(
     split: str,  # "train", "valid" or "test"
+    digits: Sequence[int] = range(10),  # scans of these alone, each from 0 to 9
 ) -> UInt8[np.ndarray, "scans 8 8"]:  # values from 0 to 16
     """Handwritten digits of scikit-learn (UCI); the tens digit of a scan's index decides its split."""
     from sklearn.datasets import load_digits
 
     _check_split(split)
-    scans = load_digits().images.astype(np.uint8)
-    tens = np.arange(len(scans)) // 10 % 10
-    return scans[np.searchsorted((8, 9), tens, side="right") == SPLITS.index(split)]
+    source, chosen = load_digits(), _some_digits(digits)
+    tens = np.arange(len(source.target)) // 10 % 10
+    inside = np.searchsorted((8, 9), tens, side="right") == SPLITS.index(split)
+    return source.images[inside & np.isin(source.target, chosen)].astype(np.uint8)
 
 
 def _check_split(split: str) -> None:
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: it must be one of {', '.join(SPLITS)}")
+
+
+def _some_digits(digits: Sequence[int]) -> list[int]:
+    chosen = sorted({*digits})
+    if not chosen or not {*chosen} <= {*range(10)}:
+        raise ValueError(f"digits={chosen}: they must be one or more whole numbers from 0 to 9")
+    return [int(digit) for digit in chosen]
 
 
 def _at_least(name: str, value: int | float, least: int | float) -> None:
@@ -76,7 +85,7 @@ def choose(
     bits = (words >> np.uint64(16 * place)) & np.uint64(0xFFFF)
     return (bits.astype(np.int64) * among) >> 16
 
-# %% ../nbs/modalities/video.ipynb #6a0baeb1
+# %% ../nbs/modalities/video.ipynb #13b15085
 SCAN, UNIT = 8, 16  # pixels along a scan; sub-pixel positions in a pixel
 SLOWEST, FASTEST = 8, 32  # speed along an axis, in sixteenths of a pixel a frame
 
@@ -86,9 +95,10 @@ def bounce(
     words: UInt64[np.ndarray, "clips frames"],  # raw words: for each frame a velocity and whether to turn
     limit: int,  # the farthest position allowed; the nearest is 0
     turn: float = 0.0,  # probability that a frame draws a new velocity
+    speeds: tuple[int, int] = (SLOWEST, FASTEST),  # along an axis, in sixteenths of a pixel; up to `limit`
 ) -> Int64[np.ndarray, "clips frames 2"]:  # position in each frame
     """Positions of points that move straight on and bounce off the walls 0 and `limit`."""
-    fresh = np.stack([_velocity(words, place) for place in (2, 3)], axis=-1)
+    fresh = np.stack([_velocity(words, place, speeds) for place in (2, 3)], axis=-1)
     turns = (words & np.uint64(0xFFFFFFFF)) < int(turn * 2**32)
     velocity, path = fresh[:, 0], [corners]
     for frame in range(1, words.shape[1]):
@@ -100,9 +110,12 @@ def bounce(
     return np.stack(path, axis=1)
 
 
-def _velocity(words: UInt64[np.ndarray, "*shape"], place: int) -> Int64[np.ndarray, "*shape"]:
-    pick = choose(words, place, 2 * (FASTEST - SLOWEST + 1))
-    return (SLOWEST + (pick >> 1)) * (1 - 2 * (pick & 1))
+def _velocity(
+    words: UInt64[np.ndarray, "*shape"], place: int, speeds: tuple[int, int]
+) -> Int64[np.ndarray, "*shape"]:
+    slowest, fastest = speeds
+    pick = choose(words, place, 2 * (fastest - slowest + 1))
+    return (slowest + (pick >> 1)) * (1 - 2 * (pick & 1))
 
 # %% ../nbs/modalities/video.ipynb #2e99747c
 def draw(
@@ -278,7 +291,7 @@ def _checksum(clips: UInt8[np.ndarray, "..."], facts: dict) -> str:
     text = json.dumps([_digest(clips), str(clips.dtype), facts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
-# %% ../nbs/modalities/video.ipynb #5ccf649e
+# %% ../nbs/modalities/video.ipynb #b9c99924
 def moving_digits(
     split: str,  # "train", "valid" or "test": other scans, other motion
     *,
@@ -286,29 +299,60 @@ def moving_digits(
     frames: int = 16,  # frames in a clip
     size: int = 16,  # height and width of a frame in pixels, from 16
     turn: float = 0.0,  # probability that a frame draws a new velocity
+    speeds: tuple[int, int] = (SLOWEST, FASTEST),  # along an axis, in sixteenths of a pixel a frame
+    digits: Sequence[int] = range(10),  # which digits move
+    occlusion: int = 0,  # height and width in pixels of a grey square in front of the scene; 0 for none
     seed: int = 0,  # seed of the scans and the motion, a whole number from 0
     cache: str | os.PathLike | None = None,  # folder that keeps the clips; the one in settings by default
 ) -> VideoDataset:  # clips [clips frames size size]
     """Handwritten digits that move and bounce in a frame: the same bytes on every machine."""
-    parameters = dict(split=split, clips=clips, frames=frames, size=size, turn=float(turn), seed=seed)
     _check_split(split)
-    for name, least in dict(clips=1, frames=2, size=16, seed=0).items():
-        _at_least(name, parameters[name], least)
-    if not 0 <= turn <= 1:
-        raise ValueError(f"turn={turn}: it is a probability and must be from 0 to 1")
+    _check_shape(clips, frames, size, seed)
+    _check_motion(turn, speeds, occlusion, size)
+    parameters = dict(split=split, clips=clips, frames=frames, size=size, turn=float(turn), seed=seed,
+                      speeds=[*speeds], digits=_some_digits(digits), occlusion=occlusion)
     pixels, facts = _cached("moving-digits", parameters, lambda: _make_digits(**parameters), cache)
     return VideoDataset(pixels, facts["mean"], facts["std"])
 
 
+def _check_shape(clips: int, frames: int, size: int, seed: int) -> None:
+    least = dict(clips=1, frames=2, size=16, seed=0)
+    for name, value in dict(clips=clips, frames=frames, size=size, seed=seed).items():
+        _at_least(name, value, least[name])
+
+
+def _check_motion(turn: float, speeds: tuple[int, int], occlusion: int, size: int) -> None:
+    if not 0 <= turn <= 1:
+        raise ValueError(f"turn={turn}: it is a probability and must be from 0 to 1")
+    limit = (size - SCAN) * UNIT
+    if len(speeds) != 2 or not 1 <= speeds[0] <= speeds[1] <= limit:
+        raise ValueError(f"speeds={speeds}: they must be two numbers from 1 to {limit}, the lower one first")
+    if not 0 <= occlusion <= size:
+        raise ValueError(f"occlusion={occlusion}: it must be from 0 to {size}, the size of a frame")
+
+
 def _make_digits(
-    split: str, clips: int, frames: int, size: int, turn: float, seed: int
+    split: str, clips: int, frames: int, size: int, turn: float, seed: int, speeds: list, digits: list,
+    occlusion: int,
 ) -> tuple[UInt8[np.ndarray, "..."], dict]:
-    scans, words = digit_scans(split), raw_words(clips, frames + 1, seed, split)
+    scans, words = digit_scans(split, digits), raw_words(clips, frames + 1, seed, split)
     limit = (size - SCAN) * UNIT
     corners = np.stack([choose(words[:, 0], place, limit + 1) for place in (1, 2)], axis=-1)
-    path = bounce(corners, words[:, 1:], limit, turn)
+    path = bounce(corners, words[:, 1:], limit, turn, tuple(speeds))
+    pixels = draw(scans[choose(words[:, 0], 0, len(scans))], path, size)
+    _occlude(pixels, words[:, 0], occlusion)
     mean, std = _digit_mean_std(size)
-    return draw(scans[choose(words[:, 0], 0, len(scans))], path, size), dict(mean=mean, std=std)
+    return pixels, dict(mean=mean, std=std)
+
+
+def _occlude(
+    pixels: UInt8[np.ndarray, "clips frames size size"], words: UInt64[np.ndarray, " clips"], side: int
+) -> None:
+    """A grey square of `side` pixels in all frames of each clip, at a place that its word decides."""
+    free = pixels.shape[-1] - side + 1
+    tops, lefts = np.divmod(choose(words, 3, free * free), free)
+    for clip, top, left in zip(pixels, tops, lefts, strict=True):
+        clip[:, top:top + side, left:left + side] = 128
 
 # %% ../nbs/modalities/video.ipynb #c5270fc9
 def floors(

@@ -16,11 +16,11 @@ NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpo
 
 # A module imports from floors below it, or from a module named before it on its own floor.
 FLOORS = (
-    ("settings", "files", "compat", "cost", "statistics", "energy"),
+    ("settings", "files", "compat", "cost", "statistics", "uncertainty", "energy"),
     ("sampler", "walk", "diagnostics", "blocks"),
     ("attention", "kernels", "energy_gradient", "ebt", "baselines"),
     ("vocabulary", "objective", "thinking", "interop"),
-    ("encoders", "video", "text", "image", "policy"),
+    ("encoders", "video", "forks", "text", "image", "policy"),
     ("checkpoint", "distributed", "training"),
     ("figures.errors", "figures.notebook", "figures.registry", "figures.style", "figures.inputs",
      "figures.plan", "figures.record", "figures.job", "figures.progress", "figures.batch", "figures.claims",

@@ -120,7 +120,89 @@ def test_neither_standing_still_nor_the_mean_predicts_the_digits(tmp_path):
     assert 0.25 < found["last_frame"] < 0.30 and 0.25 < found["mean_frame"] < 0.30
 
 
+# Shifted digits
+
+
+def test_shifted_digits_are_the_same_bytes_on_every_machine(tmp_path):
+    shifts = dict(speeds=(40, 64), digits=(8, 9), occlusion=6)
+    dataset = moving_digits("train", clips=8, frames=4, cache=tmp_path, **shifts)
+    assert dataset.digest == "142fc775521a546f79ab31cc05175a9514adeb0b8e9fbc712f24e04069b9a433"
+
+
+def test_the_digits_of_a_scan_are_its_labels():
+    from sklearn.datasets import load_digits
+
+    scans = {split: video.digit_scans(split, (8, 9)) for split in SPLITS}
+    source = load_digits()
+    known = zip(source.images.astype(np.uint8), source.target, strict=True)
+    labels = {image.tobytes(): int(label) for image, label in known}
+    for split in SPLITS:
+        assert {labels[scan.tobytes()] for scan in scans[split]} == {8, 9}
+        rest = video.digit_scans(split, range(8))
+        assert len(rest) + len(scans[split]) == len(video.digit_scans(split))
+
+
+def test_all_ten_digits_are_the_default_in_any_order(tmp_path):
+    assert np.array_equal(video.digit_scans("test"), video.digit_scans("test", [*range(9, -1, -1), 3]))
+    for digits in ((9, 8), [8, 9, 9], range(8, 10)):
+        moving_digits("test", clips=2, frames=2, digits=digits, cache=tmp_path)
+    assert len(list(tmp_path.glob("*.npy"))) == 1
+
+
+@pytest.mark.parametrize("speeds", [(1, 1), (8, 32), (40, 64), (128, 128)])
+def test_speeds_are_those_asked_for(speeds):
+    words = np.repeat(video.raw_words(4000, 1, 0, "train"), 2, axis=1)
+    path = video.bounce(np.full((4000, 2), 500), words, limit=1000, speeds=speeds)
+    found = abs(path[:, 1] - path[:, 0])
+    assert (found.min(), found.max()) == speeds
+
+
+@pytest.mark.parametrize("size", [16, 20])
+def test_the_fastest_digits_stay_in_the_frame(size, tmp_path):
+    limit = (size - 8) * 16
+    words = video.raw_words(300, 20, 0, "train")
+    corners = np.stack([video.choose(words[:, 0], place, limit + 1) for place in (1, 2)], axis=-1)
+    path = video.bounce(corners, words, limit, turn=0.3, speeds=(limit, limit))
+    assert path.min() >= 0 and path.max() <= limit
+    assert moving_digits("train", clips=2, size=size, speeds=(limit, limit), cache=tmp_path).frames == 16
+
+
+@pytest.mark.parametrize("side", [1, 7, 16])
+def test_a_square_hides_its_place_and_nothing_else(side, tmp_path):
+    plain = moving_digits("train", clips=300, frames=3, cache=tmp_path)
+    hidden = moving_digits("train", clips=300, frames=3, occlusion=side, cache=tmp_path)
+    assert (hidden.mean, hidden.std) == (plain.mean, plain.std)
+    places = set()
+    for before, after in zip(plain.clips, hidden.clips, strict=True):
+        covered = (after == 128).all(0)
+        top, left = (int(covered.any(axis).argmax()) for axis in (1, 0))
+        square = np.zeros((16, 16), bool)
+        square[top:top + side, left:left + side] = True
+        assert covered[square].all() and square.sum() == side**2
+        assert np.array_equal(after[:, ~square], before[:, ~square])
+        places.add((top, left))
+    free = 16 - side + 1
+    assert len(places) > 0.6 * min(free**2, 256)
+    assert {a for a, _ in places} == {b for _, b in places} == set(range(free))
+
+
+def test_a_shift_changes_the_scene_and_not_the_rest(tmp_path):
+    make = lambda **shift: moving_digits("valid", clips=4, frames=5, cache=tmp_path, **shift)
+    plain, other, faster = make(), make(digits=(8,)), make(speeds=(40, 64))
+    assert np.array_equal(plain.clips[:, 0], faster.clips[:, 0])
+    assert not np.array_equal(plain.clips[:, 1], faster.clips[:, 1])
+    assert not np.array_equal(plain.clips, other.clips)
+    assert len({(data.mean, data.std) for data in (plain, other, faster)}) == 1
+
+
 @pytest.mark.parametrize(("wrong", "message"), [
+    (dict(speeds=(0, 8)), r"speeds=\(0, 8\): they must be two numbers from 1 to 128, the lower one first"),
+    (dict(speeds=(32, 8)), r"speeds=\(32, 8\)"),
+    (dict(speeds=(8, 129)), r"speeds=\(8, 129\)"),
+    (dict(digits=()), r"digits=\[\]: they must be one or more whole numbers from 0 to 9"),
+    (dict(digits=(-1, 3)), r"digits=\[-1, 3\]"),
+    (dict(occlusion=-1), "occlusion=-1: it must be from 0 to 16, the size of a frame"),
+    (dict(occlusion=17), "occlusion=17"),
     (dict(clips=0), "clips=0: it must be 1 or more"),
     (dict(frames=1), "frames=1: it must be 2 or more"),
     (dict(size=15), "size=15: it must be 16 or more"),
