@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'KINDS', 'LEARNERS', 'SMALLEST_STEP_SIZE', 'ConfigError', 'ModelConfig', 'DataConfig', 'OptimiserConfig',
-           'Config', 'presets', 'override', 'load_config', 'from_dict', 'Learner', 'make_learner', 'make_optimiser',
-           'learning_rate_factor', 'clip_losses', 'evaluate', 'update', 'fit', 'load_data', 'train', 'load_learner']
+           'Config', 'presets', 'override', 'load_config', 'from_dict', 'Learner', 'walking', 'make_learner',
+           'make_optimiser', 'learning_rate_factor', 'clip_losses', 'evaluate', 'update', 'fit', 'load_data', 'train',
+           'load_learner']
 
-# %% ../nbs/training/training.ipynb #c79aaba5
+# %% ../nbs/training/training.ipynb #186d54e6
 import dataclasses
 import json
 import math
@@ -28,9 +29,10 @@ from .baselines import Transformer
 from .checkpoint import load_tensors, save_tensors
 from .ebt import EBT
 from .files import write_json
-from .objective import S1, reconstruct, smooth_l1
+from .objective import S1, S2, Contrastive, ScoreMatching, loss_of, smooth_l1
 from .thinking import predict
 from .video import VideoDataset, moving_digits, video_folder
+from .walk import Replay
 
 # %% ../nbs/training/training.ipynb #67da3b86
 class ConfigError(ValueError):
@@ -218,7 +220,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         pairs += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
     return pairs
 
-# %% ../nbs/training/training.ipynb #127b9425
+# %% ../nbs/training/training.ipynb #64b0c2b4
 class Learner(NamedTuple):
     "A model, how it learns from a batch, and how it predicts."
 
@@ -227,15 +229,26 @@ class Learner(NamedTuple):
     predict: Callable[[Tensor, torch.Generator], Tensor]  # (states, generator) -> predicted next states
 
 
+def walking(
+    model: nn.Module,  # an EBT
+    recipe: S1 | S2 | Contrastive | ScoreMatching,  # how it learns
+    steps: int = 2,  # of the walks that predict
+    replay: int = 192,  # walks in the buffer of a recipe that goes on from earlier ones, as in EBT's S2
+    **settings,  # anything else that `predict` takes: start, samples, stop, kernel, step_size
+) -> Learner:
+    "An EBT that learns by a recipe and predicts by walking."
+    buffer = Replay(replay)
+    return Learner(
+        model,
+        lambda states, targets, g: loss_of(model, states, targets, recipe, g, buffer),
+        lambda states, g: predict(model, states, steps, generator=g, **settings).value,
+    )
+
+
 def _ebt(config: ModelConfig, state_dim: int, weights: torch.Generator) -> Learner:
     shape = dict(dim=config.dim, depth=config.depth, heads=config.heads, candidates=config.candidates)
     model = EBT(**shape, state_dim=state_dim, step_size=config.step_size, generator=weights)
-    recipe = S1(config.steps, config.start)
-    return Learner(
-        model,
-        lambda states, targets, g: reconstruct(model, states, targets, recipe, generator=g),
-        lambda states, g: predict(model, states, config.steps, start=config.start, generator=g).value,
-    )
+    return walking(model, S1(config.steps, config.start), config.steps, start=config.start)
 
 
 def _transformer(config: ModelConfig, state_dim: int, weights: torch.Generator) -> Learner:
