@@ -8,7 +8,7 @@ __all__ = ['PRESETS', 'KINDS', 'LEARNERS', 'SMALLEST_STEP_SIZE', 'ConfigError', 
            'make_optimiser', 'learning_rate_factor', 'clip_losses', 'evaluate', 'update', 'fit', 'load_data', 'train',
            'load_learner']
 
-# %% ../nbs/training/training.ipynb #186d54e6
+# %% ../nbs/training/training.ipynb #bb3d9e67
 import dataclasses
 import json
 import math
@@ -28,13 +28,14 @@ from . import settings
 from .baselines import Transformer
 from .checkpoint import load_tensors, save_tensors
 from .ebt import EBT
+from .encoders import principal
 from .files import write_json
 from .objective import S1, S2, Contrastive, ScoreMatching, loss_of, smooth_l1
 from .thinking import predict
 from .video import VideoDataset, moving_digits, video_folder
 from .walk import Replay
 
-# %% ../nbs/training/training.ipynb #67da3b86
+# %% ../nbs/training/training.ipynb #9834d5d7
 class ConfigError(ValueError):
     "A run that cannot start; the message names the entry, its value and what is allowed."
 
@@ -79,8 +80,11 @@ class DataConfig:
     turn: float = 0.0  # moving digits: probability that a digit turns, per frame
     train_clips: int = 8192  # moving digits: clips to train on
     eval_clips: int = 512  # clips of the validation and test sets that are scored
+    features: int | None = None  # states are so many principal components of a frame; None: its pixels
 
     def __post_init__(self):
+        if self.features is not None:
+            _at_least_one(self, names="features")
         _at_least_one(self, names="frames size train_clips eval_clips")
         _positive(self, names="spacing")
 
@@ -377,15 +381,22 @@ def fit(
             callback(row)
     return log
 
-# %% ../nbs/training/training.ipynb #e077f455
+# %% ../nbs/training/training.ipynb #78e9610c
 def load_data(
     config: DataConfig,  # which clips
     seed: int = 0,  # of moving digits and of the split of a folder
 ) -> dict[str, VideoDataset]:  # "train", "valid", "test"
     "The three splits of a data set; each uses scans, or files, of its own."
-    if config.folder is not None:
-        shape = dict(frames=config.frames, size=config.size, spacing=config.spacing, seed=seed)
-        return {split: video_folder(config.folder, split, **shape) for split in ("train", "valid", "test")}
+    splits = _files(config, seed) if config.folder is not None else _digits(config, seed)
+    return splits if config.features is None else principal(splits, config.features)
+
+
+def _files(config: DataConfig, seed: int) -> dict[str, VideoDataset]:
+    shape = dict(frames=config.frames, size=config.size, spacing=config.spacing, seed=seed)
+    return {split: video_folder(config.folder, split, **shape) for split in ("train", "valid", "test")}
+
+
+def _digits(config: DataConfig, seed: int) -> dict[str, VideoDataset]:
     shape = dict(frames=config.frames, size=config.size, turn=config.turn, seed=seed)
     clips = {"train": config.train_clips, "valid": config.eval_clips, "test": config.eval_clips}
     return {split: moving_digits(split, clips=count, **shape) for split, count in clips.items()}

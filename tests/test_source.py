@@ -20,7 +20,7 @@ FLOORS = (
     ("sampler", "walk", "diagnostics", "blocks"),
     ("attention", "kernels", "energy_gradient", "ebt", "baselines"),
     ("vocabulary", "objective", "thinking", "interop"),
-    ("encoders", "video", "forks", "text", "image", "policy"),
+    ("video", "encoders", "forks", "text", "image", "policy"),
     ("checkpoint", "distributed", "training"),
     ("figures.errors", "figures.notebook", "figures.registry", "figures.style", "figures.inputs",
      "figures.plan", "figures.record", "figures.job", "figures.progress", "figures.batch", "figures.claims",
