@@ -8,7 +8,7 @@ __all__ = ['PRESETS', 'KINDS', 'LEARNERS', 'SMALLEST_STEP_SIZE', 'ConfigError', 
            'make_optimiser', 'learning_rate_factor', 'clip_losses', 'evaluate', 'update', 'fit', 'load_data', 'train',
            'load_learner']
 
-# %% ../nbs/training/training.ipynb #bb3d9e67
+# %% ../nbs/training/training.ipynb #a4829542
 import dataclasses
 import json
 import math
@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from . import settings
-from .baselines import Transformer
+from .baselines import GRU, DiffusionTransformer, Transformer, check_steps, diffuse, diffusion_loss
 from .checkpoint import load_tensors, save_tensors
 from .ebt import EBT
 from .encoders import principal
@@ -35,7 +35,7 @@ from .thinking import predict
 from .video import VideoDataset, moving_digits, video_folder
 from .walk import Replay
 
-# %% ../nbs/training/training.ipynb #9834d5d7
+# %% ../nbs/training/training.ipynb #919ba383
 class ConfigError(ValueError):
     "A run that cannot start; the message names the entry, its value and what is allowed."
 
@@ -55,17 +55,19 @@ _positive = partial(_require, right=lambda value: 0 < value < math.inf, rule="a 
 class ModelConfig:
     "Which model, and how an EBT walks while it is trained and evaluated."
 
-    kind: str = "ebt"  # "ebt" | "transformer"
-    dim: int = 256  # width
+    kind: str = "ebt"  # "ebt" | "transformer" | "gru" | "diffusion"
+    dim: int = 256  # width; a GRU has as many weights as a Transformer++ of this width
     depth: int = 4  # layers
     heads: int = 4  # attention heads
     candidates: str = "state"  # EBT: "state" | "latent"
     steps: int = 2  # EBT: steps of a walk
     start: str = "noise"  # EBT: "noise" | "last" | "zeros"
     step_size: float = 10.0  # EBT: alpha at the start of training
+    diffusion_steps: int = 1  # diffusion: denoisings of a sample, a divisor of 1000; 1 gives the regression
+    diffusion_samples: int = 1  # diffusion: samples whose mean is the prediction
 
     def __post_init__(self):
-        _at_least_one(self, names="dim depth heads steps")
+        _at_least_one(self, names="dim depth heads steps diffusion_steps diffusion_samples")
         _positive(self, names="step_size")
 
 
@@ -224,7 +226,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         pairs += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
     return pairs
 
-# %% ../nbs/training/training.ipynb #64b0c2b4
+# %% ../nbs/training/training.ipynb #b7999134
 class Learner(NamedTuple):
     "A model, how it learns from a batch, and how it predicts."
 
@@ -255,8 +257,7 @@ def _ebt(config: ModelConfig, state_dim: int, weights: torch.Generator) -> Learn
     return walking(model, S1(config.steps, config.start), config.steps, start=config.start)
 
 
-def _transformer(config: ModelConfig, state_dim: int, weights: torch.Generator) -> Learner:
-    model = Transformer(config.dim, config.depth, config.heads, state_dim, generator=weights)
+def _one_pass(model: nn.Module) -> Learner:
     return Learner(
         model,
         lambda states, targets, g: smooth_l1(model(states), targets),
@@ -264,7 +265,26 @@ def _transformer(config: ModelConfig, state_dim: int, weights: torch.Generator) 
     )
 
 
-LEARNERS = {"ebt": _ebt, "transformer": _transformer}
+def _transformer(config: ModelConfig, state_dim: int, weights: torch.Generator) -> Learner:
+    return _one_pass(Transformer(config.dim, config.depth, config.heads, state_dim, generator=weights))
+
+
+def _gru(config: ModelConfig, state_dim: int, weights: torch.Generator) -> Learner:
+    return _one_pass(GRU(config.dim, config.depth, state_dim, generator=weights))
+
+
+def _diffusion(config: ModelConfig, state_dim: int, weights: torch.Generator) -> Learner:
+    steps, samples = config.diffusion_steps, config.diffusion_samples
+    check_steps(steps)
+    model = DiffusionTransformer(config.dim, config.depth, config.heads, state_dim, generator=weights)
+    return Learner(
+        model,
+        lambda states, targets, g: diffusion_loss(model, states, targets, g),
+        lambda states, g: diffuse(model, states, steps, g, samples).value,
+    )
+
+
+LEARNERS = {"ebt": _ebt, "transformer": _transformer, "gru": _gru, "diffusion": _diffusion}
 
 
 def make_learner(

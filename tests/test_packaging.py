@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CORE = ("energy", "statistics", "sampler", "blocks", "attention", "ebt", "baselines", "objective", "thinking")
 HEAVY = ("matplotlib", "scipy", "pandas", "sklearn", "av", "datasets", "timm", "torchvision", "plotly",
-         "papermill", "lightning", "tensorboard")
+         "papermill", "lightning", "tensorboard", "diffusers")
 
 
 def requirements() -> list[Requirement]:

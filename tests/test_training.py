@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from importlib.util import find_spec
 from itertools import pairwise
 
 import pytest
@@ -29,7 +30,11 @@ def untimed(folder):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in log_of(folder)]
 
 
-@pytest.mark.parametrize("kind", ["ebt", "transformer"])
+DIFFUSION = pytest.param("diffusion", marks=pytest.mark.skipif(
+    find_spec("diffusers") is None, reason="diffusers is not installed"))
+
+
+@pytest.mark.parametrize("kind", ["ebt", "transformer", "gru", DIFFUSION])
 def test_one_seed_gives_one_run(cache, kind):
     config = load_config("smoke", [f"model.kind={kind}"])
     first, second = (training.train(config, cache / "runs", progress=False) for _ in range(2))
@@ -61,8 +66,10 @@ def test_models_of_one_seed_see_the_same_batches(cache, monkeypatch):
     assert torch.equal(seen["ebt"], seen["transformer"])
 
 
-def test_a_run_can_be_loaded_and_predicts_the_same(cache):
-    config = load_config("smoke", ["model.candidates=latent"])
+@pytest.mark.parametrize("kind", ["ebt", "gru", DIFFUSION])
+def test_a_run_can_be_loaded_and_predicts_the_same(cache, kind):
+    entries = [f"model.kind={kind}", "model.candidates=latent", "model.diffusion_steps=2"]
+    config = load_config("smoke", entries)
     folder = training.train(config, cache / "runs", progress=False)
     learner = training.load_learner(folder)
     test = training.load_data(config.data)["test"].whole()
@@ -100,7 +107,7 @@ def test_no_result_beside_a_run_that_failed(cache, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "entry", ["optimiser.batch=100", "model.kind=gru", "model.heads=3", "data.folder=nowhere"]
+    "entry", ["optimiser.batch=100", "model.kind=lstm", "model.heads=3", "data.folder=nowhere"]
 )
 def test_a_run_that_cannot_start_leaves_nothing(cache, entry):
     with pytest.raises(training.ConfigError):
@@ -157,6 +164,7 @@ def test_overrides_keep_their_types():
         ("smoke", ["seed"], r"'seed' is not of the form key=value"),
         ("smoke", ["seed=-1"], "seed is -1; it must be 0 or more"),
         ("smoke", ["eval_every=0"], "eval_every is 0; it must be 1 or more"),
+        ("smoke", ["model.diffusion_steps=0"], "diffusion_steps is 0; it must be 1 or more"),
         ("smoke", ["model.heads=0"], "heads is 0; it must be 1 or more"),
         ("smoke", ["model.step_size=-1"], "step_size is -1.0; it must be a number above 0"),
         ("smoke", ["optimiser.updates=0"], "updates is 0; it must be 1 or more"),
@@ -177,8 +185,8 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path):
 
 
 def test_an_unknown_model_is_named():
-    with pytest.raises(ValueError, match=r"model.kind is 'gru'; it must be one of ebt, transformer"):
-        make_learner(ModelConfig(kind="gru"), 16, seed=0)
+    with pytest.raises(ValueError, match=r"model.kind is 'lstm'; it must be one of ebt, transformer, gru, d"):
+        make_learner(ModelConfig(kind="lstm"), 16, seed=0)
 
 
 # Files and checkpoints
