@@ -399,7 +399,7 @@ def at_step(
     bind = getattr(landscape, "at_step", None)
     return bind(step) if bind else landscape
 
-# %% ../nbs/core/02_sampler.ipynb #06fb0ac6
+# %% ../nbs/core/02_sampler.ipynb #50c7e17b
 def _detached(state: State) -> State:
     return State(*(part if part is None else part.detach() for part in state))
 
@@ -486,6 +486,7 @@ def run(
         energy, graph = at_step(landscape, index), create_graph and index >= steps - learning
         state = _known(_detached(state) if detach else state, before == (energy, graph))
         state, info = one(energy, state, generator=generator, create_graph=graph)
+        state = state if graph else _detached(state)
         infos.append(meter(info) if meter else info)
         before = energy, graph
         if callback:
@@ -493,8 +494,6 @@ def run(
     if final_energy and state.energy is None:
         with torch.no_grad():
             state = state._replace(energy=at_step(landscape, steps - 1)(state.y))
-    if not create_graph:
-        state = _detached(state)
     return Result(state, stacked(infos))
 
 # %% ../nbs/core/02_sampler.ipynb #a296942c

@@ -64,7 +64,7 @@ def propose(
     ends = torch.stack([result.state.y for result in found])
     return Proposals(model.decode(ends), energy, drop, evaluations)
 
-# %% ../nbs/core/08_thinking.ipynb #3745e5b7
+# %% ../nbs/core/08_thinking.ipynb #3cba4b61
 CHOICES = ("min", "max", "drop")
 
 
@@ -102,7 +102,7 @@ def predict(
     states: Tensor,  # the context, as `model.landscape` takes it
     steps: int = 2,  # steps of each walk, or the most that one may take
     samples: int = 1,  # walks for each position; one is kept, position by position
-    by: str = "min",  # which: one of CHOICES
+    by: str | Tensor = "min",  # which; as for `choose`
     **settings,  # anything else that `propose` takes: start, stop, generator, kernel, step_size, update
 ) -> Prediction:
     "Walk `samples` times and keep, at each position, the end of lowest energy (EBT, algorithm 2)."
