@@ -8,6 +8,7 @@ into the manifest.
 
 import argparse
 import dataclasses
+import json
 
 from ebwm import settings, training
 from ebwm.figures import parameter_defaults
@@ -54,20 +55,25 @@ def tune_transformer(figure):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--step-sizes", type=float, nargs=3, default=(10.0, 5.0, 20.0))
-    first, *others = parser.parse_args().step_sizes
+    parser.add_argument("--only", choices=("transformer", "ebt"), help="keep the other's trials as they are on file")
+    asked = parser.parse_args()
+    first, *others = asked.step_sizes
     config = settings.load()
+    path = config.figures / "next_frame" / "tuning.json"
     figure = parameter_defaults(config.notebooks / "figures" / "next_frame.ipynb")
-    trials = tune_transformer(figure) + tune_ebt(figure, first, others)
-    chosen = {kind: best([row for row in trials if row["model"] == kind]) for kind in ("transformer", "ebt")}
-    asked = dataclasses.asdict(training.OptimiserConfig()).keys() & figure.keys()
-    settings_used = {name: figure[name] for name in sorted(asked)}
+    tune = {"transformer": lambda: tune_transformer(figure), "ebt": lambda: tune_ebt(figure, first, others)}
+    kept = json.loads(path.read_text())["trials"] if asked.only else []
+    rows = {kind: [row for row in kept if row["model"] == kind] for kind in tune}
+    rows |= {kind: make() for kind, make in tune.items() if asked.only in (None, kind)}
+    trials = [row for kind in tune for row in rows[kind]]
+    used = sorted(dataclasses.asdict(training.OptimiserConfig()).keys() & figure.keys())
     write_json(
-        config.figures / "next_frame" / "tuning.json",
+        path,
         {
             "seed": SEED,
-            "settings": settings_used,
+            "settings": {name: figure[name] for name in used},
             "trials": trials,
-            "chosen": chosen,
+            "chosen": {kind: best(rows[kind]) for kind in tune},
             "seconds": sum(row["seconds"] for row in trials),
         },
     )
