@@ -55,7 +55,7 @@ def tune_transformer(figure):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--step-sizes", type=float, nargs=3, default=(10.0, 5.0, 20.0))
-    parser.add_argument("--only", choices=("transformer", "ebt"), help="keep the other's trials as they are on file")
+    parser.add_argument("--only", choices=("transformer", "ebt"), help="keep the trials of the other on file")
     asked = parser.parse_args()
     first, *others = asked.step_sizes
     config = settings.load()
