@@ -6,7 +6,7 @@
 __all__ = ['QUIET', 'LEVELS', 'Transformer', 'recurrent_width', 'Recurrent', 'GRU', 'noise_scheduler', 'Remembered',
            'DiffusionTransformer', 'diffusion_loss', 'Diffused', 'check_steps', 'diffuse', 'denoising_error']
 
-# %% ../nbs/core/06_baselines.ipynb #b945a443
+# %% ../nbs/core/06_baselines.ipynb #a01477c3
 import math
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .attention import two_stream_attention, visible_context
 from .blocks import Block, check_shape, embedding, initialise, linear, rotary, size_named
 from .compat import require
+from .sampler import draw_like
 
 # %% ../nbs/core/06_baselines.ipynb #18049543
 QUIET = 0.3  # how large the last map is drawn, in its usual size
@@ -202,7 +203,7 @@ def noise_scheduler() -> Any:  # a DDIMScheduler over `LEVELS` levels that is gi
         timestep_spacing="trailing",
     )
 
-# %% ../nbs/core/06_baselines.ipynb #05cabe05
+# %% ../nbs/core/06_baselines.ipynb #2b1d804e
 class Remembered(NamedTuple):
     "What noisy candidates look at."
 
@@ -262,11 +263,11 @@ class DiffusionTransformer(nn.Module):
         self,
         clean: Float[Tensor, "b n state_dim"],  # states
         levels: Int[Tensor, "b n"],  # of noise, from 0 to `LEVELS` - 1
-        generator: torch.Generator | None = None,  # draws the noise
+        generator: torch.Generator,  # draws the noise
     ) -> Float[Tensor, "b n state_dim"]:
         "States, seen through noise."
         signal = self._signal(levels)
-        noise = torch.randn(clean.shape, dtype=clean.dtype, device=clean.device, generator=generator)
+        noise = draw_like(torch.randn, clean, generator)
         return signal.sqrt() * clean + (1 - signal).sqrt() * noise
 
     def denoise(
@@ -310,24 +311,24 @@ def _check_candidates(candidates: Tensor, context: Remembered, levels: Tensor, s
     if list(levels.shape) != shape[:2]:
         raise ValueError(f"levels have shape {list(levels.shape)}; they must be {shape[:2]}")
 
-# %% ../nbs/core/06_baselines.ipynb #3fd280ec
+# %% ../nbs/core/06_baselines.ipynb #24da2f10
 def diffusion_loss(
     model: DiffusionTransformer,  # what learns
     states: Float[Tensor, "b s state_dim"],  # the context
     targets: Float[Tensor, "b s state_dim"],  # the true next states
-    generator: torch.Generator | None = None,  # draws levels and noise
+    generator: torch.Generator,  # draws levels and noise
     highest: float = 0.5,  # share of positions whose candidate is noise alone
 ) -> Float[Tensor, ""]:  # mean over all entries
     "Squared distance of denoised targets to themselves, at a random level for each position."
     if not 0 <= highest <= 1:
         raise ValueError(f"highest is {highest}; it must be a share, from 0 to 1")
-    draw = dict(size=states.shape[:2], generator=generator, device=states.device)
-    levels = torch.randint(LEVELS, **draw)
-    levels = levels.masked_fill(torch.rand(**draw) < highest, LEVELS - 1)
+    alone = draw_like(torch.rand, states[..., 0], generator) < highest
+    levels = torch.randint(LEVELS, alone.shape, generator=generator, device=states.device)
+    levels = levels.masked_fill(alone, LEVELS - 1)
     noisy = model.add_noise(targets, levels, generator)
     return F.mse_loss(model.denoise(noisy, model.remember(states), levels), targets)
 
-# %% ../nbs/core/06_baselines.ipynb #ac374d7f
+# %% ../nbs/core/06_baselines.ipynb #7f63d84d
 class Diffused(NamedTuple):
     "What a diffusion model predicts."
 
@@ -361,15 +362,14 @@ def diffuse(
     model: DiffusionTransformer,  # what predicts
     states: Float[Tensor, "b s state_dim"],  # the context, which is computed once
     steps: int,  # denoisings of each sample, evenly down the levels; 1 gives the regression
-    generator: torch.Generator | None = None,  # draws the noise that is started from, and that is added
+    generator: torch.Generator,  # draws the noise that is started from, and that is added
     samples: int = 1,  # for each position
     eta: float = 0.0,  # noise added on the way: 0 none (DDIM), 1 as much as in DDPM
 ) -> Diffused:
     "Predict next states by going from noise down to no noise."
     scheduler, context = _steps_down(steps, samples, eta), model.remember(states)
     batch, length, dim = states.shape
-    draw = dict(dtype=states.dtype, device=states.device, generator=generator)
-    y = torch.randn(batch, samples * length, dim, **draw)
+    y = draw_like(torch.randn, states.new_empty(1).expand(batch, samples * length, dim), generator)
     for level in scheduler.timesteps.tolist():
         levels = torch.full(y.shape[:2], level, device=y.device)
         clean = model.denoise(y, context, levels)
@@ -377,13 +377,13 @@ def diffuse(
     found = y.unflatten(1, (samples, length)).transpose(0, 1)
     return Diffused(found.mean(0), found, samples * steps)
 
-# %% ../nbs/core/06_baselines.ipynb #65cc5f7c
+# %% ../nbs/core/06_baselines.ipynb #f1753521
 @torch.no_grad()
 def denoising_error(
     model: DiffusionTransformer,  # what scores
     states: Float[Tensor, "b s state_dim"],  # the context
     candidates: Float[Tensor, "b n state_dim"],  # candidate i is for the state after position i modulo s
-    generator: torch.Generator | None = None,  # draws the noises
+    generator: torch.Generator,  # draws the noises
     draws: int = 4,  # noises for each level
     levels: tuple[int, ...] = (100, 300, 500, 700),  # of noise
 ) -> Float[Tensor, "b n"]:  # mean squared error an entry, lower fits better

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from . import settings
 
-# %% ../nbs/core/10_cost.ipynb #66d06263
+# %% ../nbs/core/10_cost.ipynb #94c05c7a
 class Counted:
     "An energy or landscape that counts how often it is asked, and for how many candidates."
 
@@ -33,16 +33,51 @@ class Counted:
         self,
         energy: Callable,  # candidates [*items *features] -> energies [*items]
     ):
-        self.energy, self.calls, self.evaluations = energy, 0, 0
+        self.energy, self._tally = energy, [0, 0]
+
+    @property
+    def calls(self) -> int:
+        "How often it has been asked, at any step and for any items."
+        return self._tally[0]
+
+    @property
+    def evaluations(self) -> int:
+        "For how many candidates."
+        return self._tally[1]
+
+    def _of(self, energy: Callable) -> "Counted":
+        "Another energy on the same account."
+        if energy is self.energy:
+            return self
+        other = Counted(energy)
+        other._tally = self._tally
+        return other
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Counted) and other.energy == self.energy
+
+    def __hash__(self) -> int:
+        return hash(self.energy)
+
+    def _note(self, energies: Tensor) -> None:
+        self._tally[0] += 1
+        self._tally[1] += energies.numel()
 
     def at_step(
         self,
         step: int,  # number of a step of a walk
-    ) -> "Counted":  # this one
-        "The energy of this step from now on, where the energy inside depends on it."
+    ) -> "Counted":
+        "The energy of this step, on the same account."
         bind = getattr(self.energy, "at_step", None)
-        self.energy = bind(step) if bind else self.energy
-        return self
+        return self._of(bind(step)) if bind else self
+
+    def at(
+        self,
+        *places: Tensor,  # as the energy inside takes them
+    ) -> "Counted":
+        "The energy of some items, on the same account."
+        narrow = getattr(self.energy, "at", None)
+        return self._of(narrow(*places)) if narrow else self
 
     def gradient(
         self,
@@ -53,7 +88,7 @@ class Counted:
         own = getattr(self.energy, "gradient", None)
         found = own(candidates, **options) if own else None
         if found is not None:
-            self.calls, self.evaluations = self.calls + 1, self.evaluations + found[0].numel()
+            self._note(found[0])
         return found
 
     def __call__(
@@ -62,7 +97,7 @@ class Counted:
         **step: int,  # the step's number, for landscapes that take it
     ) -> Float[Tensor, "..."]:  # energies, as they come
         energies = self.energy(candidates, **step)
-        self.calls, self.evaluations = self.calls + 1, self.evaluations + energies.numel()
+        self._note(energies)
         return energies
 
 # %% ../nbs/core/10_cost.ipynb #c4c5435d

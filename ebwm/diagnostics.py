@@ -17,7 +17,7 @@ from torch import Tensor
 from .compat import require
 from .sampler import Info, Result, State
 
-# %% ../nbs/core/15_diagnostics.ipynb #5b561220
+# %% ../nbs/core/15_diagnostics.ipynb #202c1ab5
 class Trace:
     "A callback of `run` that keeps the places a walk goes through."
 
@@ -56,7 +56,7 @@ def acceptance_rate(
     result: Result,  # of a walk
 ) -> Float[Tensor, "*items"]:  # from 0 to 1
     "Share of its steps that each item took."
-    return result.info.accepted.float().mean(0)
+    return result.info.accepted.sum(0) / (result.info.evaluations > 0).sum(0)
 
 # %% ../nbs/core/15_diagnostics.ipynb #e19766df
 def _arviz() -> ModuleType:
@@ -93,7 +93,7 @@ def r_hat(
         raise ValueError(f"samples have {samples.shape[1]} chains; agreement needs 2 or more")
     return _by_feature("rhat", samples)
 
-# %% ../nbs/core/15_diagnostics.ipynb #7aaef8ca
+# %% ../nbs/core/15_diagnostics.ipynb #b30c0021
 class Health(NamedTuple):
     "What is to be watched of a batch of walks."
 
@@ -108,6 +108,8 @@ def health(
     result: Result,  # of a walk with its final energy
 ) -> Health:
     "Look at a batch of walks."
+    if result.state.energy is None:
+        raise ValueError("result has no final energy; walk with final_energy=True")
     energies, norms = energy_trace(result), result.info.grad_norm
     finite = result.info.finite.all(0) & energies.isfinite().all(0)
     share = lambda condition: float(condition.float().mean())
@@ -130,6 +132,6 @@ def alarms(
         f"the energy rises in {found.rising:.0%} of the walks: lower the step size": found.rising > rising,
         f"the gradient explodes in {found.exploding:.0%} of the walks: clamp it": found.exploding > exploding,
         f"the energy falls by {found.gap:.3g}, and starts differ by {found.scale:.3g}: the landscape is flat":
-            abs(found.gap) < flat * found.scale,
+            abs(found.gap) <= flat * found.scale,
     }
     return [line for line, wrong in told.items() if wrong]

@@ -6,10 +6,11 @@
 __all__ = ['Memory', 'CANDIDATES', 'STEPS', 'EMBEDDINGS', 'GRADIENTS', 'Context', 'Cache', 'Landscape', 'Items', 'products_in',
            'check_like', 'EBT', 'JointLandscape', 'JointEBT', 'DenseLandscape']
 
-# %% ../nbs/core/05_ebt.ipynb #76ab888f
+# %% ../nbs/core/05_ebt.ipynb #5822e276
 import copy
 import warnings
 from functools import partial
+from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
@@ -218,7 +219,7 @@ class Cache(Context):
         for old, new in zip(buffer, keys_values, strict=True):
             old[:, :, columns] = new
 
-# %% ../nbs/core/05_ebt.ipynb #55e527ce
+# %% ../nbs/core/05_ebt.ipynb #ba1697f5
 class Landscape:
     "Energies of candidates for one batch of contexts; the context is kept inside."
 
@@ -230,7 +231,7 @@ class Landscape:
         rows: Int[Tensor, " b"] | None = None,  # which contexts of the batch; all of them unless given
     ):
         self.model, self.context, self.positions, self.rows = model, context, positions, rows
-        self.step, self.length, self._prepared = 0, context.length, {}
+        self.step, self.length, self._prepared, self._steps = 0, context.length, {}, WeakValueDictionary()
 
     def __call__(
         self,
@@ -268,22 +269,22 @@ class Landscape:
     ) -> "Landscape":
         "The landscape of this step; steps after the model's last walk on in its last landscape."
         step = min(step, self.model.steps - 1)
-        if step == self.step:
-            return self
-        other = copy.copy(self)
-        other.step = step
-        return other
+        found = self if step == self.step else self._steps.get(step)
+        if found is None:
+            self._steps[step] = found = copy.copy(self)
+            found.step = step
+        return found
 
     def at(
         self,
         rows: Int[Tensor, " items"],  # which contexts of the batch
-        positions: Int[Tensor, " items"],  # which positions in them
+        positions: Int[Tensor, " items"],  # which of the landscape's candidates in them
     ) -> "Items":  # candidates [items c] -> energies [items]
         "The landscape of some (row, position) items only; each gets a copy of its context."
-        length = self.context.length
-        if ((positions < 0) | (positions >= length)).any():
-            raise ValueError(f"positions are {positions.tolist()}; they must be from 0 to {length - 1}")
-        return self._like(Items, positions=positions.unsqueeze(1), rows=rows)
+        count = len(self.positions)
+        if ((positions < 0) | (positions >= count)).any():
+            raise ValueError(f"positions are {positions.tolist()}; they must be from 0 to {count - 1}")
+        return self._like(Items, positions=self.positions[positions].unsqueeze(1), rows=rows)
 
     def last(self) -> "Landscape":  # candidates [b 1 c] -> energies [b 1]
         "The landscape of the last position alone, which looks at the context where it is."
@@ -300,13 +301,12 @@ class Landscape:
         "This landscape, at the same step, for other candidates."
         other = copy.copy(self)
         other.__class__ = kind or type(self)
-        vars(other).update(changes, _prepared={})
+        vars(other).update(changes, _prepared={}, _steps=WeakValueDictionary())
         return other
 
     def cut(self) -> tuple["Landscape", list[Tensor], list[Tensor]]:  # landscape, shared tensors, stand-ins
         "Cut what all steps share off its graph, so that each step's graph can go before the next begins."
-        other = copy.copy(self)
-        other._prepared = {}
+        other = self._like()
         other.context = copy.copy(self.context)
         if self.model.context_depends_on_step:
             other.context.memories, other.context.weights = dict(self.context.memories), {}
@@ -732,7 +732,7 @@ class EBT(nn.Module):
             x = modulate(x, Modulation(shift, scale, scale))
         return (x * self.head.weight[0]).sum(-1)
 
-# %% ../nbs/core/05_ebt.ipynb #82accf84
+# %% ../nbs/core/05_ebt.ipynb #f553e953
 class JointLandscape(Landscape):
     "One energy for each candidate as a whole."
 
@@ -741,7 +741,7 @@ class JointLandscape(Landscape):
         model: "JointEBT",  # which scores the candidates
         context: Context | None,  # what they look at, besides themselves
     ):
-        self.model, self.context, self.step = model, context, 0
+        self.model, self.context, self.step, self._steps = model, context, 0, WeakValueDictionary()
         if context is not None:
             self.length = context.length
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .video import VideoDataset
 
-# %% ../nbs/modalities/encoders.ipynb #bc2da966
+# %% ../nbs/modalities/encoders.ipynb #51f5a91f
 class PrincipalComponents:
     "A linear encoder: the directions in which the frames of a data set differ most."
 
@@ -38,6 +38,12 @@ class PrincipalComponents:
         largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
         self.directions = directions * largest.sign()
 
+    @functools.cached_property
+    def digest(self) -> str:
+        "SHA-256 of the encoder, rounded so that it is the same on every machine."
+        numbers = torch.cat([self.mean[None], self.directions.T]).mul(1e4).round().to(torch.int32)
+        return hashlib.sha256(numbers.numpy().tobytes()).hexdigest()
+
     def encode(
         self,
         frames: Float[Tensor, "*batch pixels"],  # standardised pixels, as a `VideoDataset` gives them
@@ -52,7 +58,7 @@ class PrincipalComponents:
         "The frames nearest to what states say."
         return states @ (self.directions.T * self.scale).to(states) + self.mean.to(states)
 
-# %% ../nbs/modalities/encoders.ipynb #7e3b6e51
+# %% ../nbs/modalities/encoders.ipynb #d0c4a931
 class Encoded(VideoDataset):
     "Clips whose states are what an encoder makes of their frames."
 
@@ -71,8 +77,8 @@ class Encoded(VideoDataset):
 
     @functools.cached_property
     def digest(self) -> str:
-        "SHA-256 of the clips and of how many features are made of a frame."
-        return hashlib.sha256(f"{self.dataset.digest} {self.state_dim}".encode()).hexdigest()
+        "SHA-256 of the clips and of what encodes them."
+        return hashlib.sha256(f"{self.dataset.digest} {self.encoder.digest}".encode()).hexdigest()
 
     def _states(self, clips: UInt8[np.ndarray, "n frames ..."]) -> Float[Tensor, "n frames dim"]:
         return self.encoder.encode(self.dataset._states(clips))

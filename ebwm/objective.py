@@ -6,7 +6,8 @@
 __all__ = ['S1', 'known', 'leaves_of', 'Streamed', 'smooth_l1', 'cross_entropy', 'reconstruct', 'S2', 'Contrastive', 'contrast',
            'ScoreMatching', 'match_scores', 'loss_of']
 
-# %% ../nbs/core/07_objective.ipynb #057bda48
+# %% ../nbs/core/07_objective.ipynb #f0e1c687
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -201,7 +202,7 @@ def _reconstruct_tokens(model, states, targets, recipe, generator, start, **sett
                                        **settings)
     return known(total, gradients) if gradients else total
 
-# %% ../nbs/core/07_objective.ipynb #e6fa0f2b
+# %% ../nbs/core/07_objective.ipynb #78818d32
 @dataclass(frozen=True)
 class S2:
     "Training recipe S2: through the walk, the loss at its end, on a rougher landscape (EBT, System 2)."
@@ -222,18 +223,26 @@ class S2:
         _at_least(self, 1, "steps", "unroll", "spread")
         _at_least(self, self.steps, "most")
         _at_least(self, 0, "noise", "replay")
+        if self.clamp is not None and not self.clamp > 0:
+            raise ValueError(f"clamp is {self.clamp}; it must be above 0, or None")
         _check_start(self.start, STARTS)
         check_update(self.update)
 
-# %% ../nbs/core/07_objective.ipynb #7e21039e
+# %% ../nbs/core/07_objective.ipynb #3c123f19
 def _with_replayed(replay: Replay | None, share: float, generator, *parts: Tensor) -> tuple[Tensor, ...]:
     "A batch with some items of the buffer behind its own."
     if not share:
         return parts
     if replay is None:
         raise ValueError(f"replay is None, but the recipe replays a share of {share}; give a Replay")
-    drawn = replay.draw(round(share * len(parts[0])), generator) if len(replay) else ()
-    return tuple(map(torch.cat, zip(parts, drawn, strict=True))) if drawn else parts
+    drawn = replay.draw(math.ceil(share * len(parts[0])), generator) if len(replay) else ()
+    if not drawn:
+        return parts
+    for one, other in zip(parts, drawn, strict=True):
+        if one.shape[1:] != other.shape[1:]:
+            given, held = list(one.shape[1:]), list(other.shape[1:])
+            raise ValueError(f"a batch of shape {given} meets a buffer of {held}; begin a new Replay for it")
+    return tuple(map(torch.cat, zip(parts, drawn, strict=True)))
 
 
 def _rough_walk(model: nn.Module, states: Tensor, start: Tensor, recipe: S2, generator) -> tuple:
@@ -257,12 +266,12 @@ def _reconstruct_whole(model, states, targets, recipe, loss, generator, start, r
     note = lambda index, state, info: ends.append(state.y)
     run(landscape, start, kernel, steps, generator, learning, recipe.detach, recipe.unroll,
         final_energy=False, callback=note)
-    if recipe.replay:
+    if recipe.replay and learning:
         replay.add(states[:fresh], targets[:fresh], ends[-1][:fresh])
     losses = [loss(model.decode(y), targets) for y in (ends if recipe.every else ends[-1:])]
     return torch.stack(losses).mean()
 
-# %% ../nbs/core/07_objective.ipynb #ac17146b
+# %% ../nbs/core/07_objective.ipynb #d3242818
 @dataclass(frozen=True)
 class Contrastive:
     "Contrastive divergence: energies of true states down, those of where chains ended up."
@@ -280,25 +289,33 @@ class Contrastive:
         _check_start(self.start, ("truth", *STARTS))
 
 
+def _truth(model: nn.Module, targets: Tensor) -> Tensor:
+    "True states as candidates."
+    if model.tokens is not None or model.latent:
+        what = "tokens" if model.tokens is not None else "latents"
+        raise ValueError(f"candidates are {what}, which only walking teaches to be states; use S1 or S2")
+    return targets if hasattr(model, "rows") else model.encode(targets)
+
+
 def contrast(
-    model: nn.Module,  # an EBT whose states are no tokens
-    states: Float[Tensor, "..."],  # the context
-    targets: Float[Tensor, "..."],  # the true next states
+    model: nn.Module,  # an EBT whose candidates are states
+    states: Tensor,  # the context
+    targets: Tensor,  # the true next states
     recipe: Contrastive,  # how chains run
     generator: torch.Generator,  # of the chains
     replay: Replay | None = None,  # ends of earlier chains, for persistent ones
 ) -> Float[Tensor, ""]:
     "Mean energy of the true states less that of the chains' ends."
     with torch.no_grad():
-        truth = model.encode(targets)
+        truth = _truth(model, targets)
         start = truth if recipe.start == "truth" else initial(recipe.start, model.encode(states), generator)
     parts = _with_replayed(replay, recipe.persistent, generator, states, targets, start)
     states, targets, start = parts
     landscape, kernel = model.landscape(states), langevin(recipe.step_size, recipe.temperature)
     end = run(landscape, start, kernel, recipe.steps, generator, final_energy=False).state.y
-    if recipe.persistent:
+    if recipe.persistent and torch.is_grad_enabled():
         replay.add(states, targets, end)
-    true, false = landscape(model.encode(targets)), landscape(end)
+    true, false = landscape(_truth(model, targets)), landscape(end)
     return (true - false).mean() + recipe.regularise * (true.square() + false.square()).mean()
 
 
@@ -314,14 +331,14 @@ class ScoreMatching:
 
 
 def match_scores(
-    model: nn.Module,  # an EBT whose states are no tokens
-    states: Float[Tensor, "..."],  # the context
-    targets: Float[Tensor, "..."],  # the true next states
+    model: nn.Module,  # an EBT whose candidates are states
+    states: Tensor,  # the context
+    targets: Tensor,  # the true next states
     recipe: ScoreMatching,  # how much noise
     generator: torch.Generator,  # draws it
 ) -> Float[Tensor, ""]:  # mean square of std * gradient - noise; 1 for a flat energy
     "How far the energy's gradient at noised states is from what the noise asks for."
-    truth = model.encode(targets)
+    truth = _truth(model, targets)
     noise = initial("noise", truth, generator)
     state = evaluate(model.landscape(states), truth + recipe.std * noise, torch.is_grad_enabled())
     return (recipe.std * state.grad - noise).square().mean()

@@ -79,7 +79,7 @@ class Kernel(Protocol):
         create_graph: bool,  # keep the step differentiable
     ) -> tuple[State, Info]: ...
 
-# %% ../nbs/core/02_sampler.ipynb #260e88d6
+# %% ../nbs/core/02_sampler.ipynb #a6273008
 def _per_item(values: float | Tensor, state: State) -> Tensor:
     "Give one value, or one for each item, the shape that multiplies `state.y`."
     values = torch.as_tensor(values, dtype=state.y.dtype, device=state.y.device)
@@ -89,13 +89,20 @@ def _per_item(values: float | Tensor, state: State) -> Tensor:
     return values.reshape(*values.shape, *[1] * (state.y.ndim - values.ndim)) if values.ndim else values
 
 
-def _check_step_size(step_size: float | Tensor) -> None:
+def _left(step_size: float | Tensor, generator: "torch.Generator | Share | None") -> float | Tensor:
+    "The step sizes of the items that are still there."
+    if isinstance(generator, Share) and isinstance(step_size, Tensor) and step_size.ndim:
+        return step_size.flatten()[generator.kept]
+    return step_size
+
+
+def _check_step_size(step_size: float | Tensor, above: bool = False) -> None:
     "Refuse what no walk can use; what lies on a GPU isn't looked at, which would make it wait."
     if isinstance(step_size, Tensor) and step_size.device.type != "cpu":
         return
     smallest = float(torch.as_tensor(step_size).detach().min())
-    if not smallest >= 0:
-        raise ValueError(f"step_size is {smallest:g}; it must be 0 or more")
+    if not smallest >= 0 or (above and smallest == 0):
+        raise ValueError(f"step_size is {smallest:g}; it must be {'above 0' if above else '0 or more'}")
 
 
 def _check_temperature(temperature: float, above: bool = False) -> None:
@@ -152,9 +159,14 @@ def _noise(like: Tensor, generator: torch.Generator | Share | None, out: Tensor 
     return draw_like(torch.randn, like, generator, out)
 
 
+def _features(y: Tensor, items: int) -> Tensor:
+    "All features of an item on one axis, also of an item that is a single number."
+    return y.flatten(items) if y.ndim > items else y.unsqueeze(-1)
+
+
 def _square(y: Tensor, items: int) -> Tensor:
     "Sum of squares over the features of each item; `items` counts the axes that aren't features."
-    return y.flatten(items).square().sum(-1)
+    return _features(y, items).square().sum(-1)
 
 
 def _over(condition: Tensor, y: Tensor) -> Tensor:
@@ -163,7 +175,7 @@ def _over(condition: Tensor, y: Tensor) -> Tensor:
 
 
 def _finite(state: State) -> Tensor:
-    parts = [part.flatten(state.energy.ndim).isfinite().all(-1) for part in (state.y, state.grad)]
+    parts = [_features(part, state.energy.ndim).isfinite().all(-1) for part in (state.y, state.grad)]
     return state.energy.isfinite() & parts[0] & parts[1]
 
 
@@ -178,10 +190,10 @@ def _info(state: State, step_size: float | Tensor, accepted: Tensor, finite: Ten
 
 def _moved(state: State, y: Tensor, step_size: float | Tensor, count: int) -> tuple[State, Info]:
     "The next state of an algorithm that always moves, and its information."
-    finite = _finite(state) & y.detach().flatten(state.energy.ndim).isfinite().all(-1)
+    finite = _finite(state) & _features(y.detach(), state.energy.ndim).isfinite().all(-1)
     return State(y), _info(state, step_size, torch.ones_like(finite), finite, count)
 
-# %% ../nbs/core/02_sampler.ipynb #a665c33c
+# %% ../nbs/core/02_sampler.ipynb #da5e98a1
 def gradient_descent(
     step_size: float | Tensor,  # alpha, 0 or more; a number, a scalar parameter, or one for each item
     overwrite: bool = False,  # on a landscape `Through` a transform: y becomes its transform, then steps
@@ -191,14 +203,17 @@ def gradient_descent(
 
     def step(energy, state, *, generator=None, create_graph=False):
         if overwrite:
+            if not hasattr(energy, "opened"):
+                raise ValueError("overwrite is True, but the landscape has no transform; give a Through")
             energy, y = energy.opened(state.y)
             state = State(y)
         state, count = _evaluated(energy, state, create_graph)
-        return _moved(state, state.y - _per_item(step_size, state) * state.grad, step_size, count)
+        sizes = _left(step_size, generator)
+        return _moved(state, state.y - _per_item(sizes, state) * state.grad, sizes, count)
 
     return step
 
-# %% ../nbs/core/02_sampler.ipynb #a40211c6
+# %% ../nbs/core/02_sampler.ipynb #3cdc88be
 def nesterov(
     step_size: float | Tensor,  # alpha, 0 or more; a number, or one for each item
     momentum: float = 0.9,  # mu, from 0 (gradient descent) to below 1; EBT-Policy's reviews name 0.9
@@ -210,14 +225,14 @@ def nesterov(
 
     def step(energy, state, *, generator=None, create_graph=False):
         carried = torch.zeros_like(state.y) if state.velocity is None else momentum * state.velocity
-        ahead = evaluate(energy, state.y + carried, create_graph)
-        velocity = carried - _per_item(step_size, ahead) * ahead.grad
-        new, info = _moved(ahead, state.y + velocity, step_size, 1)
+        ahead, sizes = evaluate(energy, state.y + carried, create_graph), _left(step_size, generator)
+        velocity = carried - _per_item(sizes, ahead) * ahead.grad
+        new, info = _moved(ahead, state.y + velocity, sizes, 1)
         return new._replace(velocity=velocity), info
 
     return step
 
-# %% ../nbs/core/02_sampler.ipynb #41ad5dd4
+# %% ../nbs/core/02_sampler.ipynb #a11068f8
 def langevin(
     step_size: float | Tensor,  # alpha, 0 or more; a number, or one for each item
     temperature: float = 1.0,  # T: 0 is gradient descent, 1 the density exp(-energy)
@@ -228,13 +243,14 @@ def langevin(
 
     def step(energy, state, *, generator=None, create_graph=False):
         state, count = _evaluated(energy, state, create_graph)
-        alpha, noise = _per_item(step_size, state), _noise(state.y, generator)
+        sizes = _left(step_size, generator)
+        alpha, noise = _per_item(sizes, state), _noise(state.y, generator)
         y = state.y - alpha * state.grad + (2 * alpha * temperature).sqrt() * noise
-        return _moved(state, y, step_size, count)
+        return _moved(state, y, sizes, count)
 
     return step
 
-# %% ../nbs/core/02_sampler.ipynb #4993ded7
+# %% ../nbs/core/02_sampler.ipynb #059289e8
 def _settle(
     state: State, proposal: State, gain: Tensor, step_size, count: int, generator
 ) -> tuple[State, Info]:
@@ -257,19 +273,20 @@ def mala(
     temperature: float = 1.0,  # T of the density exp(-energy / T), above 0
 ) -> Kernel:
     "Langevin's step, taken or refused so that it is exact (Roberts and Tweedie 1996)."
-    _check_step_size(step_size)
+    _check_step_size(step_size, above=True)
     _check_temperature(temperature, above=True)
 
     def step(energy, state, *, generator=None, create_graph=False):
         state, first = _evaluated(energy, state, create_graph)
-        alpha, noise = _per_item(step_size, state), _noise(state.y, generator)
+        sizes = _left(step_size, generator)
+        alpha, noise = _per_item(sizes, state), _noise(state.y, generator)
         y = state.y - alpha * state.grad + (2 * alpha * temperature).sqrt() * noise
         proposal = evaluate(energy, y, create_graph)
-        items, spread = state.energy.ndim, 4 * torch.as_tensor(step_size, device=y.device) * temperature
+        items, spread = state.energy.ndim, 4 * temperature * torch.as_tensor(sizes).to(state.energy)
         back = _square(state.y - proposal.y + alpha * proposal.grad, items)
         there = _square(proposal.y - state.y + alpha * state.grad, items)
         gain = (state.energy - proposal.energy) / temperature + (there - back) / spread
-        return _settle(state, proposal, gain, step_size, first + 1, generator)
+        return _settle(state, proposal, gain, sizes, first + 1, generator)
 
     return step
 
@@ -297,22 +314,22 @@ def hmc(
     temperature: float = 1.0,  # T of the density exp(-energy / T), above 0
 ) -> Kernel:
     "Hamiltonian Monte Carlo: a random push, a roll, and a choice that makes it exact (Neal 2011)."
-    _check_step_size(step_size)
+    _check_step_size(step_size, above=True)
     _check_temperature(temperature, above=True)
     if steps < 1:
         raise ValueError(f"steps is {steps}; a proposal needs at least 1")
 
     def step(energy, state, *, generator=None, create_graph=False):
         state, first = _evaluated(energy, state, create_graph)
-        push = temperature**0.5 * _noise(state.y, generator)
-        proposal, velocity = leapfrog(energy, state, push, step_size, steps, create_graph)
+        push, sizes = temperature**0.5 * _noise(state.y, generator), _left(step_size, generator)
+        proposal, velocity = leapfrog(energy, state, push, sizes, steps, create_graph)
         kinetic = lambda v: _square(v, state.energy.ndim) / 2
         gain = state.energy + kinetic(push) - proposal.energy - kinetic(velocity)
-        return _settle(state, proposal, gain / temperature, step_size, first + steps, generator)
+        return _settle(state, proposal, gain / temperature, sizes, first + steps, generator)
 
     return step
 
-# %% ../nbs/core/02_sampler.ipynb #233172c0
+# %% ../nbs/core/02_sampler.ipynb #f66566cd
 def noisy(
     kernel: Kernel,  # what one step does
     std: float,  # standard deviation of the noise, 0 or more; 3 on logits in EBT's recipe S2
@@ -339,12 +356,15 @@ class _Clamped:
 
     def gradient(self, y: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
         _, energies, grad, _ = evaluate(self.energy, y, create_graph)
+        return energies, self.bound(grad, energies.ndim)
+
+    def bound(self, grad: Tensor, items: int) -> Tensor:
         if self.value is not None:
             grad = grad.clamp(-self.value, self.value)
         if self.norm is not None:
-            length = _square(grad, energies.ndim).sqrt().clamp_min(self.norm)
+            length = _square(grad, items).sqrt().clamp_min(self.norm)
             grad = grad * _over(self.norm / length, grad)
-        return energies, grad
+        return grad
 
     def opened(self, y: Tensor) -> tuple["_Clamped", Tensor]:
         energy, transformed = self.energy.opened(y)
@@ -362,7 +382,10 @@ def clamped(
 
     def step(energy, state, *, generator=None, create_graph=False):
         bounded = _Clamped(energy, value, norm)
-        return kernel(bounded, state, generator=generator, create_graph=create_graph)
+        if state.grad is not None:
+            state = state._replace(grad=bounded.bound(state.grad, state.energy.ndim))
+        new, info = kernel(bounded, state, generator=generator, create_graph=create_graph)
+        return new._replace(grad=None), info
 
     return step
 
@@ -399,7 +422,7 @@ def at_step(
     bind = getattr(landscape, "at_step", None)
     return bind(step) if bind else landscape
 
-# %% ../nbs/core/02_sampler.ipynb #50c7e17b
+# %% ../nbs/core/02_sampler.ipynb #e243c92f
 def _detached(state: State) -> State:
     return State(*(part if part is None else part.detach() for part in state))
 
@@ -407,7 +430,9 @@ def _detached(state: State) -> State:
 def check_start(
     start: Tensor,  # candidates to begin with
 ) -> None:
-    "Refuse candidates that are not finite."
+    "Refuse candidates that are not finite numbers."
+    if not start.is_floating_point():
+        raise ValueError(f"start is {start.dtype}; candidates move in floating point: use start.float()")
     if not start.isfinite().all():
         count = int((~start.isfinite()).sum())
         raise ValueError(f"start holds {count} values that are not finite; give finite candidates")
@@ -496,7 +521,7 @@ def run(
             state = state._replace(energy=at_step(landscape, steps - 1)(state.y))
     return Result(state, stacked(infos))
 
-# %% ../nbs/core/02_sampler.ipynb #a296942c
+# %% ../nbs/core/02_sampler.ipynb #a8b11909
 def narrowed(
     landscape: Callable,  # an energy, or a landscape with a method `at`
     *places: Int[Tensor, " items"],  # which items: their index along each axis of the energies
@@ -538,8 +563,14 @@ class Through:
         step: int,  # number of a step of a walk, from 0
     ) -> "Through":
         "The landscape of this step, seen the same way."
-        landscape = at_step(self.landscape, step)
-        return self if landscape is self.landscape else Through(landscape, self.transform)
+        return Through(at_step(self.landscape, step), self.transform)
+
+    def __eq__(self, other: object) -> bool:
+        mine = self.landscape, self.transform
+        return isinstance(other, Through) and (other.landscape, other.transform) == mine
+
+    def __hash__(self) -> int:
+        return hash((self.landscape, self.transform))
 
     def at(
         self,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHOICES', 'Proposals', 'propose', 'Prediction', 'choose', 'predict', 'Generation', 'generate']
 
-# %% ../nbs/core/08_thinking.ipynb #1c5c5b47
+# %% ../nbs/core/08_thinking.ipynb #3f6222d0
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .sampler import Kernel, initial, run
+from .sampler import Kernel, Result, initial, run
 from .vocabulary import walk_of
 from .walk import Rule, run_until
 
-# %% ../nbs/core/08_thinking.ipynb #c2c51f8b
+# %% ../nbs/core/08_thinking.ipynb #bc8adfd1
 class Proposals(NamedTuple):
     "Where several walks ended, and what the model thinks of each end."
 
@@ -33,13 +33,18 @@ def _check(**counts: int) -> None:
             raise ValueError(f"{name} is {count}; at least 1 is needed")
 
 
+def _asked(result: Result) -> Tensor:
+    "Energies asked for by a walk; some kernels know that of the end already."
+    return result.info.evaluations.sum(0) + int(result.state.grad is None)
+
+
 @torch.no_grad()
 def propose(
     model: nn.Module,  # an EBT
     states: Tensor,  # the context, as `model.landscape` takes it
     steps: int = 2,  # steps of each walk, or the most that one may take
     samples: int = 1,  # walks for each position
-    start: str = "noise",  # where walks begin: "noise" | "last" | "zeros"
+    start: str | Tensor = "noise",  # where walks begin: "noise" | "last" | "zeros", or candidates
     stop: Rule | None = None,  # who is at rest before the last step; see `ebwm.walk`
     generator: torch.Generator | None = None,  # draws the starts, and the noise of the kernel
     kernel: Callable[[Kernel], Kernel] | None = None,  # makes a kernel of the model's own, such as `guarded`
@@ -48,23 +53,23 @@ def propose(
 ) -> Proposals:
     "Walk `samples` times from different starts, on one context."
     _check(samples=samples)
-    recent = model.encode(states)
+    recent = start if isinstance(start, Tensor) else model.encode(states)
     landscape, step = walk_of(model, model.landscape(states), update, step_size)
     step = kernel(step) if kernel else step
     found = []
     for _ in range(samples):
-        begin = initial(start, recent, generator)
+        begin = start if isinstance(start, Tensor) else initial(start, recent, generator)
         if stop:
             found.append(run_until(landscape, begin, step, steps, stop, generator))
         else:
             found.append(run(landscape, begin, step, steps, generator))
     energy = torch.stack([result.state.energy for result in found])
     drop = torch.stack([result.info.energy[0] for result in found]) - energy
-    evaluations = sum(result.info.evaluations.sum(0) + 1 for result in found)
+    evaluations = sum(map(_asked, found))
     ends = torch.stack([result.state.y for result in found])
     return Proposals(model.decode(ends), energy, drop, evaluations)
 
-# %% ../nbs/core/08_thinking.ipynb #3cba4b61
+# %% ../nbs/core/08_thinking.ipynb #4c7030a5
 CHOICES = ("min", "max", "drop")
 
 
@@ -91,7 +96,9 @@ def choose(
         score = {"min": energy, "max": -energy, "drop": -proposals.drop}[by]
     else:
         raise ValueError(f"by is {by!r}; it must be one of {', '.join(CHOICES)}, or a tensor of scores")
-    best = score.where(score.isfinite() & energy.isfinite(), torch.inf).argmin(0, keepdim=True)
+    worst = torch.finfo(score.dtype).max
+    score = score.nan_to_num(worst, worst, worst).where(energy.isfinite(), torch.inf)
+    best = score.argmin(0, keepdim=True)
     value = proposals.value
     index = best.reshape(*best.shape, *[1] * (value.ndim - best.ndim)).expand(1, *value.shape[1:])
     return Prediction(value.gather(0, index)[0], energy.gather(0, best)[0], proposals.evaluations)

@@ -8,7 +8,7 @@ __all__ = ['PRESETS', 'KINDS', 'LEARNERS', 'SMALLEST_STEP_SIZE', 'ConfigError', 
            'make_optimiser', 'learning_rate_factor', 'clip_losses', 'evaluate', 'update', 'fit', 'load_data', 'train',
            'load_learner']
 
-# %% ../nbs/training/training.ipynb #a4829542
+# %% ../nbs/training/training.ipynb #8c3e157f
 import dataclasses
 import json
 import math
@@ -18,7 +18,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from types import NoneType
+from typing import Any, NamedTuple, TextIO, get_args
 
 import torch
 from jaxtyping import Float
@@ -123,7 +124,7 @@ class Config:
         _not_negative(self, names="seed")
         _at_least_one(self, names="eval_every")
 
-# %% ../nbs/training/training.ipynb #9d7edbfe
+# %% ../nbs/training/training.ipynb #b52dc595
 PRESETS = {
     "next_frame": Config(),
     "next_frame_transformer": Config(model=ModelConfig(kind="transformer")),
@@ -146,12 +147,14 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 def _parse(key: str, text: str, current: Any, kind: Any) -> Any:
     "Read `text` as a value of the type that `key` has now."
+    optional = NoneType in get_args(kind)
+    if optional and text.lower() == "none":
+        return None
+    kind = get_args(kind)[0] if optional else kind
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
-        if kind in (int, float):
-            return kind(text)
-        return None if text.lower() == "none" and kind is not str else text
+        return kind(text) if kind in (int, float) else text
     except (ValueError, KeyError):
         raise ConfigError(f"{key} is {text!r}; it must be {KINDS[kind]}, as in {key}={current}") from None
 
@@ -226,7 +229,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         pairs += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
     return pairs
 
-# %% ../nbs/training/training.ipynb #b7999134
+# %% ../nbs/training/training.ipynb #f3c9d8df
 class Learner(NamedTuple):
     "A model, how it learns from a batch, and how it predicts."
 
@@ -242,8 +245,10 @@ def walking(
     replay: int = 192,  # walks in the buffer of a recipe that goes on from earlier ones, as in EBT's S2
     **settings,  # anything else that `predict` takes: start, samples, stop, kernel, step_size
 ) -> Learner:
-    "An EBT that learns by a recipe and predicts by walking."
+    "An EBT that learns by a recipe and predicts by walking, from where and as the recipe walks."
     buffer = Replay(replay)
+    if isinstance(recipe, S1 | S2):
+        settings = {"start": recipe.start, "update": recipe.update, **settings}
     return Learner(
         model,
         lambda states, targets, g: loss_of(model, states, targets, recipe, g, buffer),

@@ -30,7 +30,7 @@ from ebwm.sampler import (
     stacked,
 )
 
-# %% ../nbs/core/14_walk.ipynb #bfa0e2ce
+# %% ../nbs/core/14_walk.ipynb #4a67dfa6
 def linear(
     first: float,  # at the first step
     last: float,  # at the last step
@@ -74,10 +74,10 @@ def scheduled(
     lengths = {name: len(values) for name, values in schedules.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise ValueError(f"schedules have lengths {lengths}; they need one number for each step")
-    steps = zip(*(torch.as_tensor(values).tolist() for values in schedules.values()), strict=True)
+    steps = zip(*schedules.values(), strict=True)
     return [make(**dict(zip(schedules, values, strict=True))) for values in steps]
 
-# %% ../nbs/core/14_walk.ipynb #f0840283
+# %% ../nbs/core/14_walk.ipynb #0a2242cf
 def random_step_sizes(
     step_size: float | Float[Tensor, ""],  # alpha
     spread: float,  # s: from alpha / s to alpha * s, 1 or more
@@ -87,7 +87,7 @@ def random_step_sizes(
     "A step size for each item, uniform in [alpha / s, alpha * s]."
     if not spread >= 1:
         raise ValueError(f"spread is {spread}; it must be 1 or more")
-    alpha = torch.as_tensor(step_size)
+    alpha = step_size if isinstance(step_size, Tensor) else torch.tensor(float(step_size))
     share = draw_like(torch.rand, alpha.detach().new_empty(1).expand(*items), generator)
     return alpha * (1 / spread + (spread - 1 / spread) * share)
 
@@ -100,9 +100,15 @@ def random_steps(
     "A number of steps, each from `least` to `most` equally likely."
     if not 1 <= least <= most:
         raise ValueError(f"least is {least} and most {most}; give 1 <= least <= most")
+    _check_generator(generator)
     return int(torch.randint(least, most + 1, (), generator=generator, device=generator.device))
 
-# %% ../nbs/core/14_walk.ipynb #bc412d06
+
+def _check_generator(generator: torch.Generator | None) -> None:
+    if generator is None:
+        raise ValueError("generator is None; chance needs one, such as ebwm.settings.generator(seed)")
+
+# %% ../nbs/core/14_walk.ipynb #31921e45
 @runtime_checkable
 class Rule(Protocol):
     "Says which items are at rest."
@@ -142,7 +148,14 @@ def budget(
     limits = torch.as_tensor(steps)
     if int(limits.min()) < 1:
         raise ValueError(f"steps is {int(limits.min())}; each item takes at least 1")
-    return lambda taken, info, before: (taken >= limits.to(info.energy.device)).expand_as(info.energy)
+
+    def rule(taken, info, before):
+        if limits.ndim and limits.shape != info.energy.shape:
+            given, items = list(limits.shape), list(info.energy.shape)
+            raise ValueError(f"steps have shape {given}; give one number, or one for each item of {items}")
+        return (taken >= limits.to(info.energy.device)).expand_as(info.energy)
+
+    return rule
 
 
 def either(
@@ -160,7 +173,7 @@ def _check_tolerance(tolerance: float) -> None:
 def _nobody(info: Info) -> Tensor:
     return torch.zeros_like(info.accepted)
 
-# %% ../nbs/core/14_walk.ipynb #cd25df0e
+# %% ../nbs/core/14_walk.ipynb #500324c5
 class _Walkers:
     "The items of a batch that still walk, and where all of them have come to."
 
@@ -171,7 +184,7 @@ class _Walkers:
 
     def step(self, kernel: Kernel, index: int, generator: torch.Generator | None) -> Info:
         "One step of those who walk; what it says of them."
-        same = index and at_step(self.whole, index) is at_step(self.whole, index - 1)
+        same = index and at_step(self.whole, index) == at_step(self.whole, index - 1)
         state = self.state if same else State(self.state.y, velocity=self.state.velocity)
         if self.moving is not None:
             generator = Share(generator, self.items.numel(), self.moving)
@@ -186,6 +199,8 @@ class _Walkers:
 
     def leave(self, resting: Tensor) -> bool:
         "Narrow the walk to those who aren't at rest; whether there are any."
+        if resting.all():
+            return False
         resting = resting.flatten()
         if self.moving is None:
             if not resting.any():
@@ -235,7 +250,7 @@ def run_until(
     energy = at_step(landscape, steps - 1)(walkers.ends)
     return Result(State(walkers.ends, energy), stacked(infos))
 
-# %% ../nbs/core/14_walk.ipynb #8e85af36
+# %% ../nbs/core/14_walk.ipynb #3b9b6733
 class Replay:
     "The last so many items of what was put in: ends of walks, and the contexts and targets they belong to."
 
@@ -270,6 +285,7 @@ class Replay:
         generator: torch.Generator,  # chooses them
     ) -> tuple[Tensor, ...]:  # as many as there are, at most; none twice
         "Some of the items."
+        _check_generator(generator)
         order = torch.randperm(len(self), generator=generator, device=generator.device)[:count]
         return tuple(part[order.to(part.device)] for part in self.parts)
 
@@ -282,4 +298,5 @@ class Replay:
         state: dict[str, Tensor],  # from `state_dict`
     ) -> None:
         "Hold what a checkpoint held."
-        self.parts = tuple(state[f"part{index}"].clone() for index in range(len(state)))
+        parts = (state[f"part{index}"] for index in range(len(state)))
+        self.parts = tuple(part[-self.capacity :].clone() for part in parts)

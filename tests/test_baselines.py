@@ -298,7 +298,7 @@ def test_states_of_another_shape_are_named(draw):
 ])
 def test_a_prediction_that_cannot_be_made_is_refused(draw, settings, message):
     with pytest.raises(ValueError, match=message):
-        diffuse(make_diffusion(), draw(1, 3, 16), **settings)
+        diffuse(make_diffusion(), draw(1, 3, 16), **settings, generator=generator(0))
 
 
 @needs_diffusers
@@ -312,9 +312,9 @@ def test_wrong_candidates_levels_and_settings_are_named(draw):
     with pytest.raises(ValueError, match="levels are 1000 to 1000; they must be 0 to 999"):
         model.denoise(noisy, context, at(LEVELS, 2, 3))
     with pytest.raises(ValueError, match="highest is 2; it must be a share"):
-        diffusion_loss(model, noisy, noisy, highest=2)
+        diffusion_loss(model, noisy, noisy, generator(0), highest=2)
     with pytest.raises(ValueError, match="draws is 0; it must be 1 or more"):
-        denoising_error(model, noisy, noisy, draws=0)
+        denoising_error(model, noisy, noisy, generator(0), draws=0)
     with pytest.raises(ValueError, match="predicts is 'noise'; it must be 'state' or 'velocity'"):
         make_diffusion(predicts="noise")
     with pytest.raises(ValueError, match=r"states have shape \[2, 3, 4\]"):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ebwm.cost import Counted as CountedCalls
 from ebwm.ebt import EBT, JointEBT
 from ebwm.energy import Quadratic
 from ebwm.sampler import Through, gradient_descent, guarded, langevin, mala, nesterov, run
@@ -108,6 +109,44 @@ def test_joint_candidates_leave():
     result = run_until(landscape, start, kernel, 4, budget(torch.tensor([1, 4, 2])))
     alone = run(landscape, start, kernel, 2).state.y
     torch.testing.assert_close(result.state.y[2], alone[2], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("part", ["last", "repeat", "cache", "last of two each"])
+def test_candidates_leave_a_part_of_a_landscape(part):
+    model, states = ebt(), draw(2, 5, 8)
+    with torch.no_grad():
+        landscape = model.landscape(states)
+        cache = model.cache(2, 6)
+        cache.append(states[:, :4])
+        landscape = {"last": landscape.last, "repeat": lambda: landscape.repeat(2),
+                     "cache": lambda: cache.append(states[:, 4:]),
+                     "last of two each": lambda: landscape.last().repeat(2)}[part]()
+    count = len(landscape.positions)
+    start, limits = draw(2, count, 8), torch.randint(1, 4, (2, count), generator=generator(1))
+    limits[0, 0], limits[1, -1] = 1, 3
+    result = run_until(landscape, start, gradient_descent(0.5), 3, budget(limits))
+    for steps in (1, 2, 3):
+        alone, here = run(landscape, start, gradient_descent(0.5), steps).state.y, limits == steps
+        torch.testing.assert_close(result.state.y[here], alone[here], rtol=0, atol=1e-12)
+
+
+def test_a_step_size_for_each_item_stays_with_it():
+    sizes, limits = torch.tensor([0.05, 0.1, 0.2]).double(), torch.tensor([3, 1, 2])
+    start = draw(3, 2)
+    for kernel in (gradient_descent, nesterov):
+        result = run_until(BOWL, start, kernel(sizes), 3, budget(limits))
+        for row in range(3):
+            alone = run(BOWL, start[row : row + 1], kernel(float(sizes[row])), int(limits[row]))
+            torch.testing.assert_close(result.state.y[row], alone.state.y[0], rtol=0, atol=1e-12)
+
+
+def test_what_is_known_of_a_landscape_is_kept_beyond_the_models_steps():
+    """A guarded step asks once more than the walk has steps: at each change of the landscape it asks anew."""
+    model = ebt(step="candidate_token")
+    with torch.no_grad():
+        counted = CountedCalls(model.landscape(draw(2, 4, 8)))
+    result = run(counted, draw(2, 4, 8), guarded(gradient_descent(0.1)), 8)
+    assert counted.evaluations == int(result.info.evaluations.sum()) == 8 * (8 + 3)
 
 
 def test_items_that_have_left_before_can_leave_again():
