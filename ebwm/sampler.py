@@ -79,7 +79,7 @@ class Kernel(Protocol):
         create_graph: bool,  # keep the step differentiable
     ) -> tuple[State, Info]: ...
 
-# %% ../nbs/core/02_sampler.ipynb #260e88d6
+# %% ../nbs/core/02_sampler.ipynb #86746380
 def _per_item(values: float | Tensor, state: State) -> Tensor:
     "Give one value, or one for each item, the shape that multiplies `state.y`."
     values = torch.as_tensor(values, dtype=state.y.dtype, device=state.y.device)
@@ -89,13 +89,13 @@ def _per_item(values: float | Tensor, state: State) -> Tensor:
     return values.reshape(*values.shape, *[1] * (state.y.ndim - values.ndim)) if values.ndim else values
 
 
-def _check_step_size(step_size: float | Tensor) -> None:
+def _check_step_size(step_size: float | Tensor, above: bool = False) -> None:
     "Refuse what no walk can use; what lies on a GPU isn't looked at, which would make it wait."
     if isinstance(step_size, Tensor) and step_size.device.type != "cpu":
         return
     smallest = float(torch.as_tensor(step_size).detach().min())
-    if not smallest >= 0:
-        raise ValueError(f"step_size is {smallest:g}; it must be 0 or more")
+    if not smallest >= 0 or (above and smallest == 0):
+        raise ValueError(f"step_size is {smallest:g}; it must be {'above 0' if above else '0 or more'}")
 
 
 def _check_temperature(temperature: float, above: bool = False) -> None:
@@ -234,7 +234,7 @@ def langevin(
 
     return step
 
-# %% ../nbs/core/02_sampler.ipynb #4993ded7
+# %% ../nbs/core/02_sampler.ipynb #aa0e9243
 def _settle(
     state: State, proposal: State, gain: Tensor, step_size, count: int, generator
 ) -> tuple[State, Info]:
@@ -257,7 +257,7 @@ def mala(
     temperature: float = 1.0,  # T of the density exp(-energy / T), above 0
 ) -> Kernel:
     "Langevin's step, taken or refused so that it is exact (Roberts and Tweedie 1996)."
-    _check_step_size(step_size)
+    _check_step_size(step_size, above=True)
     _check_temperature(temperature, above=True)
 
     def step(energy, state, *, generator=None, create_graph=False):
@@ -265,7 +265,8 @@ def mala(
         alpha, noise = _per_item(step_size, state), _noise(state.y, generator)
         y = state.y - alpha * state.grad + (2 * alpha * temperature).sqrt() * noise
         proposal = evaluate(energy, y, create_graph)
-        items, spread = state.energy.ndim, 4 * torch.as_tensor(step_size, device=y.device) * temperature
+        items = state.energy.ndim
+        spread = 4 * temperature * torch.as_tensor(step_size, dtype=y.dtype, device=y.device)
         back = _square(state.y - proposal.y + alpha * proposal.grad, items)
         there = _square(proposal.y - state.y + alpha * state.grad, items)
         gain = (state.energy - proposal.energy) / temperature + (there - back) / spread
@@ -297,7 +298,7 @@ def hmc(
     temperature: float = 1.0,  # T of the density exp(-energy / T), above 0
 ) -> Kernel:
     "Hamiltonian Monte Carlo: a random push, a roll, and a choice that makes it exact (Neal 2011)."
-    _check_step_size(step_size)
+    _check_step_size(step_size, above=True)
     _check_temperature(temperature, above=True)
     if steps < 1:
         raise ValueError(f"steps is {steps}; a proposal needs at least 1")
@@ -312,7 +313,7 @@ def hmc(
 
     return step
 
-# %% ../nbs/core/02_sampler.ipynb #233172c0
+# %% ../nbs/core/02_sampler.ipynb #c3957657
 def noisy(
     kernel: Kernel,  # what one step does
     std: float,  # standard deviation of the noise, 0 or more; 3 on logits in EBT's recipe S2
@@ -338,13 +339,18 @@ class _Clamped:
         return self.energy(y)
 
     def gradient(self, y: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-        _, energies, grad, _ = evaluate(self.energy, y, create_graph)
-        if self.value is not None:
-            grad = grad.clamp(-self.value, self.value)
+        state = self.bounded(evaluate(self.energy, y, create_graph))
+        return state.energy, state.grad
+
+    def bounded(self, state: State) -> State:
+        "A state whose gradient, where it is known, is within the bounds."
+        if state.grad is None:
+            return state
+        grad = state.grad if self.value is None else state.grad.clamp(-self.value, self.value)
         if self.norm is not None:
-            length = _square(grad, energies.ndim).sqrt().clamp_min(self.norm)
+            length = _square(grad, state.energy.ndim).sqrt().clamp_min(self.norm)
             grad = grad * _over(self.norm / length, grad)
-        return energies, grad
+        return state._replace(grad=grad)
 
     def opened(self, y: Tensor) -> tuple["_Clamped", Tensor]:
         energy, transformed = self.energy.opened(y)
@@ -362,7 +368,7 @@ def clamped(
 
     def step(energy, state, *, generator=None, create_graph=False):
         bounded = _Clamped(energy, value, norm)
-        return kernel(bounded, state, generator=generator, create_graph=create_graph)
+        return kernel(bounded, bounded.bounded(state), generator=generator, create_graph=create_graph)
 
     return step
 
@@ -399,7 +405,7 @@ def at_step(
     bind = getattr(landscape, "at_step", None)
     return bind(step) if bind else landscape
 
-# %% ../nbs/core/02_sampler.ipynb #06fb0ac6
+# %% ../nbs/core/02_sampler.ipynb #fa8cb653
 def _detached(state: State) -> State:
     return State(*(part if part is None else part.detach() for part in state))
 
@@ -484,7 +490,8 @@ def run(
     meter = Meter(landscape, start) if measure else None
     for index, one in enumerate(kernels_of(kernel, steps)):
         energy, graph = at_step(landscape, index), create_graph and index >= steps - learning
-        state = _known(_detached(state) if detach else state, before == (energy, graph))
+        same = before is not None and before[0] is energy and before[1] == graph
+        state = _known(_detached(state) if detach else state, same)
         state, info = one(energy, state, generator=generator, create_graph=graph)
         infos.append(meter(info) if meter else info)
         before = energy, graph
