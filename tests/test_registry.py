@@ -180,7 +180,8 @@ def test_extras_are_those_of_the_checkout_whatever_is_installed(monkeypatch):
 
 def test_extras_of_an_installed_package_are_in_its_metadata(monkeypatch, tmp_path):
     monkeypatch.setattr(compat, "__file__", str(tmp_path / "ebwm" / "compat.py"))
-    monkeypatch.setattr(compat.importlib.metadata, "requires", lambda name: ["av>=14; extra == 'video'", "torch"])
+    told = ["av>=14; extra == 'video'", "torch"]
+    monkeypatch.setattr(compat.importlib.metadata, "requires", lambda name: told)
     assert compat.extras() == {"video": ["av"]}
 
 
