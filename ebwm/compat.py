@@ -67,12 +67,8 @@ def system_part(
 
 def extras() -> dict[str, list[str]]:
     """The packages that each extra of ebwm brings."""
-    try:
-        lines = importlib.metadata.requires("ebwm") or []
-    except importlib.metadata.PackageNotFoundError:
-        lines = _extras_of_checkout()
     found: dict[str, list[str]] = {}
-    for line in lines:
+    for line in _extras_of_checkout() or importlib.metadata.requires("ebwm") or []:
         extra = re.search(r"""extra == ["'](\w+)["']""", line)
         package = re.match(r"[\w.-]+", line)[0]
         if extra and package != "ebwm":

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ebwm.energy import DoubleWell, GaussianMixture, Quadratic
+from ebwm.energy import Banana, DoubleWell, GaussianMixture, Quadratic
 
 QUADRATIC = Quadratic(torch.tensor([1.0, -2.0, 0.5]), torch.tensor([1.0, 3.0, 0.2]))
 WELL = DoubleWell(barrier=3.0, dim=3)
@@ -32,6 +32,21 @@ def test_mixture_is_normalised_and_has_its_moments():
     assert float(mass.sum()) == pytest.approx(1, abs=1e-6)
     assert float(mean) == pytest.approx(float(MIXTURE.mean), abs=1e-6)
     assert float(mass @ (y - mean).square()) == pytest.approx(float(MIXTURE.variance), abs=1e-5)
+
+
+def test_a_bent_gaussian_has_its_minimum_its_moments_and_the_gaussians_normaliser():
+    """By quadrature across and along the valley; bending stretches nothing, so it sums to 2 pi std."""
+    bent = Banana(std=0.8, bend=0.7)
+    y = bent.minimum.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(bent(y), y)
+    assert float(bent(bent.minimum)) < 1e-12 and grad.abs().max() < 1e-6
+    axes = torch.linspace(-7, 7, 701).double(), torch.linspace(-9, 23, 1601).double()
+    grid = torch.cartesian_prod(*axes)
+    mass = (-bent(grid)).exp() * 0.02**2
+    assert float(mass.sum()) == pytest.approx(2 * torch.pi * 0.8, rel=1e-6)
+    share = mass / mass.sum()
+    torch.testing.assert_close(share @ grid, torch.zeros(2).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(share @ grid.square(), bent.variance.double(), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("energy", [QUADRATIC, WELL])

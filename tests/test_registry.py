@@ -167,13 +167,22 @@ def test_missing_packages_are_named_with_their_extra(project, monkeypatch):
     assert refusal(figures.plan, "tiny") == "figure 'tiny' needs av: pip install 'ebwm[video]'"
 
 
-def test_extras_of_a_checkout_that_is_not_installed(monkeypatch):
+def test_extras_are_those_of_the_checkout_whatever_is_installed(monkeypatch):
     def absent(name):
         raise compat.importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(compat.importlib.metadata, "requires", absent)
-    found = compat.extras()
-    assert {"av", "timm"} <= set(found["video"]) and "ebwm" not in found["dev"]
+    for requires in (absent, lambda name: ["old; extra == 'video'"]):
+        monkeypatch.setattr(compat.importlib.metadata, "requires", requires)
+        found = compat.extras()
+        assert {"av", "timm"} <= set(found["video"]) and "old" not in found["video"]
+        assert "ebwm" not in found["dev"]
+
+
+def test_extras_of_an_installed_package_are_in_its_metadata(monkeypatch, tmp_path):
+    monkeypatch.setattr(compat, "__file__", str(tmp_path / "ebwm" / "compat.py"))
+    told = ["av>=14; extra == 'video'", "torch"]
+    monkeypatch.setattr(compat.importlib.metadata, "requires", lambda name: told)
+    assert compat.extras() == {"video": ["av"]}
 
 
 # Jobs
