@@ -259,3 +259,15 @@ def test_next_frame_uses_the_settings_that_its_trials_chose():
         assert defaults[f"learning_rate_{kind}"] == chosen["learning_rate"]
     assert defaults["step_size"] == tuning["chosen"]["ebt"]["step_size"]
     assert {name: defaults[name] for name in tuning["settings"]} == tuning["settings"]
+
+
+@pytest.mark.parametrize("id", ["objectives", "ablation"])
+def test_recipes_are_compared_with_the_settings_that_their_trials_chose(id):
+    tuning = json.loads((ROOT / "figures" / id / "tuning.json").read_text())
+    defaults = figures.parameter_defaults(ROOT / "nbs/figures" / f"{id}.ipynb")
+    for kind, chosen in tuning["chosen"].items():
+        rows = [row for row in tuning["trials"] if row["recipe"] == kind]
+        assert len(rows) == 5 and chosen == min(rows, key=lambda row: row["valid_loss"])
+        tried = chosen.keys() - {"recipe", "valid_loss", "seconds"}
+        assert {name: defaults[name] for name in tried} == {name: chosen[name] for name in tried}
+    assert {name: defaults[name] for name in tuning["settings"]} == tuning["settings"]
