@@ -1,0 +1,87 @@
+"""Choose learning rate and step size for each start of the figure `initial_condition`.
+
+`python -m benchmarks.tune_initial_condition` gives each start five trials on the validation split, of one
+seed that the figure doesn't use: three learning rates, then two more step sizes at the best of them. With
+`--start` it makes the trials of one start alone, so that the three can run side by side; with `--join` it
+puts what they left into figures/initial_condition/tuning.json, from where it gets into the manifest.
+"""
+
+import argparse
+import json
+
+from ebwm import settings, training
+from ebwm.figures import parameter_defaults
+from ebwm.files import write_json
+from ebwm.sampler import STARTS
+
+RATES, STEP_SIZES = (4e-3, 1e-2, 2.5e-2), (3.0, 1.0, 10.0)
+SEED = 100
+
+
+def trial(start, learning_rate, step_size, figure):
+    """Train once; the validation loss of the final weights, None where it diverged."""
+    clips = training.DataConfig(**{name: figure[name] for name in ("features", "train_clips", "eval_clips")})
+    shape = {name: figure[name] for name in ("dim", "depth", "heads")}
+    model = training.ModelConfig("ebt", **shape, steps=figure["mcmc_steps"], start=start, step_size=step_size)
+    updates, batch = figure["updates"], figure["batch"]
+    optimiser = training.OptimiserConfig(updates, batch, learning_rate, warmup=max(1, updates // 10))
+    config = training.Config(model, clips, optimiser, SEED, eval_every=updates)
+    data = training.load_data(clips)
+    learner = training.make_learner(model, data["train"].state_dim, SEED)
+    batches = data["train"].epochs(batch, settings.generator(SEED, "order"))
+    row = {"start": start, "learning_rate": learning_rate, "step_size": step_size}
+    try:
+        last = training.fit(learner, batches, data["valid"].whole(), config)[-1]
+        row |= {"valid_loss": last["valid_loss"], "seconds": round(last["seconds"], 1)}
+    except FloatingPointError:
+        row |= {"valid_loss": None, "seconds": None}
+    print(row, flush=True)
+    return row
+
+
+def best(rows):
+    return min((row for row in rows if row["valid_loss"] is not None), key=lambda row: row["valid_loss"])
+
+
+def tune(start, figure):
+    first, *others = STEP_SIZES
+    rows = [trial(start, rate, first, figure) for rate in RATES]
+    return rows + [trial(start, best(rows)["learning_rate"], other, figure) for other in others]
+
+
+def join(folder, figure):
+    """Make one file of what the trials of each start left."""
+    parts = [folder / f"tuning-{start}.json" for start in STARTS]
+    trials = [row for part in parts for row in json.loads(part.read_text())]
+    shape = ("dim", "depth", "heads", "mcmc_steps", "features", "train_clips", "eval_clips")
+    asked = ("updates", "batch", *shape)
+    write_json(
+        folder / "tuning.json",
+        {
+            "seed": SEED,
+            "settings": {name: figure[name] for name in asked},
+            "trials": trials,
+            "chosen": {start: best([row for row in trials if row["start"] == start]) for start in STARTS},
+            "seconds": sum(row["seconds"] or 0 for row in trials),
+        },
+    )
+    for part in parts:
+        part.unlink()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--start", choices=STARTS)
+    parser.add_argument("--join", action="store_true")
+    asked, config = parser.parse_args(), settings.load()
+    figure = parameter_defaults(config.notebooks / "figures" / "initial_condition.ipynb")
+    folder = config.figures / "initial_condition"
+    if not asked.join:
+        for start in [asked.start] if asked.start else STARTS:
+            write_json(folder / f"tuning-{start}.json", tune(start, figure))
+    if asked.join or not asked.start:
+        join(folder, figure)
+
+
+if __name__ == "__main__":
+    main()
