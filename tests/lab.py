@@ -28,14 +28,16 @@ def serve(
     limit: float = 60,  # seconds until it must answer
 ) -> Iterator[str]:  # address of Lab, with its token
     """JupyterLab on a folder, with nothing of a person's own configuration; ended at the end."""
-    own = {f"JUPYTER_{name}_DIR": str(folder / ".lab" / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-    own |= {"IPYTHONDIR": str(folder / ".lab" / "ipython"), "PYTHONPATH": str(ROOT)}
-    options = ["--no-browser", "--port=0", "--ip=127.0.0.1", "--allow-root", "--LabApp.expose_app_in_browser=True",
-               "--LabApp.news_url=", f"--LabApp.workspaces_dir={folder / '.lab' / 'workspaces'}",
-               f"--LabApp.user_settings_dir={folder / '.lab' / 'settings'}",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.extension_manager=readonly",
-               "--collaborative=False"][:-1]
-    log = folder / "lab.log"
+    home = folder / ".lab"
+    own = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    own |= {"IPYTHONDIR": str(home / "ipython"), "PYTHONPATH": str(ROOT)}
+    options = ["--no-browser", "--port=0", "--ip=127.0.0.1", "--allow-root",
+               "--LabApp.expose_app_in_browser=True", f"--LabApp.workspaces_dir={home / 'workspaces'}",
+               f"--LabApp.user_settings_dir={home / 'settings'}"]
+    quiet = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    log = home / "lab.log"
     with log.open("w") as file:
         command = [sys.executable, "-m", "jupyterlab", *options]
         server = subprocess.Popen(command, cwd=folder, env={**os.environ, **own}, stdout=file,
@@ -77,7 +79,8 @@ def opened(
     from playwright.sync_api import sync_playwright
 
     with serve(notebook.parent) as address, sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        options = ["--no-sandbox", "--disable-dev-shm-usage"]
+        browser = play.chromium.launch(executable_path=chromium, args=options)
         try:
             page = browser.new_page(viewport=dict(width=1400, height=1000))
             page.set_default_timeout(1000 * limit)
@@ -95,3 +98,10 @@ def opened(
 def chromium() -> str | None:
     """Where the browser is, if there is one."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def wait_until_other(page, place, path: str) -> None:
+    """Wait until a line is drawn otherwise than it was."""
+    place.wait_for(state="attached")
+    other = "([line, before]) => !line.isConnected || line.getAttribute('d') !== before"
+    page.wait_for_function(other, arg=[place.element_handle(), path])
