@@ -266,6 +266,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'ebwm.explore.LandscapeExplorer._follow': ( 'explorers/explore.html#landscapeexplorer._follow',
                                                                           'ebwm/explore.py'),
                               'ebwm.explore.LandscapeExplorer._say': ('explorers/explore.html#landscapeexplorer._say', 'ebwm/explore.py'),
+                              'ebwm.explore.LandscapeExplorer._set_controls': ( 'explorers/explore.html#landscapeexplorer._set_controls',
+                                                                                'ebwm/explore.py'),
                               'ebwm.explore.LandscapeExplorer._show_frames': ( 'explorers/explore.html#landscapeexplorer._show_frames',
                                                                                'ebwm/explore.py'),
                               'ebwm.explore.LandscapeExplorer.show': ('explorers/explore.html#landscapeexplorer.show', 'ebwm/explore.py'),

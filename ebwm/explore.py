@@ -8,10 +8,11 @@ __all__ = ['MOST_STEPS', 'MOST_WALKS', 'THERMAL', 'SAMPLERS', 'SMALL', 'FAR', 'P
            'trained_scene', 'run_scene', 'Walked', 'check_choices', 'walk_on', 'numbers', 'warning', 'figure',
            'frames_figure', 'still', 'LandscapeExplorer']
 
-# %% ../nbs/explorers/explore.ipynb #860e3390
+# %% ../nbs/explorers/explore.ipynb #314536f1
 import html
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -440,7 +441,7 @@ def warning(
         return f"Walk {names} ended higher than it began. Lower the step size."
     return ""
 
-# %% ../nbs/explorers/explore.ipynb #75064106
+# %% ../nbs/explorers/explore.ipynb #9ae1b0d9
 FAR = 1e3  # so many times the reach: what is farther away isn't drawn
 
 
@@ -477,7 +478,7 @@ def _traces(walked: Walked, theme: str) -> list["go.BaseTraceType"]:
     go, palette = require("plotly.graph_objects", "figures"), COLOURS[theme]
     (x, y, energies), (low, high), where = walked.slice.grid, _levels(walked.slice), walked.slice
     points, heights = _drawn(walked)
-    known, orange = where.points(where.known), palette["transformer"]
+    known, orange, gap = where.points(where.known), palette["transformer"], (high - low) / 12 or 1.0
     path = dict(mode="lines+markers", line=dict(color=orange, width=1.5), marker=dict(size=4, color=orange))
     dot = lambda size, fill, edge, symbol="circle": dict(
         size=size, color=fill, symbol=symbol, line=dict(color=edge, width=2))
@@ -487,7 +488,7 @@ def _traces(walked: Walked, theme: str) -> list["go.BaseTraceType"]:
     return [
         go.Contour(x=x.tolist(), y=y.tolist(), z=energies.clamp(max=high).tolist(), zmin=low, zmax=high,
                    name="energy", colorscale=_scale(theme), line=dict(width=0.5, color=palette["floor"]),
-                   contours=dict(start=low, end=high, size=(high - low) / 12 or 1.0),
+                   contours=dict(start=low + gap, end=high - gap, size=gap),
                    hovertemplate="%{z:.3g}<extra></extra>",
                    colorbar=dict(title=dict(text="energy", side="right"), tickformat=".2g", nticks=7,
                                  len=0.66, y=1.0, yanchor="top", thickness=12)),
@@ -518,12 +519,14 @@ def _shape(walked: Walked, theme: str) -> dict[str, Any]:
     plain = dict(gridcolor=palette["grid"], zeroline=False, linecolor=palette["grid"])
     names = [dict(title=dict(text=name, standoff=6)) for name in walked.slice.names]
     margin = 0.06 * (top - low) or 1.0
+    dtick = next(gap for gap in (1, 2, 5, 10, 20, 50) if walked.choices.steps <= 10 * gap)
     return dict(
-        **_painted(theme), width=600, height=690, uirevision=walked.choices.energy,
-        margin=dict(l=60, r=20, t=36, b=44), legend=dict(orientation="h", x=0, y=1.01, yanchor="bottom"),
+        **_painted(theme), width=600, height=710, uirevision=walked.choices.energy,
+        modebar=dict(remove=["select2d", "lasso2d"]),
+        margin=dict(l=60, r=20, t=56, b=44), legend=dict(orientation="h", x=0, y=1.01, yanchor="bottom"),
         xaxis=dict(**plain, **names[0], domain=[0, 1], anchor="y", range=[x - reach, x + reach]),
         yaxis=dict(**plain, **names[1], domain=[0.34, 1], anchor="x", range=[y - reach, y + reach]),
-        xaxis2=dict(**plain, title=dict(text="step", standoff=4), domain=[0, 1], anchor="y2",
+        xaxis2=dict(**plain, title=dict(text="step", standoff=4), dtick=dtick, domain=[0, 1], anchor="y2",
                     range=[-0.02 * walked.choices.steps, 1.02 * walked.choices.steps]),
         yaxis2=dict(**plain, title=dict(text="energy"), domain=[0, 0.23], anchor="x2",
                     range=[low - margin, top + margin]),
@@ -539,7 +542,7 @@ def figure(
     go = require("plotly.graph_objects", "figures")
     return go.Figure(_traces(walked, theme), _shape(walked, theme))
 
-# %% ../nbs/explorers/explore.ipynb #fb15c56d
+# %% ../nbs/explorers/explore.ipynb #6e869b25
 def _pictures(walked: Walked) -> dict[str, Tensor]:
     frames, ends = walked.slice.frames, walked.places[[0, -1], 0].nan_to_num(0, 0, 0)
     start, end = frames.picture(ends)
@@ -563,7 +566,7 @@ def frames_figure(
             f"yaxis{number}": dict(**bare, domain=[0, 1], anchor=f"x{number}", autorange="reversed",
                                    scaleanchor=f"x{number}")})
         figure.add_annotation(text=name, x=left + 0.115, y=1.0, yanchor="bottom", xref="paper",
-                              yref="paper", showarrow=False)
+                              yref="paper", xanchor="center", showarrow=False)
     return figure
 
 # %% ../nbs/explorers/explore.ipynb #63d16cf2
@@ -640,7 +643,7 @@ def _table(told: dict[str, str], note: str) -> str:
     rows = "".join(row.format(*map(html.escape, pair)) for pair in told.items())
     return f'<div style="{STYLE}"><table>{rows}</table><p><i>{html.escape(note)}</i></p></div>'
 
-# %% ../nbs/explorers/explore.ipynb #8998710c
+# %% ../nbs/explorers/explore.ipynb #cb156c07
 class LandscapeExplorer:
     "Controls, pictures and numbers; `view` shows them all."
 
@@ -689,26 +692,33 @@ class LandscapeExplorer:
         self._follow()
 
     def _follow(self) -> None:
-        "Make every widget agree with the choices."
-        self._following, choices, where = True, self.choices, self.walked.slice
+        "Make every widget agree with the choices; each hears of all its changes at once."
+        self._following = True
         try:
-            controls, scene = self.controls, self.scenes[choices.energy]
-            controls["start"].options = (*scene.starts, POINT)
-            for name in ("energy", "sampler", "noise", "steps", "walks", "seed"):
-                controls[name].value = getattr(choices, name)
-            controls["start"].value = choices.start if choices.x is None else POINT
-            for name in ("step_size", "temperature"):
-                middle = torch.tensor(getattr(scene.choices, name)).log10().round().item()
-                _set(controls[name], middle - 3, middle + 2, getattr(choices, name))
-            for name, centre, at in zip("xy", where.centre, self.walked.points[0, 0].tolist(), strict=True):
-                _set(controls[name], centre - where.reach, centre + where.reach, at)
-            controls["temperature"].disabled = choices.sampler not in THERMAL
-            controls["noise"].disabled = choices.sampler in THERMAL
+            with ExitStack() as held:
+                for control in self.controls.values():
+                    held.enter_context(control.hold_sync())
+                self._set_controls()
             self._show_frames()
             self._say(warning(self.walked))
             self.table.value = _table(numbers(self.walked), self.walked.note)
         finally:
             self._following = False
+
+    def _set_controls(self) -> None:
+        controls, choices, where = self.controls, self.choices, self.walked.slice
+        scene = self.scenes[choices.energy]
+        controls["start"].options = (*scene.starts, POINT)
+        for name in ("energy", "sampler", "noise", "steps", "walks", "seed"):
+            controls[name].value = getattr(choices, name)
+        controls["start"].value = choices.start if choices.x is None else POINT
+        for name in ("step_size", "temperature"):
+            middle = torch.tensor(getattr(scene.choices, name)).log10().round().item()
+            _set(controls[name], middle - 3, middle + 2, getattr(choices, name))
+        for name, centre, at in zip("xy", where.centre, self.walked.points[0, 0].tolist(), strict=True):
+            _set(controls[name], centre - where.reach, centre + where.reach, at)
+        controls["temperature"].disabled = choices.sampler not in THERMAL
+        controls["noise"].disabled = choices.sampler in THERMAL
 
     def _show_frames(self) -> None:
         go = require("plotly.graph_objects", "figures")

@@ -382,7 +382,7 @@ def test_the_notebook_can_be_touched_in_jupyterlab(notebook):
         walk = plot.locator(".scatterlayer .trace").first.locator("path.js-line")
         table = page.locator(".widget-html table")
         table.wait_for()
-        assert plot.locator(".contourlayer .contour").count() == 1
+        plot.locator(".contourlayer .contour").wait_for(state="attached")
         assert page.locator(".widget-dropdown select").count() == 3
         path, told = walk.get_attribute("d"), table.inner_text()
         assert "Evaluations of each walk\t41" in told
@@ -396,5 +396,7 @@ def test_the_notebook_can_be_touched_in_jupyterlab(notebook):
         assert page.locator(".widget-dropdown select").nth(2).input_value() == "a point"
         page.locator(".widget-dropdown select").nth(0).select_option("next-frame EBT")
         page.locator(".js-plotly-plot .heatmaplayer image").nth(3).wait_for()
+        page.wait_for_function(lab.CONNECTED)
+        assert page.locator(".widget-dropdown select").nth(2).input_value() == "noise"
         assert page.locator(".jp-OutputArea-output[data-mime-type*='stderr'], .jp-RenderedText "
                             "[class*='ansi-red']").count() == 0
