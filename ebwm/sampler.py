@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STARTS', 'State', 'Info', 'evaluate', 'Kernel', 'Share', 'draw_like', 'gradient_descent', 'nesterov', 'langevin',
            'mala', 'leapfrog', 'hmc', 'noisy', 'clamped', 'guarded', 'Result', 'at_step', 'check_start', 'kernels_of',
-           'Meter', 'stacked', 'run', 'narrowed', 'Through', 'initial']
+           'Meter', 'stacked', 'run', 'same_landscape', 'narrowed', 'Through', 'initial']
 
 # %% ../nbs/core/02_sampler.ipynb #fefa570b
 import time
@@ -422,7 +422,7 @@ def at_step(
     bind = getattr(landscape, "at_step", None)
     return bind(step) if bind else landscape
 
-# %% ../nbs/core/02_sampler.ipynb #e243c92f
+# %% ../nbs/core/02_sampler.ipynb #251f16e2
 def _detached(state: State) -> State:
     return State(*(part if part is None else part.detach() for part in state))
 
@@ -504,12 +504,13 @@ def run(
 ) -> Result:
     "Walk `steps` steps from `start`."
     check_start(start)
-    state, infos, before = State(start), [], None
+    state, infos, before = State(start), [], (None, None)
     learning = steps if unroll is None else unroll
     meter = Meter(landscape, start) if measure else None
     for index, one in enumerate(kernels_of(kernel, steps)):
         energy, graph = at_step(landscape, index), create_graph and index >= steps - learning
-        state = _known(_detached(state) if detach else state, before == (energy, graph))
+        same = graph == before[1] and same_landscape(energy, before[0])
+        state = _known(_detached(state) if detach else state, same)
         state, info = one(energy, state, generator=generator, create_graph=graph)
         state = state if graph else _detached(state)
         infos.append(meter(info) if meter else info)
@@ -521,7 +522,16 @@ def run(
             state = state._replace(energy=at_step(landscape, steps - 1)(state.y))
     return Result(state, stacked(infos))
 
-# %% ../nbs/core/02_sampler.ipynb #a8b11909
+# %% ../nbs/core/02_sampler.ipynb #c99d03a9
+def same_landscape(
+    one: object,  # an energy or landscape
+    other: object,  # another
+) -> bool:  # so that what is known in one holds in the other
+    "Whether two landscapes are one, or say so of each other."
+    say = getattr(one, "same_as", None)
+    return one is other or bool(say and say(other))
+
+
 def narrowed(
     landscape: Callable,  # an energy, or a landscape with a method `at`
     *places: Int[Tensor, " items"],  # which items: their index along each axis of the energies
@@ -565,12 +575,13 @@ class Through:
         "The landscape of this step, seen the same way."
         return Through(at_step(self.landscape, step), self.transform)
 
-    def __eq__(self, other: object) -> bool:
-        mine = self.landscape, self.transform
-        return isinstance(other, Through) and (other.landscape, other.transform) == mine
-
-    def __hash__(self) -> int:
-        return hash((self.landscape, self.transform))
+    def same_as(
+        self,
+        other: object,  # another landscape
+    ) -> bool:
+        "Whether both are the same landscape, seen the same way."
+        same = isinstance(other, Through) and other.transform is self.transform
+        return same and same_landscape(self.landscape, other.landscape)
 
     def at(
         self,

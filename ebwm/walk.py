@@ -6,7 +6,7 @@
 __all__ = ['linear', 'geometric', 'cosine', 'scheduled', 'random_step_sizes', 'random_steps', 'Rule', 'energy_change',
            'gradient_norm', 'budget', 'either', 'run_until', 'Replay']
 
-# %% ../nbs/core/14_walk.ipynb #56d5e6bd
+# %% ../nbs/core/14_walk.ipynb #db772234
 import math
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
@@ -27,6 +27,7 @@ from ebwm.sampler import (
     draw_like,
     kernels_of,
     narrowed,
+    same_landscape,
     stacked,
 )
 
@@ -173,7 +174,7 @@ def _check_tolerance(tolerance: float) -> None:
 def _nobody(info: Info) -> Tensor:
     return torch.zeros_like(info.accepted)
 
-# %% ../nbs/core/14_walk.ipynb #500324c5
+# %% ../nbs/core/14_walk.ipynb #6a296d67
 class _Walkers:
     "The items of a batch that still walk, and where all of them have come to."
 
@@ -184,7 +185,7 @@ class _Walkers:
 
     def step(self, kernel: Kernel, index: int, generator: torch.Generator | None) -> Info:
         "One step of those who walk; what it says of them."
-        same = index and at_step(self.whole, index) == at_step(self.whole, index - 1)
+        same = index and same_landscape(at_step(self.whole, index), at_step(self.whole, index - 1))
         state = self.state if same else State(self.state.y, velocity=self.state.velocity)
         if self.moving is not None:
             generator = Share(generator, self.items.numel(), self.moving)

@@ -35,7 +35,7 @@ def test_mixture_is_normalised_and_has_its_moments():
 
 
 def test_a_bent_gaussian_has_its_minimum_its_moments_and_the_gaussians_normaliser():
-    """By quadrature across and along the valley; bending stretches nothing, so it sums to 2 pi std."""
+    """By quadrature; the bend stretches nothing, so the density sums to 2 pi std as before."""
     bent = Banana(std=0.8, bend=0.7)
     y = bent.minimum.clone().requires_grad_()
     (grad,) = torch.autograd.grad(bent(y), y)
