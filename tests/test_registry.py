@@ -281,3 +281,15 @@ def test_width_is_tuned_at_its_own_settings_and_each_kind_as_often():
     for kind, chosen in tuning["chosen"].items():
         rows = [row for row in tuning["trials"] if row["model"] == kind]
         assert len(rows) == 8 and chosen == min(rows, key=lambda row: row["valid_loss"])
+
+
+def test_each_start_uses_the_settings_that_its_trials_chose():
+    tuning = json.loads((ROOT / "figures/initial_condition/tuning.json").read_text())
+    defaults = figures.parameter_defaults(ROOT / "nbs/figures/initial_condition.ipynb")
+    assert tuning["chosen"].keys() == {"noise", "last", "zeros"} and tuning["seed"] not in defaults["seeds"]
+    for start, chosen in tuning["chosen"].items():
+        rows = [row for row in tuning["trials"] if row["start"] == start]
+        assert len(rows) == 5 and chosen == min(rows, key=lambda row: row["valid_loss"])
+        assert defaults[f"learning_rate_{start}"] == chosen["learning_rate"]
+        assert defaults[f"step_size_{start}"] == chosen["step_size"]
+    assert {name: defaults[name] for name in tuning["settings"]} == tuning["settings"]
