@@ -8,9 +8,10 @@ __all__ = ['MOST_STEPS', 'MOST_WALKS', 'THERMAL', 'SAMPLERS', 'SMALL', 'FAR', 'P
            'trained_scene', 'run_scene', 'Walked', 'check_choices', 'walk_on', 'numbers', 'warning', 'figure',
            'frames_figure', 'still', 'LandscapeExplorer']
 
-# %% ../nbs/explorers/explore.ipynb #314536f1
+# %% ../nbs/explorers/explore.ipynb #0cd93cdf
 import html
 import json
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -595,7 +596,7 @@ def still(
         page.legend(loc="outside lower center", ncols=3)
     return page
 
-# %% ../nbs/explorers/explore.ipynb #612fc8e0
+# %% ../nbs/explorers/explore.ipynb #5b512137
 def _controls(scenes: dict[str, Scene]) -> dict[str, "ipywidgets.ValueWidget"]:
     "A widget for each choice."
     widgets = require("ipywidgets", "figures")
@@ -625,6 +626,12 @@ def _set(widget: "ipywidgets.ValueWidget", low: float, high: float, value: float
     widget.min, widget.max = low, high
 
 
+def _snapped(slider: "ipywidgets.ValueWidget", value: float, given: float) -> bool:
+    "Whether a slider says no more than that it rounded what it was given to its own steps."
+    logarithmic = hasattr(slider, "base") and min(value, given) > 0
+    return abs(math.log(value / given, slider.base) if logarithmic else value - given) < 0.75 * slider.step
+
+
 def _become(shown: "go.FigureWidget", before: dict, wanted: dict) -> None:
     "Change a picture into another of the same kind; only what differs travels to the browser."
     differing = lambda old, new: {name: value for name, value in new.items() if old.get(name) != value}
@@ -643,7 +650,7 @@ def _table(told: dict[str, str], note: str) -> str:
     rows = "".join(row.format(*map(html.escape, pair)) for pair in told.items())
     return f'<div style="{STYLE}"><table>{rows}</table><p><i>{html.escape(note)}</i></p></div>'
 
-# %% ../nbs/explorers/explore.ipynb #cb156c07
+# %% ../nbs/explorers/explore.ipynb #1364d1c2
 class LandscapeExplorer:
     "Controls, pictures and numbers; `view` shows them all."
 
@@ -716,6 +723,7 @@ class LandscapeExplorer:
             middle = torch.tensor(getattr(scene.choices, name)).log10().round().item()
             _set(controls[name], middle - 3, middle + 2, getattr(choices, name))
         for name, centre, at in zip("xy", where.centre, self.walked.points[0, 0].tolist(), strict=True):
+            controls[name].step = where.reach / 200
             _set(controls[name], centre - where.reach, centre + where.reach, at)
         controls["temperature"].disabled = choices.sampler not in THERMAL
         controls["noise"].disabled = choices.sampler in THERMAL
@@ -735,7 +743,7 @@ class LandscapeExplorer:
 
     def _changed(self, name: str, value: Any) -> None:
         "What a person changed, and what goes with it."
-        if self._following:
+        if self._following or self._is_echo(name, value):
             return
         if name == "energy":
             self.show(replace(self.scenes[value].choices, walks=self.choices.walks, seed=self.choices.seed))
@@ -746,6 +754,14 @@ class LandscapeExplorer:
             self.show(replace(self.choices, start=value, x=None, y=None))
         else:
             self.show(replace(self.choices, **{name: value}))
+
+    def _is_echo(self, name: str, value: Any) -> bool:
+        "Sliders in the browser answer with a rounded value; that is no choice of a person's."
+        if name in ("x", "y"):
+            return _snapped(self.controls[name], value, float(self.walked.points[0, 0, "xy".index(name)]))
+        if name in ("step_size", "temperature", "noise"):
+            return _snapped(self.controls[name], value, getattr(self.choices, name))
+        return False
 
     def _clicked(self, trace: Any, points: Any, selector: Any) -> None:
         if points.xs:

@@ -22,6 +22,12 @@ FINISHED = """() => {
 }"""
 
 
+PATIENT = """
+    const timeout = AbortSignal.timeout.bind(AbortSignal);
+    AbortSignal.timeout = (milliseconds) => timeout(100 * milliseconds);
+"""  # anywidget gives a widget 2 s to load and then drops its messages; plotly's 5 MB may need longer
+
+
 @contextmanager
 def serve(
     folder: Path,  # whose notebooks are shown; also holds Lab's own files
@@ -84,6 +90,7 @@ def opened(
         try:
             page = browser.new_page(viewport=dict(width=1400, height=1000))
             page.set_default_timeout(1000 * limit)
+            page.add_init_script(PATIENT)
             path, query = address.split("?")
             page.goto(f"{path}/tree/{notebook.name}?{query}")
             page.wait_for_function(CONNECTED)

@@ -301,6 +301,18 @@ def test_a_change_of_any_control_is_followed(explorer):
     assert explorer.choices.x == explorer.controls["x"].value
 
 
+def test_a_slider_that_rounds_what_it_was_given_changes_nothing(explorer):
+    before = explorer.choices
+    for name in ("x", "y", "noise"):
+        explorer.controls[name].value += 0.6 * explorer.controls[name].step
+        assert explorer.choices is before, name
+    for name in ("step_size", "temperature"):
+        explorer.controls[name].value *= 10 ** (0.6 * explorer.controls[name].step)
+        assert explorer.choices is before, name
+    explorer.controls["x"].value = before.x + explorer.controls["x"].step
+    assert explorer.choices.x == before.x + explorer.controls["x"].step
+
+
 def test_another_energy_comes_with_what_suits_it(explorer, scenes):
     for name in scenes:
         explorer.controls["energy"].value = name
