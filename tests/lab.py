@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 CONNECTED = """() => {
@@ -107,8 +108,13 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-def wait_until_other(page, place, path: str) -> None:
-    """Wait until a line is drawn otherwise than it was."""
-    place.wait_for(state="attached")
-    other = "([line, before]) => !line.isConnected || line.getAttribute('d') !== before"
-    page.wait_for_function(other, arg=[place.element_handle(), path])
+def wait_until(
+    condition: Callable[[], bool],  # of the page
+    page: Any,  # which goes on while it is waited for
+    limit: float = 120,  # seconds
+) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {limit} s"
+        page.evaluate("() => new Promise(requestAnimationFrame)")
