@@ -8,15 +8,16 @@ __all__ = ['MOST_STEPS', 'MOST_WALKS', 'THERMAL', 'SAMPLERS', 'SMALL', 'FAR', 'P
            'trained_scene', 'run_scene', 'Walked', 'check_choices', 'walk_on', 'numbers', 'warning', 'figure',
            'frames_figure', 'still', 'LandscapeExplorer']
 
-# %% ../nbs/explorers/explore.ipynb #314536f1
+# %% ../nbs/explorers/explore.ipynb #b69e1ac2
 import html
 import json
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -55,11 +56,6 @@ from ebwm.training import (
     make_learner,
 )
 from .video import VideoDataset
-
-if TYPE_CHECKING:
-    import ipywidgets
-    import matplotlib.figure
-    import plotly.graph_objects as go
 
 # %% ../nbs/explorers/explore.ipynb #9ec6ec40
 @dataclass(frozen=True)
@@ -441,7 +437,7 @@ def warning(
         return f"Walk {names} ended higher than it began. Lower the step size."
     return ""
 
-# %% ../nbs/explorers/explore.ipynb #9ae1b0d9
+# %% ../nbs/explorers/explore.ipynb #bcdbfb28
 FAR = 1e3  # so many times the reach: what is farther away isn't drawn
 
 
@@ -473,7 +469,7 @@ def _scale(theme: str) -> list[list]:
     return [[place / 4, mix(share)] for place, share in enumerate((0.75, 0.5, 0.3, 0.15, 0.04))]
 
 
-def _traces(walked: Walked, theme: str) -> list["go.BaseTraceType"]:
+def _traces(walked: Walked, theme: str) -> list:
     "Always the same kinds in the same order, so that one picture can become the next."
     go, palette = require("plotly.graph_objects", "figures"), COLOURS[theme]
     (x, y, energies), (low, high), where = walked.slice.grid, _levels(walked.slice), walked.slice
@@ -536,13 +532,13 @@ def _shape(walked: Walked, theme: str) -> dict[str, Any]:
 def figure(
     walked: Walked,  # some walks
     theme: str = "light",  # or "dark"
-) -> "go.Figure":
+) -> Any:  # a figure of plotly's
     "The landscape with the walks on it, and below it their energies step by step."
     _one_of("theme", theme, tuple(COLOURS))
     go = require("plotly.graph_objects", "figures")
     return go.Figure(_traces(walked, theme), _shape(walked, theme))
 
-# %% ../nbs/explorers/explore.ipynb #6e869b25
+# %% ../nbs/explorers/explore.ipynb #8ec8a7a5
 def _pictures(walked: Walked) -> dict[str, Tensor]:
     frames, ends = walked.slice.frames, walked.places[[0, -1], 0].nan_to_num(0, 0, 0)
     start, end = frames.picture(ends)
@@ -552,7 +548,7 @@ def _pictures(walked: Walked) -> dict[str, Tensor]:
 def frames_figure(
     walked: Walked,  # on the energy of frames
     theme: str = "light",  # or "dark"
-) -> "go.Figure":
+) -> Any:  # a figure of plotly's
     "What the first walk's start and end are as pictures, between the last frame and the one that came."
     go = require("plotly.graph_objects", "figures")
     edges = dict(l=10, r=10, t=30, b=10)
@@ -569,11 +565,11 @@ def frames_figure(
                               yref="paper", xanchor="center", showarrow=False)
     return figure
 
-# %% ../nbs/explorers/explore.ipynb #63d16cf2
+# %% ../nbs/explorers/explore.ipynb #8cdb3b03
 def still(
     walked: Walked,  # some walks
     theme: str = "light",  # or "dark"
-) -> "matplotlib.figure.Figure":
+) -> Any:  # a figure of matplotlib's
     "The same picture for paper, without the energies step by step."
     plt = require("matplotlib.pyplot", "figures")
     (x, y, energies), high, where = walked.slice.grid, _levels(walked.slice)[1], walked.slice
@@ -595,8 +591,8 @@ def still(
         page.legend(loc="outside lower center", ncols=3)
     return page
 
-# %% ../nbs/explorers/explore.ipynb #612fc8e0
-def _controls(scenes: dict[str, Scene]) -> dict[str, "ipywidgets.ValueWidget"]:
+# %% ../nbs/explorers/explore.ipynb #f1c69bed
+def _controls(scenes: dict[str, Scene]) -> dict[str, Any]:
     "A widget for each choice."
     widgets = require("ipywidgets", "figures")
     common = dict(layout=dict(width="330px"), style=dict(description_width="86px"))
@@ -618,14 +614,20 @@ def _controls(scenes: dict[str, Scene]) -> dict[str, "ipywidgets.ValueWidget"]:
     }
 
 
-def _set(widget: "ipywidgets.ValueWidget", low: float, high: float, value: float) -> None:
+def _set(widget: Any, low: float, high: float, value: float) -> None:
     "Give a slider a new range, in an order in which no value is ever outside of it."
     widget.min, widget.max = min(widget.min, low), max(widget.max, high)
     widget.value = value
     widget.min, widget.max = low, high
 
 
-def _become(shown: "go.FigureWidget", before: dict, wanted: dict) -> None:
+def _snapped(slider: Any, value: float, given: float) -> bool:
+    "Whether a slider says no more than that it rounded what it was given to its own steps."
+    logarithmic = hasattr(slider, "base") and min(value, given) > 0
+    return abs(math.log(value / given, slider.base) if logarithmic else value - given) < 0.75 * slider.step
+
+
+def _become(shown: Any, before: dict, wanted: dict) -> None:
     "Change a picture into another of the same kind; only what differs travels to the browser."
     differing = lambda old, new: {name: value for name, value in new.items() if old.get(name) != value}
     with shown.batch_update():
@@ -643,7 +645,7 @@ def _table(told: dict[str, str], note: str) -> str:
     rows = "".join(row.format(*map(html.escape, pair)) for pair in told.items())
     return f'<div style="{STYLE}"><table>{rows}</table><p><i>{html.escape(note)}</i></p></div>'
 
-# %% ../nbs/explorers/explore.ipynb #cb156c07
+# %% ../nbs/explorers/explore.ipynb #1364d1c2
 class LandscapeExplorer:
     "Controls, pictures and numbers; `view` shows them all."
 
@@ -716,6 +718,7 @@ class LandscapeExplorer:
             middle = torch.tensor(getattr(scene.choices, name)).log10().round().item()
             _set(controls[name], middle - 3, middle + 2, getattr(choices, name))
         for name, centre, at in zip("xy", where.centre, self.walked.points[0, 0].tolist(), strict=True):
+            controls[name].step = where.reach / 200
             _set(controls[name], centre - where.reach, centre + where.reach, at)
         controls["temperature"].disabled = choices.sampler not in THERMAL
         controls["noise"].disabled = choices.sampler in THERMAL
@@ -735,7 +738,7 @@ class LandscapeExplorer:
 
     def _changed(self, name: str, value: Any) -> None:
         "What a person changed, and what goes with it."
-        if self._following:
+        if self._following or self._is_echo(name, value):
             return
         if name == "energy":
             self.show(replace(self.scenes[value].choices, walks=self.choices.walks, seed=self.choices.seed))
@@ -746,6 +749,14 @@ class LandscapeExplorer:
             self.show(replace(self.choices, start=value, x=None, y=None))
         else:
             self.show(replace(self.choices, **{name: value}))
+
+    def _is_echo(self, name: str, value: Any) -> bool:
+        "Sliders in the browser answer with a rounded value; that is no choice of a person's."
+        if name in ("x", "y"):
+            return _snapped(self.controls[name], value, float(self.walked.points[0, 0, "xy".index(name)]))
+        if name in ("step_size", "temperature", "noise"):
+            return _snapped(self.controls[name], value, getattr(self.choices, name))
+        return False
 
     def _clicked(self, trace: Any, points: Any, selector: Any) -> None:
         if points.xs:

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 CONNECTED = """() => {
@@ -20,6 +21,12 @@ FINISHED = """() => {
     const cells = window.jupyterapp.shell.currentWidget.content.widgets.filter(w => w.model.type === 'code');
     return cells.every(w => w.model.executionCount !== null && w.model.executionState !== 'running');
 }"""
+
+
+PATIENT = """
+    const timeout = AbortSignal.timeout.bind(AbortSignal);
+    AbortSignal.timeout = (milliseconds) => timeout(100 * milliseconds);
+"""  # anywidget gives a widget 2 s to load and then drops its messages; plotly's 5 MB may need longer
 
 
 @contextmanager
@@ -84,6 +91,7 @@ def opened(
         try:
             page = browser.new_page(viewport=dict(width=1400, height=1000))
             page.set_default_timeout(1000 * limit)
+            page.add_init_script(PATIENT)
             path, query = address.split("?")
             page.goto(f"{path}/tree/{notebook.name}?{query}")
             page.wait_for_function(CONNECTED)
@@ -100,8 +108,13 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-def wait_until_other(page, place, path: str) -> None:
-    """Wait until a line is drawn otherwise than it was."""
-    place.wait_for(state="attached")
-    other = "([line, before]) => !line.isConnected || line.getAttribute('d') !== before"
-    page.wait_for_function(other, arg=[place.element_handle(), path])
+def wait_until(
+    condition: Callable[[], bool],  # of the page
+    page: Any,  # which goes on while it is waited for
+    limit: float = 120,  # seconds
+) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {limit} s"
+        page.evaluate("() => new Promise(requestAnimationFrame)")

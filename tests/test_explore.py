@@ -301,6 +301,18 @@ def test_a_change_of_any_control_is_followed(explorer):
     assert explorer.choices.x == explorer.controls["x"].value
 
 
+def test_a_slider_that_rounds_what_it_was_given_changes_nothing(explorer):
+    before = explorer.choices
+    for name in ("x", "y", "noise"):
+        explorer.controls[name].value += 0.6 * explorer.controls[name].step
+        assert explorer.choices is before, name
+    for name in ("step_size", "temperature"):
+        explorer.controls[name].value *= 10 ** (0.6 * explorer.controls[name].step)
+        assert explorer.choices is before, name
+    explorer.controls["x"].value = before.x + explorer.controls["x"].step
+    assert explorer.choices.x == before.x + explorer.controls["x"].step
+
+
 def test_another_energy_comes_with_what_suits_it(explorer, scenes):
     for name in scenes:
         explorer.controls["energy"].value = name
@@ -377,26 +389,23 @@ def test_the_notebook_can_be_touched_in_jupyterlab(notebook):
         pytest.importorskip(package, reason=f"{package} is not installed: pip install 'ebwm[dev]'")
     assert SMALL.optimiser.updates > 20
     with lab.opened(notebook, lab.chromium()) as page:
-        plot = page.locator(".js-plotly-plot").first
-        plot.scroll_into_view_if_needed()
+        plot, choose = page.locator(".js-plotly-plot").first, page.locator(".widget-dropdown select")
         walk = plot.locator(".scatterlayer .trace").first.locator("path.js-line")
         table = page.locator(".widget-html table")
-        table.wait_for()
         plot.locator(".contourlayer .contour").wait_for(state="attached")
-        assert page.locator(".widget-dropdown select").count() == 3
+        assert choose.count() == 3 and page.locator(".widget-slider").count() == 7
         path, told = walk.get_attribute("d"), table.inner_text()
-        assert "Evaluations of each walk\t41" in told
-        page.locator(".widget-dropdown select").nth(1).select_option("Nesterov")
-        lab.wait_until_other(page, walk, path)
-        assert table.inner_text() != told
+        assert "Evaluations of each walk\t41" in told and told.startswith("Energy, start → end")
+        choose.nth(1).select_option("Nesterov")
+        lab.wait_until(lambda: walk.get_attribute("d") != path and table.inner_text() != told, page)
         path = walk.get_attribute("d")
+        plot.scroll_into_view_if_needed()
         box = plot.locator(".contourlayer").bounding_box()
         page.mouse.click(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
-        lab.wait_until_other(page, walk, path)
-        assert page.locator(".widget-dropdown select").nth(2).input_value() == "a point"
-        page.locator(".widget-dropdown select").nth(0).select_option("next-frame EBT")
-        page.locator(".js-plotly-plot .heatmaplayer image").nth(3).wait_for()
-        page.wait_for_function(lab.CONNECTED)
-        assert page.locator(".widget-dropdown select").nth(2).input_value() == "noise"
-        assert page.locator(".jp-OutputArea-output[data-mime-type*='stderr'], .jp-RenderedText "
-                            "[class*='ansi-red']").count() == 0
+        lab.wait_until(lambda: choose.nth(2).input_value() == "a point", page)
+        lab.wait_until(lambda: walk.get_attribute("d") != path, page)
+        choose.nth(0).select_option("next-frame EBT")
+        page.locator(".js-plotly-plot .heatmaplayer image").nth(3).wait_for(state="attached")
+        lab.wait_until(lambda: "SmoothL1 of the frame" in table.inner_text(), page)
+        assert choose.nth(2).input_value() == "noise" and choose.nth(1).input_value() == "gradient descent"
+        assert page.locator("[data-mime-type$='stderr'], [data-mime-type$='error']").count() == 0
