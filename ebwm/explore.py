@@ -437,7 +437,7 @@ def warning(
         return f"Walk {names} ended higher than it began. Lower the step size."
     return ""
 
-# %% ../nbs/explorers/explore.ipynb #bcdbfb28
+# %% ../nbs/explorers/explore.ipynb #dcbb51bb
 FAR = 1e3  # so many times the reach: what is farther away isn't drawn
 
 
@@ -517,9 +517,9 @@ def _shape(walked: Walked, theme: str) -> dict[str, Any]:
     margin = 0.06 * (top - low) or 1.0
     dtick = next(gap for gap in (1, 2, 5, 10, 20, 50) if walked.choices.steps <= 10 * gap)
     return dict(
-        **_painted(theme), width=600, height=710, uirevision=walked.choices.energy,
+        **_painted(theme), width=600, height=690, uirevision=walked.choices.energy,
         modebar=dict(remove=["select2d", "lasso2d"]),
-        margin=dict(l=60, r=20, t=56, b=44), legend=dict(orientation="h", x=0, y=1.01, yanchor="bottom"),
+        margin=dict(l=60, r=100, t=56, b=44), legend=dict(orientation="h", x=0, y=1.01, yanchor="bottom"),
         xaxis=dict(**plain, **names[0], domain=[0, 1], anchor="y", range=[x - reach, x + reach]),
         yaxis=dict(**plain, **names[1], domain=[0.34, 1], anchor="x", range=[y - reach, y + reach]),
         xaxis2=dict(**plain, title=dict(text="step", standoff=4), dtick=dtick, domain=[0, 1], anchor="y2",
@@ -591,7 +591,7 @@ def still(
         page.legend(loc="outside lower center", ncols=3)
     return page
 
-# %% ../nbs/explorers/explore.ipynb #f1c69bed
+# %% ../nbs/explorers/explore.ipynb #241a21a2
 def _controls(scenes: dict[str, Scene]) -> dict[str, Any]:
     "A widget for each choice."
     widgets = require("ipywidgets", "figures")
@@ -608,8 +608,8 @@ def _controls(scenes: dict[str, Scene]) -> dict[str, Any]:
         "steps": slider(widgets.IntSlider, 1, MOST_STEPS, 1, "steps", form="d"),
         "walks": slider(widgets.IntSlider, 1, MOST_WALKS, 1, "walks", form="d"),
         "start": choose("start", ("noise",)),
-        "x": slider(widgets.FloatSlider, -1, 1, 0.01, "start x"),
-        "y": slider(widgets.FloatSlider, -1, 1, 0.01, "start y"),
+        "x": slider(widgets.FloatSlider, -1, 1, 0.01, "start x", form=".2f"),
+        "y": slider(widgets.FloatSlider, -1, 1, 0.01, "start y", form=".2f"),
         "seed": widgets.BoundedIntText(min=0, max=9999, description="seed", **common),
     }
 
