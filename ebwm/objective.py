@@ -124,7 +124,7 @@ class Streamed:
         origin = dict(zip(self.leaves, self.shared, strict=True))
         return known(total, {origin.get(leaf, leaf): bar for leaf, bar in self.gradients.items()})
 
-# %% ../nbs/core/07_objective.ipynb #af5e492e
+# %% ../nbs/core/07_objective.ipynb #8bbc969e
 def smooth_l1(
     prediction: Float[Tensor, "*shape"],  # predicted states
     target: Float[Tensor, "*shape"],  # true states
@@ -156,7 +156,7 @@ def reconstruct(
     model: nn.Module,  # an EBT
     states: Tensor,  # the context, as `model.landscape` takes it
     targets: Tensor,  # the true next states
-    recipe: "S1 | S2",  # how the walk is trained
+    recipe: object,  # S1 or S2: how the walk is trained
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,  # (prediction, target) -> scalar
     generator: torch.Generator | None = None,  # draws the start, and all else that a recipe leaves to chance
     start: Tensor | None = None,  # candidates to begin with, instead of the recipe's
