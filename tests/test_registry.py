@@ -273,16 +273,6 @@ def test_recipes_are_compared_with_the_settings_that_their_trials_chose(id):
     assert {name: defaults[name] for name in tuning["settings"]} == tuning["settings"]
 
 
-def test_width_is_tuned_at_its_own_settings_and_each_kind_as_often():
-    tuning = json.loads((ROOT / "figures/width/tuning.json").read_text())
-    defaults = figures.parameter_defaults(ROOT / "nbs/figures/width.ipynb")
-    assert {name: defaults[name] for name in tuning["settings"]} == tuning["settings"]
-    assert tuning["width"] in defaults["widths"] and tuning["seed"] not in defaults["seeds"]
-    for kind, chosen in tuning["chosen"].items():
-        rows = [row for row in tuning["trials"] if row["model"] == kind]
-        assert len(rows) == 8 and chosen == min(rows, key=lambda row: row["valid_loss"])
-
-
 def test_each_start_uses_the_settings_that_its_trials_chose():
     tuning = json.loads((ROOT / "figures/initial_condition/tuning.json").read_text())
     defaults = figures.parameter_defaults(ROOT / "nbs/figures/initial_condition.ipynb")
