@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STARTS', 'State', 'Info', 'evaluate', 'Kernel', 'Share', 'draw_like', 'gradient_descent', 'nesterov', 'langevin',
-           'mala', 'leapfrog', 'hmc', 'noisy', 'clamped', 'guarded', 'Result', 'at_step', 'check_start', 'kernels_of',
-           'Meter', 'stacked', 'run', 'same_landscape', 'narrowed', 'Through', 'initial']
+           'mala', 'leapfrog', 'hmc', 'noisy', 'clamped', 'guarded', 'Result', 'at_step', 'same_landscape',
+           'check_start', 'kernels_of', 'Meter', 'stacked', 'run', 'narrowed', 'Through', 'initial']
 
 # %% ../nbs/core/02_sampler.ipynb #fefa570b
 import time
@@ -406,7 +406,7 @@ def guarded(
 
     return step
 
-# %% ../nbs/core/02_sampler.ipynb #faaac0b6
+# %% ../nbs/core/02_sampler.ipynb #360f60f8
 class Result(NamedTuple):
     "The end of a walk and what happened on the way."
 
@@ -421,6 +421,15 @@ def at_step(
     "The energy that holds at one step of a walk."
     bind = getattr(landscape, "at_step", None)
     return bind(step) if bind else landscape
+
+
+def same_landscape(
+    one: object,  # an energy or landscape
+    other: object,  # another
+) -> bool:  # so that what is known in one holds in the other
+    "Whether two landscapes are one, or say so of each other."
+    say = getattr(one, "same_as", None)
+    return one is other or bool(say and say(other))
 
 # %% ../nbs/core/02_sampler.ipynb #251f16e2
 def _detached(state: State) -> State:
@@ -522,16 +531,7 @@ def run(
             state = state._replace(energy=at_step(landscape, steps - 1)(state.y))
     return Result(state, stacked(infos))
 
-# %% ../nbs/core/02_sampler.ipynb #c99d03a9
-def same_landscape(
-    one: object,  # an energy or landscape
-    other: object,  # another
-) -> bool:  # so that what is known in one holds in the other
-    "Whether two landscapes are one, or say so of each other."
-    say = getattr(one, "same_as", None)
-    return one is other or bool(say and say(other))
-
-
+# %% ../nbs/core/02_sampler.ipynb #0de570e4
 def narrowed(
     landscape: Callable,  # an energy, or a landscape with a method `at`
     *places: Int[Tensor, " items"],  # which items: their index along each axis of the energies
