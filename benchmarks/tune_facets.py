@@ -9,40 +9,14 @@ to figures/facets/tuning.json, and from there into the manifest.
 import argparse
 
 from ebwm import settings, training
-from ebwm.encoders import principal
 from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
-from ebwm.forks import forking_digits
 
-from .tune_next_frame import best
+from .tuning import SEED, best, forking_clips, trial
 
 RATES = (2e-3, 4e-3, 8e-3)
 STEP_SIZES = (10.0, 5.0, 20.0, 2.5, 1.25)
 FACTORS = (0.7, 1.4, 2.0, 2.8)
-SEED = 100
-
-
-def load(figure):
-    """The figure's training and validation clips."""
-    world = {name: figure[name] for name in ("frames", "size", "every", "digits")}
-    counts = {"train": figure["train_clips"], "valid": figure["eval_clips"]}
-    splits = {split: forking_digits(split, clips=count, **world) for split, count in counts.items()}
-    return principal(splits, figure["features"])
-
-
-def trial(kind, learning_rate, step_size, figure, data, updates):
-    """Train once; the validation loss of the final weights."""
-    shape = {name: figure[name] for name in ("dim", "depth", "heads")}
-    model = training.ModelConfig(kind, **shape, steps=figure["mcmc_steps"], step_size=step_size)
-    optimiser = training.OptimiserConfig(updates, figure["batch"], learning_rate, warmup=updates // 10)
-    config = training.Config(model, training.DataConfig(), optimiser, SEED, eval_every=updates)
-    learner = training.make_learner(model, data["train"].state_dim, SEED)
-    batches = data["train"].epochs(figure["batch"], settings.generator(SEED, "order"))
-    last = training.fit(learner, batches, data["valid"].whole(), config)[-1]
-    row = {"model": kind, "learning_rate": learning_rate, "valid_loss": last["valid_loss"]}
-    row |= {"step_size": step_size} if kind == "ebt" else {}
-    print(row, flush=True)
-    return row | {"seconds": round(last["seconds"], 1)}
 
 
 def tune(kind, *setting):
@@ -60,7 +34,7 @@ def main():
     updates = parser.parse_args().updates
     config = settings.load()
     figure = parameter_defaults(config.notebooks / "figures" / "facets.ipynb")
-    data = load(figure)
+    data = forking_clips(figure)
     trials = {kind: tune(kind, figure, data, updates) for kind in training.LEARNERS}
     rows = [row for found in trials.values() for row in found]
     write_json(

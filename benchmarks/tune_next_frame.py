@@ -14,42 +14,26 @@ from ebwm import settings, training
 from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
 
+from .tuning import SEED, best, trial
+
 RATES = (2e-3, 4e-3, 8e-3)
-SEED = 100
 
 
-def trial(kind, learning_rate, step_size, figure):
-    """Train once; the validation loss of the final weights."""
-    clips = training.DataConfig(train_clips=figure["train_clips"], eval_clips=figure["eval_clips"])
-    shape = {name: figure[name] for name in ("dim", "depth", "heads")}
-    model = training.ModelConfig(kind, **shape, steps=figure["mcmc_steps"], step_size=step_size)
-    optimiser = training.OptimiserConfig(
-        figure["updates"], figure["batch"], learning_rate, warmup=figure["updates"] // 10
-    )
-    config = training.Config(model, clips, optimiser, SEED, eval_every=figure["updates"])
-    data = training.load_data(clips)
-    learner = training.make_learner(model, data["train"].state_dim, SEED)
-    batches = data["train"].epochs(figure["batch"], settings.generator(SEED, "order"))
-    last = training.fit(learner, batches, data["valid"].whole(), config)[-1]
-    row = {"model": kind, "learning_rate": learning_rate, "valid_loss": last["valid_loss"]}
-    row |= {"step_size": step_size} if kind == "ebt" else {}
-    print(row, flush=True)
-    return row | {"seconds": round(last["seconds"], 1)}
+def clips_of(figure):
+    """The figure's training and validation clips."""
+    counts = {name: figure[name] for name in ("train_clips", "eval_clips")}
+    return training.load_data(training.DataConfig(**counts))
 
 
-def best(rows):
-    return min(rows, key=lambda row: row["valid_loss"])
+def tune_ebt(step_size, others, *setting):
+    rows = [trial("ebt", rate, step_size, *setting) for rate in RATES]
+    return rows + [trial("ebt", best(rows)["learning_rate"], other, *setting) for other in others]
 
 
-def tune_ebt(figure, step_size, others):
-    rows = [trial("ebt", rate, step_size, figure) for rate in RATES]
-    return rows + [trial("ebt", best(rows)["learning_rate"], other, figure) for other in others]
-
-
-def tune_transformer(figure):
-    rows = [trial("transformer", rate, 1.0, figure) for rate in RATES]
+def tune_transformer(*setting):
+    rows = [trial("transformer", rate, 1.0, *setting) for rate in RATES]
     rate = best(rows)["learning_rate"]
-    return rows + [trial("transformer", rate * factor, 1.0, figure) for factor in (0.7, 1.4)]
+    return rows + [trial("transformer", rate * factor, 1.0, *setting) for factor in (0.7, 1.4)]
 
 
 def main():
@@ -61,7 +45,9 @@ def main():
     config = settings.load()
     path = config.figures / "next_frame" / "tuning.json"
     figure = parameter_defaults(config.notebooks / "figures" / "next_frame.ipynb")
-    tune = {"transformer": lambda: tune_transformer(figure), "ebt": lambda: tune_ebt(figure, first, others)}
+    setting = figure, clips_of(figure), figure["updates"]
+    tune = {"transformer": lambda: tune_transformer(*setting),
+            "ebt": lambda: tune_ebt(first, others, *setting)}
     kept = json.loads(path.read_text())["trials"] if asked.only else []
     rows = {kind: [row for row in kept if row["model"] == kind] for kind in tune}
     rows |= {kind: make() for kind, make in tune.items() if asked.only in (None, kind)}

@@ -1,0 +1,35 @@
+"""What the scripts that choose settings of figures share: one training run, its score, the best of some."""
+
+from ebwm import settings, training
+from ebwm.encoders import principal
+from ebwm.forks import forking_digits
+
+SEED = 100  # which no comparison uses
+
+
+def forking_clips(figure):
+    """A figure's training and validation clips of forking digits, as principal components."""
+    world = {name: figure[name] for name in ("frames", "size", "every", "digits")}
+    counts = {"train": figure["train_clips"], "valid": figure["eval_clips"]}
+    splits = {split: forking_digits(split, clips=count, **world) for split, count in counts.items()}
+    return principal(splits, figure["features"])
+
+
+def trial(kind, learning_rate, step_size, figure, data, updates):
+    """Train once; the validation loss of the final weights."""
+    shape = {name: figure[name] for name in ("dim", "depth", "heads")}
+    model = training.ModelConfig(kind, **shape, steps=figure["mcmc_steps"], step_size=step_size)
+    optimiser = training.OptimiserConfig(updates, figure["batch"], learning_rate, warmup=updates // 10)
+    config = training.Config(model, training.DataConfig(), optimiser, SEED, eval_every=updates)
+    learner = training.make_learner(model, data["train"].state_dim, SEED)
+    batches = data["train"].epochs(figure["batch"], settings.generator(SEED, "order"))
+    last = training.fit(learner, batches, data["valid"].whole(), config)[-1]
+    row = {"model": kind, "learning_rate": learning_rate, "valid_loss": last["valid_loss"]}
+    row |= {"step_size": step_size} if kind == "ebt" else {}
+    print(row, flush=True)
+    return row | {"seconds": round(last["seconds"], 1)}
+
+
+def best(rows):
+    """The trial with the lowest validation loss."""
+    return min(rows, key=lambda row: row["valid_loss"])
