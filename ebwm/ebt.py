@@ -732,7 +732,7 @@ class EBT(nn.Module):
             x = modulate(x, Modulation(shift, scale, scale))
         return (x * self.head.weight[0]).sum(-1)
 
-# %% ../nbs/core/05_ebt.ipynb #f553e953
+# %% ../nbs/core/05_ebt.ipynb #9aa35ba8
 class JointLandscape(Landscape):
     "One energy for each candidate as a whole."
 
@@ -741,7 +741,8 @@ class JointLandscape(Landscape):
         model: "JointEBT",  # which scores the candidates
         context: Context | None,  # what they look at, besides themselves
     ):
-        self.model, self.context, self.step, self._steps = model, context, 0, WeakValueDictionary()
+        self.model, self.context, self.rows = model, context, None
+        self.step, self._steps = 0, WeakValueDictionary()
         if context is not None:
             self.length = context.length
 
@@ -752,7 +753,7 @@ class JointLandscape(Landscape):
     ) -> Float[Tensor, " b"]:  # energies
         step = self._check(candidates, step)
         nothing = [(None, None)] * len(self.model.blocks)
-        memory = self.context.memory(step) if self.context else nothing
+        memory = self._chosen(self.context.memory(step)) if self.context else nothing
         return self.model.energy(candidates, memory, step)
 
     def cut(self) -> tuple["JointLandscape", list[Tensor], list[Tensor]]:
@@ -764,7 +765,9 @@ class JointLandscape(Landscape):
         rows: Int[Tensor, " items"],  # which candidates go on
     ) -> "JointLandscape":
         "The landscape of some of the candidates."
-        return self.model.landscape(self.context.states[rows]).at_step(self.step) if self.context else self
+        if self.context is None:
+            return self
+        return self._like(rows=rows if self.rows is None else self.rows[rows])
 
     def repeat(
         self,
@@ -789,7 +792,9 @@ class JointLandscape(Landscape):
         return super().gradient(candidates, step, create_graph) if self.context else None
 
     def _check_candidates(self, candidates: Tensor) -> None:
-        batch = len(candidates) if self.context is None else len(self.context.states)
+        batch = len(candidates)
+        if self.context is not None:
+            batch = self.context.batch if self.rows is None else len(self.rows)
         check_like(candidates, "candidates", [batch, self.model.rows, self.model.candidate_dim], self.model)
 
 

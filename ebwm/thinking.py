@@ -17,7 +17,7 @@ from .sampler import Kernel, Result, initial, run
 from .vocabulary import walk_of
 from .walk import Rule, run_until
 
-# %% ../nbs/core/08_thinking.ipynb #bc8adfd1
+# %% ../nbs/core/08_thinking.ipynb #ffb0e8e0
 class Proposals(NamedTuple):
     "Where several walks ended, and what the model thinks of each end."
 
@@ -25,6 +25,8 @@ class Proposals(NamedTuple):
     energy: Tensor  # their energies, lower fits better: [n b s], or [n b] for joint candidates
     drop: Tensor  # by how much the energy fell on the way, in the energies' shape
     evaluations: Int[Tensor, "..."]  # energies asked for, at each position, by all walks together
+    flops: Float[Tensor, "..."] | None = None  # of all steps, at each position, where measured
+    seconds: Float[Tensor, "..."] | None = None  # as above
 
 
 def _check(**counts: int) -> None:
@@ -36,6 +38,13 @@ def _check(**counts: int) -> None:
 def _asked(result: Result) -> Tensor:
     "Energies asked for by a walk; some kernels know that of the end already."
     return result.info.evaluations.sum(0) + int(result.state.grad is None)
+
+
+def _measured(found: list[Result]) -> tuple[Tensor | None, Tensor | None]:
+    "FLOPs and seconds of all steps of some walks, where they were measured."
+    if found[0].info.flops is None:
+        return None, None
+    return sum(r.info.flops.sum(0) for r in found), sum(r.info.seconds.sum(0) for r in found)
 
 
 @torch.no_grad()
@@ -50,6 +59,7 @@ def propose(
     kernel: Callable[[Kernel], Kernel] | None = None,  # makes a kernel of the model's own, such as `guarded`
     step_size: float | Tensor | None = None,  # alpha, instead of the model's
     update: str = "code",  # of tokens: the step of the authors' code, or that of their "paper"
+    measure: bool = False,  # also count FLOPs and seconds, which takes one evaluation more for each walk
 ) -> Proposals:
     "Walk `samples` times from different starts, on one context."
     _check(samples=samples)
@@ -60,16 +70,15 @@ def propose(
     for _ in range(samples):
         begin = start if isinstance(start, Tensor) else initial(start, recent, generator)
         if stop:
-            found.append(run_until(landscape, begin, step, steps, stop, generator))
+            found.append(run_until(landscape, begin, step, steps, stop, generator, measure))
         else:
-            found.append(run(landscape, begin, step, steps, generator))
+            found.append(run(landscape, begin, step, steps, generator, measure=measure))
     energy = torch.stack([result.state.energy for result in found])
     drop = torch.stack([result.info.energy[0] for result in found]) - energy
-    evaluations = sum(map(_asked, found))
     ends = torch.stack([result.state.y for result in found])
-    return Proposals(model.decode(ends), energy, drop, evaluations)
+    return Proposals(model.decode(ends), energy, drop, sum(map(_asked, found)), *_measured(found))
 
-# %% ../nbs/core/08_thinking.ipynb #4c7030a5
+# %% ../nbs/core/08_thinking.ipynb #42369701
 CHOICES = ("min", "max", "drop")
 
 
@@ -79,6 +88,8 @@ class Prediction(NamedTuple):
     value: Tensor  # predicted next states, [b s state_dim]; logits of tokens; [b n c] for joint candidates
     energy: Tensor  # their energies, lower fits better: [b s], or [b] for joint candidates
     evaluations: Int[Tensor, "..."]  # energies asked for, one count for each energy
+    flops: Float[Tensor, "..."] | None = None  # of all steps, where measured
+    seconds: Float[Tensor, "..."] | None = None  # as above
 
 
 def choose(
@@ -101,7 +112,7 @@ def choose(
     best = score.argmin(0, keepdim=True)
     value = proposals.value
     index = best.reshape(*best.shape, *[1] * (value.ndim - best.ndim)).expand(1, *value.shape[1:])
-    return Prediction(value.gather(0, index)[0], energy.gather(0, best)[0], proposals.evaluations)
+    return Prediction(value.gather(0, index)[0], energy.gather(0, best)[0], *proposals[3:])
 
 
 def predict(
@@ -110,7 +121,7 @@ def predict(
     steps: int = 2,  # steps of each walk, or the most that one may take
     samples: int = 1,  # walks for each position; one is kept, position by position
     by: str | Tensor = "min",  # which; as for `choose`
-    **settings,  # anything else that `propose` takes: start, stop, generator, kernel, step_size, update
+    **settings,  # anything else that `propose` takes: start, stop, generator, kernel and so on
 ) -> Prediction:
     "Walk `samples` times and keep, at each position, the end of lowest energy (EBT, algorithm 2)."
     return choose(propose(model, states, steps, samples, **settings), by)

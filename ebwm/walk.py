@@ -6,7 +6,7 @@
 __all__ = ['linear', 'geometric', 'cosine', 'scheduled', 'random_step_sizes', 'random_steps', 'Rule', 'energy_change',
            'gradient_norm', 'budget', 'either', 'run_until', 'Replay']
 
-# %% ../nbs/core/14_walk.ipynb #db772234
+# %% ../nbs/core/14_walk.ipynb #9b8b6045
 import math
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
@@ -23,6 +23,7 @@ from ebwm.sampler import (
     Share,
     State,
     at_step,
+    check_generator,
     check_start,
     draw_like,
     kernels_of,
@@ -78,7 +79,7 @@ def scheduled(
     steps = zip(*schedules.values(), strict=True)
     return [make(**dict(zip(schedules, values, strict=True))) for values in steps]
 
-# %% ../nbs/core/14_walk.ipynb #0a2242cf
+# %% ../nbs/core/14_walk.ipynb #41806472
 def random_step_sizes(
     step_size: float | Float[Tensor, ""],  # alpha
     spread: float,  # s: from alpha / s to alpha * s, 1 or more
@@ -101,13 +102,8 @@ def random_steps(
     "A number of steps, each from `least` to `most` equally likely."
     if not 1 <= least <= most:
         raise ValueError(f"least is {least} and most {most}; give 1 <= least <= most")
-    _check_generator(generator)
+    check_generator(generator)
     return int(torch.randint(least, most + 1, (), generator=generator, device=generator.device))
-
-
-def _check_generator(generator: torch.Generator | None) -> None:
-    if generator is None:
-        raise ValueError("generator is None; chance needs one, such as ebwm.settings.generator(seed)")
 
 # %% ../nbs/core/14_walk.ipynb #31921e45
 @runtime_checkable
@@ -251,7 +247,7 @@ def run_until(
     energy = at_step(landscape, steps - 1)(walkers.ends)
     return Result(State(walkers.ends, energy), stacked(infos))
 
-# %% ../nbs/core/14_walk.ipynb #3b9b6733
+# %% ../nbs/core/14_walk.ipynb #b7983df4
 class Replay:
     "The last so many items of what was put in: ends of walks, and the contexts and targets they belong to."
 
@@ -286,7 +282,7 @@ class Replay:
         generator: torch.Generator,  # chooses them
     ) -> tuple[Tensor, ...]:  # as many as there are, at most; none twice
         "Some of the items."
-        _check_generator(generator)
+        check_generator(generator)
         order = torch.randperm(len(self), generator=generator, device=generator.device)[:count]
         return tuple(part[order.to(part.device)] for part in self.parts)
 

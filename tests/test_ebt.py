@@ -9,7 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ebwm.baselines import Transformer
 from ebwm.blocks import SIZES, non_embedding_parameters
-from ebwm.ebt import EBT, DenseLandscape
+from ebwm.cost import flops
+from ebwm.ebt import EBT, DenseLandscape, JointEBT
 from ebwm.objective import S1, reconstruct
 from ebwm.sampler import gradient_descent, run
 from ebwm.settings import generator
@@ -178,3 +179,19 @@ def landscape():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_some_joint_candidates_use_the_context_that_is_there():
+    model = JointEBT(12, 2, 2, rows=3, state_dim=5, step="adaln", generator=generator(0)).double()
+    draw = lambda *shape: torch.randn(shape, dtype=torch.float64, generator=generator(1))
+    states, candidates = draw(4, 2, 5), draw(4, 3, 12)
+    whole = model.landscape(states).at_step(1)
+    rows, fewer = torch.tensor([3, 0, 2]), torch.tensor([2, 0])
+    whole(candidates)
+    made = []
+    counted = flops(lambda: made.append(whole.at(rows).at(fewer)))
+    assert counted.total == 0
+    torch.testing.assert_close(whole.at(rows)(candidates[rows]), whole(candidates)[rows])
+    torch.testing.assert_close(made[0](candidates[rows[fewer]]), whole(candidates)[rows[fewer]])
+    with pytest.raises(ValueError, match=r"must be \[3, 3, 12\]"):
+        whole.at(rows)(candidates)

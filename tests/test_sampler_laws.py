@@ -412,7 +412,7 @@ def test_no_walk_without_steps(steps):
 
 @pytest.mark.parametrize("name", ["langevin", "mala", "hmc", "noisy"])
 def test_noise_needs_a_generator(name):
-    with pytest.raises(ValueError, match="generator is None; noise needs one"):
+    with pytest.raises(ValueError, match="generator is None; chance needs one"):
         run(BOWL, START, KERNELS[name], 1)
 
 

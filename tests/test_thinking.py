@@ -79,3 +79,13 @@ def test_bad_counts_are_named(call):
     model = model_of()
     with pytest.raises(ValueError, match=r"(count|samples) is 0; at least 1 is needed"):
         call(model, states_for(model))
+
+
+def test_what_thinking_costs_is_reported_where_it_is_measured():
+    model, noise = model_of(), lambda: generator(0, "starts")
+    think = lambda steps, samples, **how: predict(
+        model, states_for(model), steps, samples, generator=noise(), **how)
+    plain, told, one = think(3, 2), think(3, 2, measure=True), think(1, 1, measure=True)
+    assert plain.flops is None and plain.seconds is None
+    assert told.flops.shape == told.seconds.shape == told.energy.shape and (told.seconds > 0).all()
+    assert torch.equal(told.flops, 6 * one.flops) and torch.equal(told.value, plain.value)

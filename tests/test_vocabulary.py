@@ -273,7 +273,7 @@ STATES, TARGETS, START = batch((2, 4))
         (lambda m: step_of(m, STATES, TARGETS[:, 1:]), r"targets have shape \[2, 3\]; .* shape \[2, 4\]"),
         (lambda m: reconstruct(m, STATES, TARGETS, S1(), start=START[:1]), r"start have shape \[1, 4, 11\]"),
         (lambda m: reconstruct(m, STATES, TARGETS + 11, S1(), start=START), "tokens are from 0 to 10"),
-        (lambda m: reconstruct(m, STATES, TARGETS, S1()), "generator is None; noise needs one"),
+        (lambda m: reconstruct(m, STATES, TARGETS, S1()), "generator is None; chance needs one"),
         (lambda m: counted(torch.zeros(2, dtype=torch.int64), 0, 11), "no token but 0, which is ignored"),
     ],
 )
