@@ -14,8 +14,9 @@ from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
 from ebwm.sampler import STARTS
 
+from .tuning import SEED, best
+
 RATES, STEP_SIZES = (4e-3, 1e-2, 2.5e-2), (3.0, 1.0, 10.0)
-SEED = 100
 
 
 def trial(start, learning_rate, step_size, figure):
@@ -37,10 +38,6 @@ def trial(start, learning_rate, step_size, figure):
         row |= {"valid_loss": None, "seconds": None}
     print(row, flush=True)
     return row
-
-
-def best(rows):
-    return min((row for row in rows if row["valid_loss"] is not None), key=lambda row: row["valid_loss"])
 
 
 def tune(start, figure):

@@ -31,5 +31,5 @@ def trial(kind, learning_rate, step_size, figure, data, updates):
 
 
 def best(rows):
-    """The trial with the lowest validation loss."""
-    return min(rows, key=lambda row: row["valid_loss"])
+    """The trial with the lowest validation loss, of those that have one: training may fail."""
+    return min((row for row in rows if row["valid_loss"] is not None), key=lambda row: row["valid_loss"])

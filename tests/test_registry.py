@@ -261,7 +261,7 @@ def test_next_frame_uses_the_settings_that_its_trials_chose():
     assert {name: defaults[name] for name in tuning["settings"]} == tuning["settings"]
 
 
-@pytest.mark.parametrize("id", ["objectives", "ablation"])
+@pytest.mark.parametrize("id", ["objectives", "ablation", "thinking"])
 def test_recipes_are_compared_with_the_settings_that_their_trials_chose(id):
     tuning = json.loads((ROOT / "figures" / id / "tuning.json").read_text())
     defaults = figures.parameter_defaults(ROOT / "nbs/figures" / f"{id}.ipynb")
@@ -271,6 +271,16 @@ def test_recipes_are_compared_with_the_settings_that_their_trials_chose(id):
         tried = chosen.keys() - {"recipe", "valid_loss", "seconds"}
         assert {name: defaults[name] for name in tried} == {name: chosen[name] for name in tried}
     assert {name: defaults[name] for name in tuning["settings"]} == tuning["settings"]
+
+
+def test_width_is_tuned_at_its_own_settings_and_each_kind_as_often():
+    tuning = json.loads((ROOT / "figures/width/tuning.json").read_text())
+    defaults = figures.parameter_defaults(ROOT / "nbs/figures/width.ipynb")
+    assert {name: defaults[name] for name in tuning["settings"]} == tuning["settings"]
+    assert tuning["width"] in defaults["widths"] and tuning["seed"] not in defaults["seeds"]
+    for kind, chosen in tuning["chosen"].items():
+        rows = [row for row in tuning["trials"] if row["model"] == kind]
+        assert len(rows) == 8 and chosen == min(rows, key=lambda row: row["valid_loss"])
 
 
 def test_each_start_uses_the_settings_that_its_trials_chose():
