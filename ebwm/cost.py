@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Counted', 'FlopCount', 'flops', 'Shape', 'transformer_training', 'transformer_prediction', 'ebt_training',
            'ebt_prediction', 'dense_training', 'paper_training', 'peak_gpu_memory', 'peak_memory', 'cpu_model',
-           'Timing', 'seconds']
+           'Timing', 'seconds', 'matrix_speed']
 
 # %% ../nbs/core/10_cost.ipynb #e071bb6d
 import platform
@@ -305,3 +305,22 @@ def seconds(
     taken = {name: [turn[name] for turn in turns] for name in functions}
     ratio = {name: median(turn[name] / turn[first] for turn in turns) for name in functions}
     return {name: Timing(median(t), min(t), max(t), ratio[name]) for name, t in taken.items()}
+
+# %% ../nbs/core/10_cost.ipynb #a28d90fc
+def matrix_speed(
+    device: torch.device | str = "cpu",  # what multiplies
+    low: bool = False,  # in bf16 instead of float32
+    size: int | None = None,  # of the square matrices; 1024 on a processor, 8192 on a GPU
+) -> float:  # FLOPs a second, in the fastest of three products
+    "How fast one large product of matrices is."
+    device = torch.device(device)
+    size, dtype = size or (8192 if device.type == "cuda" else 1024), torch.bfloat16 if low else torch.float32
+    matrix = torch.ones(size, size, device=device, dtype=dtype)
+
+    def product() -> None:
+        matrix @ matrix
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    product()
+    return 2 * size**3 / min(_took(product) for _ in range(3))

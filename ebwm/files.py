@@ -7,22 +7,37 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["sha256", "write_json", "write_whole"]
+__all__ = ["flush", "sha256", "write_json", "write_whole"]
 
 
 def write_whole(
     path: Path,  # where the file shall be
     write: Callable[[Path], Any],  # writes to the path that it is given
 ) -> None:
-    """Write to a hidden file beside `path`, then rename it, so that no reader ever sees half of it."""
+    """Write to a hidden file beside `path`, then rename it: no reader sees half of it, nor does a crash leave it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         write(draft)
+        flush(draft)
         os.replace(draft, path)
+        flush(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def flush(
+    path: Path,  # a file, or a folder: then the names in it
+) -> None:
+    """Wait until it is on the disk."""
+    if os.name == "nt" and Path(path).is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(

@@ -21,7 +21,7 @@ FLOORS = (
     ("attention", "kernels", "energy_gradient", "ebt", "baselines"),
     ("vocabulary", "objective", "thinking", "interop"),
     ("video", "encoders", "forks", "text", "image", "policy"),
-    ("checkpoint", "distributed", "training"),
+    ("checkpoint", "distributed", "configuration", "faults", "learner", "training", "runs"),
     ("figures.errors", "figures.notebook", "figures.registry", "figures.style", "figures.inputs",
      "figures.plan", "figures.record", "figures.job", "figures.progress", "figures.batch", "figures.claims",
      "figures.ledger", "figures.table", "figures", "figures.__main__", "explore", "cli", "__main__"),
