@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEARNERS', 'Learner', 'walking', 'make_learner', 'clip_losses', 'evaluate', 'load_data', 'Order']
 
-# %% ../nbs/training/learner.ipynb #1cb0dd8c
+# %% ../nbs/training/learner.ipynb #2f855f98
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from . import settings
 from .baselines import GRU, DiffusionTransformer, Transformer, check_steps, diffuse, diffusion_loss
-from .configuration import Config, ConfigError, DataConfig, ModelConfig, RecipeConfig
+from .configuration import ConfigError, DataConfig, ModelConfig, RecipeConfig
 from .ebt import EBT
 from .encoders import principal
 from .objective import S1, S2, Contrastive, ScoreMatching, loss_of, smooth_l1

@@ -6,7 +6,7 @@
 __all__ = ['FULL', 'make_optimiser', 'learning_rate_factor', 'Trainer', 'fit', 'Stopped', 'signals_noted', 'RunError', 'Folder',
            'Watch', 'train', 'resume', 'load_learner']
 
-# %% ../nbs/training/training.ipynb #e60f6347
+# %% ../nbs/training/training.ipynb #210de0e2
 import contextlib
 import errno
 import json
@@ -27,27 +27,58 @@ from . import settings
 from .checkpoint import CheckpointError, Checkpoints, load_tensors, locked, save_tensors
 from .compat import require
 from ebwm.configuration import (
-    FREE,
+    FREE as FREE,
+)
+from ebwm.configuration import (
     Config,
     ConfigError,
-    DataConfig,
-    FaultConfig,
-    ModelConfig,
     OptimiserConfig,
-    RecipeConfig,
-    RunConfig,
     as_dict,
     differences,
     from_dict,
     load_config,
-    override,
-    presets,
+)
+from ebwm.configuration import (
+    DataConfig as DataConfig,
+)
+from ebwm.configuration import (
+    FaultConfig as FaultConfig,
+)
+from ebwm.configuration import (
+    ModelConfig as ModelConfig,
+)
+from ebwm.configuration import (
+    RecipeConfig as RecipeConfig,
+)
+from ebwm.configuration import (
+    RunConfig as RunConfig,
+)
+from ebwm.configuration import (
+    override as override,
+)
+from ebwm.configuration import (
+    presets as presets,
 )
 from .cost import flops, matrix_speed, peak_memory
 from .distributed import Alone, full, like, processes
 from .faults import Spikes, Trouble, look
 from .files import write_json, write_whole
-from .learner import LEARNERS, Learner, Order, clip_losses, evaluate, load_data, make_learner, walking
+from ebwm.learner import (
+    LEARNERS as LEARNERS,
+)
+from ebwm.learner import (
+    Learner,
+    Order,
+    evaluate,
+    load_data,
+    make_learner,
+)
+from ebwm.learner import (
+    clip_losses as clip_losses,
+)
+from ebwm.learner import (
+    walking as walking,
+)
 
 # %% ../nbs/training/training.ipynb #29b36dab
 def make_optimiser(
@@ -274,13 +305,13 @@ def fit(
             callback(row)
     return log
 
-# %% ../nbs/training/training.ipynb #7ecc50ab
+# %% ../nbs/training/training.ipynb #30f65676
 class Stopped(RuntimeError):
     "A run that was told to stop, and has saved; the message says how it goes on."
 
     def __init__(self, message: str, name: str):
         super().__init__(message)
-        self.signal = name  # "SIGTERM" or "SIGINT"
+        self.signal = name  # "SIGTERM", "SIGINT", or "callback"
 
 
 @contextlib.contextmanager
@@ -412,12 +443,12 @@ def _board(path: Path, config: Config, update: int) -> _TensorBoard | _Wandb | N
     kinds = {"tensorboard": _TensorBoard, "wandb": _Wandb}
     return kinds[config.run.logger](path, config, update) if config.run.logger in kinds else None
 
-# %% ../nbs/training/training.ipynb #050d3438
+# %% ../nbs/training/training.ipynb #a3222634
 class Watch(NamedTuple):
     "How a run is looked at while it goes."
 
     progress: bool = True  # show a progress bar
-    callback: Callable[[dict[str, Any]], Any] | None = None  # sees each row of the log
+    callback: Callable[[dict[str, Any]], Any] | None = None  # sees each row of the log; true: stop and save
 
 
 class _Run:
@@ -451,7 +482,7 @@ class _Run:
             while self.trainer.updates < total:
                 if self._told(came):
                     self._leave(came)
-                self._one(next(batches), bar)
+                self._one(next(batches), bar, came)
 
     def _told(self, came: list[str]) -> bool:
         told = torch.tensor(float(bool(came)), device=self.others.device)
@@ -465,7 +496,7 @@ class _Run:
         raise Stopped(f"{name}: stopped after update {update} of {self.config.optimiser.updates}, and saved; "
                       f"go on with: {again}", name)
 
-    def _one(self, batch: Tensor, bar: Any) -> None:
+    def _one(self, batch: Tensor, bar: Any, came: list[str]) -> None:
         "One update, and what belongs to it."
         began, trainer = time.perf_counter(), self.trainer
         row = self._counted(batch) if self.flops is None else trainer.update(batch)
@@ -480,8 +511,8 @@ class _Run:
         score = self._look(row, batch)
         self.folder.note(row)
         _show(bar, row)
-        if self.watch.callback:
-            self.watch.callback(row)
+        if self.watch.callback and self.watch.callback(row):
+            came.append("callback")
         if self._due(self.config.run.save_every):
             self._save(score)
 
@@ -578,12 +609,12 @@ def _show(bar: Any, row: dict[str, Any]) -> None:
     bar.set_postfix(bar.last, refresh=False)
     bar.update()
 
-# %% ../nbs/training/training.ipynb #77df8cf1
+# %% ../nbs/training/training.ipynb #4491c8be
 def train(
     config: Config,  # the run
     runs: Path | None = None,  # folder that holds runs; that of the settings unless given
     progress: bool = True,  # show a progress bar
-    callback: Callable[[dict[str, Any]], Any] | None = None,  # sees each row of the log
+    callback: Callable[[dict[str, Any]], Any] | None = None,  # sees each row of the log; true: stop and save
 ) -> Path:  # folder of the run: config.json, log.jsonl, checkpoints, model.safetensors, result.json
     "Train one model from beginning to end, and leave everything about it in one folder."
     with processes(settings.device(), config.run.precision, config.run.strategy) as others:
@@ -602,7 +633,7 @@ def resume(
     overrides: Iterable[str] = (),  # "key=value", for what no number depends on; see FREE
     progress: bool = True,  # show a progress bar
     changed: bool = False,  # go on although configuration or data have changed
-    callback: Callable[[dict[str, Any]], Any] | None = None,  # sees each row of the log
+    callback: Callable[[dict[str, Any]], Any] | None = None,  # sees each row of the log; true: stop and save
 ) -> Path:  # the same folder
     "Go on where a run stopped, from its newest good checkpoint, to the same end, byte for byte."
     path = Path(path)
