@@ -6,7 +6,7 @@
 __all__ = ['FULL', 'make_optimiser', 'learning_rate_factor', 'Trainer', 'fit', 'Stopped', 'signals_noted', 'RunError', 'Folder',
            'Watch', 'train', 'resume', 'load_learner']
 
-# %% ../nbs/training/training.ipynb #210de0e2
+# %% ../nbs/training/training.ipynb #b540b57c
 import contextlib
 import errno
 import json
@@ -26,58 +26,36 @@ from torch import Tensor, nn
 from . import settings
 from .checkpoint import CheckpointError, Checkpoints, load_tensors, locked, save_tensors
 from .compat import require
-from ebwm.configuration import (
-    FREE as FREE,
-)
-from ebwm.configuration import (
+from ebwm.configuration import (  # noqa: F401
+    FREE,
     Config,
     ConfigError,
+    DataConfig,
+    FaultConfig,
+    ModelConfig,
     OptimiserConfig,
+    RecipeConfig,
+    RunConfig,
     as_dict,
     differences,
     from_dict,
     load_config,
-)
-from ebwm.configuration import (
-    DataConfig as DataConfig,
-)
-from ebwm.configuration import (
-    FaultConfig as FaultConfig,
-)
-from ebwm.configuration import (
-    ModelConfig as ModelConfig,
-)
-from ebwm.configuration import (
-    RecipeConfig as RecipeConfig,
-)
-from ebwm.configuration import (
-    RunConfig as RunConfig,
-)
-from ebwm.configuration import (
-    override as override,
-)
-from ebwm.configuration import (
-    presets as presets,
+    override,
+    presets,
 )
 from .cost import flops, matrix_speed, peak_memory
 from .distributed import Alone, full, like, processes
 from .faults import Spikes, Trouble, look
 from .files import write_json, write_whole
-from ebwm.learner import (
-    LEARNERS as LEARNERS,
-)
-from ebwm.learner import (
+from ebwm.learner import (  # noqa: F401
+    LEARNERS,
     Learner,
     Order,
+    clip_losses,
     evaluate,
     load_data,
     make_learner,
-)
-from ebwm.learner import (
-    clip_losses as clip_losses,
-)
-from ebwm.learner import (
-    walking as walking,
+    walking,
 )
 
 # %% ../nbs/training/training.ipynb #29b36dab
