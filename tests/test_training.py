@@ -26,8 +26,11 @@ def log_of(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+MEASURED = {"seconds", "clips_per_second", "flops_utilisation", "peak_mib"}
+
+
 def untimed(folder):
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in log_of(folder)]
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in log_of(folder)]
 
 
 DIFFUSION = pytest.param("diffusion", marks=pytest.mark.skipif(
@@ -44,26 +47,14 @@ def test_one_seed_gives_one_run(cache, kind):
     assert [folder.name for folder in (first, second, other)] == ["001", "002", "003"]
 
 
-class Watch:
-    """Training's update, which keeps the batches that it is given."""
-
-    def __init__(self, update):
-        self.update, self.batches = update, []
-
-    def __call__(self, learner, optimiser, batch, *rest):
-        self.batches.append(batch)
-        return self.update(learner, optimiser, batch, *rest)
-
-
 def test_models_of_one_seed_see_the_same_batches(cache, monkeypatch):
-    seen = {}
+    seen, update = {}, training.Trainer.update
     for kind in ("ebt", "transformer"):
-        with monkeypatch.context() as patch:
-            watch = Watch(training.update)
-            patch.setattr(training, "update", watch)
-            training.train(load_config("smoke", [f"model.kind={kind}"]), cache / "runs", progress=False)
-        seen[kind] = torch.stack(watch.batches)
-    assert torch.equal(seen["ebt"], seen["transformer"])
+        batches = seen[kind] = []
+        watch = lambda trainer, batch, batches=batches: (batches.append(batch), update(trainer, batch))[1]
+        monkeypatch.setattr(training.Trainer, "update", watch)
+        training.train(load_config("smoke", [f"model.kind={kind}"]), cache / "runs", progress=False)
+    assert torch.equal(*map(torch.stack, seen.values()))
 
 
 @pytest.mark.parametrize("kind", ["ebt", "gru", DIFFUSION])
@@ -99,11 +90,24 @@ def test_real_clips_train_a_few_steps(cache, real_data):
 
 def test_no_result_beside_a_run_that_failed(cache, monkeypatch):
     monkeypatch.setattr(
-        training, "loss_of", lambda model, *a, **k: sum(p.sum() for p in model.parameters()) * torch.nan
+        "ebwm.learner.loss_of", lambda model, *a, **k: sum(p.sum() for p in model.parameters()) * torch.nan
     )
-    with pytest.raises(FloatingPointError, match="loss nan, gradient norm nan: not finite; lower"):
+    folder = cache / "runs" / "001"
+    with pytest.raises(training.RunError, match="3 updates in a row weren't finite, and it went back often"):
         training.train(load_config("smoke"), cache / "runs", progress=False)
-    assert {path.name for path in (cache / "runs" / "001").iterdir()} == {"config.json", "log.jsonl"}
+    left = {".lock", "config.json", "checkpoints", "events.jsonl", "log.jsonl", "tensorboard"}
+    assert {path.name for path in folder.iterdir()} == left
+    assert log_of(folder) == []
+    assert [path.name for path in folder.glob("checkpoints/*s")] == ["00000000.safetensors"]
+
+
+def test_the_plain_loop_stops_where_something_is_not_finite():
+    config = load_config("smoke", ["model.dim=16", "model.heads=2"])
+    model, clips = make_learner(config.model, 16, 0), torch.randn(4, 5, 16, generator=generator(0))
+    spoiled = clips.clone()
+    spoiled[1, 2, 3] = torch.nan
+    with pytest.raises(FloatingPointError, match="loss nan, gradient norm nan: not finite; lower"):
+        training.fit(model, [clips, spoiled, clips], clips, config)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +122,7 @@ def test_a_run_that_cannot_start_leaves_nothing(cache, entry):
 def test_the_step_size_stays_above_zero(cache):
     config = load_config("smoke", ["model.step_size=1e-3", "optimiser.step_size_multiplier=1e6"])
     rows = log_of(training.train(config, cache / "runs", progress=False))
-    assert min(row["step_size"] for row in rows) >= training.SMALLEST_STEP_SIZE * 0.999
+    assert min(row["step_size"] for row in rows) >= config.optimiser.smallest_step_size * 0.999
 
 
 def test_step_size_has_a_learning_rate_of_its_own():
