@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from golden import FILE, RUNS, losses
+from tiny_run import log_of, untimed
 
 from ebwm import training
 from ebwm.checkpoint import CheckpointError, load_tensors, save_tensors
@@ -20,17 +22,6 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("EBWM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("EBWM_DEVICE", "cpu")
     return tmp_path
-
-
-def log_of(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-MEASURED = {"seconds", "clips_per_second", "flops_utilisation", "peak_mib"}
-
-
-def untimed(folder):
-    return [{key: value for key, value in row.items() if key not in MEASURED} for row in log_of(folder)]
 
 
 DIFFUSION = pytest.param("diffusion", marks=pytest.mark.skipif(
@@ -57,9 +48,12 @@ def test_models_of_one_seed_see_the_same_batches(cache, monkeypatch):
     assert torch.equal(*map(torch.stack, seen.values()))
 
 
+@pytest.mark.parametrize("average", [None, 0.5])
 @pytest.mark.parametrize("kind", ["ebt", "gru", DIFFUSION])
-def test_a_run_can_be_loaded_and_predicts_the_same(cache, kind):
+def test_a_run_can_be_loaded_and_predicts_the_same(cache, kind, average):
+    """Its weights are those that were scored: their moving average where there is one."""
     entries = [f"model.kind={kind}", "model.candidates=latent", "model.diffusion_steps=2"]
+    entries += [f"optimiser.average={average}", "optimiser.learning_rate=1e-2"]
     config = load_config("smoke", entries)
     folder = training.train(config, cache / "runs", progress=False)
     learner = training.load_learner(folder)
@@ -67,6 +61,11 @@ def test_a_run_can_be_loaded_and_predicts_the_same(cache, kind):
     result = json.loads((folder / "result.json").read_text())
     assert training.evaluate(learner, test, config.seed) == pytest.approx(result["test_loss"], abs=1e-7)
     assert load_config(str(folder / "config.json")) == config
+    last = learner.model.state_dict()
+    tensors = load_tensors(max(folder.glob("checkpoints/*.safetensors")))[0]
+    ends = [all((tensors[f"{whose}.{name}"] == last[name]).all() for name in last)
+            for whose in ("model", "average") if f"{whose}.embed.weight" in tensors]
+    assert ends == ([True] if average is None else [False, True])
 
 
 def test_training_lowers_the_loss(cache):
@@ -78,6 +77,14 @@ def test_training_lowers_the_loss(cache):
     ]
     rows = log_of(training.train(load_config("smoke", overrides), cache / "runs", progress=False))
     assert rows[-1]["valid_loss"] < 0.9 * rows[2]["valid_loss"]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_losses_are_those_of_the_golden_runs(runs, name):
+    known = json.loads(FILE.read_text())
+    assert known.keys() == RUNS.keys() and len(known[name]) == 8
+    assert losses(name, runs) == pytest.approx(known[name], rel=1e-6, abs=0), (
+        f"losses of {name} aren't those in {FILE.name}; if they are meant to differ: python tests/golden.py")
 
 
 def test_real_clips_train_a_few_steps(cache, real_data):
