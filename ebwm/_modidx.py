@@ -661,6 +661,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ebwm.training._handle': ('training/training.html#_handle', 'ebwm/training.py'),
                                'ebwm.training._keep': ('training/training.html#_keep', 'ebwm/training.py'),
                                'ebwm.training._loader': ('training/training.html#_loader', 'ebwm/training.py'),
+                               'ebwm.training._lost': ('training/training.html#_lost', 'ebwm/training.py'),
                                'ebwm.training._new_folder': ('training/training.html#_new_folder', 'ebwm/training.py'),
                                'ebwm.training._prepare': ('training/training.html#_prepare', 'ebwm/training.py'),
                                'ebwm.training._put': ('training/training.html#_put', 'ebwm/training.py'),

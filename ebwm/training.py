@@ -484,7 +484,7 @@ def _board(path: Path, config: Config, update: int) -> _TensorBoard | _Wandb | N
     kinds = {"tensorboard": _TensorBoard, "wandb": _Wandb}
     return kinds[config.run.logger](path, config, update) if config.run.logger in kinds else None
 
-# %% ../nbs/training/training.ipynb #7dba1aa5
+# %% ../nbs/training/training.ipynb #16e75e35
 class Watch(NamedTuple):
     "How a run is looked at while it goes."
 
@@ -513,10 +513,10 @@ class _Run:
             try:
                 for batch in _loader(self.data["train"], self.config, self.trainer):
                     yield batch.to(self.others.device)
-            except RuntimeError as error:
-                died = str(error)
-                if not died.startswith("DataLoader worker (pid"):
+            except (RuntimeError, OSError, EOFError) as error:
+                if not (self.config.run.workers and _lost(error)):
                     raise
+                died = str(error)
         raise RunError(f"{self.folder.path}: {died}, for the fourth time; give the run more memory, or set "
                        f"run.workers below {self.config.run.workers}")
 
@@ -652,6 +652,13 @@ def _essence(config: Config) -> dict[str, Any]:
     for section, _, name in (key.partition(".") for key in FREE):
         del values[section][name]
     return values
+
+
+def _lost(error: Exception) -> bool:
+    "Whether a process that loads data is gone, or what it sent; a mistake in the data is told as caught."
+    told = str(error)
+    broken = isinstance(error, OSError | EOFError) and not told.startswith("Caught")
+    return broken or told.startswith("DataLoader worker (pid")
 
 
 def _loader(data: Any, config: Config, trainer: Trainer) -> Iterable[Tensor]:

@@ -3,9 +3,10 @@
 import contextlib
 import json
 import math
-import multiprocessing
+import multiprocessing.connection
 import os
 import pickle
+import re
 import shutil
 import signal
 import statistics
@@ -252,7 +253,7 @@ def numbers(kept):
 
 
 def test_the_last_few_and_the_best_stay(tmp_path):
-    kept = checkpoints(tmp_path, {1: 3.0, 2: 1.0, 3: None, 4: 2.0, 5: math.nan, 6: None})
+    kept = checkpoints(tmp_path, {1: math.nan, 2: 1.0, 3: None, 4: 2.0, 5: None, 6: None})
     assert numbers(kept) == [2, 5, 6] and kept.best().name == "00000002.safetensors"
     assert {path.name for path in tmp_path.iterdir()} == {
         f"0000000{number}.safetensors{end}" for number in (2, 5, 6) for end in ("", ".sha256")}
@@ -360,7 +361,7 @@ def spoiled_outer_gradient(trainer, batch, wrong):
 
 
 class Inner:
-    """Energies, or their gradients, that aren't finite at one place."""
+    """Energies, or their gradients, that aren't finite at one place, before any bound looks at them."""
 
     def __init__(self, patch, part):
         self.patch, self.part, self.evaluate = patch, part, sampler.evaluate
@@ -369,6 +370,8 @@ class Inner:
         spoils = {"energy": lambda e, g: (e * wrong, g * wrong), "gradient": self.one(wrong)}[self.part]
 
         def evaluate(energy, y, create_graph=False):
+            if isinstance(energy, sampler._Clamped):
+                return self.evaluate(energy, y, create_graph)
             self.patch.setattr(sampler, "evaluate", self.evaluate)
             state = self.evaluate(energy, y, create_graph)
             return sampler.State(state.y, *spoils(state.energy, state.grad))
@@ -491,6 +494,40 @@ def test_it_can_go_back_to_the_very_beginning(runs, monkeypatch):
     assert events_of(folder, "rolled back")[0]["what"].startswith("after update 1: 3 updates in a row")
 
 
+def test_a_checkpoint_that_has_gone_bad_is_no_way_back(runs, monkeypatch):
+    def spoiled(trainer, batch, wrong):
+        flipped(runs / "001" / "checkpoints" / "00000004.safetensors", -1)
+        return spoiled_weights(trainer, batch, wrong)
+
+    Faulty(monkeypatch, spoiled, {5})
+    folder = trained(runs)
+    assert [row["kind"] for row in events_of(folder)] == ["skipped"] * 3 + ["refused", "rolled back"]
+    assert [row["update"] for row in events_of(folder)] == [5, 5, 5, 5, 2]
+    assert [row["update"] for row in log_of(folder)] == [*range(1, 9)]
+
+
+def test_noise_and_batches_are_not_repeated_after_a_return_and_remedies_add_up(draw):
+    config = tiny("faults.lower=0.25")
+    trainer = training.Trainer(training.make_learner(config.model, 8, 0, config.recipe), config)
+    batches = draw(5, 4, 5, 8).float()
+    trainer.update(batches[0])
+    tensors, meta = trainer.state()
+    saved = {name: value.clone() for name, value in tensors.items()}
+    for lowered in (0.25, 0.0625):
+        trainer.update(batches[1])
+        noise, batch = trainer.noise.get_state(), trainer.batches
+        remedy = trainer.roll_back({name: value.clone() for name, value in saved.items()}, meta)
+        assert remedy == f"learning rate and step size times {lowered:g}"
+        assert torch.equal(trainer.noise.get_state(), noise) and trainer.batches == batch
+        assert trainer.lowered == lowered and trainer.updates == 1
+        after = trainer.state()[0]
+        assert after["model.step_size"] == saved["model.step_size"] * lowered
+        changed = [name for name, value in saved.items() if not torch.equal(value, after[name])]
+        assert changed == ["model.step_size", "process0.noise"]
+    assert trainer.update(batches[2])["learning_rate"] == pytest.approx(
+        0.0625 * training.learning_rate_factor(1, config.optimiser) * config.optimiser.learning_rate)
+
+
 def test_patience_is_for_updates_in_a_row(runs, monkeypatch):
     Faulty(monkeypatch, spoiled_batch, {2, 3, 5, 6, 8})
     folder = trained(runs)
@@ -542,47 +579,83 @@ def test_a_state_that_is_not_finite_is_never_saved(runs, update, told):
     assert (folder / "model.safetensors").exists() == (update == 4)
 
 
+def test_every_process_knows_what_is_not_saved(tmp_path):
+    """Not only the one that writes: all go back together."""
+    config = tiny()
+    trainer = training.Trainer(training.make_learner(config.model, 8, 0, config.recipe), config)
+    spoiled_weights(trainer, None, math.nan)
+    for writes in (True, False):
+        with pytest.raises(FloatingPointError, match=r"model\.step_size holds values that aren't f"):
+            training.Folder(tmp_path, config, writes).save(trainer, {})
+    assert [*tmp_path.iterdir()] == []
+
+
 # Loader workers
 
 
-def killing(update):
-    """A callback that kills a process that loads data, and waits until it is dead."""
+def gone(process):
+    """Wait until a process has closed what it had open, while it dies."""
+    multiprocessing.connection.wait([process.sentinel])
+
+
+def dead(process):
+    """Wait until the system tells that a child has died."""
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def killing(update, wait):
+    """A callback that kills a process that loads data."""
     def callback(row):
         if row["update"] == update:
             (process,) = multiprocessing.active_children()
             os.kill(process.pid, signal.SIGKILL)
-            process.join()
+            wait(process)
     return callback
 
 
-def test_a_loader_worker_that_is_killed_changes_no_byte(runs):
+@pytest.mark.parametrize("wait", [gone, pytest.param(dead, marks=pytest.mark.skipif(
+    not hasattr(os, "waitid"), reason="this system cannot wait for a child without burying it"))])
+def test_a_loader_worker_that_is_killed_changes_no_byte(runs, wait):
+    """Nor is its death told amid the update, or whatever else the run is doing then."""
     whole, handler = trained(runs), signal.getsignal(signal.SIGCHLD)
-    folder = training.train(tiny("run.workers=1"), runs, progress=False, callback=killing(3))
+    folder = training.train(tiny("run.workers=1"), runs, progress=False, callback=killing(3, wait))
     (event,) = events_of(folder)
-    assert event["kind"] == "loader" and "begun again: DataLoader worker (pid" in event["what"]
+    assert event["kind"] == "loader" and event["what"].startswith("begun again: ")
     assert_same_end(folder, whole)
     assert signal.getsignal(signal.SIGCHLD) is handler
 
 
-def dying(message):
+def dying(error):
     def loader(data, config, trainer):
         yield data.whole(4)
-        raise RuntimeError(message)
+        raise error
     return loader
 
 
-def test_a_loader_that_always_dies_ends_the_run(runs, monkeypatch):
-    monkeypatch.setattr(training, "_loader", dying("DataLoader worker (pid(s) 7) exited unexpectedly"))
-    with pytest.raises(training.RunError, match=r"exited unexpectedly, for the fourth time; give the run"):
-        trained(runs)
-    assert [row["kind"] for row in events_of(runs / "001")] == ["loader"] * 3
+GONE = [RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
+        ConnectionRefusedError(111, "Connection refused"), EOFError("got end of file during message")]
+
+
+@pytest.mark.parametrize("error", GONE, ids=lambda error: type(error).__name__)
+def test_a_loader_that_always_dies_ends_the_run(runs, monkeypatch, error):
+    monkeypatch.setattr(training, "_loader", dying(error))
+    told = f"{error}, for the fourth time; give the run more memory, or set run.workers below 2"
+    with pytest.raises(training.RunError, match=re.escape(told)):
+        trained(runs, "run.workers=2")
+    assert [row["what"] for row in events_of(runs / "001", "loader")] == [f"begun again: {error}"] * 3
     assert len(log_of(runs / "001")) == 4
 
 
-def test_an_error_in_the_data_is_no_dead_loader(runs, monkeypatch):
-    monkeypatch.setattr(training, "_loader", dying("Caught RuntimeError in DataLoader worker process 0."))
-    with pytest.raises(RuntimeError, match="Caught RuntimeError in DataLoader worker process 0"):
-        trained(runs)
+@pytest.mark.parametrize("workers, error", [
+    (1, RuntimeError("Caught RuntimeError in DataLoader worker process 0.")),
+    (1, FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0.")),
+    (1, RuntimeError("the clips have different lengths")),
+    (0, FileNotFoundError("clip.mp4")),
+])
+def test_a_mistake_in_the_data_is_no_dead_loader(runs, monkeypatch, workers, error):
+    monkeypatch.setattr(training, "_loader", dying(error))
+    with pytest.raises(type(error), match=str(error)):
+        trained(runs, f"run.workers={workers}")
     assert events_of(runs / "001") == []
 
 

@@ -110,7 +110,9 @@ def test_killed_between_checkpoints_it_goes_on_from_the_last_one(runs):
     assert [row["update"] for row in log_of(parts)] == [1, 2, 3, 4, 5]
     with (parts / "log.jsonl").open("a") as log:
         log.write('{"update": 6, "loss": 0.3')
+    (parts / ".77.log.jsonl").write_text("half")
     training.resume(parts, progress=False)
+    assert not (parts / ".77.log.jsonl").exists()
     assert events_of(parts, "resumed") == [
         {"update": 4, "batch": 4, "kind": "resumed", "what": "after update 4"}]
     assert_same_end(parts, whole)
@@ -190,6 +192,16 @@ def test_what_has_changed_is_gone_on_with_when_told_so_and_is_the_run_from_then_
     training.resume(parts, progress=False)
     assert [row["update"] for row in log_of(parts)] == [*range(1, 9)]
     assert training.load_learner(parts).model.step_size > 0
+
+
+def test_what_has_changed_is_on_disk_before_the_next_update(runs):
+    parts = begun(runs, 3)
+    with pytest.raises(ZeroDivisionError):
+        training.resume(parts, ["seed=1"], progress=False, changed=True, callback=lambda row: 1 / 0)
+    training.resume(parts, progress=False)
+    assert events_of(parts, "resumed")[-1]["update"] == 3
+    with pytest.raises(training.ConfigError, match="seed: 1 is now 0"):
+        training.resume(parts, ["seed=0"], progress=False)
 
 
 def test_no_number_depends_on_what_is_free(runs):
