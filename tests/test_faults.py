@@ -615,8 +615,9 @@ def killing(update, wait):
 
 @pytest.mark.parametrize("wait", [gone, pytest.param(dead, marks=pytest.mark.skipif(
     not hasattr(os, "waitid"), reason="this system cannot wait for a child without burying it"))])
-def test_a_loader_worker_that_is_killed_changes_no_byte(runs, wait):
+def test_a_loader_worker_that_is_killed_changes_no_byte(runs, monkeypatch, wait):
     """Nor is its death told amid the update, or whatever else the run is doing then."""
+    monkeypatch.setattr(torch.utils.data._utils.signal_handling, "_SIGCHLD_handler_set", False)
     whole, handler = trained(runs), signal.getsignal(signal.SIGCHLD)
     folder = training.train(tiny("run.workers=1"), runs, progress=False, callback=killing(3, wait))
     (event,) = events_of(folder)
