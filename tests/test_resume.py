@@ -91,9 +91,9 @@ def test_a_run_that_has_ended_ends_again(runs):
 @pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_lets_the_update_end_saves_and_leaves(runs, name, status):
     whole = trained(runs, *S2)
-    with Child(*S2) as child:
+    with Child(*S2, "run.workers=1") as child:
         child.until(5)
-        child.process.send_signal(signal.Signals[name])
+        child.tell(signal.Signals[name])
         code, errors = child.end()
     parts = runs / "002"
     assert code == status, errors

@@ -92,8 +92,8 @@ class Child:
     def __init__(self, *entries, before=""):
         environment = {**os.environ, "PYTHONPATH": str(Path(ebwm.__file__).parents[1])}
         command = [sys.executable, "-c", PROGRAM.replace("BEFORE", before), "smoke", *TINY, *entries]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, text=True, env=environment)
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self.process = subprocess.Popen(command, text=True, env=environment, start_new_session=True, **pipes)
 
     def __enter__(self):
         return self
@@ -108,6 +108,10 @@ class Child:
             assert told, self.process.communicate()[1]
             self.process.stdin.write("\n")
             self.process.stdin.flush()
+
+    def tell(self, number):
+        """Send a signal to it and to all its processes, as a cluster or Ctrl-C does."""
+        os.killpg(self.process.pid, number)
 
     def end(self):
         """Let it go on to its end: its exit status and what it complained of."""
