@@ -243,8 +243,8 @@ def test_initial_conditions(start):
         (lambda: run(BOWL, torch.ones(1, 2), gradient_descent(0.1), 0), "steps is 0"),
         (lambda: run(BOWL, torch.tensor([[torch.nan, 1]]), gradient_descent(0.1), 1), "start holds 1 values"),
         (lambda: langevin(0.1, temperature=-1.0), "temperature is -1.0"),
-        (lambda: run(BOWL, torch.ones(1, 2), langevin(0.1), 1), "generator is None; noise needs"),
-        (lambda: initial("noise", torch.ones(1, 2)), "generator is None; noise needs"),
+        (lambda: run(BOWL, torch.ones(1, 2), langevin(0.1), 1), "generator is None; chance needs"),
+        (lambda: initial("noise", torch.ones(1, 2)), "generator is None; chance needs"),
         (
             lambda: run(BOWL, torch.ones(3, 2), gradient_descent(torch.ones(2)), 1),
             r"step_size has shape \[2\]; it must be one number, or one for each of the items \[3\]",
