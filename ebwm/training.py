@@ -6,7 +6,7 @@
 __all__ = ['FULL', 'make_optimiser', 'learning_rate_factor', 'Trainer', 'fit', 'Stopped', 'signals_noted', 'RunError', 'Folder',
            'Watch', 'train', 'resume', 'load_learner']
 
-# %% ../nbs/training/training.ipynb #b540b57c
+# %% ../nbs/training/training.ipynb #8e3dfe4c
 import contextlib
 import errno
 import json
@@ -44,7 +44,7 @@ from ebwm.configuration import (  # noqa: F401
     presets,
 )
 from .cost import flops, matrix_speed, peak_memory
-from .distributed import Alone, full, like, processes
+from .distributed import Alone, clip, full, like, processes
 from .faults import Spikes, Trouble, look
 from .files import write_json, write_whole
 from ebwm.learner import (  # noqa: F401
@@ -92,7 +92,7 @@ def learning_rate_factor(
     progress = (update - config.warmup) / max(1, (config.schedule or config.updates) - config.warmup)
     return 0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2
 
-# %% ../nbs/training/training.ipynb #ca967ff2
+# %% ../nbs/training/training.ipynb #260ed599
 class Trainer:
     "A learner with all that changes while it learns."
 
@@ -119,11 +119,8 @@ class Trainer:
         batch: Float[Tensor, "clips frames state_dim"],  # clips to learn from: of this process
     ) -> dict[str, float]:  # what there is to log
         "Predict every next state from those before it, and make one step of the optimiser if all is finite."
-        self.optimiser.zero_grad()
-        parts = batch.chunk(self.config.optimiser.accumulate)
-        losses = [self._learn(part, len(parts), number == len(parts)) for number, part in enumerate(parts, 1)]
-        loss = self.others.mean(torch.stack(losses).sum())
-        norm = full(nn.utils.clip_grad_norm_(self.learner.model.parameters(), self.config.optimiser.clip))
+        loss = self.others.mean(self._losses(batch).sum())
+        norm = clip(self.learner.model.parameters(), self.config.optimiser.clip)
         row = {"loss": loss.item(), "grad_norm": norm.item()}
         finite = math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])
         if finite:
@@ -131,6 +128,27 @@ class Trainer:
         self.batches += 1
         self.trouble = self.trouble.after(finite, spike := self.spikes(row["loss"]))
         return row | {"skipped": not finite, "spike": spike}
+
+    def _losses(self, batch: Tensor) -> Tensor:
+        "The loss of each part of a batch, and gradients."
+        self.optimiser.zero_grad()
+        parts = batch.chunk(self.config.optimiser.accumulate)
+        losses = [self._learn(part, len(parts), number == len(parts)) for number, part in enumerate(parts, 1)]
+        return torch.stack(losses)
+
+    def cost(
+        self,
+        batch: Float[Tensor, "clips frames state_dim"],  # as for `update`
+    ) -> int:  # FLOPs, of this process
+        "Count what losses and gradients of a batch cost, which changes nothing."
+        noise, replay = self.noise.get_state(), self.learner.replay
+        parts = None if replay is None else replay.parts
+        counted = flops(lambda: self._losses(batch)).total
+        self.optimiser.zero_grad()
+        self.noise.set_state(noise)
+        if replay is not None:
+            replay.parts = parts
+        return counted
 
     def _learn(self, part: Tensor, parts: int, last: bool) -> Tensor:
         job = lambda *inputs: self.learner.loss(*inputs) / parts
@@ -144,11 +162,11 @@ class Trainer:
         self.optimiser.step()
         alpha = getattr(model, "step_size", None)
         if alpha is not None and alpha.requires_grad:
-            full(alpha.data.clamp_(min=config.smallest_step_size))
+            alpha.data.clamp_(min=config.smallest_step_size)
         self._follow()
         self.updates += 1
         row = {"learning_rate": config.learning_rate * factor}
-        return row if alpha is None else row | {"step_size": full(alpha).item()}
+        return row if alpha is None else row | {"step_size": alpha.item()}
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -421,7 +439,7 @@ def _board(path: Path, config: Config, update: int) -> _TensorBoard | _Wandb | N
     kinds = {"tensorboard": _TensorBoard, "wandb": _Wandb}
     return kinds[config.run.logger](path, config, update) if config.run.logger in kinds else None
 
-# %% ../nbs/training/training.ipynb #a3222634
+# %% ../nbs/training/training.ipynb #c191770d
 class Watch(NamedTuple):
     "How a run is looked at while it goes."
 
@@ -476,8 +494,12 @@ class _Run:
 
     def _one(self, batch: Tensor, bar: Any, came: list[str]) -> None:
         "One update, and what belongs to it."
-        began, trainer = time.perf_counter(), self.trainer
-        row = self._counted(batch) if self.flops is None else trainer.update(batch)
+        trainer = self.trainer
+        if self.flops is None:
+            self.flops = trainer.cost(batch)
+            self.speed = matrix_speed(self.others.device, self.config.run.precision == "bf16-mixed")
+        began = time.perf_counter()
+        row = trainer.update(batch)
         seconds = time.perf_counter() - began
         row = {"update": trainer.updates, "batch": trainer.batches, **row, "seconds": seconds}
         row |= self._pace(len(batch) * self.others.ranks, seconds)
@@ -497,13 +519,6 @@ class _Run:
     def _due(self, every: int) -> bool:
         update = self.trainer.updates
         return update % every == 0 or update == self.config.optimiser.updates
-
-    def _counted(self, batch: Tensor) -> dict[str, Any]:
-        "The first update of this process, whose FLOPs are counted, and what a matrix product can do here."
-        rows = []
-        self.flops = flops(lambda: rows.append(self.trainer.update(batch))).total
-        self.speed = matrix_speed(self.others.device, self.config.run.precision == "bf16-mixed")
-        return rows[0]
 
     def _pace(self, clips: int, seconds: float) -> dict[str, Any]:
         share = self.flops / seconds / self.speed
