@@ -1,8 +1,11 @@
 """Two processes learn what one learns, by DDP and by FSDP2, and go on after a stop."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -155,3 +158,39 @@ def test_another_number_of_processes_goes_on_with_weights_and_optimiser(tmp_path
     whole, parts = last(tmp_path / "whole" / "001"), last(folder)
     for name in (name for name in whole if not name.startswith("process")):
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-4, atol=1e-6)
+
+
+def stand_in(folder: Path, name: str, script: str) -> None:
+    """A command of Slurm's, as far as the script needs it."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen:
+    """Start the Slurm script as a job would."""
+    path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
+    job = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "1", "MASTER_PORT": "0"}
+    own = {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "EBWM_RUNS": str(folder / "runs"),
+           "EBWM_DEVICE": "cpu", "EBWM_CACHE": str(folder / "cache")}
+    script = ROOT / "profiles" / "slurm" / "train.sh"
+    return subprocess.Popen(["bash", str(script), *words], env=os.environ | job | own, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_the_slurm_script_saves_when_time_is_over_and_goes_on(tmp_path):
+    stand_in(tmp_path, "srun", f"echo $$ > {tmp_path}/pid; exec \"$@\"")
+    stand_in(tmp_path, "scontrol", f"echo \"$@\" >> {tmp_path}/asked; [ \"$1\" = requeue ] || echo localhost")
+    words = ["smoke", *TINY, "optimiser.updates=300", "run.logger=none", "eval_every=300"]
+    run = tmp_path / "runs" / "job-7" / "001"
+    job, log = start(tmp_path, *words), run / "log.jsonl"
+    while job.poll() is None and not (log.is_file() and log.read_text().count("\n") >= 3):
+        time.sleep(0.05)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+    told, _ = job.communicate(timeout=120)
+    assert "the job goes on" in told and "requeue 7" in (tmp_path / "asked").read_text()
+    assert not (run / "result.json").exists()
+    again = start(tmp_path, *words)
+    assert again.communicate(timeout=240) and again.returncode == 0
+    rows = [json.loads(line)["update"] for line in log.read_text().splitlines()]
+    assert rows == list(range(1, 301)) and (run / "result.json").is_file()
