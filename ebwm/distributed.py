@@ -184,14 +184,13 @@ def like(
 
 def norm_of(
     tensors: list[Tensor],  # some perhaps in shards
-    order: float = 2.0,  # of the norm; infinity: the largest entry
 ) -> Tensor:  # the same on every process
     """The norm of all entries together."""
     parts = [[t for t in tensors if hasattr(t, "full_tensor") == cut] for cut in (False, True)]
-    norms = [full(nn.utils.get_total_norm(part, order)) for part in parts if part]
+    norms = [full(nn.utils.get_total_norm(part)) for part in parts if part]
     if len(norms) < 2:
         return norms[0] if norms else torch.zeros(())
-    return torch.linalg.vector_norm(torch.stack(norms), order)
+    return torch.stack(norms).norm()
 
 
 def clip(

@@ -92,7 +92,7 @@ def learning_rate_factor(
     progress = (update - config.warmup) / max(1, (config.schedule or config.updates) - config.warmup)
     return 0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2
 
-# %% ../nbs/training/training.ipynb #2012f24c
+# %% ../nbs/training/training.ipynb #4ae3e801
 class Trainer:
     "A learner with all that changes while it learns."
 
@@ -137,8 +137,8 @@ class Trainer:
         "What isn't finite before an update begins, on any process."
         weights, states = list(self.learner.model.parameters()), self.optimiser.state.values()
         kept = [value for state in states for key, value in state.items() if key != "step"]
-        largest = [norm_of(part, math.inf).to(batch.device) for part in (weights, kept)]
-        finite = torch.stack([batch.isfinite().all(), *(norm.isfinite() for norm in largest)])
+        norms = [norm_of(part).to(batch.device) for part in (weights, kept)]
+        finite = torch.stack([batch.isfinite().all(), *(norm.isfinite() for norm in norms)])
         found = self.others.mean((~finite).float()).tolist()
         return [name for name, share in zip(("batch", "weights", "optimiser"), found, strict=True) if share]
 
