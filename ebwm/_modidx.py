@@ -656,6 +656,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ebwm.training._lines': ('training/training.html#_lines', 'ebwm/training.py'),
                                'ebwm.training._loader': ('training/training.html#_loader', 'ebwm/training.py'),
                                'ebwm.training._new_folder': ('training/training.html#_new_folder', 'ebwm/training.py'),
+                               'ebwm.training._own_id': ('training/training.html#_own_id', 'ebwm/training.py'),
                                'ebwm.training._prepare': ('training/training.html#_prepare', 'ebwm/training.py'),
                                'ebwm.training._put': ('training/training.html#_put', 'ebwm/training.py'),
                                'ebwm.training._show': ('training/training.html#_show', 'ebwm/training.py'),

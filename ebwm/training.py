@@ -6,7 +6,7 @@
 __all__ = ['FULL', 'BOARDS', 'make_optimiser', 'learning_rate_factor', 'Trainer', 'fit', 'Stopped', 'signals_noted', 'RunError',
            'Folder', 'Watch', 'train', 'resume', 'load_learner']
 
-# %% ../nbs/training/training.ipynb #8e3dfe4c
+# %% ../nbs/training/training.ipynb #fdf7b68e
 import contextlib
 import errno
 import json
@@ -14,6 +14,7 @@ import math
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -328,7 +329,7 @@ def signals_noted() -> Iterator[list[str]]:  # names of the signals that have co
         for number, handler in before.items():
             signal.signal(number, handler)
 
-# %% ../nbs/training/training.ipynb #c7a9a19d
+# %% ../nbs/training/training.ipynb #1dbe6662
 class RunError(RuntimeError):
     "A run that cannot go on; the message says why, and what is left."
 
@@ -356,6 +357,7 @@ class Folder:
         "Begin to write, after what was written up to an update."
         if not self.writes:
             return
+        write_json(self.path / "config.json", as_dict(self.config))
         self.checkpoints.sweep()
         for name in ("log.jsonl", "events.jsonl"):
             kept = [line for line in _lines(self.path / name) if json.loads(line)["update"] <= update]
@@ -427,7 +429,7 @@ class _Wandb:
     def __init__(self, path: Path, config: Config, update: int):
         import wandb
 
-        about = {"name": path.name, "id": path.name, "config": as_dict(config), "resume": "allow"}
+        about = {"name": path.name, "id": _own_id(path), "config": as_dict(config), "resume": "allow"}
         self.run = wandb.init(project="ebwm", dir=path, **about)
 
     def write(self, row: dict[str, Any]) -> None:
@@ -435,6 +437,14 @@ class _Wandb:
 
     def close(self) -> None:
         self.run.finish()
+
+
+def _own_id(path: Path) -> str:
+    "Drawn once for a run: its folder's name isn't its alone, because other folders hold runs too."
+    kept = path / "wandb-id.txt"
+    if not kept.is_file():
+        write_whole(kept, lambda draft: draft.write_text(uuid.uuid4().hex))
+    return kept.read_text()
 
 
 BOARDS = {"tensorboard": ("tensorboard", "training", _TensorBoard), "wandb": ("wandb", "wandb", _Wandb)}
@@ -606,7 +616,7 @@ def _show(bar: Any, row: dict[str, Any]) -> None:
     bar.set_postfix(bar.last, refresh=False)
     bar.update()
 
-# %% ../nbs/training/training.ipynb #430aa186
+# %% ../nbs/training/training.ipynb #5ba577df
 def train(
     config: Config,  # the run
     runs: Path | None = None,  # folder that holds runs; that of the settings unless given
@@ -615,13 +625,8 @@ def train(
 ) -> Path:  # folder of the run: config.json, log.jsonl, checkpoints, model.safetensors, result.json
     "Train one model from beginning to end, and leave everything about it in one folder."
     with processes(settings.device(), config.run.precision, config.run.strategy) as others:
-        try:
-            trainer, data = _prepare(config, others)
-        except (ValueError, OSError) as error:
-            raise ConfigError(str(error)) from error
+        trainer, data = _prepare(config, others)
         path = others.share(_new_folder(runs or settings.load().runs) if not others.rank else None)
-        if not others.rank:
-            write_json(path / "config.json", as_dict(config))
         return _carry_on(Folder(path, config, not others.rank), trainer, data, Watch(progress, callback))
 
 
@@ -660,11 +665,15 @@ def _check_same(meta: dict[str, Any], config: Config, data: dict[str, Any], chan
 
 def _prepare(config: Config, others: Alone) -> tuple[Trainer, dict[str, Any]]:
     "Everything that can be refused before a run leaves a trace."
+    require("filelock", "training")
     if config.run.logger in BOARDS:
         require(*BOARDS[config.run.logger][:2])
-    data = load_data(config.data)
-    Order(len(data["train"]), config.optimiser.batch, config.seed, share=(0, others.ranks))
-    learner = make_learner(config.model, data["train"].state_dim, config.seed, config.recipe)
+    try:
+        data = load_data(config.data)
+        Order(len(data["train"]), config.optimiser.batch, config.seed, share=(0, others.ranks))
+        learner = make_learner(config.model, data["train"].state_dim, config.seed, config.recipe)
+    except (ValueError, OSError) as error:
+        raise ConfigError(str(error)) from error
     others.take(learner.model)
     return Trainer(learner, config, others=others), data
 
