@@ -349,8 +349,8 @@ def _family(names: list[str]) -> str:
 
 def _list_runs(options: argparse.Namespace) -> int:
     folder = settings.load().runs
-    found = runs.known(folder)
-    print(runs.listing(found) if found else f"no runs in {folder} yet; begin one: ebwm train next_frame")
+    there = runs.names(runs.known(folder), folder)
+    print(runs.listing(there) if there else f"no runs in {folder} yet; begin one: ebwm train next_frame")
     return 0
 
 
@@ -363,21 +363,21 @@ def _compare_runs(options: argparse.Namespace) -> int:
     out, folder = options.out, settings.load().runs
     if out and out.suffix not in PICTURES:
         raise UsageError(f"--out {str(out)!r} must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}")
-    paths = [runs.find(name, folder) for name in options.names]
+    chosen = runs.names([runs.find(name, folder) for name in options.names], folder)
     if out:
-        _draw_runs(paths, out)
-    print(runs.compare(paths) + (f"\n\nThe picture is {out}" if out else ""))
+        _draw_runs(chosen, out)
+    print(runs.compare(chosen) + (f"\n\nThe picture is {out}" if out else ""))
     return 0
 
 
 PICTURES = (".png", ".svg", ".pdf")
 
 
-def _draw_runs(paths: list[Path], out: Path) -> None:
+def _draw_runs(chosen: dict[str, Path], out: Path) -> None:
     from ebwm.figures.curves import save
 
     try:
-        save({name: runs.history(path) for name, path in runs.names(paths).items()}, out)
+        save({name: runs.history(path) for name, path in chosen.items()}, out)
     except OSError as error:
         raise UsageError(f"--out {str(out)!r} cannot be written: {error.strerror}") from error
 

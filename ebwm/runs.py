@@ -7,7 +7,7 @@ import os
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
@@ -70,8 +70,9 @@ class Run(NamedTuple):
 def known(
     folder: Path,  # that holds runs
 ) -> list[Path]:  # by name
-    """The runs in a folder."""
-    return sorted(path.parent for path in folder.glob("*/config.json"))
+    """The runs in a folder, and those one folder deeper, where jobs on a cluster leave them."""
+    near, far = (sorted(path.parent for path in folder.glob(f"{deep}/config.json")) for deep in ("*", "*/*"))
+    return near + [path for path in far if path.parent not in near]
 
 
 def find(
@@ -82,9 +83,19 @@ def find(
     for path in (Path(word), folder / word):
         if (path / "config.json").is_file():
             return path
-    there = [path.name for path in known(folder)]
+    there = list(names(known(folder), folder))
     some = ", ".join(["..."] * (len(there) > FEW) + there[-FEW:]) or "no runs yet"
     raise UnknownRun(f"{word!r} is neither a run's folder, with a config.json, nor in {folder}: {some}")
+
+
+def names(
+    paths: Iterable[Path],  # of runs
+    folder: Path,  # that holds runs
+) -> dict[str, Path]:
+    """Runs by what to call them: a run in the folder needs no more than what it is called there."""
+    folder, whole = folder.resolve(), {path: path.resolve() for path in paths}
+    within = {path: place.is_relative_to(folder) and place != folder for path, place in whole.items()}
+    return {str(place.relative_to(folder) if within[path] else path): path for path, place in whole.items()}
 
 
 def read(
@@ -169,11 +180,11 @@ def _weights(path: Path) -> int | None:
 
 
 def listing(
-    paths: Sequence[Path],  # of runs
+    runs: Mapping[str, Path],  # their folders by what to call them
 ) -> str:
     """A table of runs, one a line."""
     head = ("run", "model", "recipe", "updates", "state", "loss", "valid", "test", "trouble", "last written")
-    rows = [_row(name, read(path)) for name, path in names(paths).items()]
+    rows = [_row(name, read(path)) for name, path in runs.items()]
     return _table([head, *rows], "lllrlrrrll")
 
 
@@ -181,15 +192,6 @@ def _row(name: str, run: Run) -> tuple[str, ...]:
     losses = [run.last.get("loss"), run.last.get("valid_loss"), run.test_loss]
     return (name, _model(run), _recipe(run), f"{run.made}/{run.total}", run.state, *map(_number, losses),
             _trouble(run), _written(run.path))
-
-
-def names(
-    paths: Iterable[Path],  # of runs
-) -> dict[str, Path]:
-    """Runs by what to call them: their folders' names, or their paths where two names are the same."""
-    paths = list(dict.fromkeys(paths))
-    count = Counter(path.name for path in paths)
-    return {path.name if count[path.name] == 1 and path.name else str(path): path for path in paths}
 
 
 def _model(run: Run) -> str:
@@ -322,10 +324,10 @@ def _next(run: Run) -> str:
 
 
 def compare(
-    paths: Sequence[Path],  # of runs
+    folders: Mapping[str, Path],  # of runs, by what to call them
 ) -> str:
     """Where the configurations of runs differ, and their losses side by side."""
-    runs = {name: read(path) for name, path in names(paths).items()}
+    runs = {name: read(path) for name, path in folders.items()}
     logs = {name: history(run.path) for name, run in runs.items()}
     parts = [_differing(runs) if len(runs) > 1 else "", _outcomes(runs, logs), _validation(logs)]
     return "\n\n".join(part for part in parts if part)

@@ -291,7 +291,7 @@ def test_a_mistake_inside_training_is_not_called_a_refusal(project, told, monkey
         told("train", "smoke")
 
 
-@pytest.mark.parametrize("module", ["filelock", "torch.utils.tensorboard"])
+@pytest.mark.parametrize("module", ["filelock", "tensorboard"])
 def test_a_package_that_is_lacking_is_told_before_a_run_leaves_a_trace(project, smoke, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     code, out, err = smoke("run.logger=tensorboard")

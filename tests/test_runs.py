@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -150,9 +151,15 @@ def test_of_many_runs_the_last_are_named(leave, tmp_path):
         runs.find("015", tmp_path / "runs")
 
 
-def test_runs_of_the_same_name_are_called_by_their_paths(tmp_path):
-    a, b, c = tmp_path / "a/001", tmp_path / "b/001", tmp_path / "b/002"
-    assert runs.names([a, b, c, a]) == {str(a): a, str(b): b, "002": c}
+def test_runs_are_called_by_where_they_are(leave, tmp_path, monkeypatch):
+    first, job, inner = (leave(name=name) for name in ("002", "job-7/001", "002/deep"))
+    assert runs.known(tmp_path / "runs") == [first, job]
+    elsewhere = tmp_path / "elsewhere" / "001"
+    monkeypatch.chdir(tmp_path)
+    called = runs.names([first, job, elsewhere, Path("runs/002/deep")], tmp_path / "runs")
+    assert called == {"002": first, "job-7/001": job, str(elsewhere): elsewhere,
+                      "002/deep": Path("runs/002/deep")}
+    assert runs.find("job-7/001", tmp_path / "runs") == job and inner.is_dir()
 
 
 # Tables
@@ -171,7 +178,8 @@ def test_all_runs_are_listed_whatever_state_they_are_in(leave, tmp_path):
     for name, text in {"003": "{", "004": "[]", "005": strange}.items():
         (tmp_path / "runs" / name).mkdir()
         (tmp_path / "runs" / name / "config.json").write_text(text)
-    head, *rows = runs.listing(runs.known(tmp_path / "runs")).splitlines()
+    there = runs.names(runs.known(tmp_path / "runs"), tmp_path / "runs")
+    head, *rows = runs.listing(there).splitlines()
     assert head.split() == "run model recipe updates state loss valid test trouble last written".split()
     assert rows[0].split()[:10] == "001 ebt 1x256, 2k s1 3/3 finished 0.3333 0.25 0.125".split()
     assert all(told in rows[1] for told in (" gru 2x256 ", " 1/3  stopped ", " 2 skipped, 1 rolled back "))
@@ -214,14 +222,14 @@ def test_a_run_before_its_first_update_is_shown(leave):
     (folder / "log.jsonl").unlink()
     (folder / "events.jsonl").unlink()
     assert "No update was made yet.\n\nNothing went wrong." in runs.show(folder)
-    assert "0/3  broken off" in runs.compare([folder])
+    assert "0/3  broken off" in runs.compare({"001": folder})
 
 
 def test_runs_are_compared_where_they_differ_and_where_they_meet(leave):
     first = leave(row(1), row(2, valid_loss=0.5), row(3, valid_loss=0.75), test=0.6)
     second = leave(row(1, loss=4.0), row(2, loss=8.0, valid_loss=float("nan")), name="002",
                    changes=["model.kind=transformer", "data.folder=clips"])
-    differing, outcomes, valid = runs.compare([first, second]).split("\n\n")
+    differing, outcomes, valid = runs.compare({"001": first, "002": second}).split("\n\n")
     kinds, folders = ["model.kind", "ebt", "transformer"], ["data.folder", "none", "clips"]
     assert words(differing) == [["configuration", "001", "002"], folders, kinds]
     assert words(outcomes)[1:] == [
@@ -229,8 +237,8 @@ def test_runs_are_compared_where_they_differ_and_where_they_meet(leave):
         ["002", "2/3", "broken", "off", "6", "-", "-", "nan", "-", "-"]]
     assert words(valid) == [["valid", "at", "update", "001", "002"], ["2", "0.5", "nan"]]
     third = leave(row(1), name="003")
-    assert runs.compare([first, third]).endswith("They have no validation loss at the same update.")
-    assert runs.compare([first, leave(name="004")]).startswith("Their configurations are the same.")
+    assert runs.compare({"a": first, "b": third}).endswith("They have no validation loss at the same update.")
+    assert runs.compare({"a": first, "b": leave(name="004")}).startswith("Their configurations are the same.")
 
 
 # The picture
