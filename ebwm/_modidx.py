@@ -424,7 +424,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'ebwm.explore.true_candidate': ('explorers/explore.html#true_candidate', 'ebwm/explore.py'),
                               'ebwm.explore.walk_on': ('explorers/explore.html#walk_on', 'ebwm/explore.py'),
                               'ebwm.explore.warning': ('explorers/explore.html#warning', 'ebwm/explore.py')},
-            'ebwm.faults': { 'ebwm.faults.Look': ('training/faults.html#look', 'ebwm/faults.py'),
+            'ebwm.faults': { 'ebwm.faults.Seen': ('training/faults.html#seen', 'ebwm/faults.py'),
                              'ebwm.faults.Spikes': ('training/faults.html#spikes', 'ebwm/faults.py'),
                              'ebwm.faults.Spikes.__call__': ('training/faults.html#spikes.__call__', 'ebwm/faults.py'),
                              'ebwm.faults.Spikes.__init__': ('training/faults.html#spikes.__init__', 'ebwm/faults.py'),
