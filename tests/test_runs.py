@@ -129,6 +129,25 @@ def test_who_looks_at_a_lock_makes_none_and_is_not_taken_for_a_writer(tmp_path):
         assert not held(tmp_path)
 
 
+def test_who_trains_waits_for_who_looks(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    with locked(tmp_path):
+        pass
+    reader, flock = (tmp_path / ".lock").open(), fcntl.flock
+    flock(reader, fcntl.LOCK_SH)
+
+    def try_once(file, how):
+        try:
+            flock(file, how)
+        except OSError:
+            reader.close()
+            raise
+
+    monkeypatch.setattr(fcntl, "flock", try_once)
+    with locked(tmp_path):
+        assert reader.closed
+
+
 # Which run
 
 
