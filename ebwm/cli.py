@@ -65,6 +65,14 @@ def _tell(message: object, code: int) -> int:
     return code
 
 
+def _say(text: str) -> None:
+    """Print, to a reader who may have heard enough, as `head` has."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _first() -> bool:
     """Whether this process speaks for all; torchrun reports what the others leave in their error files."""
     return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK") == "0"
@@ -273,7 +281,7 @@ def _train(options: argparse.Namespace) -> int:
     from ebwm import training
 
     if options.list:
-        print(_presets())
+        _say(_presets())
         return 0
     if threads := settings.load().threads:
         torch.set_num_threads(threads)
@@ -350,12 +358,12 @@ def _family(names: list[str]) -> str:
 def _list_runs(options: argparse.Namespace) -> int:
     folder = settings.load().runs
     there = runs.names(runs.known(folder), folder)
-    print(runs.listing(there) if there else f"no runs in {folder} yet; begin one: ebwm train next_frame")
+    _say(runs.listing(there) if there else f"no runs in {folder} yet; begin one: ebwm train next_frame")
     return 0
 
 
 def _show_run(options: argparse.Namespace) -> int:
-    print(runs.show(runs.find(options.name, settings.load().runs)))
+    _say(runs.show(runs.find(options.name, settings.load().runs)))
     return 0
 
 
@@ -366,7 +374,7 @@ def _compare_runs(options: argparse.Namespace) -> int:
     chosen = runs.names([runs.find(name, folder) for name in options.names], folder)
     if out:
         _draw_runs(chosen, out)
-    print(runs.compare(chosen) + (f"\n\nThe picture is {out}" if out else ""))
+    _say(runs.compare(chosen) + (f"\n\nThe picture is {out}" if out else ""))
     return 0
 
 

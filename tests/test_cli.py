@@ -364,6 +364,12 @@ def test_version_and_module(project):
 
     shown = call("--version")
     assert shown.stdout == f"ebwm {ebwm.__version__}\n" and shown.stderr == "" and shown.returncode == 0
+    ends = os.pipe()
+    os.close(ends[0])
+    command = [sys.executable, "-m", "ebwm", "train", "--list"]
+    unread = subprocess.run(command, stdout=ends[1], stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(ends[1])
+    assert (unread.returncode, unread.stderr) == (0, "")
     refused = call("figures", "run", "tinny")
     assert refused.returncode == 2 and refused.stdout == ""
     assert refused.stderr == "ebwm: unknown figure 'tinny'; did you mean 'tiny'? allowed: fan, tiny\n"
