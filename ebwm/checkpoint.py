@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import math
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +35,17 @@ def save_tensors(
     """Save tensors, and what belongs to them, in one file."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     header = {"meta": json.dumps(meta or {}, sort_keys=True)}
-    write_whole(path, lambda draft: save_file(tensors, draft, header))
+    write_whole(path, lambda draft: _save_file(tensors, draft, header))
+
+
+def _save_file(tensors: dict[str, Tensor], draft: Path, header: dict[str, str]) -> None:
+    """Write; what the system refuses, such as more than the disk holds, is an OSError as everywhere else."""
+    try:
+        save_file(tensors, draft, header)
+    except SafetensorError as error:
+        if code := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(draft)) from error
+        raise
 
 
 def load_tensors(
@@ -45,10 +58,18 @@ def load_tensors(
         raise CheckpointError(f"{path}: the file is empty")
     try:
         with safe_open(path, "pt") as file:
-            meta = json.loads((file.metadata() or {}).get("meta", "{}"))
+            meta = _meta(file)
             return {name: file.get_tensor(name) for name in file.keys()}, meta
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, RecursionError, TypeError) as error:
         raise CheckpointError(f"{path}: not a safetensors checkpoint ({error})") from None
+
+
+def _meta(file: Any) -> dict[str, Any]:
+    """What the header of an open file holds as JSON."""
+    meta = json.loads((file.metadata() or {}).get("meta", "{}"))
+    if not isinstance(meta, dict):
+        raise TypeError(f"its meta is {type(meta).__name__}, and must be a dictionary")
+    return meta
 
 
 class Checkpoint(NamedTuple):
@@ -88,7 +109,7 @@ class Checkpoints:
         save_tensors(path, tensors, meta | {"format": FORMAT, "update": update, "score": score})
         line = f"{sha256(path)}  {path.name}\n"
         write_whole(_beside(path), lambda draft: draft.write_text(line))
-        self._thin()
+        self._thin(path)
         return path
 
     def load(
@@ -111,6 +132,8 @@ class Checkpoints:
                 return self.load(path), refused
             except CheckpointError as error:
                 refused.append(str(error))
+            except OSError as error:
+                refused.append(f"{path}: it cannot be read ({error.strerror})")
         return None, refused
 
     def best(self) -> Path | None:  # None where none was scored
@@ -128,13 +151,16 @@ class Checkpoints:
     def _score(path: Path) -> float | None:
         try:
             with safe_open(path, "pt") as file:
-                return json.loads((file.metadata() or {}).get("meta", "{}")).get("score")
-        except (SafetensorError, json.JSONDecodeError, OSError):
+                score = _meta(file).get("score")
+        except (SafetensorError, json.JSONDecodeError, RecursionError, TypeError, OSError):
             return None
+        return score if isinstance(score, int | float) and math.isfinite(score) else None
 
-    def _thin(self) -> None:
-        stay = {*self.all()[-self.keep:], self.best()}
-        for path in self.all():
+    def _thin(self, saved: Path) -> None:
+        """Let old ones go; what lies there under a later number isn't of this run's making, and counts for nothing."""
+        ours = [path for path in self.all() if path <= saved]
+        stay = {*ours[-self.keep:], self.best()}
+        for path in ours:
             if path not in stay:
                 _beside(path).unlink(missing_ok=True)
                 path.unlink()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ebwm.compat import require
 
-__all__ = ["Alone", "Together", "clip", "full", "like", "processes"]
+__all__ = ["Alone", "Together", "clip", "full", "like", "norm_of", "processes"]
 
 
 class Alone:
@@ -182,16 +182,27 @@ def like(
     return distribute_tensor(value, model.device_mesh, model.placements)
 
 
+def norm_of(
+    tensors: list[Tensor],  # some perhaps in shards
+    order: float = 2.0,  # of the norm; infinity: the largest entry
+) -> Tensor:  # the same on every process
+    """The norm of all entries together."""
+    parts = [[t for t in tensors if hasattr(t, "full_tensor") == cut] for cut in (False, True)]
+    norms = [full(nn.utils.get_total_norm(part, order)) for part in parts if part]
+    if len(norms) < 2:
+        return norms[0] if norms else torch.zeros(())
+    return torch.linalg.vector_norm(torch.stack(norms), order)
+
+
 def clip(
     weights: Iterable[Tensor],  # with their gradients; some perhaps in shards
     largest: float,  # norm of all gradients together
 ) -> Tensor:  # their norm before, the same on every process
     """Shorten gradients that are longer together than they may be."""
     weights = [p for p in weights if p.grad is not None]
-    parts = [[p for p in weights if hasattr(p, "full_tensor") == cut] for cut in (False, True)]
-    norms = [full(nn.utils.get_total_norm([p.grad for p in part])) for part in parts if part]
-    norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
-    for part in parts:
+    norm = norm_of([p.grad for p in weights])
+    for cut in (False, True):
+        part = [p for p in weights if hasattr(p, "full_tensor") == cut]
         nn.utils.clip_grads_with_norm_(part, largest, norm)
     return norm
 

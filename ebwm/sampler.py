@@ -336,7 +336,7 @@ def hmc(
 
     return step
 
-# %% ../nbs/core/02_sampler.ipynb #f66566cd
+# %% ../nbs/core/02_sampler.ipynb #dd8b3e1d
 def noisy(
     kernel: Kernel,  # what one step does
     std: float,  # standard deviation of the noise, 0 or more; 3 on logits in EBT's recipe S2
@@ -366,12 +366,14 @@ class _Clamped:
         return energies, self.bound(grad, energies.ndim)
 
     def bound(self, grad: Tensor, items: int) -> Tensor:
+        "Within bounds; what is infinite becomes NaN, because a bound would pass it off as sound."
+        finite = grad.isfinite()
         if self.value is not None:
             grad = grad.clamp(-self.value, self.value)
         if self.norm is not None:
             length = _square(grad, items).sqrt().clamp_min(self.norm)
             grad = grad * _over(self.norm / length, grad)
-        return grad
+        return torch.where(finite, grad, torch.nan)
 
     def opened(self, y: Tensor) -> tuple["_Clamped", Tensor]:
         energy, transformed = self.energy.opened(y)

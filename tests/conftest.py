@@ -45,6 +45,20 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """A folder that keeps the clips of tiny runs."""
+    return tmp_path_factory.mktemp("clips")
+
+
+@pytest.fixture
+def runs(tmp_path, clips, monkeypatch):
+    """A folder for tiny runs, here and in processes of their own."""
+    for name, value in {"CACHE": clips, "RUNS": tmp_path / "runs", "DEVICE": "cpu"}.items():
+        monkeypatch.setenv(f"EBWM_{name}", str(value))
+    return tmp_path / "runs"
+
+
 @pytest.fixture
 def real_data():
     """The folder of real clips and texts that EBWM_TEST_DATA names; without it the test is skipped."""

@@ -252,6 +252,36 @@ def test_a_bound_holds_for_a_gradient_that_is_known_beforehand(make):
     assert places.flatten().tolist() == [99.5, 99.0, 98.5]
 
 
+@given(st.integers(0, 2**20), st.sampled_from([math.inf, -math.inf, math.nan]), st.integers(0, 11),
+       st.sampled_from([dict(value=0.2), dict(norm=0.5), dict(value=0.2, norm=0.5)]))
+@settings(max_examples=60, deadline=None)
+def test_a_bound_passes_nothing_off_as_finite(seed, wrong, place, bounds):
+    """One entry of a gradient isn't finite: nor is where its item ends; all others go as without it."""
+
+    class Faulty(Quadratic):
+        def gradient(self, y, create_graph=False):
+            grad = y.flatten().clone()
+            grad[place] = wrong
+            return y.square().sum(-1) / 2, grad.view_as(y)
+
+    start, item, bowl = normal(4, 3, seed=seed), place // 3, (torch.zeros(3).double(), torch.ones(3).double())
+    sound, faulty = (clamped(gradient_descent(0.3), **bounds)(energy(*bowl), State(start))
+                     for energy in (Quadratic, Faulty))
+    assert faulty[0].y.flatten()[place].isnan()
+    others = torch.arange(4) != item
+    assert faulty[1].finite.tolist() == others.tolist() and sound[1].finite.all()
+    assert torch.equal(faulty[0].y[others], sound[0].y[others])
+
+
+def test_a_bound_is_differentiated_as_before():
+    y = normal(6, 2).requires_grad_()
+    grad = clamped(gradient_descent(0.3), value=0.4)(BOWL, State(y), create_graph=True)[0].y.sum()
+    (bar,) = torch.autograd.grad(grad, y)
+    inside = ((y - BOWL.minimum) * BOWL.stiffness).abs() < 0.4
+    torch.testing.assert_close(bar, 1 - 0.3 * BOWL.stiffness * inside)
+    assert inside.any() and not inside.all()
+
+
 def test_nesterov_begins_as_descent_and_is_descent_without_momentum():
     start = normal(20, 2)
     first = [run(DoubleWell(), start, kernel(0.03), 1).state.y for kernel in (nesterov, gradient_descent)]

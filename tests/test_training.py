@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from golden import FILE, RUNS, losses
+from tiny_run import log_of, untimed
 
 from ebwm import training
 from ebwm.checkpoint import CheckpointError, load_tensors, save_tensors
@@ -20,14 +22,6 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("EBWM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("EBWM_DEVICE", "cpu")
     return tmp_path
-
-
-def log_of(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-def untimed(folder):
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in log_of(folder)]
 
 
 DIFFUSION = pytest.param("diffusion", marks=pytest.mark.skipif(
@@ -44,31 +38,22 @@ def test_one_seed_gives_one_run(cache, kind):
     assert [folder.name for folder in (first, second, other)] == ["001", "002", "003"]
 
 
-class Watch:
-    """Training's update, which keeps the batches that it is given."""
-
-    def __init__(self, update):
-        self.update, self.batches = update, []
-
-    def __call__(self, learner, optimiser, batch, *rest):
-        self.batches.append(batch)
-        return self.update(learner, optimiser, batch, *rest)
-
-
 def test_models_of_one_seed_see_the_same_batches(cache, monkeypatch):
-    seen = {}
+    seen, update = {}, training.Trainer.update
     for kind in ("ebt", "transformer"):
-        with monkeypatch.context() as patch:
-            watch = Watch(training.update)
-            patch.setattr(training, "update", watch)
-            training.train(load_config("smoke", [f"model.kind={kind}"]), cache / "runs", progress=False)
-        seen[kind] = torch.stack(watch.batches)
-    assert torch.equal(seen["ebt"], seen["transformer"])
+        batches = seen[kind] = []
+        watch = lambda trainer, batch, batches=batches: (batches.append(batch), update(trainer, batch))[1]
+        monkeypatch.setattr(training.Trainer, "update", watch)
+        training.train(load_config("smoke", [f"model.kind={kind}"]), cache / "runs", progress=False)
+    assert torch.equal(*map(torch.stack, seen.values()))
 
 
+@pytest.mark.parametrize("average", [None, 0.5])
 @pytest.mark.parametrize("kind", ["ebt", "gru", DIFFUSION])
-def test_a_run_can_be_loaded_and_predicts_the_same(cache, kind):
+def test_a_run_can_be_loaded_and_predicts_the_same(cache, kind, average):
+    """Its weights are those that were scored: their moving average where there is one."""
     entries = [f"model.kind={kind}", "model.candidates=latent", "model.diffusion_steps=2"]
+    entries += [f"optimiser.average={average}", "optimiser.learning_rate=1e-2"]
     config = load_config("smoke", entries)
     folder = training.train(config, cache / "runs", progress=False)
     learner = training.load_learner(folder)
@@ -76,6 +61,11 @@ def test_a_run_can_be_loaded_and_predicts_the_same(cache, kind):
     result = json.loads((folder / "result.json").read_text())
     assert training.evaluate(learner, test, config.seed) == pytest.approx(result["test_loss"], abs=1e-7)
     assert load_config(str(folder / "config.json")) == config
+    last = learner.model.state_dict()
+    tensors = load_tensors(max(folder.glob("checkpoints/*.safetensors")))[0]
+    ends = [all((tensors[f"{whose}.{name}"] == last[name]).all() for name in last)
+            for whose in ("model", "average") if f"{whose}.embed.weight" in tensors]
+    assert ends == ([True] if average is None else [False, True])
 
 
 def test_training_lowers_the_loss(cache):
@@ -89,6 +79,14 @@ def test_training_lowers_the_loss(cache):
     assert rows[-1]["valid_loss"] < 0.9 * rows[2]["valid_loss"]
 
 
+@pytest.mark.parametrize("name", RUNS)
+def test_losses_are_those_of_the_golden_runs(runs, name):
+    known = json.loads(FILE.read_text())
+    assert known.keys() == RUNS.keys() and len(known[name]) == 8
+    assert losses(name, runs) == pytest.approx(known[name], rel=1e-6, abs=0), (
+        f"losses of {name} aren't those in {FILE.name}; if they are meant to differ: python tests/golden.py")
+
+
 def test_real_clips_train_a_few_steps(cache, real_data):
     folder = real_data / "video"
     config = load_config("smoke", [f"data.folder={folder}", "data.spacing=0.2"])
@@ -99,11 +97,24 @@ def test_real_clips_train_a_few_steps(cache, real_data):
 
 def test_no_result_beside_a_run_that_failed(cache, monkeypatch):
     monkeypatch.setattr(
-        training, "loss_of", lambda model, *a, **k: sum(p.sum() for p in model.parameters()) * torch.nan
+        "ebwm.learner.loss_of", lambda model, *a, **k: sum(p.sum() for p in model.parameters()) * torch.nan
     )
-    with pytest.raises(FloatingPointError, match="loss nan, gradient norm nan: not finite; lower"):
+    folder = cache / "runs" / "001"
+    with pytest.raises(training.RunError, match="3 updates in a row weren't finite, and it went back often"):
         training.train(load_config("smoke"), cache / "runs", progress=False)
-    assert {path.name for path in (cache / "runs" / "001").iterdir()} == {"config.json", "log.jsonl"}
+    left = {".lock", "config.json", "checkpoints", "events.jsonl", "log.jsonl", "tensorboard"}
+    assert {path.name for path in folder.iterdir()} == left
+    assert log_of(folder) == []
+    assert [path.name for path in folder.glob("checkpoints/*s")] == ["00000000.safetensors"]
+
+
+def test_the_plain_loop_stops_where_something_is_not_finite():
+    config = load_config("smoke", ["model.dim=16", "model.heads=2"])
+    model, clips = make_learner(config.model, 16, 0), torch.randn(4, 5, 16, generator=generator(0))
+    spoiled = clips.clone()
+    spoiled[1, 2, 3] = torch.nan
+    with pytest.raises(FloatingPointError, match="loss nan, gradient norm nan: not finite; lower"):
+        training.fit(model, [clips, spoiled, clips], clips, config)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +129,7 @@ def test_a_run_that_cannot_start_leaves_nothing(cache, entry):
 def test_the_step_size_stays_above_zero(cache):
     config = load_config("smoke", ["model.step_size=1e-3", "optimiser.step_size_multiplier=1e6"])
     rows = log_of(training.train(config, cache / "runs", progress=False))
-    assert min(row["step_size"] for row in rows) >= training.SMALLEST_STEP_SIZE * 0.999
+    assert min(row["step_size"] for row in rows) >= config.optimiser.smallest_step_size * 0.999
 
 
 def test_step_size_has_a_learning_rate_of_its_own():
