@@ -6,7 +6,7 @@
 __all__ = ['CHILDREN', 'FULL', 'BOARDS', 'make_optimiser', 'learning_rate_factor', 'Trainer', 'fit', 'Stopped', 'signals_noted',
            'RunError', 'Folder', 'Watch', 'train', 'resume', 'load_learner']
 
-# %% ../nbs/training/training.ipynb #903b9758
+# %% ../nbs/training/training.ipynb #57eb41a6
 import contextlib
 import errno
 import json
@@ -14,6 +14,7 @@ import math
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -353,7 +354,7 @@ def _handle(number: int, handler: Any) -> Any:
     here = threading.current_thread() is threading.main_thread()
     return signal.signal(number, handler) if here and handler is not None else None
 
-# %% ../nbs/training/training.ipynb #e06f1b01
+# %% ../nbs/training/training.ipynb #8441893e
 class RunError(RuntimeError):
     "A run that cannot go on; the message says why, and what is left."
 
@@ -472,7 +473,7 @@ class _Wandb:
     def __init__(self, path: Path, config: Config, update: int):
         import wandb
 
-        about = {"name": path.name, "id": path.name, "config": as_dict(config), "resume": "allow"}
+        about = {"name": path.name, "id": _own_id(path), "config": as_dict(config), "resume": "allow"}
         self.run = wandb.init(project="ebwm", dir=path, **about)
 
     def write(self, row: dict[str, Any]) -> None:
@@ -480,6 +481,14 @@ class _Wandb:
 
     def close(self) -> None:
         self.run.finish()
+
+
+def _own_id(path: Path) -> str:
+    "Drawn once for a run: its folder's name isn't its alone, because other folders hold runs too."
+    kept = path / "wandb-id.txt"
+    if not kept.is_file():
+        write_whole(kept, lambda draft: draft.write_text(uuid.uuid4().hex))
+    return kept.read_text()
 
 
 BOARDS = {"tensorboard": ("tensorboard", "training", _TensorBoard), "wandb": ("wandb", "wandb", _Wandb)}
@@ -683,7 +692,7 @@ def _show(bar: Any, row: dict[str, Any]) -> None:
     bar.set_postfix(bar.last, refresh=False)
     bar.update()
 
-# %% ../nbs/training/training.ipynb #6a8b5f5a
+# %% ../nbs/training/training.ipynb #8495a32a
 def train(
     config: Config,  # the run
     runs: Path | None = None,  # folder that holds runs; that of the settings unless given
@@ -736,6 +745,7 @@ def _check_same(found: list[str], changed: bool) -> None:
 
 def _prepare(config: Config, others: Alone) -> tuple[Trainer, dict[str, Any]]:
     "Everything that can be refused before a run leaves a trace."
+    require("filelock", "training")
     try:
         if config.run.logger in BOARDS:
             require(*BOARDS[config.run.logger][:2])
