@@ -16,10 +16,11 @@ from torch import Tensor
 from ebwm.compat import require
 from ebwm.files import sha256, write_whole
 
-__all__ = ["FORMAT", "Checkpoint", "CheckpointError", "Checkpoints", "check_digest", "check_finite", "load_tensors",
-           "locked", "save_tensors"]
+__all__ = ["FORMAT", "Checkpoint", "CheckpointError", "Checkpoints", "check_digest", "check_finite", "held",
+           "load_tensors", "locked", "save_tensors"]
 
 FORMAT = 1  # of a run's checkpoints; a file of another format is refused
+LOCK, GRACE = ".lock", 0.2  # name of a run's lock; seconds that `held` may be in the way of who wants it
 
 
 class CheckpointError(ValueError):
@@ -197,15 +198,31 @@ def check_finite(
 def locked(
     folder: Path,  # of a run
 ) -> Iterator[None]:
-    """Be the only one who writes to a folder; a second one is refused at once."""
+    """Be the only one who writes to a folder; a second one is refused."""
     filelock = require("filelock", "training")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
+    lock = filelock.FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=GRACE, poll_interval=GRACE / 10)
     except filelock.Timeout:
         raise CheckpointError(f"{folder}: another process is training here; wait for it, or stop it") from None
     try:
         yield
     finally:
         lock.release()
+
+
+def held(
+    folder: Path,  # of a run
+) -> bool:  # never on a system without flock
+    """Whether somebody writes to a folder; needs no right to write there oneself."""
+    try:
+        import fcntl
+
+        with open(folder / LOCK, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False

@@ -1,21 +1,27 @@
-"""The command `ebwm`: figures, training, and what this machine offers."""
+"""The command `ebwm`: figures, training, runs, and what this machine offers."""
 
 import argparse
 import ast
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
 import sys
+import textwrap
+import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from ebwm import __version__, figures, settings
+from ebwm import __version__, figures, runs, settings
+from ebwm.checkpoint import CheckpointError
 from ebwm.compat import MissingPart, extras, lacking
+from ebwm.configuration import ConfigError, load_config, presets
 from ebwm.cost import cpu_model
 from ebwm.figures import FigureError, NotebookError, suggest
 from ebwm.files import write_whole
@@ -23,7 +29,7 @@ from ebwm.settings import SCALES, SettingsError
 
 __all__ = ["UsageError", "main"]
 
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 class UsageError(ValueError):
@@ -32,12 +38,12 @@ class UsageError(ValueError):
 
 def main(
     argv: list[str] | None = None,  # words after `ebwm`; those of the process by default
-) -> int:  # 0 done, 1 a figure failed, 2 refused before anything was written, 130 interrupted
+) -> int:  # 0 done, 1 failed, 2 refused before anything was written, 130 and 143 stopped by SIGINT or SIGTERM
     """Run one command; what a user can put right is told in one line on stderr."""
     try:
         options = _parser().parse_args(argv)
         return options.run(options)
-    except (UsageError, SettingsError, FigureError, MissingPart) as error:
+    except (UsageError, SettingsError, FigureError, MissingPart, runs.UnknownRun) as error:
         return _tell(error, REFUSED)
     except NotebookError as error:
         return _tell(error, FAILED)
@@ -50,8 +56,26 @@ def main(
 
 
 def _tell(message: object, code: int) -> int:
-    print("ebwm:", " ".join(str(message).split()), file=sys.stderr)
+    line = " ".join(str(message).split())
+    if _first():
+        print("ebwm:", line, file=sys.stderr)
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        about = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
+        Path(file).write_text(json.dumps({"message": about}))
     return code
+
+
+def _say(text: str) -> None:
+    """Print, to a reader who may have heard enough, as `head` has."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _first() -> bool:
+    """Whether this process speaks for all; torchrun reports what the others leave in their error files."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK") == "0"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,13 +94,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
-    about = "Energy-based world models: figures, training, and this machine."
+    about = "Energy-based world models: figures, training, runs, and this machine."
     parser = _Parser(prog="ebwm", description=about)
     parser.add_argument("--version", action="version", version=f"ebwm {__version__}")
     commands = parser.add_subparsers(metavar="command")
     parser.set_defaults(run=_needs(commands))
     _add_figures(commands.add_parser("figures", help="list figures, make them, put them on record"))
-    _add_train(commands.add_parser("train", help="train a model"))
+    _add_train(commands.add_parser("train", help="train a model, or go on with a run that has stopped"))
+    _add_runs(commands.add_parser("runs", help="what runs have left: list, show, compare"))
     info = commands.add_parser("info", help="versions, devices, settings, optional parts")
     info.set_defaults(run=_info)
     return parser
@@ -139,8 +164,25 @@ def _add_scale(parser: _Parser, meaning: str = "that of settings.ini by default"
 def _add_train(parser: _Parser) -> None:
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="name of a preset, or a JSON file")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="entries to change")
-    parser.add_argument("--list", action="store_true", help="print the presets' names")
+    parser.add_argument("--list", action="store_true", help="print the presets")
+    parser.add_argument("--resume", metavar="RUN", help="go on with a run: its folder or its name, as 001")
+    parser.add_argument("--changed", action="store_true",
+                        help="with --resume: go on although configuration or data have changed")
     parser.set_defaults(run=_train)
+
+
+def _add_runs(parser: _Parser) -> None:
+    commands = parser.add_subparsers(metavar="runs command")
+    parser.set_defaults(run=_needs(commands))
+    listed = commands.add_parser("list", help="all runs: model, updates, state, losses, trouble")
+    listed.set_defaults(run=_list_runs)
+    show = commands.add_parser("show", help="one run: configuration, losses, pace, faults, how to go on")
+    show.add_argument("name", metavar="RUN", help="its folder, or its name, such as 001")
+    show.set_defaults(run=_show_run)
+    compare = commands.add_parser("compare", help="several runs: where they differ, their losses, a picture")
+    compare.add_argument("names", nargs="+", metavar="RUN", help="a folder, or a name, such as 001")
+    compare.add_argument("--out", metavar="FILE", type=Path, help="draw them there: FILE.png, .svg or .pdf")
+    compare.set_defaults(run=_compare_runs)
 
 
 # Figures
@@ -239,20 +281,113 @@ def _train(options: argparse.Namespace) -> int:
     from ebwm import training
 
     if options.list:
-        print("\n".join(training.presets()))
+        _say(_presets())
         return 0
-    if options.config is None:
-        known = ", ".join(sorted(training.presets()))
-        raise UsageError(f"name a configuration: a JSON file or one of {known}")
     if threads := settings.load().threads:
         torch.set_num_threads(threads)
     try:
-        print(training.train(training.load_config(options.config, options.overrides)))
-    except training.ConfigError as error:
-        raise UsageError(str(error)) from error
-    except FloatingPointError as error:
+        path = _resume(options) if options.resume else _begin(options)
+    except (ConfigError, CheckpointError) as error:
+        return _tell(error, REFUSED)
+    except (training.RunError, FloatingPointError) as error:
         return _tell(error, FAILED)
+    except training.Stopped as stopped:
+        return _tell(stopped, TERMINATED if stopped.signal == "SIGTERM" else INTERRUPTED)
+    if _first():
+        print(path)
     return 0
+
+
+def _begin(options: argparse.Namespace) -> Path:
+    from ebwm import training
+
+    if options.changed:
+        raise UsageError("--changed goes with --resume RUN")
+    if options.config is None:
+        raise UsageError("name a configuration, a JSON file or a preset (ebwm train --list), or --resume RUN")
+    return training.train(load_config(options.config, options.overrides), progress=_watched())
+
+
+def _resume(options: argparse.Namespace) -> Path:
+    from ebwm import training
+
+    overrides = [options.config, *options.overrides] if options.config else []
+    path = runs.find(options.resume, settings.load().runs)
+    return training.resume(path, overrides, progress=_watched(), changed=options.changed)
+
+
+def _watched() -> bool:
+    """Whether somebody looks at the terminal; a progress bar would fill a file."""
+    return sys.stderr.isatty() and not os.environ.get("CI")
+
+
+def _presets() -> str:
+    """Presets, one a line; those of a family, FAMILY-SIZE-RECIPE, on one together."""
+    families: dict[str, list[str]] = {}
+    for name in presets():
+        family = f"{name.partition('-')[0]}-SIZE-RECIPE" if name.count("-") == 2 else name
+        families.setdefault(family, []).append(name)
+    rows = {name: _about(name) if name in own else _family(own) for name, own in families.items()}
+    width = 2 + max(map(len, rows))
+    fill = partial(textwrap.fill, width=100, subsequent_indent=" " * width)
+    return "\n".join(fill(about, initial_indent=f"{name:<{width}}") for name, about in rows.items())
+
+
+def _about(name: str) -> str:
+    model, recipe = load_config(name).model, load_config(name).recipe
+    told = f" by {recipe.name}" if model.kind == "ebt" else ""
+    return f"{model.kind} {model.depth}x{model.dim}{told}, {_length(name)}"
+
+
+def _length(name: str) -> str:
+    optimiser, data = load_config(name).optimiser, load_config(name).data
+    return f"{optimiser.updates:,} updates of {optimiser.batch} clips, {data.size}x{data.size} pixels"
+
+
+def _family(names: list[str]) -> str:
+    """What presets of one family share, and what the words in their names may be."""
+    recipes = dict.fromkeys(name.split("-")[2] for name in names)
+    sizes = {name.split("-")[1]: load_config(name).model for name in names}
+    shapes = ", ".join(f"{size}={model.depth}x{model.dim}" for size, model in sizes.items())
+    return f"{_length(names[0])}. RECIPE: {', '.join(recipes)}. SIZE, layers x width: {shapes}"
+
+
+# Runs
+
+
+def _list_runs(options: argparse.Namespace) -> int:
+    folder = settings.load().runs
+    there = runs.names(runs.known(folder), folder)
+    _say(runs.listing(there) if there else f"no runs in {folder} yet; begin one: ebwm train next_frame")
+    return 0
+
+
+def _show_run(options: argparse.Namespace) -> int:
+    _say(runs.show(runs.find(options.name, settings.load().runs)))
+    return 0
+
+
+def _compare_runs(options: argparse.Namespace) -> int:
+    out, folder = options.out, settings.load().runs
+    if out and out.suffix not in PICTURES:
+        raise UsageError(f"--out {str(out)!r} must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}")
+    chosen = runs.names([runs.find(name, folder) for name in options.names], folder)
+    if out:
+        _draw_runs(chosen, out)
+    _say(runs.compare(chosen) + (f"\n\nThe picture is {out}" if out else ""))
+    return 0
+
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def _draw_runs(chosen: dict[str, Path], out: Path) -> None:
+    from ebwm.figures.curves import save
+
+    try:
+        save({name: runs.history(path) for name, path in chosen.items()}, out)
+    except OSError as error:
+        raise UsageError(f"--out {str(out)!r} cannot be written: {error.strerror}") from error
 
 
 # What there is

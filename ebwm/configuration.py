@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHOICES', 'FREE', 'REGIMES', 'LEARNING_RATES', 'PRESETS', 'KINDS', 'ConfigError', 'ModelConfig', 'RecipeConfig',
            'DataConfig', 'OptimiserConfig', 'FaultConfig', 'RunConfig', 'Config', 'Regime', 'presets', 'override',
-           'load_config', 'from_dict', 'as_dict', 'differences']
+           'load_config', 'from_dict', 'flat', 'as_dict', 'differences']
 
 # %% ../nbs/training/configuration.ipynb #cf077add
 import dataclasses
@@ -290,7 +290,7 @@ def _keys(config: Any) -> list[str]:
     nested = lambda f: is_dataclass(getattr(config, f.name))
     return [f"{f.name}.…" if nested(f) else f.name for f in fields(config)]
 
-# %% ../nbs/training/configuration.ipynb #312a0abc
+# %% ../nbs/training/configuration.ipynb #36fe12d5
 def load_config(
     source: str,  # name of a preset, or path of a JSON file
     overrides: Iterable[str] = (),  # "key=value", dotted keys
@@ -323,21 +323,24 @@ def from_dict(
     if not values:
         raise ConfigError("the configuration is empty; a run's config.json has every entry")
     config = Config()
-    for key, value in _flat(values):
+    for key, value in flat(values):
         if not isinstance(value, str | int | float | None):
             raise ConfigError(f"{key} is {value!r}; it must be a single value")
         config = override(config, key, str(value))
     return config
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    "Nested dictionaries as pairs of dotted key and value."
+def flat(
+    values: dict[str, Any],  # as made by `as_dict`
+    prefix: str = "",  # of the keys
+) -> list[tuple[str, Any]]:  # dotted keys and what they stand for
+    "Nested dictionaries as pairs."
     pairs = []
     for name, value in values.items():
-        pairs += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+        pairs += flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
     return pairs
 
-# %% ../nbs/training/configuration.ipynb #bf367709
+# %% ../nbs/training/configuration.ipynb #dc3d24e0
 def as_dict(
     config: Config,  # a configuration
 ) -> dict[str, Any]:
@@ -350,6 +353,6 @@ def differences(
     new: Config,  # another
 ) -> list[str]:  # "key: old is now new", of all entries that matter
     "Where two configurations differ, but for what no number depends on."
-    before, after = (dict(_flat(as_dict(config))) for config in (old, new))
+    before, after = (dict(flat(as_dict(config))) for config in (old, new))
     return [f"{key}: {before[key]!r} is now {after[key]!r}"
             for key in before if before[key] != after[key] and key not in FREE]

@@ -1,8 +1,9 @@
 """One process or many: the device, the precision, and how gradients and weights of several processes meet."""
 
 import contextlib
+import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ebwm.compat import require
 
-__all__ = ["Alone", "Together", "full", "like", "processes"]
+__all__ = ["Alone", "Together", "clip", "full", "like", "norm_of", "processes"]
 
 
 class Alone:
@@ -76,9 +77,6 @@ class Alone:
         """What the first process has."""
         return value
 
-    def wait(self) -> None:
-        """Wait for all."""
-
 
 class _Work(nn.Module):
     """A model whose forward pass is any work on it: there wrappers gather its weights."""
@@ -104,7 +102,8 @@ class Together(Alone):
         strategies = require("lightning_fabric.strategies", "training")
         local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
         nodes = int(os.environ["WORLD_SIZE"]) // local
-        if strategy == "fsdp":
+        self.shards = strategy == "fsdp"
+        if self.shards:
             size = int(os.environ["WORLD_SIZE"])
             chosen = strategies.ModelParallelStrategy(_shard, data_parallel_size=size, tensor_parallel_size=1)
         else:
@@ -117,6 +116,7 @@ class Together(Alone):
 
     def take(self, model: nn.Module) -> None:
         model.to(self.device)
+        self.apart = [p for p in model.parameters() if not p.ndim and p.requires_grad] if self.shards else []
         self.module = self.fabric.setup_module(_Work(model))
 
     def work(self, job: Callable, *inputs: Any) -> Any:
@@ -126,6 +126,9 @@ class Together(Alone):
         with self.fabric.no_backward_sync(self.module, enabled=not last):
             loss = self.module(job, *inputs)
             self.fabric.backward(loss)
+        if last:
+            for weight in (p for p in self.apart if p.grad is not None):
+                weight.grad = self.mean(weight.grad)
         return loss.detach()
 
     def mean(self, value: Tensor) -> Tensor:
@@ -143,15 +146,20 @@ class Together(Alone):
         dist.broadcast_object_list(values)
         return values[0]
 
-    def wait(self) -> None:
-        dist.barrier()
+    def part(self) -> None:
+        """Let the others go; what holds on to them goes first, or it would wait for them for ever."""
+        self.module = None
+        gc.collect()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _shard(module: nn.Module, mesh: Any) -> nn.Module:
-    """Shard all weights as one group: they come together for a whole loss, because its inner gradients need them."""
+    """Shard all weights as one group, which its inner gradients need whole; single numbers can't be cut."""
     from torch.distributed.fsdp import fully_shard
 
-    return fully_shard(module, mesh=mesh["data_parallel"])
+    single = {p for p in module.parameters() if not p.ndim}
+    return fully_shard(module, mesh=mesh["data_parallel"], ignored_params=single)
 
 
 def full(
@@ -174,6 +182,30 @@ def like(
     return distribute_tensor(value, model.device_mesh, model.placements)
 
 
+def norm_of(
+    tensors: list[Tensor],  # some perhaps in shards
+) -> Tensor:  # the same on every process
+    """The norm of all entries together."""
+    parts = [[t for t in tensors if hasattr(t, "full_tensor") == cut] for cut in (False, True)]
+    norms = [full(nn.utils.get_total_norm(part)) for part in parts if part]
+    if len(norms) < 2:
+        return norms[0] if norms else torch.zeros(())
+    return torch.stack(norms).norm()
+
+
+def clip(
+    weights: Iterable[Tensor],  # with their gradients; some perhaps in shards
+    largest: float,  # norm of all gradients together
+) -> Tensor:  # their norm before, the same on every process
+    """Shorten gradients that are longer together than they may be."""
+    weights = [p for p in weights if p.grad is not None]
+    norm = norm_of([p.grad for p in weights])
+    for cut in (False, True):
+        part = [p for p in weights if hasattr(p, "full_tensor") == cut]
+        nn.utils.clip_grads_with_norm_(part, largest, norm)
+    return norm
+
+
 @contextlib.contextmanager
 def processes(
     device: torch.device,  # to compute on
@@ -188,5 +220,4 @@ def processes(
     try:
         yield together
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        together.part()

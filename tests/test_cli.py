@@ -1,15 +1,19 @@
 """The command line: exit codes, one-line messages, what is printed."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 import ebwm
-from ebwm import cli, compat, figures, settings
+from ebwm import cli, compat, configuration, figures, settings, training
+from ebwm.checkpoint import CheckpointError
 from ebwm.figures import NotebookError
 from ebwm.figures.ledger import Compared
 
@@ -30,9 +34,9 @@ def stand_in(monkeypatch, make):
 
 
 @pytest.mark.parametrize("words, message", [
-    ([], "name a command: one of figures, train, info"),
+    ([], "name a command: one of figures, train, runs, info"),
     (["figures"], "name a figures command: one of list, run, replay, check, promote, report"),
-    (["figurs"], "unknown command 'figurs'; did you mean 'figures'? allowed: figures, info, train"),
+    (["figurs"], "unknown command 'figurs'; did you mean 'figures'? allowed: figures, info, runs, train"),
     (["figures", "lst"], "unknown figures command 'lst'; did you mean 'list'?"),
     (["figures", "list", "--scale", "cpo"], "unknown scale 'cpo'; did you mean 'cpu'? allowed: cpu, gpu"),
     (["figures", "list", "--scal", "cpu"], "unrecognized arguments: --scal cpu (see ebwm --help)"),
@@ -48,11 +52,24 @@ def stand_in(monkeypatch, make):
     (["figures", "check", "tinny"], "unknown figure 'tinny'; did you mean 'tiny'?"),
     (["figures", "promote"], "the following arguments are required: ID (see ebwm figures promote --help)"),
     (["figures", "promote", "tiny"], "figure 'tiny' has no run at scale 'smoke'"),
+    (["train"], "name a configuration, a JSON file or a preset (ebwm train --list), or --resume RUN"),
+    (["train", "smal"], "configuration 'smal' is neither a preset (next_frame, "),
+    (["train", "smoke", "model.dpth=2"], "unknown key 'model.dpth'; here: kind, dim, depth"),
+    (["train", "smoke", "data.folder=nowhere"], "nowhere"),
+    (["train", "smoke", "--changed"], "--changed goes with --resume RUN"),
+    (["train", "--resume"], "argument --resume: expected one argument (see ebwm train --help)"),
+    (["train", "--resume", "001"], "'001' is neither a run's folder, with a config.json, nor in"),
+    (["runs"], "name a runs command: one of list, show, compare"),
+    (["runs", "show"], "the following arguments are required: RUN (see ebwm runs show --help)"),
+    (["runs", "show", "001"], "runs: no runs yet"),
+    (["runs", "compare"], "the following arguments are required: RUN (see ebwm runs compare --help)"),
+    (["runs", "compare", "001", "--out", "x.gif"], "--out 'x.gif' must end in .png, .svg or .pdf"),
 ])
 def test_what_is_refused_is_told_in_one_line(project, told, words, message):
     code, out, err = told(*words)
     assert code == 2 and out == "" and message in err and err.count("\n") == 1
     assert [p.name for p in (project / "figures").iterdir()] == ["figures.yaml"]
+    assert not (project / "runs").exists()
 
 
 def test_wrong_settings_and_missing_registry_are_told_in_one_line(project, told, monkeypatch):
@@ -164,48 +181,164 @@ def test_check_and_report(project, told):
     assert (project / "report.md").read_text() == out
 
 
-class ConfigError(ValueError):
-    """As in the module that trains."""
+# Training and runs
 
 
-def training(train):
-    """A stand-in for the module that trains."""
-    def load_config(source, overrides):
-        if source != "small":
-            raise ConfigError(f"configuration {source!r} is neither a preset (small) nor a file")
-        return {"source": source, "overrides": overrides}
-
-    functions = dict(presets=lambda: ["small"], load_config=load_config, train=train)
-    return SimpleNamespace(**functions, ConfigError=ConfigError)
-
-
-def diverge(config):
-    raise FloatingPointError("loss nan: not finite")
+@pytest.fixture
+def smoke(project, told):
+    """Train a small model; the callback sees each row of its log."""
+    def train(*words, callback=None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "train", partial(training.train, callback=callback))
+            return told("train", "smoke", "run.logger=none", *words)
+    return train
 
 
-@pytest.mark.parametrize("words, code, out, err", [
-    (["--list"], 0, "small\n", ""),
-    (["small", "a.b=1", "c=x"], 0, "runs/001 {'source': 'small', 'overrides': ['a.b=1', 'c=x']}\n", ""),
-    ([], 2, "", "name a configuration: a JSON file or one of small\n"),
-    (["smal"], 2, "", "configuration 'smal' is neither a preset (small) nor a file\n"),
-])
-def test_train(monkeypatch, told, words, code, out, err):
-    monkeypatch.setattr(ebwm, "training", training(lambda config: f"runs/001 {config}"), raising=False)
-    assert told("train", *words) == (code, out, err)
+def at(update, act, *arguments):
+    """A callback that does something after an update."""
+    return lambda row: act(*arguments) if row["update"] == update else None
 
 
-def test_train_that_diverges_fails_in_one_line(monkeypatch, told):
-    monkeypatch.setattr(ebwm, "training", training(diverge), raising=False)
-    assert told("train", "small") == (1, "", "loss nan: not finite\n")
+def test_the_size_of_the_command_is_known():
+    """Whoever adds a command or an option, adds it here; a person should still be able to learn them all."""
+    def words(parser):
+        own = [action for action in parser._actions if action.dest != "help"]
+        nested = [action.choices for action in own if isinstance(action.choices, dict)]
+        options = {max(action.option_strings, key=len) for action in own if action.option_strings}
+        return {name: words(child) for group in nested for name, child in group.items()} or sorted(options)
+
+    assert words(cli._parser()) == {
+        "figures": {"list": ["--scale"],
+                    "run": ["--all", "--cores", "--force", "--headline", "--profile", "--scale", "-p"],
+                    "replay": ["--scale"], "check": [], "promote": ["--scale"], "report": ["--out"]},
+        "train": ["--changed", "--list", "--resume"],
+        "runs": {"list": [], "show": [], "compare": ["--out"]},
+        "info": [],
+    }
 
 
-def test_a_mistake_inside_training_is_not_called_a_refusal(monkeypatch, told):
-    def mistaken(config):
+def test_presets_are_listed_and_families_on_one_line(told):
+    code, out, err = told("train", "--list")
+    names = [line.split()[0] for line in out.splitlines() if line[0] != " "]
+    alone = [name for name in configuration.presets() if not name.startswith("video-")]
+    assert (code, err) == (0, "") and names == [*alone, "video-SIZE-RECIPE"]
+    assert "smoke                   ebt 1x256 by s1, 3 updates of 4 clips, 16x16 pixels\n" in out
+    said = set(re.findall(r"\w+", out[out.index("RECIPE: "):]))
+    assert {part for name in configuration.presets() for part in name.split("-")[1:]} <= said
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_a_run_is_trained_and_its_folder_is_printed(project, smoke):
+    code, out, err = smoke("seed=3")
+    assert (code, out, err) == (0, f"{project / 'runs/001'}\n", "")
+    config = configuration.load_config(str(project / "runs/001/config.json"))
+    assert (config.seed, config.model.dim) == (3, 256)
+
+
+@pytest.mark.parametrize("name, status", [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_saves_and_says_how_to_go_on(project, smoke, told, name, status):
+    code, out, err = smoke(callback=at(2, signal.raise_signal, signal.Signals[name]))
+    folder = project / "runs/001"
+    again = f"ebwm train --resume {folder}"
+    assert (code, out) == (status, "")
+    assert err == f"{name}: stopped after update 2 of 3, and saved; go on with: {again}\n"
+    assert " 2/3  stopped " in told("runs", "list")[1]
+    assert told(*again.split()[1:]) == (0, f"{folder}\n", "")
+    assert " 3/3  finished " in told("runs", "list")[1]
+
+
+def test_a_run_goes_on_by_its_name_with_other_entries(project, smoke, told):
+    smoke("run.save_every=1")
+    assert told("train", "--resume", "001", "run.keep=1")[0] == 0
+    assert len(list((project / "runs/001/checkpoints").glob("*.safetensors"))) == 3
+    code, _, err = told("train", "--resume", "001", "optimiser.updates=5")
+    assert code == 2 and err == ("this isn't the run that stopped: optimiser.updates: 3 is now 5. "
+                                 "Undo that, or say --changed\n")
+    assert told("train", "--resume", "001", "--changed", "optimiser.updates=5")[0] == 0
+    assert told("train", "--resume", "001") == (0, f"{project / 'runs/001'}\n", "")
+    assert " 5/5  finished " in told("runs", "list")[1]
+
+
+def test_a_run_that_cannot_go_on_is_refused_in_one_line(project, smoke, told):
+    smoke()
+    code, _, err = told("train", "--resume", "001", "data.folder=nowhere", "--changed")
+    assert code == 2 and "nowhere" in err and err.count("\n") == 1
+    for path in (project / "runs/001/checkpoints").iterdir():
+        path.write_bytes(b"")
+    code, _, err = told("train", "--resume", "001")
+    assert code == 2 and "has no checkpoint to go on from" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("error, status", [
+    (training.ConfigError, 2), (CheckpointError, 2), (training.RunError, 1), (FloatingPointError, 1)])
+@pytest.mark.parametrize("words", [["smoke"], ["--resume", "."]])
+def test_errors_of_training_are_told_in_one_line(project, told, monkeypatch, words, error, status):
+    def fail(*arguments, **options):
+        raise error("something\nis wrong")
+
+    (project / "config.json").write_text("{}")
+    monkeypatch.setattr(training, "train", fail)
+    monkeypatch.setattr(training, "resume", fail)
+    assert told("train", *words) == (status, "", "something is wrong\n")
+
+
+def test_a_mistake_inside_training_is_not_called_a_refusal(project, told, monkeypatch):
+    def mistaken(config, **options):
         raise ValueError("an array of the wrong shape")
 
-    monkeypatch.setattr(ebwm, "training", training(mistaken), raising=False)
+    monkeypatch.setattr(training, "train", mistaken)
     with pytest.raises(ValueError, match="wrong shape"):
-        told("train", "small")
+        told("train", "smoke")
+
+
+@pytest.mark.parametrize("module", ["filelock", "tensorboard"])
+def test_a_package_that_is_lacking_is_told_before_a_run_leaves_a_trace(project, smoke, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    code, out, err = smoke("run.logger=tensorboard")
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert err.startswith(f"'{module}' cannot be imported") and err.endswith("pip install 'ebwm[training]'\n")
+    assert not (project / "runs").exists()
+
+
+@pytest.mark.parametrize("terminal, ci, shown", [
+    (True, None, True), (True, "", True), (True, "true", False), (False, None, False)])
+def test_a_progress_bar_is_for_somebody_who_looks(project, told, monkeypatch, terminal, ci, shown):
+    given = {}
+    monkeypatch.setattr(training, "train", lambda config, **rest: given.update(rest) or Path("001"))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    monkeypatch.delenv("CI", raising=False) if ci is None else monkeypatch.setenv("CI", ci)
+    assert told("train", "smoke")[0] == 0 and given == {"progress": shown}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_processes_one_speaks_and_torchrun_hears_all(project, told, monkeypatch, rank):
+    given = {"WORLD_SIZE": "2", "RANK": str(rank), "TORCHELASTIC_ERROR_FILE": str(project / "error.json")}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(training, "train", lambda config, progress: Path("runs/001"))
+    assert told("train", "smoke") == (0, "" if rank else "runs/001\n", "")
+    assert not (project / "error.json").exists()
+    code, out, err = told("train", "smoke", "seed=-1")
+    assert (code, out, err) == (2, "", "" if rank else "seed is -1; it must be 0 or more\n")
+    failure = ProcessFailure(local_rank=rank, pid=1, exitcode=2, error_file=str(project / "error.json"))
+    assert failure.message["message"] == "seed is -1; it must be 0 or more" and failure.timestamp > 0
+
+
+def test_runs_are_shown_and_compared(project, smoke, told):
+    assert told("runs", "list")[1] == f"no runs in {project / 'runs'} yet; begin one: ebwm train next_frame\n"
+    smoke()
+    smoke("model.kind=transformer")
+    shown = told("runs", "show", "002")
+    assert shown[0] == 0 and shown[1].startswith(f"{project / 'runs/002'}: finished, 3 of 3 updates")
+    code, out, err = told("runs", "compare", "001", "runs/002", "--out", "deep/curves.png")
+    assert (code, err) == (0, "") and out.endswith("\n\nThe picture is deep/curves.png\n")
+    assert "model.kind     ebt  transformer\n" in out
+    assert (project / "deep/curves.png").read_bytes().startswith(b"\x89PNG")
+    code, out, err = told("runs", "compare", "001", "--out", "settings.ini/curves.png")
+    assert (code, out) == (2, "") and "--out 'settings.ini/curves.png' cannot be written: " in err
+
+
+# What there is
 
 
 def test_info(project, told, monkeypatch):
@@ -231,6 +364,12 @@ def test_version_and_module(project):
 
     shown = call("--version")
     assert shown.stdout == f"ebwm {ebwm.__version__}\n" and shown.stderr == "" and shown.returncode == 0
+    ends = os.pipe()
+    os.close(ends[0])
+    command = [sys.executable, "-m", "ebwm", "train", "--list"]
+    unread = subprocess.run(command, stdout=ends[1], stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(ends[1])
+    assert (unread.returncode, unread.stderr) == (0, "")
     refused = call("figures", "run", "tinny")
     assert refused.returncode == 2 and refused.stdout == ""
     assert refused.stderr == "ebwm: unknown figure 'tinny'; did you mean 'tiny'? allowed: fan, tiny\n"
