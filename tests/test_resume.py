@@ -5,9 +5,20 @@ import os
 import signal
 
 import pytest
-from tiny_run import S2, Child, assert_same_end, events_of, files_of, log_of, stopping, tiny, trained
+from tiny_run import (
+    S2,
+    Child,
+    assert_same_end,
+    command,
+    events_of,
+    files_of,
+    log_of,
+    stopping,
+    tiny,
+    trained,
+)
 
-from ebwm import training
+from ebwm import cli, training
 from ebwm.checkpoint import CheckpointError, Checkpoints
 from ebwm.configuration import FREE
 from ebwm.learner import load_data
@@ -97,10 +108,12 @@ def test_a_signal_lets_the_update_end_saves_and_leaves(runs, name, status):
         code, errors = child.end()
     parts = runs / "002"
     assert code == status, errors
-    assert f"{name}: stopped after update 5 of 8, and saved; go on with: ebwm train --r" in errors
+    told = f"ebwm: {name}: stopped after update 5 of 8, and saved; go on with: ebwm train --resume {parts}"
+    assert errors.splitlines()[-1] == told
     assert events_of(parts)[-1] == {"update": 5, "batch": 5, "kind": "stopped", "what": name}
     assert not (parts / "model.safetensors").exists()
-    assert_same_end(training.resume(parts, progress=False), whole)
+    assert command("train", "--resume", "002", "run.workers=0") == (0, f"{parts}\n", "")
+    assert_same_end(parts, whole)
 
 
 def test_killed_between_checkpoints_it_goes_on_from_the_last_one(runs):
@@ -163,6 +176,12 @@ def stopped(tmp_path_factory, clips):
         patch.setenv("EBWM_CACHE", str(clips))
         patch.setenv("EBWM_DEVICE", "cpu")
         yield begun(tmp_path_factory.mktemp("runs"), 3)
+
+
+def test_on_the_command_line_too(stopped, capsys):
+    assert cli.main(["train", "--resume", str(stopped), "seed=1"]) == 2
+    told = "ebwm: this isn't the run that stopped: seed: 0 is now 1. Undo that, or say --changed\n"
+    assert capsys.readouterr() == ("", told)
 
 
 def test_several_keys_are_all_named(stopped):

@@ -74,26 +74,29 @@ def wait(row):
 train = training.train
 training.train = lambda config, **options: train(config, **options | {"callback": wait, "progress": False})
 BEFORE
-try:
-    code = cli.main(["train", *sys.argv[1:]])
-except training.Stopped as stopped:
-    print(stopped, file=sys.stderr)
-    code = {"SIGTERM": 143, "SIGINT": 130}[stopped.signal]
-except training.RunError as error:
-    print(error, file=sys.stderr)
-    code = 1
-sys.exit(code)
+sys.exit(cli.main(["train", *sys.argv[1:]]))
 """
+
+
+def environment():
+    """That of a process which shall find the package that is tested."""
+    return {**os.environ, "PYTHONPATH": str(Path(ebwm.__file__).parents[1])}
+
+
+def command(*words):
+    """What `ebwm` with these words gives: exit status, output and complaints."""
+    called = [sys.executable, "-m", "ebwm", *words]
+    done = subprocess.run(called, capture_output=True, text=True, env=environment())
+    return done.returncode, done.stdout, done.stderr
 
 
 class Child:
     """A run in a process of its own, which tells each update and then waits until it may go on."""
 
     def __init__(self, *entries, before=""):
-        environment = {**os.environ, "PYTHONPATH": str(Path(ebwm.__file__).parents[1])}
-        command = [sys.executable, "-c", PROGRAM.replace("BEFORE", before), "smoke", *TINY, *entries]
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        self.process = subprocess.Popen(command, text=True, env=environment, start_new_session=True, **pipes)
+        called = [sys.executable, "-c", PROGRAM.replace("BEFORE", before), "smoke", *TINY, *entries]
+        options = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"env": environment()}
+        self.process = subprocess.Popen(called, text=True, start_new_session=True, **options)
 
     def __enter__(self):
         return self
