@@ -252,6 +252,50 @@ def test_the_numbers_in_the_readme_are_those_on_record():
     assert f"(repeat the last frame) | {min(results['floors'].values()):.3f} |" in text
 
 
+FOUND = [
+    ("width", "difference_of_slopes.narrow.noise_minus_transformer", 3, "{} from noise"),
+    ("width", "difference_of_slopes.narrow.latent_minus_transformer", 3, "{} with latent candidates"),
+    ("thinking", "gain_percent.s2.as trained.longer", 1, "{} % after recipe S2"),
+    ("thinking", "gain_percent.s1.as trained.longer", 1, "{} % after S1"),
+    ("thinking", "gain_percent.s2.as trained.both", 1, "the lowest energy of eight gain {} %"),
+    ("thinking", "gain_percent.s2.as trained.oracle", 1, "an oracle's choice gains {} %"),
+    ("thinking", "differences.s1.occluded.thinking_minus_transformer.transformer", 3, "{} on partly hidden"),
+    ("thinking", "differences.s1.as trained.thinking_minus_transformer.transformer", 3, "{} on clips as in"),
+    ("thinking", "steps_follow_difficulty.s1.as trained", 2, "rank correlation is {};"),
+    ("thinking", "differences.s1.faster.adaptive_minus_random", 4, "is {} on faster digits"),
+    ("uncertainty", "across.ebt_energy.entropy", 2, "entropy of the future is {} |"),
+    ("objectives", "reconstruction_minus_contrastive.widest", 3, "the better contrastive recipe is {} |"),
+]
+
+
+@pytest.mark.parametrize("figure, path, digits, words", FOUND)
+def test_what_the_readme_says_was_found_is_on_record(figure, path, digits, words):
+    found = json.loads((ROOT / "figures" / figure / "manifest.json").read_text())["results"]
+    for part in path.split("."):
+        found = found[part]
+    middle = found.get("value", found.get("gain"))
+    numbers = [f"{number:.{digits}f}" for number in (middle, found["low"], found["high"])]
+    assert words.format(f"{numbers[0]} ({numbers[1]} to {numbers[2]})") in README.read_text(encoding="utf-8")
+
+
+def test_the_readmes_verdicts_follow_their_intervals():
+    results = {id: json.loads((ROOT / "figures" / id / "manifest.json").read_text())["results"]
+               for id in ("width", "thinking", "uncertainty", "objectives")}
+    thinking, slopes = results["thinking"], results["width"]["difference_of_slopes"]["narrow"]
+    zero_within = lambda found: found["low"] <= 0 <= found["high"]
+    assert slopes["noise_minus_transformer"]["high"] < 0 and zero_within(slopes["latent_minus_transformer"])
+    gains = thinking["gain_percent"]["s2"]["as trained"]
+    assert gains["both"]["low"] < gains["longer"]["gain"] and gains["oracle"]["low"] > gains["both"]["high"]
+    against = {name: found["thinking_minus_transformer"]["transformer"]
+               for name, found in thinking["differences"]["s1"].items()}
+    assert [name for name, found in against.items() if found["high"] < 0] == ["occluded"]
+    assert against["as trained"]["low"] > 0 < thinking["steps_follow_difficulty"]["s1"]["as trained"]["low"]
+    dealt = {name: found["adaptive_minus_random"] for name, found in thinking["differences"]["s1"].items()}
+    assert dealt.pop("faster")["high"] < 0 and all(zero_within(found) for found in dealt.values())
+    assert zero_within(results["uncertainty"]["across"]["ebt_energy"]["entropy"])
+    assert results["objectives"]["reconstruction_minus_contrastive"]["widest"]["high"] < 0
+
+
 def test_a_picture_without_a_dark_twin_shows_on_both_themes(tmp_path):
     record(tmp_path, "fall.png")
     source = "![A fall](../figures/fall/fall.png) ![Missing](../figures/fall/rise.png)"
