@@ -14,36 +14,28 @@ from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
 from ebwm.sampler import STARTS
 
-from .tuning import SEED, best
+from .tuning import SEED, best, score
 
 RATES, STEP_SIZES = (4e-3, 1e-2, 2.5e-2), (3.0, 1.0, 10.0)
 
 
-def trial(start, learning_rate, step_size, figure):
-    """Train once; the validation loss of the final weights, None where it diverged."""
-    clips = training.DataConfig(**{name: figure[name] for name in ("features", "train_clips", "eval_clips")})
+def trial(start, learning_rate, step_size, figure, data):
+    """Walks from one start with these settings, and their score."""
     shape = {name: figure[name] for name in ("dim", "depth", "heads")}
     model = training.ModelConfig("ebt", **shape, steps=figure["mcmc_steps"], start=start, step_size=step_size)
-    updates, batch = figure["updates"], figure["batch"]
-    optimiser = training.OptimiserConfig(updates, batch, learning_rate, warmup=max(1, updates // 10))
-    config = training.Config(model, clips, optimiser, SEED, eval_every=updates)
-    data = training.load_data(clips)
     learner = training.make_learner(model, data["train"].state_dim, SEED)
-    batches = data["train"].epochs(batch, settings.generator(SEED, "order"))
     row = {"start": start, "learning_rate": learning_rate, "step_size": step_size}
-    try:
-        last = training.fit(learner, batches, data["valid"].whole(), config)[-1]
-        row |= {"valid_loss": last["valid_loss"], "seconds": round(last["seconds"], 1)}
-    except FloatingPointError:
-        row |= {"valid_loss": None, "seconds": None}
+    row |= score(learner, learning_rate, figure, data, figure["updates"])
     print(row, flush=True)
     return row
 
 
 def tune(start, figure):
+    clips = {name: figure[name] for name in ("features", "train_clips", "eval_clips")}
+    setting = figure, training.load_data(training.DataConfig(**clips))
     first, *others = STEP_SIZES
-    rows = [trial(start, rate, first, figure) for rate in RATES]
-    return rows + [trial(start, best(rows)["learning_rate"], other, figure) for other in others]
+    rows = [trial(start, rate, first, *setting) for rate in RATES]
+    return rows + [trial(start, best(rows)["learning_rate"], other, *setting) for other in others]
 
 
 def join(folder, figure):
@@ -59,7 +51,7 @@ def join(folder, figure):
             "settings": {name: figure[name] for name in asked},
             "trials": trials,
             "chosen": {start: best([row for row in trials if row["start"] == start]) for start in STARTS},
-            "seconds": sum(row["seconds"] or 0 for row in trials),
+            "seconds": sum(row["seconds"] for row in trials),
         },
     )
     for part in parts:

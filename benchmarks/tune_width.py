@@ -20,7 +20,7 @@ from ebwm.objective import S1, reconstruct
 from ebwm.sampler import initial, run
 from ebwm.vocabulary import walk_of
 
-from .tuning import SEED, best
+from .tuning import SEED, best, score
 
 RATES, STEP_SIZES, FACTORS = (4e-3, 8e-3, 16e-3), (10.0, 3.0, 30.0), (0.7, 1.4, 2.0, 0.85, 1.2)
 WIDTH = 96
@@ -54,19 +54,11 @@ def learner_of(kind, step_size, figure, state_dim):
 
 
 def trial(kind, learning_rate, step_size, figure, data):
-    """Train once; the validation loss of the final weights, or none where training broke down."""
-    updates, batch = figure["updates"], figure["batch"]
-    optimiser = training.OptimiserConfig(updates, batch, learning_rate, warmup=updates // 10)
-    config = training.Config(optimiser=optimiser, seed=SEED, eval_every=updates)
+    """One kind of model with these settings, and its score."""
     learner = learner_of(kind, step_size, figure, data["train"].state_dim)
-    batches = data["train"].epochs(batch, settings.generator(SEED, "order"))
     row = {"model": kind, "learning_rate": learning_rate}
     row |= {} if kind == "transformer" else {"step_size": step_size}
-    try:
-        last = training.fit(learner, batches, data["valid"].whole(), config)[-1]
-        row |= {"valid_loss": last["valid_loss"], "seconds": round(last["seconds"], 1)}
-    except FloatingPointError:
-        row |= {"valid_loss": None, "seconds": 0.0}
+    row |= score(learner, learning_rate, figure, data, figure["updates"])
     print(row, flush=True)
     return row
 

@@ -15,19 +15,29 @@ def forking_clips(figure):
     return principal(splits, figure["features"])
 
 
+def score(learner, learning_rate, figure, data, updates):
+    """Train once: the validation loss of the final weights, None where it broke down, and seconds."""
+    batch = figure["batch"]
+    optimiser = training.OptimiserConfig(updates, batch, learning_rate, warmup=max(1, updates // 10))
+    config = training.Config(optimiser=optimiser, seed=SEED, eval_every=updates)
+    batches = data["train"].epochs(batch, settings.generator(SEED, "order"))
+    try:
+        last = training.fit(learner, batches, data["valid"].whole(), config)[-1]
+    except FloatingPointError:
+        return {"valid_loss": None, "seconds": 0.0}
+    return {"valid_loss": last["valid_loss"], "seconds": round(last["seconds"], 1)}
+
+
 def trial(kind, learning_rate, step_size, figure, data, updates):
-    """Train once; the validation loss of the final weights."""
+    """One kind of model with these settings, and its score."""
     shape = {name: figure[name] for name in ("dim", "depth", "heads")}
     model = training.ModelConfig(kind, **shape, steps=figure["mcmc_steps"], step_size=step_size)
-    optimiser = training.OptimiserConfig(updates, figure["batch"], learning_rate, warmup=updates // 10)
-    config = training.Config(model, training.DataConfig(), optimiser, SEED, eval_every=updates)
     learner = training.make_learner(model, data["train"].state_dim, SEED)
-    batches = data["train"].epochs(figure["batch"], settings.generator(SEED, "order"))
-    last = training.fit(learner, batches, data["valid"].whole(), config)[-1]
-    row = {"model": kind, "learning_rate": learning_rate, "valid_loss": last["valid_loss"]}
+    row = {"model": kind, "learning_rate": learning_rate}
     row |= {"step_size": step_size} if kind == "ebt" else {}
+    row |= score(learner, learning_rate, figure, data, updates)
     print(row, flush=True)
-    return row | {"seconds": round(last["seconds"], 1)}
+    return row
 
 
 def best(rows):

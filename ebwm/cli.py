@@ -21,7 +21,7 @@ import torch
 from ebwm import __version__, figures, runs, settings
 from ebwm.checkpoint import CheckpointError
 from ebwm.compat import MissingPart, extras, lacking
-from ebwm.configuration import ConfigError, load_config, presets
+from ebwm.configuration import Config, ConfigError, load_config, presets
 from ebwm.cost import cpu_model
 from ebwm.figures import FigureError, NotebookError, suggest
 from ebwm.files import write_whole
@@ -334,13 +334,13 @@ def _presets() -> str:
 
 
 def _about(name: str) -> str:
-    model, recipe = load_config(name).model, load_config(name).recipe
-    told = f" by {recipe.name}" if model.kind == "ebt" else ""
-    return f"{model.kind} {model.depth}x{model.dim}{told}, {_length(name)}"
+    config = load_config(name)
+    model, told = config.model, f" by {config.recipe.name}" if config.model.kind == "ebt" else ""
+    return f"{model.kind} {model.depth}x{model.dim}{told}, {_length(config)}"
 
 
-def _length(name: str) -> str:
-    optimiser, data = load_config(name).optimiser, load_config(name).data
+def _length(config: Config) -> str:
+    optimiser, data = config.optimiser, config.data
     return f"{optimiser.updates:,} updates of {optimiser.batch} clips, {data.size}x{data.size} pixels"
 
 
@@ -349,7 +349,7 @@ def _family(names: list[str]) -> str:
     recipes = dict.fromkeys(name.split("-")[2] for name in names)
     sizes = {name.split("-")[1]: load_config(name).model for name in names}
     shapes = ", ".join(f"{size}={model.depth}x{model.dim}" for size, model in sizes.items())
-    return f"{_length(names[0])}. RECIPE: {', '.join(recipes)}. SIZE, layers x width: {shapes}"
+    return f"{_length(load_config(names[0]))}. RECIPE: {', '.join(recipes)}. SIZE, layers x width: {shapes}"
 
 
 # Runs

@@ -213,8 +213,8 @@ def _recipe(run: Run) -> str:
 
 def _trouble(run: Run) -> str:
     counts = Counter(event["kind"] for event in run.events)
-    told = {"skipped": "skipped", "rolled back": "rolled back", "refused": "refused"}
-    return ", ".join(f"{counts[kind]} {word}" for kind, word in told.items() if counts[kind]) or "-"
+    told = ("skipped", "rolled back", "refused")
+    return ", ".join(f"{counts[kind]} {kind}" for kind in told if counts[kind]) or "-"
 
 
 def _written(path: Path) -> str:
@@ -276,7 +276,7 @@ def _few(rows: list[Any]) -> list[Any]:
 
 
 def _pace(rows: list[dict[str, Any]]) -> str:
-    """Medians; the first update of a process is longer, because its FLOPs are counted."""
+    """Medians; the first update of a process is longer."""
     if not rows:
         return ""
     seconds = sum(row.get("seconds", 0) for row in rows)
