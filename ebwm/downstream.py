@@ -196,7 +196,7 @@ def text_windows(
         window[int(lead):len(tokens) + lead] = torch.tensor(tokens, dtype=torch.int64)
     return windows
 
-# %% ../nbs/modalities/downstream.ipynb #be936158
+# %% ../nbs/modalities/downstream.ipynb #418e3699
 SHARES = 65536  # the shift is rounded to so many parts of a level
 
 
@@ -213,7 +213,7 @@ def _log(fraction: Fraction) -> float:
 
 
 class Grammar:
-    """A mixture of uniform laws over finite sets of texts, one for each level; a base class."""
+    """A mixture of uniform laws over finite, disjoint sets of texts, one for each level; a base class."""
 
     shift: float
 
