@@ -20,7 +20,7 @@ FLOORS = (
     ("sampler", "walk", "diagnostics", "blocks"),
     ("attention", "kernels", "energy_gradient", "ebt", "baselines"),
     ("vocabulary", "objective", "thinking", "interop"),
-    ("video", "encoders", "forks", "text", "image", "policy"),
+    ("video", "encoders", "forks", "text", "ngram", "downstream", "image", "policy"),
     ("checkpoint", "distributed", "configuration", "faults", "learner", "training", "runs"),
     ("figures.errors", "figures.notebook", "figures.registry", "figures.style", "figures.inputs",
      "figures.curves", "figures.plan", "figures.record", "figures.job", "figures.progress", "figures.batch",
