@@ -6,9 +6,10 @@
 __all__ = ['Memory', 'CANDIDATES', 'STEPS', 'EMBEDDINGS', 'GRADIENTS', 'Context', 'Cache', 'Landscape', 'Items', 'products_in',
            'check_like', 'EBT', 'JointLandscape', 'JointEBT', 'DenseLandscape']
 
-# %% ../nbs/core/05_ebt.ipynb #5822e276
+# %% ../nbs/core/05_ebt.ipynb #6ed94e0d
 import copy
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -17,7 +18,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .attention import dense_attention, dense_mask, joint_attention, two_stream_attention, visible_context
+from ebwm.attention import (
+    KeyValues,
+    Turn,
+    dense_attention,
+    dense_mask,
+    joint_attention,
+    two_stream_attention,
+    visible_context,
+)
 from ebwm.blocks import (
     Block,
     Modulation,
@@ -41,12 +50,14 @@ from ebwm.energy_gradient import (
     make_view,
 )
 
-# %% ../nbs/core/05_ebt.ipynb #9bc0bbb1
+# %% ../nbs/core/05_ebt.ipynb #b2129a64
 Memory = list[tuple[Tensor, Tensor]]  # keys and values of each layer, each [b h s e]
 
 
 class Context:
     "What candidates look at: keys and values, for each step that has its own."
+
+    version = 0  # of what is kept; it changes where contexts grow
 
     def __init__(
         self,
@@ -120,9 +131,9 @@ class Context:
             self.weights[key] = self.model.folded(dtype)
         return self.weights.pop(key) if self.fleeting else self.weights[key]
 
-# %% ../nbs/core/05_ebt.ipynb #6ccae703
+# %% ../nbs/core/05_ebt.ipynb #9c4bfafa
 class Cache(Context):
-    "A context that grows: keys and values in tensors that were made once; for prediction, not for training."
+    "Contexts that grow, each to its own length; for prediction, not for training."
 
     def __init__(
         self,
@@ -130,96 +141,108 @@ class Cache(Context):
         batch: int,  # contexts
         capacity: int,  # states of each, at most
     ):
-        self.model, self.capacity, self.length, self.states, self.with_graph = model, capacity, 0, None, False
+        self.model, self.states, self.with_graph, self.weights, self.fleeting = model, None, False, {}, False
         self.stamp()
-        self.batch, self.weights, self.fleeting = batch, {}, False
-        self.before = int(model.step == "context_token")
-        like, columns = model.head.weight, self.before + capacity + 1
-        shape = (batch, model.heads, columns, model.head_dim)
-        steps = range(model.steps if model.context_depends_on_step else 1)
-        room = lambda: [(like.new_zeros(shape), like.new_zeros(shape)) for _ in model.blocks]
-        self.buffers = {step: room() for step in steps}
-        if self.before:
-            for step in steps:
-                self._run(step, model.step_embedding.weight[step].expand(batch, 1, -1), 0)
+        self.sets = model.steps if model.context_depends_on_step else 1
+        before = int(model.step == "context_token")
+        shape = (self.sets * len(model.blocks), model.heads, model.head_dim)
+        self.kept = KeyValues(model.head.weight, shape, batch, capacity, before)
+        if before:
+            place = torch.zeros(1, dtype=torch.long, device=model.head.weight.device)
+            for step in range(self.sets):
+                token = model.step_embedding.weight[step].expand(batch, 1, -1)
+                self._run(step, token, Turn(place, self.kept.lengths, place, None, 1))
+
+    @property
+    def batch(self) -> int:
+        "Contexts."
+        return len(self.kept.lengths)
+
+    @property
+    def length(self) -> int:
+        "States of the longest context."
+        return self.kept.length
+
+    @property
+    def lengths(self) -> Int[Tensor, " b"]:
+        "States of each context."
+        return self.kept.lengths
+
+    @property
+    def version(self) -> int:
+        "Changes with every change of what is kept."
+        return self.kept.version
 
     @torch.no_grad()
     def append(
         self,
-        states: Tensor,  # the next states of every context: [b n state_dim], or tokens [b n]
-    ) -> "Landscape":  # of candidates for the states after these
-        "Let the context grow."
+        states: Tensor,  # the next of every context, filled up behind: [b n state_dim], or tokens [b n]
+        lengths: Tensor | Sequence[int] | None = None,  # how many there are of each, 0 or more; None: n
+    ) -> "Landscape":  # of candidates for the states after these; those after a fill are for the last state's
+        "Let the contexts grow."
         self.check()
         self.model.check_states(states)
-        if len(states) != self.batch:
-            raise ValueError(f"states are for {len(states)} contexts; this cache holds {self.batch}")
-        new = states.shape[1]
-        if self.length + new > self.capacity:
-            raise ValueError(f"states add {new} to {self.length}; this cache has room for {self.capacity}")
-        for step in self.buffers:
-            self._run(step, self.model.embed_states(states).to(self.model.wide), self.before + self.length)
-        positions = torch.arange(self.length, self.length + new, device=states.device)
-        self.length += new
+        turn = self.kept.turn(states, lengths)
+        x = self.model.embed_states(turn.take(states)).to(self.model.wide)
+        for step in range(self.sets):
+            self._run(step, x, turn)
+        self.kept.settle(turn.after)
         self._clear()
-        return Landscape(self.model, self, positions)
+        return Landscape(self.model, self, turn.positions)
 
     def rewind(
         self,
-        length: int,  # states to keep, from 0
+        length: int | Tensor | Sequence[int],  # states to keep, from 0: of all contexts, or of each
     ) -> None:
         "Forget the last states."
-        if not 0 <= length <= self.length:
-            raise ValueError(f"length is {length}; this cache holds {self.length} states")
-        self.length = length
+        self.kept.rewind(length)
+        self._clear()
+
+    def keep(
+        self,
+        rows: Tensor | Sequence[int],  # which contexts go on, in this order
+    ) -> None:
+        "Go on with some of the contexts; the others cost nothing more."
+        self.kept.keep(rows)
         self._clear()
 
     def _clear(self) -> None:
         "The column after the last state is free: zeros."
-        for buffer in self.buffers.values():
-            for pair in buffer:
-                for part in pair:
-                    part[:, :, self.before + self.length] = 0
+        for pair in self.kept.pairs:
+            for part in pair:
+                part[:, :, self.kept.before + self.length] = 0
 
     def memory(
         self,
         step: int = 0,  # number of the step
     ) -> Memory:
         "What candidates look at in a step."
-        return self._columns(step, self.before + self.length)
+        return [(k[:, :, :-1], v[:, :, :-1]) for k, v in self.padded(step)]
 
     def padded(
         self,
         step: int = 0,  # number of the step
     ) -> Memory:
         "The memory with the column that the candidates' scores against themselves are written to."
-        return self._columns(step, self.before + self.length + 1)
+        count = self.kept.before + self.length + 1
+        return [(k[:, :, :count], v[:, :, :count]) for k, v in self._pairs(step)]
 
-    def _columns(self, step: int, count: int) -> Memory:
-        buffers = self.buffers[step if self.model.context_depends_on_step else 0]
-        return [(k[:, :, :count], v[:, :, :count]) for k, v in buffers]
+    def _pairs(self, step: int) -> Memory:
+        step, depth = step if self.model.context_depends_on_step else 0, len(self.model.blocks)
+        return self.kept.pairs[step * depth : (step + 1) * depth]
 
     @torch.no_grad()
-    def _run(self, step: int, x: Tensor, begin: int) -> None:
-        "New rows through the layers; their keys and values go to the columns from `begin` on."
-        places = torch.arange(begin, begin + x.shape[1], device=x.device)
-        rotation, condition = rotary(places, self.model.head_dim, x.dtype), self.model.condition(step)
-        columns, seen = slice(begin, begin + x.shape[1]), visible_context(places, begin + x.shape[1])
+    def _run(self, step: int, x: Tensor, turn: Turn) -> None:
+        "New rows through the layers; their keys and values go to their columns."
+        rotation = rotary(turn.places, self.model.head_dim, x.dtype)
+        condition = self.model.condition(step)
+        *blocks, last = zip(self.model.blocks, self._pairs(step), strict=True)
+        for block, pair in blocks:
+            x = block(x, rotation, partial(turn.attend, pair=pair), condition)
+        block, pair = last
+        turn.write(pair, *block.project(x, rotation, block.modulations(condition)[0])[1:])
 
-        def attend(q, k, v, buffer):
-            for old, new in zip(buffer, (k, v), strict=True):
-                old[:, :, columns] = new
-            k, v = (old[:, :, : columns.stop].to(q.dtype) for old in buffer)
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-
-        *blocks, last = zip(self.model.blocks, self.buffers[step], strict=True)
-        for block, buffer in blocks:
-            x = block(x, rotation, partial(attend, buffer=buffer), condition)
-        block, buffer = last
-        _, *keys_values = block.project(x, rotation, block.modulations(condition)[0])
-        for old, new in zip(buffer, keys_values, strict=True):
-            old[:, :, columns] = new
-
-# %% ../nbs/core/05_ebt.ipynb #ba1697f5
+# %% ../nbs/core/05_ebt.ipynb #b383ffd4
 class Landscape:
     "Energies of candidates for one batch of contexts; the context is kept inside."
 
@@ -231,7 +254,8 @@ class Landscape:
         rows: Int[Tensor, " b"] | None = None,  # which contexts of the batch; all of them unless given
     ):
         self.model, self.context, self.positions, self.rows = model, context, positions, rows
-        self.step, self.length, self._prepared, self._steps = 0, context.length, {}, WeakValueDictionary()
+        self.length, self.version = context.length, context.version
+        self.step, self._prepared, self._steps = 0, {}, WeakValueDictionary()
 
     def __call__(
         self,
@@ -281,10 +305,11 @@ class Landscape:
         positions: Int[Tensor, " items"],  # which of the landscape's candidates in them
     ) -> "Items":  # candidates [items c] -> energies [items]
         "The landscape of some (row, position) items only; each gets a copy of its context."
-        count = len(self.positions)
+        count = self.positions.shape[-1]
         if ((positions < 0) | (positions >= count)).any():
             raise ValueError(f"positions are {positions.tolist()}; they must be from 0 to {count - 1}")
-        return self._like(Items, positions=self.positions[positions].unsqueeze(1), rows=rows)
+        places = (positions,) if self.positions.ndim == 1 else (rows, positions)
+        return self._like(Items, positions=self.positions[places].unsqueeze(1), rows=rows)
 
     def last(self) -> "Landscape":  # candidates [b 1 c] -> energies [b 1]
         "The landscape of the last position alone, which looks at the context where it is."
@@ -325,7 +350,7 @@ class Landscape:
 
     def _check(self, candidates: Tensor, step: int | None) -> int:
         self.context.check()
-        if self.context.length != self.length:
+        if self.context.version != self.version:
             now = self.context.length
             raise RuntimeError(f"the cache holds {now} states and held {self.length} when this landscape was "
                                "made; use the one that append gave last")
@@ -732,7 +757,7 @@ class EBT(nn.Module):
             x = modulate(x, Modulation(shift, scale, scale))
         return (x * self.head.weight[0]).sum(-1)
 
-# %% ../nbs/core/05_ebt.ipynb #9aa35ba8
+# %% ../nbs/core/05_ebt.ipynb #d88fdf0f
 class JointLandscape(Landscape):
     "One energy for each candidate as a whole."
 
@@ -744,7 +769,7 @@ class JointLandscape(Landscape):
         self.model, self.context, self.rows = model, context, None
         self.step, self._steps = 0, WeakValueDictionary()
         if context is not None:
-            self.length = context.length
+            self.length, self.version = context.length, context.version
 
     def __call__(
         self,

@@ -126,11 +126,11 @@ def predict(
     "Walk `samples` times and keep, at each position, the end of lowest energy (EBT, algorithm 2)."
     return choose(propose(model, states, steps, samples, **settings), by)
 
-# %% ../nbs/core/08_thinking.ipynb #2a8bb9e6
+# %% ../nbs/core/08_thinking.ipynb #0e3d3755
 class Generation(NamedTuple):
     "What follows a context, according to a model."
 
-    value: Tensor  # states [b count state_dim], or tokens [b count]
+    value: Float[Tensor, "b count state_dim"]  # states
     energy: Float[Tensor, "b count"]  # of each, when it was chosen
     evaluations: int  # energies asked for, for each of them
 
@@ -145,24 +145,25 @@ def _best(landscape, kernel, starts: Tensor, steps: int) -> tuple[Tensor, Tensor
 @torch.no_grad()
 def generate(
     model: nn.Module,  # an EBT
-    states: Tensor,  # the context to go on from: states [b s state_dim], or tokens [b s]
+    states: Tensor,  # the context to go on from, [b s state_dim]
     count: int,  # states to add
     steps: int = 2,  # steps of each walk
     samples: int = 1,  # walks for each state; the end of lowest energy is taken
     start: str = "noise",  # where walks begin: "noise" | "last" | "zeros"
     generator: torch.Generator | None = None,  # draws the starts
-    update: str = "code",  # of tokens: the step of the authors' code, or that of their "paper"
-) -> Generation:  # of tokens, always the most likely
+) -> Generation:
     "Go on from a context, state by state; a state costs the same wherever it stands, but for attention."
     _check(count=count, samples=samples)
+    if model.tokens is not None:
+        raise ValueError("model predicts tokens; use ebwm.generation.generate_tokens")
     model.check_states(states)
     cache, found = model.cache(len(states), states.shape[1] + count - 1), []
     landscape, last = cache.append(states).last(), states[:, -1:]
     for index in range(count):
         recent = model.encode(last)
         starts = torch.cat([initial(start, recent, generator) for _ in range(samples)], 1)
-        y, energy = _best(*walk_of(model, landscape.repeat(samples), update), starts, steps)
-        last = model.decode(y) if model.tokens is None else y.argmax(-1)
+        y, energy = _best(*walk_of(model, landscape.repeat(samples)), starts, steps)
+        last = model.decode(y)
         found.append((last, energy))
         if index + 1 < count:
             landscape = cache.append(last)

@@ -19,7 +19,7 @@ FLOORS = (
     ("settings", "files", "compat", "cost", "statistics", "uncertainty", "energy"),
     ("sampler", "walk", "diagnostics", "blocks"),
     ("attention", "kernels", "energy_gradient", "ebt", "baselines"),
-    ("vocabulary", "objective", "thinking", "interop"),
+    ("vocabulary", "objective", "thinking", "generation", "interop"),
     ("video", "encoders", "forks", "text", "ngram", "downstream", "image", "policy"),
     ("checkpoint", "distributed", "configuration", "faults", "learner", "training", "runs"),
     ("figures.errors", "figures.notebook", "figures.registry", "figures.style", "figures.inputs",
