@@ -341,7 +341,9 @@ def _about(name: str) -> str:
 
 def _length(config: Config) -> str:
     optimiser, data = config.optimiser, config.data
-    return f"{optimiser.updates:,} updates of {optimiser.batch} clips, {data.size}x{data.size} pixels"
+    text = data.kind == "text"
+    what = f"windows of {data.length} tokens" if text else f"clips, {data.size}x{data.size} pixels"
+    return f"{optimiser.updates:,} updates of {optimiser.batch} {what}"
 
 
 def _family(names: list[str]) -> str:

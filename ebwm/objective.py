@@ -271,7 +271,7 @@ def _reconstruct_whole(model, states, targets, recipe, loss, generator, start, r
     losses = [loss(model.decode(y), targets) for y in (ends if recipe.every else ends[-1:])]
     return torch.stack(losses).mean()
 
-# %% ../nbs/core/07_objective.ipynb #d3242818
+# %% ../nbs/core/07_objective.ipynb #71604a1c
 @dataclass(frozen=True)
 class Contrastive:
     "Contrastive divergence: energies of true states down, those of where chains ended up."
@@ -351,10 +351,11 @@ def loss_of(
     recipe: S1 | S2 | Contrastive | ScoreMatching,  # any of the recipes
     generator: torch.Generator,  # of all that is left to chance
     replay: Replay | None = None,  # for a recipe that goes on from earlier walks
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,  # of S1 and S2, as for `reconstruct`
 ) -> Float[Tensor, ""]:
     "The loss by any recipe."
     if isinstance(recipe, Contrastive):
         return contrast(model, states, targets, recipe, generator, replay)
     if isinstance(recipe, ScoreMatching):
         return match_scores(model, states, targets, recipe, generator)
-    return reconstruct(model, states, targets, recipe, generator=generator, replay=replay)
+    return reconstruct(model, states, targets, recipe, loss, generator, replay=replay)

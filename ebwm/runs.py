@@ -281,7 +281,7 @@ def _pace(rows: list[dict[str, Any]]) -> str:
         return ""
     seconds = sum(row.get("seconds", 0) for row in rows)
     memory = max((row["peak_mib"] for row in rows if "peak_mib" in row), default=None)
-    told = (("{:.4g} clips/s", _median(rows, "clips_per_second")), ("peak memory {} MiB", memory),
+    told = (("{:.4g} items/s", _median(rows, "items_per_second")), ("peak memory {} MiB", memory),
             ("{:.1%} of the FLOPs that matrix products reach there", _median(rows, "flops_utilisation")))
     parts = [words.format(value) for words, value in told if value is not None]
     return f"Pace: {', '.join([*parts, f'{_duration(seconds)} in updates'])}"
@@ -345,7 +345,7 @@ def _differing(runs: dict[str, Run]) -> str:
 def _outcomes(runs: dict[str, Run], logs: dict[str, list[dict[str, Any]]]) -> str:
     losses = (f"loss of last {RECENT}", "best valid", "at update", "last valid", "test")
     rows = [(name, *_outcome(run, logs[name])) for name, run in runs.items()]
-    return _table([("run", "updates", "state", *losses, "clips/s"), *rows], "lrlrrrrrr")
+    return _table([("run", "updates", "state", *losses, "items/s"), *rows], "lrlrrrrrr")
 
 
 def _outcome(run: Run, rows: list[dict[str, Any]]) -> list[str]:
@@ -353,7 +353,7 @@ def _outcome(run: Run, rows: list[dict[str, Any]]) -> list[str]:
     scored = [row for row in rows if math.isfinite(row.get("valid_loss", math.nan))]
     best = min(scored, key=lambda row: row["valid_loss"], default={})
     values = [fmean(losses) if losses else None, best.get("valid_loss"), best.get("update"),
-              run.last.get("valid_loss"), run.test_loss, _median(rows, "clips_per_second")]
+              run.last.get("valid_loss"), run.test_loss, _median(rows, "items_per_second")]
     return [f"{run.made}/{run.total}", run.state, *map(_number, values)]
 
 

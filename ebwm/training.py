@@ -6,7 +6,7 @@
 __all__ = ['CHILDREN', 'FULL', 'BOARDS', 'make_optimiser', 'learning_rate_factor', 'Trainer', 'fit', 'Stopped', 'signals_noted',
            'RunError', 'Folder', 'Watch', 'train', 'resume', 'load_learner']
 
-# %% ../nbs/training/training.ipynb #57eb41a6
+# %% ../nbs/training/training.ipynb #e1e96281
 import contextlib
 import errno
 import json
@@ -37,6 +37,7 @@ from ebwm.configuration import (  # noqa: F401
     OptimiserConfig,
     RecipeConfig,
     RunConfig,
+    TextConfig,
     as_dict,
     differences,
     from_dict,
@@ -52,12 +53,16 @@ from ebwm.learner import (  # noqa: F401
     LEARNERS,
     Learner,
     Order,
+    States,
     clip_losses,
     evaluate,
     load_data,
     make_learner,
+    position_losses,
+    states_of,
     walking,
 )
+from .text import perplexity
 
 # %% ../nbs/training/training.ipynb #29b36dab
 def make_optimiser(
@@ -497,7 +502,7 @@ BOARDS = {"tensorboard": ("tensorboard", "training", _TensorBoard), "wandb": ("w
 def _board(path: Path, config: Config, update: int) -> _TensorBoard | _Wandb | None:
     return BOARDS[config.run.logger][2](path, config, update) if config.run.logger in BOARDS else None
 
-# %% ../nbs/training/training.ipynb #16e75e35
+# %% ../nbs/training/training.ipynb #4a07475f
 class Watch(NamedTuple):
     "How a run is looked at while it goes."
 
@@ -512,7 +517,7 @@ class _Run:
         self.folder, self.config, self.trainer, self.data = folder, folder.config, trainer, data
         self.others, self.watch = trainer.others, watch
         self.digests = {name: split.digest for name, split in data.items()}
-        limit, device = self.config.data.eval_clips, self.others.device
+        limit, device = self.config.data.scored, self.others.device
         self.splits = {name: data[name].whole(limit).to(device) for name in ("valid", "test")}
         self.kept = {"config": _essence(self.config), "data": self.digests}
         self.flops = self.speed = self.saved = None
@@ -535,6 +540,9 @@ class _Run:
 
     def begin(self, new: bool) -> None:
         "With a checkpoint of where the run stands; there is one already unless the run is new, or another."
+        tokenizer = getattr(self.data["train"], "tokenizer", None)
+        if tokenizer is not None and self.folder.writes:
+            tokenizer.save(self.folder.path / "tokenizer.json")
         if new:
             self.folder.save(self.trainer, self.kept)
         self.saved = self.trainer.updates, self.trainer.batches
@@ -591,12 +599,12 @@ class _Run:
         update = self.trainer.updates
         return update % every == 0 or update == self.config.optimiser.updates
 
-    def _pace(self, clips: int, seconds: float) -> dict[str, Any]:
+    def _pace(self, items: int, seconds: float) -> dict[str, Any]:
         share = self.flops / seconds / self.speed
         memory = peak_memory()
         if self.others.device.type == "cuda":
             memory = torch.cuda.max_memory_allocated() >> 20
-        return {"clips_per_second": clips / seconds, "flops_utilisation": share, "peak_mib": memory}
+        return {"items_per_second": items / seconds, "flops_utilisation": share, "peak_mib": memory}
 
     def _look(self, row: dict[str, Any], batch: Tensor) -> float | None:
         "Evaluate, and look at the inner walk, where it is time; the validation loss."
@@ -650,13 +658,21 @@ class _Run:
     def finish(self) -> None:
         "The weights that predict, and their test loss."
         with self.trainer.averaged() as learner:
-            loss = evaluate(learner, self.splits["test"], self.config.seed)
+            losses = position_losses(learner, self.splits["test"], self.config.seed)
             weights = {name: full(value).clone() for name, value in learner.model.state_dict().items()}
         if self.folder.writes:
             trouble = self.trainer.trouble._asdict()
             save_tensors(self.folder.path / "model.safetensors", weights, _essence(self.config))
-            write_json(self.folder.path / "result.json",
-                       {"test_loss": loss, "data_digests": self.digests, "trouble": trouble})
+            found = {"test_loss": float(losses.nanmean()), "data_digests": self.digests, "trouble": trouble}
+            write_json(self.folder.path / "result.json", found | self._in_text(losses))
+
+    def _in_text(self, losses: Tensor) -> dict[str, Any]:
+        "What losses mean for text: perplexity and bits per byte, on which text."
+        test = self.data["test"]
+        if not getattr(test, "tokens", False):
+            return {}
+        sizes = test.tokenizer.bytes[self.splits["test"][:, 1:].cpu()]
+        return {"text": perplexity(losses.cpu(), sizes)._asdict(), "corpus_digest": test.corpus_digest}
 
 
 def _essence(config: Config) -> dict[str, Any]:
@@ -693,13 +709,13 @@ def _bar(total: int, done: int, progress: bool) -> Any:
 
 
 def _show(bar: Any, row: dict[str, Any]) -> None:
-    told = {"loss": "loss", "gap": "energy_gap", "alpha": "step_size", "clips/s": "clips_per_second"}
+    told = {"loss": "loss", "gap": "energy_gap", "alpha": "step_size", "items/s": "items_per_second"}
     last = getattr(bar, "last", {})
     bar.last = last | {label: f"{row[name]:.4g}" for label, name in told.items() if name in row}
     bar.set_postfix(bar.last, refresh=False)
     bar.update()
 
-# %% ../nbs/training/training.ipynb #8495a32a
+# %% ../nbs/training/training.ipynb #d8ec51d2
 def train(
     config: Config,  # the run
     runs: Path | None = None,  # folder that holds runs; that of the settings unless given
@@ -758,7 +774,7 @@ def _prepare(config: Config, others: Alone) -> tuple[Trainer, dict[str, Any]]:
             require(*BOARDS[config.run.logger][:2])
         data = load_data(config.data)
         Order(len(data["train"]), config.optimiser.batch, config.seed, share=(0, others.ranks))
-        learner = make_learner(config.model, data["train"].state_dim, config.seed, config.recipe)
+        learner = make_learner(config.model, states_of(data["train"]), config.seed, config.recipe)
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from error
     others.take(learner.model)
@@ -813,6 +829,14 @@ def load_learner(
     "A trained model, ready to predict."
     tensors, values = load_tensors(Path(folder) / "model.safetensors")
     config = from_dict(values)
-    learner = make_learner(config.model, tensors["embed.weight"].shape[1], seed=0, recipe=config.recipe)
+    learner = make_learner(config.model, _states_in(tensors, config), seed=0, recipe=config.recipe)
     learner.model.load_state_dict(tensors)
     return learner
+
+
+def _states_in(tensors: dict[str, Tensor], config: Config) -> States:
+    "What states the weights of a run are for."
+    if config.data.kind == "text":
+        first = "tokens.weight" if "tokens.weight" in tensors else "embed.weight"
+        return States(len(tensors[first]), tokens=True)
+    return States(tensors["embed.weight"].shape[1])

@@ -30,7 +30,7 @@ def train(runs, *entries):
 def test_each_update_says_what_it_took(runs):
     _, rows = train(runs, "run.logger=none")
     for row in rows:
-        assert row["clips_per_second"] == pytest.approx(4 / row["seconds"])
+        assert row["items_per_second"] == pytest.approx(4 / row["seconds"])
         assert 0 < row["flops_utilisation"] < 2 and row["peak_mib"] > 50
     assert [row["update"] for row in rows if "energy_gap" in row] == [1, 2, 3, 4]
     assert all(0 <= row["rising"] <= 1 and row["inner_gradient"] > 0 for row in rows)
@@ -51,7 +51,7 @@ def test_tensorboard_has_what_the_log_has(runs):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     folder, rows = train(runs)
     seen = events.EventAccumulator(str(folder / "tensorboard")).Reload()
-    for name in ("loss", "grad_norm", "step_size", "energy_gap", "clips_per_second"):
+    for name in ("loss", "grad_norm", "step_size", "energy_gap", "items_per_second"):
         assert [event.step for event in seen.Scalars(name)] == [row["update"] for row in rows]
         assert [event.value for event in seen.Scalars(name)] == pytest.approx([row[name] for row in rows])
 

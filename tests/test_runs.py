@@ -219,7 +219,7 @@ def test_a_run_is_shown_with_all_that_one_wants_to_know(trained):
     assert losses.splitlines()[0].split("  ")[-1] == "energy gap"
     assert [line[0] for line in words(losses)[1:3]] == ["1", "3"]
     assert losses.endswith(f"\ntest loss {result['test_loss']:.4g}")
-    assert all(part in pace for part in (" clips/s, ", "peak memory ", "% of the FLOPs", " in updates"))
+    assert all(part in pace for part in (" items/s, ", "peak memory ", "% of the FLOPs", " in updates"))
     assert events == "Nothing went wrong." and on == f"Load it: ebwm.training.load_learner({str(trained)!r})"
 
 

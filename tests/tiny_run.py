@@ -14,7 +14,7 @@ from ebwm.checkpoint import Checkpoints
 
 TINY = ["model.dim=16", "model.heads=2", "data.features=8", "data.frames=5", "data.train_clips=14",
         "data.eval_clips=4", "optimiser.updates=8", "eval_every=4", "run.save_every=2", "run.logger=none"]
-MEASURED = {"seconds", "clips_per_second", "flops_utilisation", "peak_mib"}
+MEASURED = {"seconds", "items_per_second", "flops_utilisation", "peak_mib"}
 S2 = ["recipe.name=s2", "recipe.replay=1", "recipe.capacity=6", "recipe.clamp=5"]
 
 
