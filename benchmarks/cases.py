@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 
 from benchmarks import official as theirs
 from ebwm.baselines import Transformer
-from ebwm.blocks import rotary
 from ebwm.cost import Shape, ebt_training, transformer_training
 from ebwm.ebt import EBT
 from ebwm.interop import to_official
@@ -178,22 +176,13 @@ def our_generation(case: Case, name: str, states: Tensor, start: Tensor) -> Call
 
 
 def plain_generation(case: Case, states: Tensor) -> Callable[[], None]:
-    """The Transformer++ with keys and values of the states before; what they are doesn't change its cost."""
-    model, width = plain_model(case), case.dim // case.heads
-    rotation, state = rotary(torch.tensor([case.length - 1]), width), states[:, -1:]
-    shape = (case.depth, 2, case.batch, case.heads, case.length, width)
-    room = torch.randn(shape, generator=generator(0, "room"))
+    """Append the last state to a cache of the Transformer++ that holds the others."""
+    cache = plain_model(case).cache(case.batch, case.length)
+    cache.append(states[:, :-1])
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, room: Tensor) -> Tensor:
-        room[0][:, :, -1:], room[1][:, :, -1:] = k, v
-        return F.scaled_dot_product_attention(q, *room)
-
-    @torch.no_grad()
     def step() -> None:
-        x = model.embed(state)
-        for block, own in zip(model.blocks, room, strict=True):
-            x = block(x, rotation, partial(attend, room=own))
-        model.decode(model.norm(x))
+        cache.append(states[:, -1:])
+        cache.rewind(case.length - 1)
 
     return step
 

@@ -155,7 +155,7 @@ def test_every_kind_of_step_and_gradient(step, gradient):
     agree(ebt_of(step=step, gradient=gradient), torch.float64, **settings)
 
 
-@hypothesis_settings(max_examples=10, deadline=None)
+@hypothesis_settings(max_examples=6, deadline=None)
 @given(
     prompts=st.lists(st.lists(st.integers(0, V - 1), min_size=1, max_size=9), min_size=1, max_size=5),
     window=st.none() | st.integers(2, 9),

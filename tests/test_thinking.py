@@ -17,15 +17,12 @@ def model_of(step="none", gradient="auto", **settings):
 
 
 def states_for(model, length=4):
-    if model.tokens is not None:
-        return torch.randint(model.state_dim, (3, length), generator=generator(0))
     return torch.randn(3, length, model.state_dim, dtype=torch.float64, generator=generator(0))
 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("gradient", ["auto", "eager"])
-@pytest.mark.parametrize(
-    "settings", [{}, {"candidates": "latent", "state_dim": 7}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"candidates": "latent", "state_dim": 7}], ids=str)
 def test_generation_with_a_cache_says_what_everything_anew_says(step, gradient, settings):
     model = model_of(step, gradient, **settings)
     states = anew = states_for(model)
@@ -33,8 +30,7 @@ def test_generation_with_a_cache_says_what_everything_anew_says(step, gradient, 
     energies = []
     for _ in range(4):
         found = predict(model, anew, steps=3, start="last")
-        value = found.value[:, -1:].argmax(-1) if model.tokens is not None else found.value[:, -1:]
-        anew, energies = torch.cat([anew, value], 1), [*energies, found.energy[:, -1:]]
+        anew, energies = torch.cat([anew, found.value[:, -1:]], 1), [*energies, found.energy[:, -1:]]
     torch.testing.assert_close(grown.value, anew[:, 4:], rtol=0, atol=1e-10)
     torch.testing.assert_close(grown.energy, torch.cat(energies, 1), rtol=0, atol=1e-10)
     assert grown.evaluations == 4
@@ -79,6 +75,11 @@ def test_bad_counts_are_named(call):
     model = model_of()
     with pytest.raises(ValueError, match=r"(count|samples) is 0; at least 1 is needed"):
         call(model, states_for(model))
+
+
+def test_tokens_have_a_function_of_their_own():
+    with pytest.raises(ValueError, match=r"model predicts tokens; use ebwm\.generation\.generate_tokens"):
+        generate(model_of(vocabulary=11), torch.zeros(1, 2, dtype=torch.long), 1)
 
 
 def test_what_thinking_costs_is_reported_where_it_is_measured():
