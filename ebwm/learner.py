@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEARNERS', 'AT_ONCE', 'state_errors', 'token_errors', 'Learner', 'walking', 'States', 'make_learner',
-           'position_losses', 'clip_losses', 'evaluate', 'load_data', 'states_of', 'Order']
+           'position_losses', 'clip_losses', 'evaluate', 'load_data', 'states_of', 'Order', 'batches']
 
 # %% ../nbs/training/learner.ipynb #48be3eec
 from collections.abc import Callable, Iterator
@@ -264,3 +264,13 @@ class Order(torch.utils.data.Sampler):
         while True:
             yield self[number]
             number += 1
+
+# %% ../nbs/training/learner.ipynb #0997920a
+def batches(
+    data: torch.utils.data.Dataset,  # clips or windows
+    batch: int,  # of them in a batch
+    seed: int,  # fixes their order
+) -> Iterator[Tensor]:  # without end
+    "Batches in memory, in the order in which `train` takes them."
+    for items in Order(len(data), batch, seed):
+        yield torch.stack([data[item] for item in items])

@@ -6,7 +6,7 @@
 __all__ = ['CHILDREN', 'FULL', 'BOARDS', 'make_optimiser', 'learning_rate_factor', 'Trainer', 'fit', 'Stopped', 'signals_noted',
            'RunError', 'Folder', 'Watch', 'train', 'resume', 'load_learner']
 
-# %% ../nbs/training/training.ipynb #e1e96281
+# %% ../nbs/training/training.ipynb #42fa2824
 import contextlib
 import errno
 import json
@@ -54,6 +54,7 @@ from ebwm.learner import (  # noqa: F401
     Learner,
     Order,
     States,
+    batches,
     clip_losses,
     evaluate,
     load_data,
