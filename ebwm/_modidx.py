@@ -136,6 +136,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'ebwm.configuration._parse': ('training/configuration.html#_parse', 'ebwm/configuration.py'),
                                     'ebwm.configuration._read': ('training/configuration.html#_read', 'ebwm/configuration.py'),
                                     'ebwm.configuration._require': ('training/configuration.html#_require', 'ebwm/configuration.py'),
+                                    'ebwm.configuration._small_text': ('training/configuration.html#_small_text', 'ebwm/configuration.py'),
                                     'ebwm.configuration._text': ('training/configuration.html#_text', 'ebwm/configuration.py'),
                                     'ebwm.configuration._video': ('training/configuration.html#_video', 'ebwm/configuration.py'),
                                     'ebwm.configuration.as_dict': ('training/configuration.html#as_dict', 'ebwm/configuration.py'),

@@ -235,7 +235,7 @@ class Config:
         _not_negative(self, names="seed")
         _at_least_one(self, names="eval_every")
 
-# %% ../nbs/training/configuration.ipynb #c2d0392c
+# %% ../nbs/training/configuration.ipynb #74a1d169
 class Regime(NamedTuple):
     "How the papers walk and learn in one modality."
 
@@ -293,6 +293,14 @@ def _text(size: str, recipe: str) -> Config:
     return _paper("text", size, recipe, data, optimiser)
 
 
+def _small_text(kind: str) -> Config:
+    "For Python's documentation: the better part of an hour on one core for an EBT."
+    model = ModelConfig(kind, dim=128, depth=3, step_size=20.0)
+    data = TextConfig(tokenizer="train:2048", length=128)
+    optimiser = OptimiserConfig(16_000, 4, 3e-3, warmup=500)
+    return Config(model, data, optimiser, eval_every=1_000, run=RunConfig(save_every=1_000))
+
+
 PRESETS = {
     "next_frame": Config(),
     "next_frame_transformer": Config(model=ModelConfig(kind="transformer")),
@@ -302,6 +310,8 @@ PRESETS = {
         optimiser=OptimiserConfig(updates=3, batch=4, warmup=1),
         eval_every=3,
     ),
+    "text": _small_text("ebt"),
+    "text_transformer": _small_text("transformer"),
     **{f"{modality}-{size}-{recipe}": make(size, recipe)
        for modality, make in (("video", _video), ("text", _text))
        for size in SIZES for recipe in ("s1", "s2", "transformer")},
