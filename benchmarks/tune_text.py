@@ -31,7 +31,8 @@ SEARCHES = {
 def configuration(name, learning_rate, step_size, figure, seed=SEED):
     """A run of one of the four ways."""
     shape = {key: figure[key] for key in ("dim", "depth", "heads")}
-    kind, update = ("transformer" if name == "transformer" else "ebt"), ("paper" if name == "paper" else "code")
+    kind = "transformer" if name == "transformer" else "ebt"
+    update = "paper" if name == "paper" else "code"
     model = training.ModelConfig(kind, **shape, step_size=step_size, update=update)
     recipe, multiplier = training.RecipeConfig(), 3.0
     if name == "s2":
@@ -51,7 +52,7 @@ def trial(name, learning_rate, step_size, figure):
     learner = training.make_learner(config.model, states, SEED, config.recipe)
     row = {"model": name, "learning_rate": learning_rate}
     row |= {} if name == "transformer" else {"step_size": step_size}
-    batches = training.batches(data["train"], figure["batch"], SEED)
+    batches = training.batches_of(data["train"], figure["batch"], SEED)
     try:
         last = training.fit(learner, batches, data["valid"].whole(figure["eval_windows"]), config)[-1]
         row |= {"valid_loss": last["valid_loss"], "seconds": round(last["seconds"], 1)}

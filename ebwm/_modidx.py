@@ -608,7 +608,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'ebwm.learner._recipe': ('training/learner.html#_recipe', 'ebwm/learner.py'),
                               'ebwm.learner._text': ('training/learner.html#_text', 'ebwm/learner.py'),
                               'ebwm.learner._transformer': ('training/learner.html#_transformer', 'ebwm/learner.py'),
-                              'ebwm.learner.batches': ('training/learner.html#batches', 'ebwm/learner.py'),
+                              'ebwm.learner.batches_of': ('training/learner.html#batches_of', 'ebwm/learner.py'),
                               'ebwm.learner.clip_losses': ('training/learner.html#clip_losses', 'ebwm/learner.py'),
                               'ebwm.learner.evaluate': ('training/learner.html#evaluate', 'ebwm/learner.py'),
                               'ebwm.learner.load_data': ('training/learner.html#load_data', 'ebwm/learner.py'),

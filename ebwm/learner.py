@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEARNERS', 'AT_ONCE', 'state_errors', 'token_errors', 'Learner', 'walking', 'States', 'make_learner',
-           'position_losses', 'clip_losses', 'evaluate', 'load_data', 'states_of', 'Order', 'batches']
+           'position_losses', 'clip_losses', 'evaluate', 'load_data', 'states_of', 'Order', 'batches_of']
 
 # %% ../nbs/training/learner.ipynb #48be3eec
 from collections.abc import Callable, Iterator
@@ -265,8 +265,8 @@ class Order(torch.utils.data.Sampler):
             yield self[number]
             number += 1
 
-# %% ../nbs/training/learner.ipynb #0997920a
-def batches(
+# %% ../nbs/training/learner.ipynb #efe41ec2
+def batches_of(
     data: torch.utils.data.Dataset,  # clips or windows
     batch: int,  # of them in a batch
     seed: int,  # fixes their order

@@ -6,7 +6,7 @@
 __all__ = ['CHILDREN', 'FULL', 'BOARDS', 'make_optimiser', 'learning_rate_factor', 'Trainer', 'fit', 'Stopped', 'signals_noted',
            'RunError', 'Folder', 'Watch', 'train', 'resume', 'load_learner']
 
-# %% ../nbs/training/training.ipynb #42fa2824
+# %% ../nbs/training/training.ipynb #b088a22b
 import contextlib
 import errno
 import json
@@ -54,7 +54,7 @@ from ebwm.learner import (  # noqa: F401
     Learner,
     Order,
     States,
-    batches,
+    batches_of,
     clip_losses,
     evaluate,
     load_data,
