@@ -36,7 +36,7 @@ def stand_in(monkeypatch, make):
 @pytest.mark.parametrize("words, message", [
     ([], "name a command: one of figures, train, runs, generate, info"),
     (["figures"], "name a figures command: one of list, run, replay, check, promote, report"),
-    (["figurs"], "unknown command 'figurs'; did you mean 'figures'? allowed: figures, generate, info, runs, train"),
+    (["figurs"], "unknown command 'figurs'; did you mean 'figures'? allowed: figures, generate, info"),
     (["figures", "lst"], "unknown figures command 'lst'; did you mean 'list'?"),
     (["figures", "list", "--scale", "cpo"], "unknown scale 'cpo'; did you mean 'cpu'? allowed: cpu, gpu"),
     (["figures", "list", "--scal", "cpu"], "unrecognized arguments: --scal cpu (see ebwm --help)"),
