@@ -1,0 +1,102 @@
+"""Choose the settings of the figure of update rules: `python -m benchmarks.tune_update_rule`.
+
+Ways to learn that `benchmarks.tune_text` doesn't try: walks that start at zeros, with either update, and
+walks of logits that go into the map without any softmax, from noise and from zeros. Each gets what the ways
+there got: seven trials on validation windows with a seed that no figure uses, five step sizes and then two
+more learning rates. Trials and what they cost go to figures/update_rule/tuning.json.
+"""
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ebwm import settings, training
+from ebwm.files import write_json
+from ebwm.learner import token_errors
+from ebwm.objective import Streamed, cross_entropy
+from ebwm.sampler import gradient_descent, initial, run
+
+from .tune_text import FIGURE, RATE, configuration
+from .tuning import SEED, best
+
+SEARCHES = {
+    "code_zeros": (2.0, 6.0, 20.0, 60.0, 200.0),
+    "paper_zeros": (30.0, 125.0, 500.0, 2e3, 8e3),
+    "raw_zeros": (0.02, 0.2, 2.0, 20.0, 200.0),
+    "raw_noise": (0.2, 2.0, 20.0, 200.0, 2e3),
+}
+FACTORS = (0.5, 2.0)  # of the learning rate
+
+
+def raw(learner, config, ignore):
+    """The same model, whose logits go into the map as they are; it learns by recipe S1."""
+    model, steps = learner.model, config.steps
+
+    def walk(landscape, states, generator, **how):
+        begin = initial(config.start, model.encode(states), generator)
+        return run(landscape, begin, gradient_descent(model.step_size), steps, final_energy=False, **how)
+
+    def loss(states, targets, generator):
+        streamed, losses = Streamed(model.landscape(states)), []
+
+        def compare(index, state, info):
+            losses.append(streamed.take(cross_entropy(state.y, targets, ignore) / steps))
+
+        walk(streamed.landscape, states, generator, create_graph=True, callback=compare)
+        return streamed.give(torch.stack(losses).sum())
+
+    predict = lambda states, generator: walk(model.landscape(states), states, generator).state.y
+    return training.Learner(model, loss, predict, errors=partial(token_errors, ignore=ignore))
+
+
+def trial(way, learning_rate, step_size, figure):
+    """Train once: the validation loss of the final weights, None where it broke down."""
+    form, start = way.split("_")
+    config = configuration("paper" if form == "paper" else "s1", learning_rate, step_size, figure)
+    config = replace(config, model=replace(config.model, start=start))
+    data = training.load_data(config.data)
+    learner = training.make_learner(config.model, training.states_of(data["train"]), SEED, config.recipe)
+    learner = raw(learner, config.model, data["train"].ignore) if form == "raw" else learner
+    row = {"model": way, "learning_rate": learning_rate, "step_size": step_size}
+    batches = training.batches_of(data["train"], figure["batch"], SEED)
+    try:
+        last = training.fit(learner, batches, data["valid"].whole(figure["eval_windows"]), config)[-1]
+        row |= {"valid_loss": last["valid_loss"], "seconds": round(last["seconds"], 1)}
+    except FloatingPointError:
+        row |= {"valid_loss": None, "seconds": 0.0}
+    print(row, flush=True)
+    return row
+
+
+def search(way, figure):
+    """All trials of one way to learn."""
+    rows = [trial(way, RATE, step_size, figure) for step_size in SEARCHES[way]]
+    chosen = best(rows)["step_size"]
+    return rows + [trial(way, RATE * factor, chosen, figure) for factor in FACTORS]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=2, help="searches that go on side by side")
+    with ProcessPoolExecutor(parser.parse_args().jobs) as pool:
+        pending = {way: pool.submit(search, way, FIGURE) for way in SEARCHES}
+        found = {way: rows.result() for way, rows in pending.items()}
+    trials = [row for rows in found.values() for row in rows]
+    write_json(
+        Path(settings.load().figures) / "update_rule" / "tuning.json",
+        {
+            "seed": SEED,
+            "settings": FIGURE,
+            "trials": trials,
+            "chosen": {way: best(rows) for way, rows in found.items()},
+            "seconds": sum(row["seconds"] for row in trials),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
