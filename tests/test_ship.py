@@ -1,0 +1,64 @@
+"""Making the language models that come along, at a size of seconds."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import ship_text
+from ebwm import training
+from ebwm.checkpoint import load_tensors
+
+TINY = ["data.kind=text", "data.tokenizer=train:300", "data.length=16", "data.eval_windows=4", "model.dim=16",
+        "model.heads=2", "model.step_size=2", "optimiser.updates=4", "eval_every=2"]
+
+
+@pytest.fixture
+def shop(runs, monkeypatch):
+    """Tiny presets, fewer seeds, folders of their own; the folder of what is shipped."""
+    monkeypatch.setenv("EBWM_DATA", str(runs.parent / "data"))
+    load = training.load_config
+    kinds = {preset: [*TINY, f"model.kind={kind}"] for preset, kind in ship_text.SHIPPED.items()}
+
+    def tiny(source, overrides=()):
+        return load("smoke", [*kinds[source], *overrides]) if source in kinds else load(source, overrides)
+
+    monkeypatch.setattr(training, "load_config", tiny)
+    monkeypatch.setattr(ship_text, "SEEDS", (0, 1))
+    monkeypatch.setattr(ship_text, "EVERY", 3)
+    monkeypatch.setattr("sys.argv", ["ship_text"])
+    return runs.parent / "data" / "checkpoints"
+
+
+def test_a_model_that_loses_to_the_5_gram_is_not_shipped(shop):
+    with pytest.raises(SystemExit, match="by the 5-gram model of bytes: nothing is shipped"):
+        ship_text.main()
+    assert not shop.exists()
+
+
+def test_seed_0_is_shipped_with_all_that_belongs_to_it(shop, runs, monkeypatch):
+    monkeypatch.setattr(ship_text, "by_ngrams", lambda tokenizer: 99.0)
+    ship_text.main()
+    before = {path: path.stat().st_mtime_ns for path in runs.glob("*/model.safetensors")}
+    assert len(before) == 4
+    ship_text.main()
+    assert {path: path.stat().st_mtime_ns for path in runs.glob("*/model.safetensors")} == before
+    for preset, kind in ship_text.SHIPPED.items():
+        language = training.load_language(shop / preset)
+        card = json.loads((shop / preset / "card.json").read_text())
+        assert (language.config.model.kind, language.config.seed) == (kind, 0)
+        weights = load_tensors(shop / preset / "model.safetensors")[0]
+        assert {value.dtype for value in weights.values()} == {torch.float16}
+        assert {*card["seeds"]} == {"0", "1"}
+        assert card["ngram_bits_per_byte"] == {"bytes": 99.0, "tokens": 99.0}
+        data = training.load_data(language.config.data)["test"]
+        learner = training.load_learner(shop / preset)
+        windows = data.whole()
+        losses = training.position_losses(learner, windows, 0)
+        assert float(losses.double().nanmean().exp()) == pytest.approx(card["seeds"]["0"]["value"], rel=1e-5)
+        rows = [json.loads(line) for line in (shop / preset / "log.jsonl").read_text().splitlines()]
+        assert [row["update"] for row in rows] == [2, 3, 4]
+
+
+def test_the_n_gram_of_bytes_knows_more_than_letters_alone():
+    assert 1.5 < ship_text.by_ngrams("byte") < 3.0
