@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from ebwm.checkpoint import Checkpoints, held
-from ebwm.configuration import Config, as_dict, flat
+from ebwm.configuration import DATA, Config, as_dict, flat
 
 __all__ = ["Run", "UnknownRun", "compare", "find", "history", "known", "listing", "names", "read", "show"]
 
@@ -241,7 +241,8 @@ def _heading(run: Run) -> str:
 
 
 def _settings(run: Run) -> str:
-    usual = dict(flat(as_dict(Config())))
+    data = DATA.get(run.values.get("data.kind"), DATA["clips"])
+    usual = dict(flat(as_dict(Config(data=data())))) | {"data.kind": "clips"}
     other = {key: value for key, value in run.values.items() if key not in usual or usual[key] != value}
     default = {key: f"(default {_word(usual.get(key, 'unknown'))})" for key in other}
     rows = [(f"  {key}", _word(value), default[key]) for key, value in other.items()]
@@ -264,8 +265,18 @@ def _losses(rows: list[dict[str, Any]], run: Run) -> str:
     chosen = [rows[0], *chosen] if chosen[0] is not rows[0] else chosen
     chosen += [rows[-1]] if chosen[-1] is not rows[-1] else []
     body = [[_number(row.get(key)) for key in columns] for row in chosen]
-    test = "" if run.test_loss is None else f"\ntest loss {_number(run.test_loss)}"
+    test = "" if run.test_loss is None else f"\ntest loss {_number(run.test_loss)}{_in_text(run)}"
     return _table([[SHOWN[key] for key in columns], *body], "r" * len(columns)) + test
+
+
+def _in_text(run: Run) -> str:
+    """What the test loss means for text."""
+    text = run.result.get("text")
+    if not text:
+        return ""
+    told = (f"perplexity {text['value']:.4g} ± {text['error']:.2g}",
+            f"{text['bits_per_byte']:.4g} ± {text['bits_error']:.2g} bits per byte")
+    return f" ({', '.join(told)}, over {text['tokens']:,} tokens; standard errors over windows)"
 
 
 def _few(rows: list[Any]) -> list[Any]:
@@ -313,7 +324,9 @@ def _next(run: Run) -> str:
     if run.running:
         return "It is running: SIGINT or SIGTERM lets the update end, saves and stops."
     if run.state == "finished":
-        return f"Load it: ebwm.training.load_learner({str(run.path)!r})"
+        loaded = f"Load it: ebwm.training.load_learner({str(run.path)!r})"
+        text = run.values.get("data.kind") == "text"
+        return loaded + (f"\nWrite with it: ebwm generate --model {shlex.quote(str(run.path))}" if text else "")
     if Checkpoints(run.path / "checkpoints").all():
         return f"Go on: ebwm train --resume {shlex.quote(str(run.path))}"
     again = f"ebwm train {shlex.quote(str(run.path / 'config.json'))}"

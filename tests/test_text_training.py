@@ -14,6 +14,7 @@ from ebwm import configuration, training
 from ebwm.checkpoint import load_tensors
 from ebwm.configuration import ConfigError, TextConfig, from_dict, load_config, override
 from ebwm.learner import States, make_learner, position_losses, token_errors
+from ebwm.runs import show as shown
 from ebwm.settings import generator
 
 TINY = ["data.kind=text", "data.length=12", "data.eval_windows=6", "model.step_size=2"]
@@ -83,6 +84,10 @@ def test_the_result_is_the_perplexity_of_the_whole_test_set(runs, lines, name):
     assert found["test_loss"] == pytest.approx(sum(nats) / len(nats), rel=1e-4)
     assert found["text"]["bits_per_byte"] == pytest.approx(sum(nats) / math.log(2) / count, rel=1e-4)
     assert found["corpus_digest"] == data.corpus_digest
+    told = f"(perplexity {found['text']['value']:.4g} ± {found['text']['error']:.2g}, "
+    lines = shown(folder)
+    assert told in lines and f", over {len(nats):,} tokens; " in lines
+    assert "(default unknown)" not in lines and lines.endswith(f"ebwm generate --model {folder}")
 
 
 def test_targets_that_do_not_count_change_nothing(runs, lines):
