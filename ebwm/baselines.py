@@ -23,7 +23,7 @@ from .blocks import Block, check_shape, embedding, initialise, linear, rotary, s
 from .compat import require
 from .sampler import draw_like
 
-# %% ../nbs/core/06_baselines.ipynb #a306abf8
+# %% ../nbs/core/06_baselines.ipynb #80ba4638
 QUIET = 0.3  # how large the last map is drawn, in its usual size
 
 
@@ -45,6 +45,7 @@ class Transformer(nn.Module):
         heads: int = 6,  # attention heads
         state_dim: int | None = None,  # features of a state; the model's width unless given
         vocabulary: int | None = None,  # number of tokens, where states are tokens
+        embedding_std: float = 1.0,  # of the tokens' initial embeddings
         generator: torch.Generator | None = None,  # draws the initial weights
     ):
         super().__init__()
@@ -57,6 +58,8 @@ class Transformer(nn.Module):
         self.decode = linear(dim, self.state_dim)
         initialise(self, generator)
         self.decode.weight.data.mul_(QUIET)
+        if self.tokens:
+            self.embed.weight.data.mul_(embedding_std)
 
     @classmethod
     def from_size(
@@ -183,7 +186,7 @@ class Recurrent(nn.Module):
         y, last = self.gru(self.norm(x), None if hidden is None else hidden.unsqueeze(0))
         return x + y, last[0]
 
-# %% ../nbs/core/06_baselines.ipynb #843b3884
+# %% ../nbs/core/06_baselines.ipynb #9fa6e2ce
 class GRU(nn.Module):
     "A recurrent next-state predictor, as large as a Transformer of this width and depth."
 
@@ -193,6 +196,7 @@ class GRU(nn.Module):
         depth: int = 6,  # layers
         state_dim: int | None = None,  # features of a state; `dim` unless given
         vocabulary: int | None = None,  # number of tokens, where states are tokens
+        embedding_std: float = 1.0,  # of the tokens' initial embeddings
         generator: torch.Generator | None = None,  # draws the initial weights
     ):
         super().__init__()
@@ -205,6 +209,8 @@ class GRU(nn.Module):
         self.decode = linear(self.width, self.state_dim)
         initialise(self, generator)
         self.decode.weight.data.mul_(QUIET)
+        if self.tokens:
+            self.embed.weight.data.mul_(embedding_std)
         for block in self.blocks:
             block.initialise(generator)
 

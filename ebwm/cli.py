@@ -1,4 +1,4 @@
-"""The command `ebwm`: figures, training, runs, and what this machine offers."""
+"""The command `ebwm`: figures, training, runs, text, and what this machine offers."""
 
 import argparse
 import ast
@@ -65,10 +65,10 @@ def _tell(message: object, code: int) -> int:
     return code
 
 
-def _say(text: str) -> None:
+def _say(text: str, end: str = "\n") -> None:
     """Print, to a reader who may have heard enough, as `head` has."""
     try:
-        print(text, flush=True)
+        print(text, end=end, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -94,7 +94,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
-    about = "Energy-based world models: figures, training, runs, and this machine."
+    about = "Energy-based world models: figures, training, runs, text, and this machine."
     parser = _Parser(prog="ebwm", description=about)
     parser.add_argument("--version", action="version", version=f"ebwm {__version__}")
     commands = parser.add_subparsers(metavar="command")
@@ -102,6 +102,7 @@ def _parser() -> _Parser:
     _add_figures(commands.add_parser("figures", help="list figures, make them, put them on record"))
     _add_train(commands.add_parser("train", help="train a model, or go on with a run that has stopped"))
     _add_runs(commands.add_parser("runs", help="what runs have left: list, show, compare"))
+    _add_generate(commands.add_parser("generate", help="go on with a text, token by token, by walks downhill"))
     info = commands.add_parser("info", help="versions, devices, settings, optional parts")
     info.set_defaults(run=_info)
     return parser
@@ -183,6 +184,24 @@ def _add_runs(parser: _Parser) -> None:
     compare.add_argument("names", nargs="+", metavar="RUN", help="a folder, or a name, such as 001")
     compare.add_argument("--out", metavar="FILE", type=Path, help="draw them there: FILE.png, .svg or .pdf")
     compare.set_defaults(run=_compare_runs)
+
+
+def _add_generate(parser: _Parser) -> None:
+    option = parser.add_argument
+    option("texts", nargs="*", metavar="TEXT", help="texts to go on from, side by side; none begins a new one")
+    option("--model", default="text", metavar="MODEL",
+           help="one that came along (text, text_transformer), or a run's name or folder; text by default")
+    option("--tokens", type=_count, default=100, metavar="N", help="at most so many for each text; 100")
+    option("--temperature", type=float, default=0.8, metavar="T", help="0: always the most likely token; 0.8")
+    option("--top-p", type=float, default=0.95, metavar="P", help="only the likeliest tokens of this mass; 0.95")
+    option("--stop", action="append", default=[], metavar="TOKEN", help="a token that ends a text, as --stop .")
+    option("--steps", type=_count, metavar="N", help="of each walk, or the most; as in training")
+    option("--samples", type=_count, metavar="N", help="walks for each token; the lowest energy is kept")
+    option("--adaptive", type=float, metavar="E", help="a walk ends when its energy changes by less than this")
+    option("--times", type=_count, default=1, metavar="N", help="so many texts from each, by seeds that follow")
+    option("--seed", type=int, default=0, metavar="N", help="of all chance; 0")
+    option("--show", action="store_true", help="a line for each token: its bits, energy and steps")
+    parser.set_defaults(run=_generate)
 
 
 # Figures
@@ -352,6 +371,33 @@ def _family(names: list[str]) -> str:
     sizes = {name.split("-")[1]: load_config(name).model for name in names}
     shapes = ", ".join(f"{size}={model.depth}x{model.dim}" for size, model in sizes.items())
     return f"{_length(load_config(names[0]))}. RECIPE: {', '.join(recipes)}. SIZE, layers x width: {shapes}"
+
+
+# Text
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from ebwm import writing
+    from ebwm.training import load_language
+
+    config = settings.load()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    try:
+        language = load_language(writing.find_model(options.model, config.data / "checkpoints", config.runs))
+        texts = options.texts or [""]
+        prompts = writing.begun(language, texts, options.times)
+        asked = {name: getattr(options, name) for name in ("steps", "samples", "adaptive")}
+        seeds = [options.seed + number for _ in texts for number in range(options.times)]
+        pieces = writing.write(
+            language, prompts, options.tokens, options.show, temperature=options.temperature,
+            top_p=options.top_p, end=writing.ends_of(language, options.stop), seed=seeds,
+            **writing.settings_of(language, asked))
+        for piece in pieces:
+            _say(piece, end="")
+    except (ValueError, CheckpointError) as error:
+        return _tell(error, REFUSED)
+    return 0
 
 
 # Runs

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, get_args
 from .blocks import SIZES
 from .objective import S1, S2
 
-# %% ../nbs/training/configuration.ipynb #6f0311fb
+# %% ../nbs/training/configuration.ipynb #5a6bb867
 class ConfigError(ValueError):
     "A run that cannot start; the message names the entry, its value and what is allowed."
 
@@ -51,6 +51,7 @@ class ModelConfig:
     step_size: float = 10.0  # EBT: alpha at the start of training
     step: str = "none"  # EBT: how the energy depends on the step: "context_token" in the papers' text models
     update: str = "code"  # EBT of tokens: the step of the authors' "code", or that of their "paper"
+    embedding_std: float = 1.0  # of tokens' initial embeddings; 1 in the papers, 0.1 learns small EBTs sooner
     diffusion_steps: int = 1  # diffusion: denoisings of a sample, a divisor of 1000; 1 gives the regression
     diffusion_samples: int = 1  # diffusion: samples whose mean is the prediction
     gradient: str = "auto"  # EBT: "auto" | "fused" | "handwritten" | "eager": the way of inner gradients
@@ -59,7 +60,7 @@ class ModelConfig:
 
     def __post_init__(self):
         _at_least_one(self, names="dim depth heads steps diffusion_steps diffusion_samples")
-        _positive(self, names="step_size")
+        _positive(self, names="step_size embedding_std")
 
 
 @dataclass(frozen=True)

@@ -510,7 +510,7 @@ def _check_maps(embed: str, dim: int, state_dim: int, latent: bool, vocabulary: 
     if vocabulary and latent:
         raise ValueError("candidates is 'latent' with a vocabulary; distributions of tokens are 'state'")
 
-# %% ../nbs/core/05_ebt.ipynb #ce71fdb3
+# %% ../nbs/core/05_ebt.ipynb #37f43049
 class EBT(nn.Module):
     "Energy-Based Transformer, causal form: one energy for each candidate next state (arXiv 2507.02092)."
 
@@ -524,6 +524,7 @@ class EBT(nn.Module):
         step: str = "none",  # how the energy depends on the step: one of STEPS
         steps: int = 2,  # steps that differ, where it depends on them
         vocabulary: int | None = None,  # number of tokens, where states are tokens
+        embedding_std: float = 1.0,  # of the tokens' initial embeddings; 0.1 learns small models far sooner
         embed: str = "linear",  # map of states into the model: "linear", "affine" (with a bias) or "identity"
         step_size: float = 1.0,  # alpha at the start of training; a parameter of the model
         gradient: str = "auto",  # one of GRADIENTS; "auto": the first of the others that this model can have
@@ -558,6 +559,8 @@ class EBT(nn.Module):
         self.modulation = linear(dim, 2 * dim, bias=True) if step == "adaln" else None
         self.step_size = nn.Parameter(torch.tensor(float(step_size)))
         initialise(self, generator)
+        if self.tokens is not None:
+            self.tokens.weight.data.mul_(embedding_std)
 
     @classmethod
     def from_size(

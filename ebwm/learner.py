@@ -79,7 +79,7 @@ def walking(
         errors,
     )
 
-# %% ../nbs/training/learner.ipynb #25ae4261
+# %% ../nbs/training/learner.ipynb #e52bc326
 class States(NamedTuple):
     "What a model's states are."
 
@@ -87,15 +87,20 @@ class States(NamedTuple):
     tokens: bool = False  # whether they are tokens
     ignore: int | None = None  # a target that doesn't count
 
-    def shape(self) -> dict[str, int]:
+    def shape(
+        self,
+        config: ModelConfig,  # of the model
+    ) -> dict[str, int | float]:
         "As models take it."
-        return {"vocabulary" if self.tokens else "state_dim": self.dim}
+        if not self.tokens:
+            return {"state_dim": self.dim}
+        return {"vocabulary": self.dim, "embedding_std": config.embedding_std}
 
 
 def _ebt(config: ModelConfig, states: States, weights: torch.Generator, recipe: RecipeConfig) -> Learner:
     names = ("dim", "depth", "heads", "candidates", "step_size", "step", "steps", "gradient", "recompute",
              "compile")
-    shape = {name: getattr(config, name) for name in names} | states.shape()
+    shape = {name: getattr(config, name) for name in names} | states.shape(config)
     model, recipe, kept = EBT(**shape, generator=weights), _recipe(config, recipe), recipe.capacity
     return walking(model, recipe, config.steps, kept, states.ignore)
 
@@ -118,11 +123,11 @@ def _one_pass(model: nn.Module, states: States) -> Learner:
 
 def _transformer(config: ModelConfig, states: States, weights: torch.Generator, _: RecipeConfig) -> Learner:
     shape = config.dim, config.depth, config.heads
-    return _one_pass(Transformer(*shape, **states.shape(), generator=weights), states)
+    return _one_pass(Transformer(*shape, **states.shape(config), generator=weights), states)
 
 
 def _gru(config: ModelConfig, states: States, weights: torch.Generator, _: RecipeConfig) -> Learner:
-    return _one_pass(GRU(config.dim, config.depth, **states.shape(), generator=weights), states)
+    return _one_pass(GRU(config.dim, config.depth, **states.shape(config), generator=weights), states)
 
 
 def _diffusion(config: ModelConfig, states: States, weights: torch.Generator, _: RecipeConfig) -> Learner:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CHILDREN', 'FULL', 'BOARDS', 'make_optimiser', 'learning_rate_factor', 'Trainer', 'fit', 'Stopped', 'signals_noted',
-           'RunError', 'Folder', 'Watch', 'train', 'resume', 'load_learner']
+           'RunError', 'Folder', 'Watch', 'train', 'resume', 'load_learner', 'Language', 'load_language']
 
-# %% ../nbs/training/training.ipynb #b088a22b
+# %% ../nbs/training/training.ipynb #e84ddf19
 import contextlib
 import errno
 import json
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from . import settings
@@ -63,7 +62,7 @@ from ebwm.learner import (  # noqa: F401
     states_of,
     walking,
 )
-from .text import perplexity
+from .text import Tokenizer, load_tokenizer, perplexity
 
 # %% ../nbs/training/training.ipynb #29b36dab
 def make_optimiser(
@@ -99,7 +98,7 @@ def learning_rate_factor(
     progress = (update - config.warmup) / max(1, (config.schedule or config.updates) - config.warmup)
     return 0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2
 
-# %% ../nbs/training/training.ipynb #4ae3e801
+# %% ../nbs/training/training.ipynb #d3cc8e55
 class Trainer:
     "A learner with all that changes while it learns."
 
@@ -123,7 +122,7 @@ class Trainer:
 
     def update(
         self,
-        batch: Float[Tensor, "clips frames state_dim"],  # clips to learn from: of this process
+        batch: Tensor,  # clips [n frames state_dim] or windows of tokens [n length], of this process
     ) -> dict[str, float]:  # what there is to log
         "Predict every next state from those before it, and make one step of the optimiser if all is finite."
         self.optimiser.zero_grad()
@@ -158,7 +157,7 @@ class Trainer:
 
     def cost(
         self,
-        batch: Float[Tensor, "clips frames state_dim"],  # as for `update`
+        batch: Tensor,  # as for `update`
     ) -> int:  # FLOPs; 0 for a batch that is of no use
         "What an update costs: one that leaves nothing, because counting takes kernels that round otherwise."
         if self._wrong(batch):
@@ -299,11 +298,11 @@ def _put(model: nn.Module, values: dict[str, Tensor], whole: bool = False) -> No
             raise CheckpointError(f"{name} has shape {given} in the checkpoint and {shape} in the model")
         weights[name].data.copy_(value if hasattr(value, "full_tensor") else like(value, weights[name]))
 
-# %% ../nbs/training/training.ipynb #87c14611
+# %% ../nbs/training/training.ipynb #f9a47945
 def fit(
     learner: Learner,  # what learns
-    batches: Iterable[Tensor],  # clips [batch frames state_dim], at least `updates` batches
-    valid: Float[Tensor, "clips frames state_dim"],  # clips to evaluate on
+    batches: Iterable[Tensor],  # clips or windows, as for `Trainer.update`, at least `updates` batches
+    valid: Tensor,  # clips or windows to evaluate on
     config: Config,  # optimiser, seed and how often to evaluate
     callback: Callable[[dict[str, float]], Any] | None = None,  # sees every row of the log
 ) -> list[dict[str, float]]:  # the log: one row an update, with `valid_loss` where it was evaluated
@@ -716,7 +715,7 @@ def _show(bar: Any, row: dict[str, Any]) -> None:
     bar.set_postfix(bar.last, refresh=False)
     bar.update()
 
-# %% ../nbs/training/training.ipynb #d8ec51d2
+# %% ../nbs/training/training.ipynb #85d29047
 def train(
     config: Config,  # the run
     runs: Path | None = None,  # folder that holds runs; that of the settings unless given
@@ -828,11 +827,16 @@ def load_learner(
     folder: Path,  # of a run that `train` has finished
 ) -> Learner:  # with the weights of the run
     "A trained model, ready to predict."
+    return _load(folder)[0]
+
+
+def _load(folder: Path) -> tuple[Learner, Config]:
+    "The model of a run, and its configuration."
     tensors, values = load_tensors(Path(folder) / "model.safetensors")
     config = from_dict(values)
     learner = make_learner(config.model, _states_in(tensors, config), seed=0, recipe=config.recipe)
     learner.model.load_state_dict(tensors)
-    return learner
+    return learner, config
 
 
 def _states_in(tensors: dict[str, Tensor], config: Config) -> States:
@@ -841,3 +845,27 @@ def _states_in(tensors: dict[str, Tensor], config: Config) -> States:
         first = "tokens.weight" if "tokens.weight" in tensors else "embed.weight"
         return States(len(tensors[first]), tokens=True)
     return States(tensors["embed.weight"].shape[1])
+
+
+class Language(NamedTuple):
+    "A trained model of tokens, and what makes tokens of text."
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    config: Config
+
+    def thinking(self) -> dict[str, Any]:  # nothing for a model that predicts in one pass
+        "How the model came to its tokens in training, as `generate_tokens` takes it."
+        names = ("steps", "start", "update") if self.config.model.kind == "ebt" else ()
+        return {name: getattr(self.config.model, name) for name in names}
+
+
+def load_language(
+    folder: Path,  # of a run on text that `train` has finished
+) -> Language:
+    "A trained model of tokens with its tokenizer."
+    file = Path(folder) / "tokenizer.json"
+    if not file.is_file():
+        raise ConfigError(f"{folder} holds no model of text: it has no tokenizer.json")
+    learner, config = _load(folder)
+    return Language(learner.model.eval(), load_tokenizer(str(file)), config)

@@ -34,9 +34,9 @@ def stand_in(monkeypatch, make):
 
 
 @pytest.mark.parametrize("words, message", [
-    ([], "name a command: one of figures, train, runs, info"),
+    ([], "name a command: one of figures, train, runs, generate, info"),
     (["figures"], "name a figures command: one of list, run, replay, check, promote, report"),
-    (["figurs"], "unknown command 'figurs'; did you mean 'figures'? allowed: figures, info, runs, train"),
+    (["figurs"], "unknown command 'figurs'; did you mean 'figures'? allowed: figures, generate, info"),
     (["figures", "lst"], "unknown figures command 'lst'; did you mean 'list'?"),
     (["figures", "list", "--scale", "cpo"], "unknown scale 'cpo'; did you mean 'cpu'? allowed: cpu, gpu"),
     (["figures", "list", "--scal", "cpu"], "unrecognized arguments: --scal cpu (see ebwm --help)"),
@@ -213,6 +213,8 @@ def test_the_size_of_the_command_is_known():
                     "replay": ["--scale"], "check": [], "promote": ["--scale"], "report": ["--out"]},
         "train": ["--changed", "--list", "--resume"],
         "runs": {"list": [], "show": [], "compare": ["--out"]},
+        "generate": ["--adaptive", "--model", "--samples", "--seed", "--show", "--steps", "--stop",
+                     "--temperature", "--times", "--tokens", "--top-p"],
         "info": [],
     }
 
