@@ -236,7 +236,7 @@ class Config:
         _not_negative(self, names="seed")
         _at_least_one(self, names="eval_every")
 
-# %% ../nbs/training/configuration.ipynb #74a1d169
+# %% ../nbs/training/configuration.ipynb #4410b1ae
 class Regime(NamedTuple):
     "How the papers walk and learn in one modality."
 
@@ -296,7 +296,8 @@ def _text(size: str, recipe: str) -> Config:
 
 def _small_text(kind: str) -> Config:
     "For Python's documentation: the better part of an hour on one core for an EBT."
-    model = ModelConfig(kind, dim=128, depth=3, step_size=20.0)
+    std = 0.03 if kind == "ebt" else 1.0
+    model = ModelConfig(kind, dim=128, depth=3, step_size=60.0, embedding_std=std)
     data = TextConfig(tokenizer="train:2048", length=128)
     optimiser = OptimiserConfig(16_000, 4, 3e-3, warmup=500)
     return Config(model, data, optimiser, eval_every=1_000, run=RunConfig(save_every=1_000))
