@@ -96,8 +96,8 @@ def main():
         scores = {str(seed): scored(path) for seed, path in found.items()}
         worst = max(score["bits_per_byte"] for score in scores.values())
         if preset == "text" and worst >= ngrams["bytes"]:
-            raise SystemExit(f"{preset}: {worst:.3f} bits per byte at one seed, and {ngrams['bytes']:.3f} by the "
-                             "5-gram model of bytes: nothing is shipped")
+            raise SystemExit(f"{preset}: {worst:.3f} bits per byte at one seed, and {ngrams['bytes']:.3f} by "
+                             "the 5-gram model of bytes: nothing is shipped")
         ship(preset, found, about | {"preset": preset, "seeds": scores}, Path(there.data) / "checkpoints")
         print(preset, scores, ngrams, flush=True)
 
