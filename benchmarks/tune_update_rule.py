@@ -2,8 +2,9 @@
 
 Ways to learn that `benchmarks.tune_text` doesn't try: walks that start at zeros, with either update, and
 walks of logits that go into the map without any softmax, from noise and from zeros. Each gets what the ways
-there got: seven trials on validation windows with a seed that no figure uses, five step sizes and then two
-more learning rates. Trials and what they cost go to figures/update_rule/tuning.json.
+there got, seven trials on validation windows with a seed that no figure uses: three step sizes, then two more
+scales of the tokens' initial embeddings, then two more learning rates. Trials and what they cost go to
+figures/update_rule/tuning.json.
 """
 
 import argparse
@@ -20,16 +21,16 @@ from ebwm.learner import token_errors
 from ebwm.objective import Streamed, cross_entropy
 from ebwm.sampler import gradient_descent, initial, run
 
-from .tune_text import FIGURE, RATE, configuration
+from .tune_text import FIGURE, FIRST, configuration
 from .tuning import SEED, best
 
+REST = {"embedding_std": (0.03, 0.3), "learning_rate": (3e-3, 12e-3)}
 SEARCHES = {
-    "code_zeros": (2.0, 6.0, 20.0, 60.0, 200.0),
-    "paper_zeros": (30.0, 125.0, 500.0, 2e3, 8e3),
-    "raw_zeros": (0.02, 0.2, 2.0, 20.0, 200.0),
-    "raw_noise": (0.2, 2.0, 20.0, 200.0, 2e3),
+    "code_zeros": {"step_size": (20.0, 6.0, 60.0)} | REST,
+    "paper_zeros": {"step_size": (500.0, 125.0, 2e3)} | REST,
+    "raw_zeros": {"step_size": (2.0, 0.2, 20.0)} | REST,
+    "raw_noise": {"step_size": (20.0, 2.0, 200.0)} | REST,
 }
-FACTORS = (0.5, 2.0)  # of the learning rate
 
 
 def raw(learner, config, ignore):
@@ -53,15 +54,15 @@ def raw(learner, config, ignore):
     return training.Learner(model, loss, predict, errors=partial(token_errors, ignore=ignore))
 
 
-def trial(way, learning_rate, step_size, figure):
+def trial(way, figure, **chosen):
     """Train once: the validation loss of the final weights, None where it broke down."""
     form, start = way.split("_")
-    config = configuration("paper" if form == "paper" else "s1", learning_rate, step_size, figure)
+    config = configuration("paper" if form == "paper" else "s1", figure, **chosen)
     config = replace(config, model=replace(config.model, start=start))
     data = training.load_data(config.data)
     learner = training.make_learner(config.model, training.states_of(data["train"]), SEED, config.recipe)
     learner = raw(learner, config.model, data["train"].ignore) if form == "raw" else learner
-    row = {"model": way, "learning_rate": learning_rate, "step_size": step_size}
+    row = {"model": way, **chosen}
     batches = training.batches_of(data["train"], figure["batch"], SEED)
     try:
         last = training.fit(learner, batches, data["valid"].whole(figure["eval_windows"]), config)[-1]
@@ -74,9 +75,11 @@ def trial(way, learning_rate, step_size, figure):
 
 def search(way, figure):
     """All trials of one way to learn."""
-    rows = [trial(way, RATE, step_size, figure) for step_size in SEARCHES[way]]
-    chosen = best(rows)["step_size"]
-    return rows + [trial(way, RATE * factor, chosen, figure) for factor in FACTORS]
+    rows, chosen = [], dict(FIRST)
+    for setting, values in SEARCHES[way].items():
+        rows += [trial(way, figure, **chosen | {setting: value}) for value in values]
+        chosen[setting] = best(rows)[setting]
+    return rows
 
 
 def main():

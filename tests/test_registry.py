@@ -283,6 +283,18 @@ def test_width_is_tuned_at_its_own_settings_and_each_kind_as_often():
         assert len(rows) == 8 and chosen == min(rows, key=lambda row: row["valid_loss"])
 
 
+def test_update_rules_are_tried_at_the_figures_settings_and_as_often():
+    defaults = figures.parameter_defaults(ROOT / "nbs/figures/update_rule.ipynb")
+    for name, forms in {"text_scaling": ["s1", "paper"], "update_rule": None}.items():
+        tuning = json.loads((ROOT / f"figures/{name}/tuning.json").read_text())
+        assert {name: defaults[name] for name in tuning["settings"]} == tuning["settings"]
+        assert tuning["seed"] not in defaults["seeds"]
+        for form in forms or tuning["chosen"]:
+            rows = [row for row in tuning["trials"] if row["model"] == form]
+            done = [row for row in rows if row["valid_loss"] is not None]
+            assert len(rows) == 7 and tuning["chosen"][form] == min(done, key=lambda row: row["valid_loss"])
+
+
 def test_each_start_uses_the_settings_that_its_trials_chose():
     tuning = json.loads((ROOT / "figures/initial_condition/tuning.json").read_text())
     defaults = figures.parameter_defaults(ROOT / "nbs/figures/initial_condition.ipynb")
