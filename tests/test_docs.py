@@ -265,6 +265,13 @@ FOUND = [
     ("thinking", "differences.s1.faster.adaptive_minus_random", 4, "is {} on faster digits"),
     ("uncertainty", "across.ebt_energy.entropy", 2, "entropy of the future is {} |"),
     ("objectives", "reconstruction_minus_contrastive.widest", 3, "the better contrastive recipe is {} |"),
+    ("text_thinking", "thinking_minus_transformer.s1.held-out", 3, "on the same tokens, is {} nats"),
+    ("text_thinking", "gain_percent.s2.held-out.best of N", 2, "of ten walks gains {} % of perplexity"),
+    ("update_rule", "loss.code_noise", 2, "authors' code: {} nats a token"),
+    ("update_rule", "loss.paper_noise", 2, "above an even guess, at {};"),
+    ("update_rule", "loss.paper_zeros", 2, "from zeros it reaches {} |"),
+    ("token_energy", "correlation.within.energy_end", 2, "rank correlation with the loss is {};"),
+    ("token_energy", "correlation.within.entropy", 2, "the same model's prediction is {} |"),
 ]
 
 
@@ -294,6 +301,18 @@ def test_the_readmes_verdicts_follow_their_intervals():
     assert dealt.pop("faster")["high"] < 0 and all(zero_within(found) for found in dealt.values())
     assert zero_within(results["uncertainty"]["across"]["ebt_energy"]["entropy"])
     assert results["objectives"]["reconstruction_minus_contrastive"]["widest"]["high"] < 0
+
+
+def test_the_readmes_verdicts_on_text_follow_their_intervals():
+    thinking, rules, energy = (json.loads((ROOT / "figures" / id / "manifest.json").read_text())["results"]
+                               for id in ("text_thinking", "update_rule", "token_energy"))
+    gains, loss = thinking["gain_percent"]["s2"]["held-out"], rules["loss"]
+    within = energy["correlation"]["within"]
+    assert thinking["thinking_minus_transformer"]["s1"]["held-out"]["low"] > 0
+    assert 0 < gains["best of N"]["low"] and gains["best of N"]["high"] < 1 and gains["longer"]["value"] == 0
+    assert loss["paper_noise"]["low"] > rules["floors"]["even guess"] > loss["paper_zeros"]["high"]
+    assert loss["code_noise"]["high"] < loss["paper_noise"]["low"] and rules["kept_of_noise"]
+    assert 0 < within["energy_end"]["low"] and within["entropy"]["value"] > within["energy_end"]["value"]
 
 
 def test_a_picture_without_a_dark_twin_shows_on_both_themes(tmp_path):
