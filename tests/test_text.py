@@ -63,16 +63,24 @@ def test_python_carries_a_corpus_without_repeated_docstrings():
     assert library == sorted(library) and sum(map(len, names.values())) > 1_000_000
 
 
-def test_a_docstring_that_stands_twice_counts_once(tmp_path, monkeypatch):
+def test_a_longer_paragraph_that_stands_twice_counts_once(tmp_path, monkeypatch):
+    """However it is indented; short ones, such as "Example:", may stand anywhere."""
     (tmp_path / "tests").mkdir()
-    (tmp_path / "a.py").write_text('"""One."""\ndef f():\n    "Two."\n')
-    body = 'class A:\n    "Three."\n    def f(self):\n        "Two."\n    x = "\\d"\n'
+    long = "A paragraph of more than eighty letters, which one module has copied from another one."
+    (tmp_path / "a.py").write_text(f'"""One."""\ndef f():\n    "{long}"\n')
+    body = f'class A:\n    """One.\n\n      {long}\n\n    Three."""\n    x = "\\d"\n'
     (tmp_path / "b.py").write_text(body)
     (tmp_path / "tests" / "c.py").write_text('"""Four."""')
     monkeypatch.setattr(text.sysconfig, "get_path", lambda name: str(tmp_path))
     found = text._python_texts.__wrapped__()
     assert {name: body for name, body in found.items() if not name.startswith("topics/")} == {
-        "a.py": "One.\n\nTwo.", "b.py": "Three."}
+        "a.py": f"One.\n\n{long}", "b.py": "One.\n\nThree."}
+
+
+def test_no_longer_paragraph_of_the_embedded_corpus_stands_twice():
+    paragraphs = [" ".join(part.split()) for _, body in documents("python") for part in body.split("\n\n")]
+    longer = [part for part in paragraphs if len(part) >= text.LONG]
+    assert len(longer) == len({*longer}) > 1000
 
 
 def test_files_of_all_formats(tmp_path):
