@@ -38,7 +38,9 @@ def cluster(project):
     def start(*words):
         run = ["figures", "run", "tiny", "--profile", "profiles/slurm", *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([sys.executable, "-m", "ebwm", *run], env=environment, **pipes)
+        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+        called = [sys.executable, "-m", "ebwm", *run]
+        return subprocess.Popen(called, env=environment, preexec_fn=heard, **pipes)
 
     return start
 
