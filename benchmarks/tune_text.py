@@ -9,14 +9,11 @@ five learning rates, then two more scales. Trials and what they cost go to figur
 all figures of text read it.
 """
 
-import argparse
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
+from functools import partial
 
-from ebwm import settings, training
-from ebwm.files import write_json
+from ebwm import training
 
-from .tuning import SEED, best
+from .tuning import SEED, one_by_one, text_score, tune
 
 FIGURE = dict(tokenizer="train:1024", length=64, dim=64, depth=2, heads=4, batch=8, updates=400,
               eval_windows=200)
@@ -48,49 +45,21 @@ def configuration(name, figure, seed=SEED, learning_rate=6e-3, embedding_std=1.0
 
 
 def trial(name, figure, **chosen):
-    """Train once: the validation loss of the final weights, None where it broke down."""
+    """One way to learn with these settings, and its score."""
     config = configuration(name, figure, **chosen)
     data = training.load_data(config.data)
     learner = training.make_learner(config.model, training.states_of(data["train"]), SEED, config.recipe)
-    batches = training.batches_of(data["train"], figure["batch"], SEED)
-    row = {"model": name, **chosen}
-    try:
-        last = training.fit(learner, batches, data["valid"].whole(figure["eval_windows"]), config)[-1]
-        row |= {"valid_loss": last["valid_loss"], "seconds": round(last["seconds"], 1)}
-    except FloatingPointError:
-        row |= {"valid_loss": None, "seconds": 0.0}
+    row = {"model": name, **chosen} | text_score(learner, config, data, figure)
     print(row, flush=True)
     return row
 
 
 def search(name, figure):
     """All trials of one way to learn."""
-    rows, chosen = [], {"embedding_std": 1.0} if name == "transformer" else dict(FIRST)
-    for setting, values in SEARCHES[name].items():
-        rows += [trial(name, figure, **chosen | {setting: value}) for value in values]
-        chosen[setting] = best(rows)[setting]
-    return rows
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=2, help="searches that go on side by side")
-    training.load_data(configuration("s1", FIGURE).data)
-    with ProcessPoolExecutor(parser.parse_args().jobs) as pool:
-        pending = {name: pool.submit(search, name, FIGURE) for name in SEARCHES}
-        found = {name: rows.result() for name, rows in pending.items()}
-    trials = [row for rows in found.values() for row in rows]
-    write_json(
-        Path(settings.load().figures) / "text_scaling" / "tuning.json",
-        {
-            "seed": SEED,
-            "settings": FIGURE,
-            "trials": trials,
-            "chosen": {name: best(rows) for name, rows in found.items()},
-            "seconds": sum(row["seconds"] for row in trials),
-        },
-    )
+    first = {"embedding_std": 1.0} if name == "transformer" else FIRST
+    return one_by_one(partial(trial, name, figure), SEARCHES[name], first)
 
 
 if __name__ == "__main__":
-    main()
+    training.load_data(configuration("s1", FIGURE).data)
+    tune("text_scaling", SEARCHES, search, FIGURE, __doc__.splitlines()[0])

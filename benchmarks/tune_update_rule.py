@@ -7,22 +7,18 @@ scales of the tokens' initial embeddings, then two more learning rates. Trials a
 figures/update_rule/tuning.json.
 """
 
-import argparse
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
-from ebwm import settings, training
-from ebwm.files import write_json
+from ebwm import training
 from ebwm.learner import token_errors
 from ebwm.objective import Streamed, cross_entropy
 from ebwm.sampler import gradient_descent, initial, run
 
 from .tune_text import FIGURE, FIRST, configuration
-from .tuning import SEED, best
+from .tuning import SEED, one_by_one, text_score, tune
 
 REST = {"embedding_std": (0.03, 0.3), "learning_rate": (3e-3, 12e-3)}
 SEARCHES = {
@@ -55,51 +51,22 @@ def raw(learner, config, ignore):
 
 
 def trial(way, figure, **chosen):
-    """Train once: the validation loss of the final weights, None where it broke down."""
+    """One way to learn with these settings, and its score."""
     form, start = way.split("_")
     config = configuration("paper" if form == "paper" else "s1", figure, **chosen)
     config = replace(config, model=replace(config.model, start=start))
     data = training.load_data(config.data)
     learner = training.make_learner(config.model, training.states_of(data["train"]), SEED, config.recipe)
     learner = raw(learner, config.model, data["train"].ignore) if form == "raw" else learner
-    row = {"model": way, **chosen}
-    batches = training.batches_of(data["train"], figure["batch"], SEED)
-    try:
-        last = training.fit(learner, batches, data["valid"].whole(figure["eval_windows"]), config)[-1]
-        row |= {"valid_loss": last["valid_loss"], "seconds": round(last["seconds"], 1)}
-    except FloatingPointError:
-        row |= {"valid_loss": None, "seconds": 0.0}
+    row = {"model": way, **chosen} | text_score(learner, config, data, figure)
     print(row, flush=True)
     return row
 
 
 def search(way, figure):
     """All trials of one way to learn."""
-    rows, chosen = [], dict(FIRST)
-    for setting, values in SEARCHES[way].items():
-        rows += [trial(way, figure, **chosen | {setting: value}) for value in values]
-        chosen[setting] = best(rows)[setting]
-    return rows
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=2, help="searches that go on side by side")
-    with ProcessPoolExecutor(parser.parse_args().jobs) as pool:
-        pending = {way: pool.submit(search, way, FIGURE) for way in SEARCHES}
-        found = {way: rows.result() for way, rows in pending.items()}
-    trials = [row for rows in found.values() for row in rows]
-    write_json(
-        Path(settings.load().figures) / "update_rule" / "tuning.json",
-        {
-            "seed": SEED,
-            "settings": FIGURE,
-            "trials": trials,
-            "chosen": {way: best(rows) for way, rows in found.items()},
-            "seconds": sum(row["seconds"] for row in trials),
-        },
-    )
+    return one_by_one(partial(trial, way, figure), SEARCHES[way], FIRST)
 
 
 if __name__ == "__main__":
-    main()
+    tune("update_rule", SEARCHES, search, FIGURE, __doc__.splitlines()[0])

@@ -1,7 +1,12 @@
 """What the scripts that choose settings of figures share: one training run, its score, the best of some."""
 
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
 from ebwm import settings, training
 from ebwm.encoders import principal
+from ebwm.files import write_json
 from ebwm.forks import forking_digits
 
 SEED = 100  # which no comparison uses
@@ -43,3 +48,42 @@ def trial(kind, learning_rate, step_size, figure, data, updates):
 def best(rows):
     """The trial with the lowest validation loss, of those that have one: training may fail."""
     return min((row for row in rows if row["valid_loss"] is not None), key=lambda row: row["valid_loss"])
+
+
+def text_score(learner, config, data, figure):
+    """Train once on text: the validation loss of the final weights, None where it broke down, and seconds."""
+    batches = training.batches_of(data["train"], figure["batch"], config.seed)
+    try:
+        last = training.fit(learner, batches, data["valid"].whole(figure["eval_windows"]), config)[-1]
+        return {"valid_loss": last["valid_loss"], "seconds": round(last["seconds"], 1)}
+    except FloatingPointError:
+        return {"valid_loss": None, "seconds": 0.0}
+
+
+def one_by_one(trial, searches, chosen):
+    """Trials of one setting's values, then of the next at the best so far; `trial` takes settings by name."""
+    rows, chosen = [], dict(chosen)
+    for setting, values in searches.items():
+        rows += [trial(**chosen | {setting: value}) for value in values]
+        chosen[setting] = best(rows)[setting]
+    return rows
+
+
+def tune(id, ways, search, figure, description):
+    """Search for each of some ways to learn, side by side, and keep all trials in figures/ID/tuning.json."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--jobs", type=int, default=2, help="searches that go on side by side")
+    with ProcessPoolExecutor(parser.parse_args().jobs) as pool:
+        pending = {way: pool.submit(search, way, figure) for way in ways}
+        found = {way: rows.result() for way, rows in pending.items()}
+    trials = [row for rows in found.values() for row in rows]
+    write_json(
+        Path(settings.load().figures) / id / "tuning.json",
+        {
+            "seed": SEED,
+            "settings": figure,
+            "trials": trials,
+            "chosen": {way: best(rows) for way, rows in found.items()},
+            "seconds": sum(row["seconds"] for row in trials),
+        },
+    )
