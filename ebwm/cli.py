@@ -302,8 +302,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.list:
         _say(_presets())
         return 0
-    if threads := settings.load().threads:
-        torch.set_num_threads(threads)
+    _use_threads()
     try:
         path = _resume(options) if options.resume else _begin(options)
     except (ConfigError, CheckpointError) as error:
@@ -315,6 +314,12 @@ def _train(options: argparse.Namespace) -> int:
     if _first():
         print(path)
     return 0
+
+
+def _use_threads() -> None:
+    """As many as the settings say; 0 leaves torch's own choice."""
+    if threads := settings.load().threads:
+        torch.set_num_threads(threads)
 
 
 def _begin(options: argparse.Namespace) -> Path:
@@ -381,8 +386,7 @@ def _generate(options: argparse.Namespace) -> int:
     from ebwm.training import load_language
 
     config = settings.load()
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    _use_threads()
     try:
         language = load_language(writing.find_model(options.model, config.data / "checkpoints", config.runs))
         texts = options.texts or [""]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ebwm.generation import Generated, Stream, gathered, generate_tokens
+from ebwm.generation import Generated, gathered, generate_tokens, texts_of
 from ebwm.training import Language
 from ebwm.walk import energy_change
 
@@ -82,15 +82,18 @@ def write(
     if len(prompts) > 1:
         yield from _several(language, prompts, gathered(positions), show)
         return
-    yield HEAD if show else language.tokenizer.decode(prompts[0])
-    stream = Stream(language.tokenizer)
-    for position in positions:
-        row = Generated(*(None if part is None else part[0] for part in position))
-        if show:
-            yield told(language, row)
-        elif bool(row.going):
-            yield stream(int(row.tokens))
-    yield stream.close() + "\n"
+    if show:
+        yield HEAD
+        yield from (told(language, _at(position, 0)) for position in positions)
+    else:
+        yield language.tokenizer.decode(prompts[0])
+        yield from (new for new, in texts_of(positions, language.tokenizer))
+    yield "\n"
+
+
+def _at(found: Generated, index: int) -> Generated:
+    """One text of several, or one token of a text."""
+    return Generated(*(None if part is None else part[index] for part in found))
 
 
 HEAD = f"{'token':<16}{'bits':>8}{'energy':>12}{'steps':>7}{'energies asked for':>20}\n"
@@ -111,12 +114,11 @@ def told(
 
 def _several(language: Language, prompts: list[list[int]], found: Generated, show: bool) -> Iterator[str]:
     for number, prompt in enumerate(prompts):
-        one = Generated(*(None if part is None else part[number] for part in found))
+        one = _at(found, number)
         last = int(one.going.sum())  # the position of the end token, if there was one
         yield f"== {number + 1}\n"
         if show:
             yield HEAD
-            yield from (told(language, Generated(*(None if part is None else part[place] for part in one)))
-                        for place in range(min(last + 1, len(one.tokens))))
+            yield from (told(language, _at(one, place)) for place in range(min(last + 1, len(one.tokens))))
         else:
             yield language.tokenizer.decode([*prompt, *one.tokens[:last].tolist()]) + "\n"
