@@ -524,7 +524,7 @@ class EBT(nn.Module):
         step: str = "none",  # how the energy depends on the step: one of STEPS
         steps: int = 2,  # steps that differ, where it depends on them
         vocabulary: int | None = None,  # number of tokens, where states are tokens
-        embedding_std: float = 1.0,  # of the tokens' initial embeddings; 0.1 learns small models far sooner
+        embedding_std: float = 1.0,  # of the tokens' initial embeddings; 0.03 learns small models far sooner
         embed: str = "linear",  # map of states into the model: "linear", "affine" (with a bias) or "identity"
         step_size: float = 1.0,  # alpha at the start of training; a parameter of the model
         gradient: str = "auto",  # one of GRADIENTS; "auto": the first of the others that this model can have

@@ -1,5 +1,6 @@
 """The engine at work: keys, jobs, batches, and what it does when something goes wrong, on real kernels."""
 
+import ast
 import contextlib
 import dataclasses
 import json
@@ -21,7 +22,7 @@ import ebwm
 from ebwm import figures
 from ebwm.figures import NotebookError, Record
 from ebwm.figures.batch import stale
-from ebwm.figures.inputs import changed, digest_of_folder, inputs, key_of, modules
+from ebwm.figures.inputs import PACKAGE, bare, changed, digest_of_folder, inputs, key_of, modules
 from ebwm.figures.job import _alive, main, run_job, up_to_date
 from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.plan import as_json, jobs_of
@@ -70,6 +71,46 @@ def test_the_key_names_every_input(tmp_path):
     (tmp_path / "clips" / "a.mp4").touch()
     assert changed(first, made()) == [f"data {tmp_path / 'clips'}"]
     assert digest_of_folder(tmp_path / "clips") == digest_of_folder(tmp_path / "clips")
+
+
+BARE = [
+    ("x = 1  # one\n\n\n# two\ny = 2   \n", "x = 1\ny = 2"),
+    ('"""About."""\n\ndef f(a,  # one\n      b):\n    """Both.\n\n    More."""\n    return a',
+     "def f(a,\n      b):\n    return a"),
+    ('class A:\n    "é"  # as it is\n    x = "# no comment"  # but this', 'class A:\n    x = "# no comment"'),
+    ('class A:\n    def f(): "é"\n', "class A:\n    def f(): ..."),
+    ('x = """a  \n\n# no comment\n"""\n\ny = f"""\n\n{x}  \n"""  # one',
+     'x = """a  \n\n# no comment\n"""\ny = f"""\n\n{x}  \n"""'),
+    ("%matplotlib inline\n\nx = 1  # one", "%matplotlib inline\n\nx = 1  # one"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("source", "left"), BARE)
+def test_comments_docstrings_and_empty_lines_are_no_inputs(source, left):
+    assert bare(source) == left
+    assert bare(left) == left
+
+
+def test_a_text_that_a_cell_begins_with_is_shown_and_counts():
+    assert bare('"about"\nx = 1', cell=True) == '"about"\nx = 1'
+    assert bare('def f():\n    "about"\n    return 1', cell=True) == "def f():\n    return 1"
+
+
+def undocumented(source):
+    """The syntax of a source without its docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            alone = len(node.body) == 1 and not isinstance(node, ast.Module)
+            node.body[:1] = [ast.Expr(ast.Constant(...))] if alone else []
+    return ast.dump(tree)
+
+
+def test_what_is_left_of_the_package_is_the_same_code():
+    sources = [path.read_text() for path in PACKAGE.rglob("*.py")]
+    assert len(sources) > 50 and any(bare(source) != source for source in sources)
+    assert all(ast.dump(ast.parse(bare(source))) == undocumented(source) for source in sources)
 
 
 @pytest.mark.parametrize("source", ["x = !ls", "def f(:\n    pass", "if True:\n    %matplotlib inline"])

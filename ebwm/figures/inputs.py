@@ -1,8 +1,11 @@
 """What a figure is made from, and the key that names it: when no input has changed, nothing needs to run."""
 
 import ast
+import functools
 import hashlib
+import io
 import json
+import tokenize
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 from ebwm.figures.errors import FigureError
 from ebwm.files import sha256
 
-__all__ = ["PACKAGE", "changed", "digest_of_folder", "inputs", "key_of", "modules"]
+__all__ = ["PACKAGE", "bare", "changed", "digest_of_folder", "inputs", "key_of", "modules"]
 
 PACKAGE = Path(__file__).parents[1]
 LOCK = "constraints.txt"
@@ -27,8 +30,9 @@ def inputs(
     lock = root / LOCK
     folders = [value for name, value in parameters.items() if name.endswith("_dir") and value]
     return {
-        "notebook": _digest(code),
-        "modules": {name: sha256(path) for name, path in modules(code).items()},
+        "notebook": _digest([bare(source, cell=True) for source in code]),
+        "modules": {name: _digest(bare(path.read_text(encoding="utf-8")))
+                    for name, path in modules(code).items()},
         "lock": sha256(lock) if lock.is_file() else None,
         "data": {name: sha256(root / name) for name in data}
         | {folder: digest_of_folder(Path(folder)) for folder in folders},
@@ -46,6 +50,42 @@ def key_of(
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1024)
+def bare(
+    source: str,  # Python; what cannot be parsed, such as a cell with magics, stays as it is
+    cell: bool = False,  # whether it is a notebook's cell: it shows a text that it begins with
+) -> str:
+    """Source without comments, docstrings, empty lines and blanks at the ends of lines."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except SyntaxError:
+        return source
+    lines, texts = source.split("\n"), set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in nodes:
+        if isinstance(node, ast.Constant | ast.JoinedStr) and node.end_lineno > node.lineno:
+            texts |= {*range(node.lineno - 1, node.end_lineno - 1)}
+    for text, instead in _docstrings(nodes[cell:]):
+        first, last = text.lineno - 1, text.end_lineno - 1
+        before, after = lines[first].encode()[:text.col_offset], lines[last].encode()[text.end_col_offset:]
+        lines[first:last + 1] = [before.decode() + instead + after.decode(), *[""] * (last - first)]
+        texts -= {*range(first, last + 1)}
+    kept = ((row, line) for row, line in enumerate(lines) if row in texts or line.strip())
+    return "\n".join(line if row in texts else line.rstrip() for row, line in kept)
+
+
+def _docstrings(nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.Constant, str]]:
+    """Each docstring, and what must stand for it."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in nodes:
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            alone = len(node.body) == 1 and not isinstance(node, ast.Module)
+            yield node.body[0].value, "..." if alone else ""
 
 
 def digest_of_folder(
