@@ -25,16 +25,24 @@ SEEDS, ORDER, EVERY = (0, 1, 2), 5, 100
 SHIPPED = {"text": "ebt", "text_transformer": "transformer"}
 
 
-def finished(preset, seed, folder):
-    """The run of a preset and a seed: one that is there, gone on with if need be, or a new one."""
+def finished(preset, seed, folder, digest):
+    """The run of a preset and a seed on a text: one that is there, gone on with if need be, or a new one."""
     config = training.load_config(preset, [f"seed={seed}", "run.logger=none"])
     for path in runs.known(folder):
-        same = not training.differences(training.load_config(str(path / "config.json")), config)
-        if same and (path / "result.json").is_file():
-            return path
-        if same:
+        if not is_of(path, config):
+            continue
+        if not (path / "result.json").is_file():
             return training.resume(path)
+        if json.loads((path / "result.json").read_text())["corpus_digest"] == digest:
+            return path
     return training.train(config, folder)
+
+
+def is_of(path, config):
+    try:
+        return not training.differences(training.load_config(str(path / "config.json")), config)
+    except training.ConfigError:  # of another version
+        return False
 
 
 def rounded(folder):
@@ -92,7 +100,7 @@ def main():
     about = {"corpus_digest": digest, "python": platform.python_version(), "torch": torch.__version__,
              "ngram_order": ORDER, "ngram_bits_per_byte": ngrams, "shipped_seed": SEEDS[0]}
     for preset in SHIPPED:
-        found = {seed: finished(preset, seed, there.runs) for seed in SEEDS}
+        found = {seed: finished(preset, seed, there.runs, digest) for seed in SEEDS}
         scores = {str(seed): scored(path) for seed, path in found.items()}
         worst = max(score["bits_per_byte"] for score in scores.values())
         if preset == "text" and worst >= ngrams["bytes"]:

@@ -51,7 +51,7 @@ class ModelConfig:
     step_size: float = 10.0  # EBT: alpha at the start of training
     step: str = "none"  # EBT: how the energy depends on the step: "context_token" in the papers' text models
     update: str = "code"  # EBT of tokens: the step of the authors' "code", or that of their "paper"
-    embedding_std: float = 1.0  # of tokens' initial embeddings; 1 in the papers, 0.03 learns small EBTs sooner
+    embedding_std: float = 1.0  # of tokens' initial embeddings; 1 in the papers; small EBTs want 0.03
     diffusion_steps: int = 1  # diffusion: denoisings of a sample, a divisor of 1000; 1 gives the regression
     diffusion_samples: int = 1  # diffusion: samples whose mean is the prediction
     gradient: str = "auto"  # EBT: "auto" | "fused" | "handwritten" | "eager": the way of inner gradients

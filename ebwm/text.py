@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LEFT_OUT', 'LONG', 'FORMATS', 'HUB', 'SHORT', 'TOGETHER', 'ENDS', 'Tokens', 'VERSION', 'SHARD', 'LETTERS', 'PIECE',
-           'BATCH', 'LESSONS', 'PACKINGS', 'documents', 'Tokenizer', 'load_tokenizer', 'TextDataset', 'text_corpus',
-           'TextScore', 'perplexity']
+           'BATCH', 'LESSONS', 'PACKINGS', 'documents', 'Tokenizer', 'load_tokenizer', 'filler', 'TextDataset',
+           'text_corpus', 'TextScore', 'perplexity']
 
-# %% ../nbs/modalities/text.ipynb #74ccbbf2
+# %% ../nbs/modalities/text.ipynb #b134eb58
 import ast
 import functools
 import gzip
@@ -21,6 +21,7 @@ import sysconfig
 import urllib.parse
 import urllib.request
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -86,7 +87,7 @@ def _python_texts() -> dict[str, str]:
         texts[name] = "\n\n".join(dict.fromkeys(_docstrings(path)))
     return {name: _once(text, seen) for name, text in texts.items()}
 
-# %% ../nbs/modalities/text.ipynb #69f40219
+# %% ../nbs/modalities/text.ipynb #fe0027bc
 FORMATS = (".txt", ".md", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
@@ -120,7 +121,7 @@ def _lines(path: Path, name: str) -> Iterator[str]:
     """The lines of a file in UTF-8, with their ends as they are."""
     position = 0
     with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
-        for line in file:
+        for line in _unbroken(file, name):
             try:
                 letters = line.decode("utf-8")
                 yield letters if position else letters.removeprefix("\ufeff")
@@ -131,14 +132,22 @@ def _lines(path: Path, name: str) -> Iterator[str]:
             position += len(line)
 
 
+def _unbroken(file: Iterable[bytes], name: str) -> Iterator[bytes]:
+    try:
+        yield from file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{name} cannot be decompressed ({error}); compress or fetch it again") from None
+
+
 def _json_rows(name: str, path: Path) -> Iterator[tuple[str, object]]:
     """The entries of a list, or what stands in each line."""
-    lines = enumerate(_lines(path, name), start=1)
+    lines, first = enumerate(_lines(path, name), start=1), True
     for number, line in lines:
-        if number == 1 and line.lstrip().startswith("["):
+        if first and line.lstrip().startswith("["):
             text = line + "".join(rest for _, rest in lines)
             yield from ((f"{name}:{n}", row) for n, row in enumerate(_json(text, name), start=1))
         elif line.strip():
+            first = False
             yield f"{name}:{number}", _json(line, f"{name}, line {number},")
 
 
@@ -151,11 +160,14 @@ def _json(text: str, where: str) -> object:
 
 
 def _parquet_rows(name: str, path: Path) -> Iterator[tuple[str, dict]]:
-    number = 0
-    for batch in require("pyarrow.parquet", "text").ParquetFile(path).iter_batches():
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{name}:{number}", row
+    number, parquet = 0, require("pyarrow.parquet", "text")
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{name}:{number}", row
+    except require("pyarrow", "text").ArrowException as error:
+        raise ValueError(f"{name} cannot be read as Parquet ({error}); write or fetch it again") from None
 
 
 def _text_of(row: object, key: str, where: str) -> str:
@@ -313,7 +325,7 @@ class Tokenizer:
     def _json(self) -> str:
         return '{"ebwm": "byte"}\n'
 
-# %% ../nbs/modalities/text.ipynb #66514b0f
+# %% ../nbs/modalities/text.ipynb #6b0a604d
 class _Pieces(Tokenizer):
     """A byte-level vocabulary of pieces, in the format of the package `tokenizers`."""
 
@@ -338,7 +350,7 @@ class _Pieces(Tokenizer):
 
     @functools.cached_property
     def bytes(self) -> Int64[Tensor, " vocabulary"]:
-        """How many bytes of text each token stands for, 0 for `end` and other special tokens."""
+        """How many bytes of decoded text each token stands for, 0 for `end` and other special tokens."""
         vocabulary = self.model.get_vocab()
         counts = torch.zeros(max(vocabulary.values()) + 1, dtype=torch.int64)
         counts[[*vocabulary.values()]] = torch.tensor([len(piece) for piece in vocabulary])  # a byte a letter
@@ -599,8 +611,16 @@ class _Stream:
                  for (path, first, last), bound in zip(self.parts, self.bounds, strict=False)]
         return np.concatenate([np.zeros(0, np.int64), *found])
 
-# %% ../nbs/modalities/text.ipynb #7658efa5
+# %% ../nbs/modalities/text.ipynb #e0f995c4
 PACKINGS = ("packed", "documents")
+
+
+def filler(
+    tokenizer: Tokenizer,
+    packing: str,  # one of PACKINGS
+) -> int:  # a token; it doesn't count in a loss
+    """What windows are filled up with; in the form of the papers' code the token that ends a text."""
+    return tokenizer.pad if packing == "packed" else tokenizer.end
 
 
 class TextDataset(torch.utils.data.Dataset):
@@ -618,9 +638,8 @@ class TextDataset(torch.utils.data.Dataset):
     ):
         self.stream, self.tokenizer, self.length, self.packing = stream, tokenizer, length, packing
         self.corpus_digest = corpus_digest
-        packed = packing == "packed"
-        self.ignore = tokenizer.pad if packed else tokenizer.end  # the token that doesn't count in a loss
-        self._spans = None if packed else self._document_spans()
+        self.ignore = filler(tokenizer, packing)  # the token that doesn't count in a loss
+        self._spans = None if packing == "packed" else self._document_spans()
 
     def _document_spans(self) -> Int64[np.ndarray, "documents 2"]:
         """First and last position of what is taken of each document that has a target."""

@@ -6,7 +6,7 @@
 __all__ = ['CHILDREN', 'FULL', 'BOARDS', 'make_optimiser', 'learning_rate_factor', 'Trainer', 'fit', 'Stopped', 'signals_noted',
            'RunError', 'Folder', 'Watch', 'train', 'resume', 'load_learner', 'Language', 'load_language']
 
-# %% ../nbs/training/training.ipynb #e84ddf19
+# %% ../nbs/training/training.ipynb #a7ebcdc6
 import contextlib
 import errno
 import json
@@ -57,12 +57,13 @@ from ebwm.learner import (  # noqa: F401
     clip_losses,
     evaluate,
     load_data,
+    longest,
     make_learner,
     position_losses,
     states_of,
     walking,
 )
-from .text import Tokenizer, load_tokenizer, perplexity
+from .text import Tokenizer, filler, load_tokenizer, perplexity
 
 # %% ../nbs/training/training.ipynb #29b36dab
 def make_optimiser(
@@ -612,7 +613,7 @@ class _Run:
         if self._due(self.config.eval_every):
             with trainer.averaged() as learner:
                 score = row["valid_loss"] = evaluate(learner, self.splits["valid"], self.config.seed)
-        if self.config.model.kind == "ebt" and update % self.config.run.monitor_every in (0, 1):
+        if self.config.model.kind == "ebt" and (update == 1 or update % self.config.run.monitor_every == 0):
             noise = settings.generator(self.config.seed, f"look.{update}", self.others.device)
             walk = self.config.model.steps, noise, self.config.model.start
             found = self.others.work(look, trainer.learner.model, batch[:8, :-1], *walk)
@@ -715,7 +716,7 @@ def _show(bar: Any, row: dict[str, Any]) -> None:
     bar.set_postfix(bar.last, refresh=False)
     bar.update()
 
-# %% ../nbs/training/training.ipynb #85d29047
+# %% ../nbs/training/training.ipynb #f9a2d799
 def train(
     config: Config,  # the run
     runs: Path | None = None,  # folder that holds runs; that of the settings unless given
@@ -834,17 +835,21 @@ def _load(folder: Path) -> tuple[Learner, Config]:
     "The model of a run, and its configuration."
     tensors, values = load_tensors(Path(folder) / "model.safetensors")
     config = from_dict(values)
-    learner = make_learner(config.model, _states_in(tensors, config), seed=0, recipe=config.recipe)
+    if config.data.kind == "text":
+        tokenizer = _tokenizer_in(folder)
+        states = States(tokenizer.vocabulary, True, filler(tokenizer, config.data.packing))
+    else:
+        states = States(tensors["embed.weight"].shape[1])
+    learner = make_learner(config.model, states, seed=0, recipe=config.recipe)
     learner.model.load_state_dict(tensors)
     return learner, config
 
 
-def _states_in(tensors: dict[str, Tensor], config: Config) -> States:
-    "What states the weights of a run are for."
-    if config.data.kind == "text":
-        first = "tokens.weight" if "tokens.weight" in tensors else "embed.weight"
-        return States(len(tensors[first]), tokens=True)
-    return States(tensors["embed.weight"].shape[1])
+def _tokenizer_in(folder: Path) -> Tokenizer:
+    file = Path(folder) / "tokenizer.json"
+    if not file.is_file():
+        raise ConfigError(f"{folder} holds no model of text: it has no tokenizer.json")
+    return load_tokenizer(str(file))
 
 
 class Language(NamedTuple):
@@ -856,16 +861,25 @@ class Language(NamedTuple):
 
     def thinking(self) -> dict[str, Any]:  # nothing for a model that predicts in one pass
         "How the model came to its tokens in training, as `generate_tokens` takes it."
-        names = ("steps", "start", "update") if self.config.model.kind == "ebt" else ()
-        return {name: getattr(self.config.model, name) for name in names}
+        model = self.config.model
+        if model.kind != "ebt":
+            return {}
+        steps = longest(self.config.recipe.of(model.steps, model.start, model.update))
+        return {"steps": steps, "start": model.start, "update": model.update}
+
+    def begin(
+        self,
+        text: str,  # to go on from; may be empty where a text's end, which stands before a text, was learned
+    ) -> list[int]:  # tokens
+        "A text as the model has seen texts begin: behind the end of another, if windows were packed."
+        packed = self.config.data.packing == "packed"
+        return [*([self.tokenizer.end] if packed else []), *self.tokenizer.encode(text)]
 
 
 def load_language(
     folder: Path,  # of a run on text that `train` has finished
 ) -> Language:
     "A trained model of tokens with its tokenizer."
-    file = Path(folder) / "tokenizer.json"
-    if not file.is_file():
-        raise ConfigError(f"{folder} holds no model of text: it has no tokenizer.json")
+    tokenizer = _tokenizer_in(folder)
     learner, config = _load(folder)
-    return Language(learner.model.eval(), load_tokenizer(str(file)), config)
+    return Language(learner.model.eval(), tokenizer, config)

@@ -37,7 +37,10 @@ def begun(
     times: int = 1,  # how often from each
 ) -> list[list[int]]:  # tokens; each stands at the beginning of a document
     """Texts as tokens."""
-    rows = [[language.tokenizer.end, *language.tokenizer.encode(text)] for text in texts]
+    rows = [language.begin(text) for text in texts]
+    if not all(rows):
+        raise WritingError("a text is empty, and this model, trained with data.packing=documents, never saw how one "
+                           "begins; give a text to go on from")
     return [row for row in rows for _ in range(times)]
 
 
@@ -63,6 +66,9 @@ def settings_of(
 ) -> dict[str, Any]:
     """How the model is to think, as `generate_tokens` takes it."""
     asked = {name: value for name, value in asked.items() if value is not None}
+    if asked and language.config.model.kind != "ebt":
+        raise WritingError(f"--{', --'.join(asked)}: a {language.config.model.kind} predicts in one pass and has no energy; "
+                           "leave it out, or take an EBT")
     if (tolerance := asked.pop("adaptive", None)) is not None:
         if not tolerance > 0:
             raise WritingError(f"--adaptive is {tolerance}; it must be a change of energy above 0")

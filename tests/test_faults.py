@@ -763,7 +763,7 @@ def test_a_walk_that_is_not_finite_raises_an_alarm(seen):
 def test_alarms_are_noted_where_they_were_raised(runs):
     folder = trained(runs, "model.step_size=1e-4", "run.monitor_every=3", "optimiser.step_size_multiplier=0")
     assert [(row["update"], row["kind"]) for row in events_of(folder)] == [
-        (number, "alarm") for number in (1, 3, 4, 6, 7)]
+        (number, "alarm") for number in (1, 3, 6)]
     assert all(row["what"].endswith("the landscape is flat") for row in events_of(folder))
     assert ["energy_gap" in row for row in log_of(folder)] == [
-        number % 3 in (0, 1) for number in range(1, 9)]
+        number in (1, 3, 6) for number in range(1, 9)]

@@ -11,7 +11,7 @@ from ebwm import training
 from ebwm.configuration import load_config
 from ebwm.cost import matrix_speed
 
-TINY = ["model.dim=16", "model.heads=2", "data.features=16", "optimiser.updates=4", "run.monitor_every=2"]
+TINY = ["model.dim=16", "model.heads=2", "data.features=16", "optimiser.updates=4", "run.monitor_every=1"]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_each_update_says_what_it_took(runs):
 
 def test_looks_come_as_often_as_asked(runs):
     _, rows = train(runs, "run.logger=none", "run.monitor_every=3", "optimiser.updates=8")
-    assert [row["update"] for row in rows if "energy_gap" in row] == [1, 3, 4, 6, 7]
+    assert [row["update"] for row in rows if "energy_gap" in row] == [1, 3, 6]
 
 
 def test_looks_and_counts_change_nothing(runs):

@@ -55,6 +55,7 @@ def test_seed_0_is_shipped_with_all_that_belongs_to_it(shop, runs, monkeypatch):
         learner = training.load_learner(shop / preset)
         windows = data.whole()
         losses = training.position_losses(learner, windows, 0)
+        assert losses.isnan().sum() == (windows[:, 1:] == data.ignore).sum() > 0
         assert float(losses.double().nanmean().exp()) == pytest.approx(card["seeds"]["0"]["value"], rel=1e-5)
         rows = [json.loads(line) for line in (shop / preset / "log.jsonl").read_text().splitlines()]
         assert [row["update"] for row in rows] == [2, 3, 4]
@@ -62,3 +63,13 @@ def test_seed_0_is_shipped_with_all_that_belongs_to_it(shop, runs, monkeypatch):
 
 def test_the_n_gram_of_bytes_knows_more_than_letters_alone():
     assert 1.5 < ship_text.by_ngrams("byte") < 3.0
+
+
+def test_a_run_of_another_text_or_version_is_not_taken(shop, runs):
+    config = training.load_config("text", ["seed=0", "run.logger=none"])
+    first = training.train(config, runs, progress=False)
+    digest = json.loads((first / "result.json").read_text())["corpus_digest"]
+    (runs / "000").mkdir()
+    (runs / "000" / "config.json").write_text(json.dumps({"nothing": 1}))
+    assert ship_text.finished("text", 0, runs, digest) == first
+    assert ship_text.finished("text", 0, runs, "another") not in (first, runs / "000")

@@ -90,7 +90,7 @@ def test_files_of_all_formats(tmp_path):
     (tmp_path / "a.txt").write_bytes("\ufeffzwölf\r\nBoxkämpfer".encode())
     (tmp_path / "b" / "c.md").write_text("# Title")
     (tmp_path / "d.ndjson").write_text('{"text": "one"}\n\n"two"\n{"text": ""}\n{"text": null}\n')
-    (tmp_path / "e.json").write_text('[{"text": "three"},\n "four"]')
+    (tmp_path / "e.json").write_text('\n[{"text": "three"},\n "four"]')
     with gzip.open(tmp_path / "f.jsonl.gz", "wt") as file:
         file.write('{"text": "half \\ud800 letter"}\n')
     assert [*documents(tmp_path)] == [
@@ -115,6 +115,10 @@ def test_rows_of_parquet(tmp_path):
     ("a.jsonl", b'{"question": "a", "answer": "b"}', ValueError, "it has 'question', 'answer'"),
     ("a.jsonl", b'{"text": 3}', ValueError, "a.jsonl:1 holds int where text should be; choose another key"),
     ("a.json", b'[{"text": "a"},]', ValueError, "a.json cannot be read as JSON"),
+    ("a.txt.gz", gzip.compress(b"text")[:-9], ValueError, "a.txt.gz cannot be decompressed .*fetch"),
+    ("a.txt.gz", b"text", ValueError, "a.txt.gz cannot be decompressed"),
+    ("a.jsonl.gz", gzip.compress(b"text" * 99)[:12] + b"text", ValueError, "a.jsonl.gz cannot be decompressed"),
+    ("a.parquet", b"text", ValueError, "a.parquet cannot be read as Parquet .*fetch it again"),
 ])
 def test_a_bad_file_is_named_with_place_and_remedy(tmp_path, name, content, error, message):
     (tmp_path / name).write_bytes(content)

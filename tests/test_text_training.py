@@ -10,12 +10,14 @@ from test_distributed import run
 from test_resume import stop
 from tiny_run import S2, assert_same_end
 
-from ebwm import configuration, training
+from ebwm import configuration, training, writing
 from ebwm.checkpoint import load_tensors
 from ebwm.configuration import ConfigError, TextConfig, from_dict, load_config, override
-from ebwm.learner import States, make_learner, position_losses, token_errors
+from ebwm.learner import States, evaluate, make_learner, position_losses, state_errors, token_errors
 from ebwm.runs import show as shown
 from ebwm.settings import generator
+from ebwm.text import perplexity
+from ebwm.thinking import predict
 
 TINY = ["data.kind=text", "data.length=12", "data.eval_windows=6", "model.step_size=2"]
 CASES = {
@@ -84,6 +86,10 @@ def test_the_result_is_the_perplexity_of_the_whole_test_set(runs, lines, name):
     assert found["test_loss"] == pytest.approx(sum(nats) / len(nats), rel=1e-4)
     assert found["text"]["bits_per_byte"] == pytest.approx(sum(nats) / math.log(2) / count, rel=1e-4)
     assert found["corpus_digest"] == data.corpus_digest
+    windows = data.whole()
+    losses = position_losses(learner, windows, language.config.seed)
+    score = perplexity(losses, data.tokenizer.bytes[windows[:, 1:]])
+    assert score._asdict() == pytest.approx(found["text"], rel=1e-6)
     told = f"(perplexity {found['text']['value']:.4g} ± {found['text']['error']:.2g}, "
     lines = shown(folder)
     assert told in lines and f", over {len(nats):,} tokens; " in lines
@@ -104,6 +110,45 @@ def test_targets_that_do_not_count_change_nothing(runs, lines):
     same = make_learner(config.model, states, 0, config.recipe)
     assert same.loss(longer[:, :-1], longer[:, 1:], generator(0, "noise")).isfinite()
     assert loss.isfinite() and losses.nanmean() == pytest.approx(float(losses[~losses.isnan()].mean()))
+
+
+@pytest.mark.parametrize(("name", "steps"), [("s1", 2), ("s2", 3), ("transformer", None)])
+def test_a_model_predicts_by_the_longest_walks_that_it_learned(runs, lines, name, steps):
+    folder = trained(runs, lines, *CASES[name], "optimiser.updates=1")
+    assert training.load_language(folder).thinking().get("steps") == steps
+    learner = training.load_learner(folder)
+    if steps is None:
+        return
+    tokens = torch.arange(6)[None]
+    expected = predict(learner.model, tokens, steps, generator=generator(0, "noise"), start="noise").value
+    assert torch.equal(learner.predict(tokens, generator(0, "noise")), expected)
+
+
+def test_a_text_begins_as_in_training(runs, lines):
+    packed, alone = (trained(runs, lines, f"data.packing={packing}", "optimiser.updates=1")
+                     for packing in ("packed", "documents"))
+    packed, alone = map(training.load_language, (packed, alone))
+    end = packed.tokenizer.end
+    assert packed.begin("one") == [end, *b"one"] and alone.begin("one") == [*b"one"]
+    assert packed.begin("") == [end]
+    assert writing.begun(packed, ["", "one"]) == [[end], [end, *b"one"]]
+    with pytest.raises(writing.WritingError, match="never saw how one begins; give a text to go on from"):
+        writing.begun(alone, ["one", ""])
+
+
+def test_a_prediction_that_is_no_number_is_infinitely_wrong(runs, lines):
+    learner = training.load_learner(trained(runs, lines, "optimiser.updates=1", "data.packing=documents"))
+    after_o = lambda x: (x == ord("o"))[..., None]
+    broken = learner._replace(predict=lambda x, g: learner.predict(x, g).masked_fill(after_o(x), torch.nan))
+    data = training.load_data(config_of(lines, "data.packing=documents").data)["test"]
+    windows = data.whole(3)
+    losses = position_losses(broken, windows, 0)
+    counts = windows[:, 1:] != data.ignore
+    assert (losses.isnan() == ~counts).all()
+    assert ((losses == torch.inf) == (counts & (windows[:, :-1] == ord("o")))).all()
+    assert (losses == torch.inf).any() and evaluate(broken, windows, 0) == math.inf
+    states = torch.tensor([[[1.0, math.nan], [1.0, 2.0]]])
+    assert state_errors(states, torch.zeros(1, 2, 2)).tolist() == [[math.inf, 1.0]]
 
 
 def test_errors_of_tokens_are_their_cross_entropies():

@@ -107,7 +107,8 @@ def test_without_a_text_a_document_begins(told):
     (["--top-p", "2"], "top_p is 2.0; it must be above 0 and at most 1"),
     (["--tokens", "0"], "argument --tokens: '0' is no whole number above 0"),
     (["--adaptive", "0"], "--adaptive is 0.0; it must be a change of energy above 0"),
-    (["--model", "transformer", "--steps", "3"], "steps is 3, but a Transformer predicts in one pass"),
+    (["--model", "transformer", "--steps", "3"], "--steps: a transformer predicts in one pass and"),
+    (["--model", "transformer", "--adaptive", "1", "--samples", "2"], "--samples, --adaptive: a transformer"),
 ])
 def test_what_cannot_be_written_is_told_in_one_line(told, words, message):
     code, out, err = told("line", *(words if "--model" in words else ["--model", "ebt", *words]))
