@@ -1,0 +1,83 @@
+"""The small language models that come along: they load, write, and are as good as their cards say."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import ship_text
+from ebwm import cli, training
+from ebwm.checkpoint import load_tensors
+from ebwm.text import text_corpus
+
+SHIPPED = Path(__file__).parent.parent / "data" / "checkpoints"
+MIB = 2**20
+
+
+def card_of(preset):
+    return json.loads((SHIPPED / preset / "card.json").read_text())
+
+
+@pytest.mark.parametrize("preset", ship_text.SHIPPED)
+class TestShipped:
+    def test_it_is_small_whole_and_finite(self, preset):
+        files = {path.name: path.stat().st_size for path in (SHIPPED / preset).iterdir()}
+        assert {*files} == {"model.safetensors", "config.json", "tokenizer.json", "log.jsonl", "card.json"}
+        assert sum(files.values()) < 4 * MIB
+        tensors, _ = load_tensors(SHIPPED / preset / "model.safetensors")
+        assert all(value.dtype == torch.float16 and value.isfinite().all() for value in tensors.values())
+
+    def test_it_is_the_preset_at_seed_0(self, preset):
+        config = training.load_config(str(SHIPPED / preset / "config.json"))
+        wanted = training.load_config(preset, ["seed=0", "run.logger=none"])
+        assert not training.differences(config, wanted)
+
+    def test_its_log_and_card_are_of_one_training(self, preset):
+        rows = [json.loads(line) for line in (SHIPPED / preset / "log.jsonl").read_text().splitlines()]
+        config = training.load_config(preset)
+        assert rows[-1]["update"] == config.optimiser.updates
+        assert card_of(preset)["preset"] == preset and {*card_of(preset)["seeds"]} == {"0", "1", "2"}
+
+    def test_it_scores_what_its_card_says(self, preset):
+        card, digest = card_of(preset), text_corpus("python", "test").corpus_digest
+        if card["corpus_digest"] != digest:
+            pytest.skip(f"this Python's documentation is another text than Python {card['python']}'s")
+        score = ship_text.scored(SHIPPED / preset)
+        assert score["bits_per_byte"] == pytest.approx(card["seeds"]["0"]["bits_per_byte"], rel=1e-3)
+
+    def test_it_writes(self, preset, capsys):
+        words = ["Return a new", "--tokens", "12", "--temperature", "0"]
+        chosen = [] if preset == "text" else ["--model", preset]
+        assert cli.main(["generate", *words, *chosen]) == 0
+        written = capsys.readouterr().out
+        assert written.startswith("Return a new") and len(written) > len("Return a new") + 12
+
+
+def test_the_ebt_beats_both_5_gram_models_at_every_seed():
+    card = card_of("text")
+    bar = min(card["ngram_bits_per_byte"].values())
+    assert all(score["bits_per_byte"] < bar for score in card["seeds"].values())
+
+
+def test_the_5_gram_models_are_as_good_as_the_card_says():
+    card = card_of("text")
+    if card["corpus_digest"] != text_corpus("python", "test").corpus_digest:
+        pytest.skip(f"this Python's documentation is another text than Python {card['python']}'s")
+    tokenizer = training.load_config("text").data.tokenizer
+    found = {"bytes": ship_text.by_ngrams("byte"), "tokens": ship_text.by_ngrams(tokenizer)}
+    assert found == pytest.approx(card["ngram_bits_per_byte"], rel=1e-9)
+
+
+def test_the_pages_tell_what_the_cards_say():
+    root, cards = SHIPPED.parent.parent, {preset: card_of(preset) for preset in ship_text.SHIPPED}
+    readme, data = (" ".join((root / name).read_text().split()) for name in ("README.md", "data/README.md"))
+    own = {preset: card["seeds"]["0"]["bits_per_byte"] for preset, card in cards.items()}
+    five = min(cards["text"]["ngram_bits_per_byte"].values())
+    assert (f"it hasn't seen it needs {own['text']:.2f} bits a byte, the Transformer++ "
+            f"{own['text_transformer']:.2f}, an interpolated 5-gram model {five:.2f}") in readme
+    for preset, card in cards.items():
+        told = " | ".join(f"{s['bits_per_byte']:.3f} ({s['value']:.1f})" for s in card["seeds"].values())
+        assert f"`{preset}`" in data and f"{told} |" in data
+        assert card["corpus_digest"][:12] in data
+    assert all(f"{value:.3f} |" in data for value in cards["text"]["ngram_bits_per_byte"].values())
