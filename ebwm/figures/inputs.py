@@ -141,17 +141,23 @@ def _file(name: str, package: Path) -> Path | None:
 
 def _imported(source: str, within: str, package: Path) -> Iterator[str]:
     """The modules that a source names; names taken from a module count for the module."""
-    lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
-    for node in ast.walk(_parsed("\n".join(lines))):
-        names = []
+    for node in _imports(source):
         if isinstance(node, ast.Import):
             names = [(alias.name, None) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             origin = _origin(node, within)
             names = [(f"{origin}.{alias.name}", origin) for alias in node.names]
         for name, origin in names:
             if name.partition(".")[0] == package.name:
                 yield from [n for n in (name, origin) if n and _file(n, package)][:1]
+
+
+@functools.lru_cache(maxsize=1024)
+def _imports(source: str) -> list[ast.Import | ast.ImportFrom]:
+    """The import statements of a source, wherever they stand; each job asks for those of every module."""
+    lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
+    nodes = ast.walk(_parsed("\n".join(lines)))
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def _parsed(source: str) -> ast.Module:
