@@ -61,8 +61,13 @@ def scored(folder):
     return perplexity(losses, data.tokenizer.bytes[windows[:, 1:]])._asdict()
 
 
-def by_ngrams(tokenizer):
-    """Bits per byte of the test split by an interpolated n-gram model of some tokens."""
+def by_ngrams():
+    """Bits per byte of the test split by interpolated n-gram models, of bytes and of the preset's pieces."""
+    tokenizer = training.load_config("text").data.tokenizer
+    return {"bytes": by_ngrams_of("byte"), "tokens": by_ngrams_of(tokenizer)}
+
+
+def by_ngrams_of(tokenizer):
     train, test = (text_corpus("python", split, tokenizer=tokenizer) for split in ("train", "test"))
     model = NGram.fit(train.stream.read(0, len(train.stream)), ORDER, train.vocabulary)
     tokens = test.stream.read(0, len(test.stream))
@@ -98,8 +103,7 @@ def main():
         parser.error(f"unknown {', '.join(sorted(unknown))}; known are {', '.join(SHIPPED)}")
     there = settings.load()
     digest = text_corpus("python", "test").corpus_digest
-    tokenizer = training.load_config("text").data.tokenizer
-    ngrams = {"bytes": by_ngrams("byte"), "tokens": by_ngrams(tokenizer)}
+    ngrams = by_ngrams()
     about = {"corpus_digest": digest, "python": platform.python_version(), "torch": torch.__version__,
              "ngram_order": ORDER, "ngram_bits_per_byte": ngrams, "shipped_seed": SEEDS[0]}
     for preset in presets:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, get_args
 from .blocks import SIZES
 from .objective import S1, S2
 
-# %% ../nbs/training/configuration.ipynb #5a6bb867
+# %% ../nbs/training/configuration.ipynb #eac0b2b2
 class ConfigError(ValueError):
     "A run that cannot start; the message names the entry, its value and what is allowed."
 
@@ -85,16 +85,14 @@ class RecipeConfig:
 
     def of(
         self,
-        steps: int,  # of a walk, or the fewest
-        start: str,  # where it begins
-        update: str = "code",  # of tokens: as for `S1` and `S2`
+        model: ModelConfig,  # how long walks are, where they begin, and how a step goes
     ) -> S1 | S2:
         "The recipe itself."
         if self.name == "s1":
-            return S1(steps, start, self.stream, update)
-        most = self.most or steps + 1
+            return S1(model.steps, model.start, self.stream, model.update)
+        most = self.most or model.steps + 1
         rough = self.unroll, self.noise, self.spread, self.replay
-        return S2(steps, most, start, *rough, clamp=self.clamp, update=update)
+        return S2(model.steps, most, model.start, *rough, clamp=self.clamp, update=model.update)
 
 
 @dataclass(frozen=True)
@@ -236,7 +234,7 @@ class Config:
         _not_negative(self, names="seed")
         _at_least_one(self, names="eval_every")
 
-# %% ../nbs/training/configuration.ipynb #4410b1ae
+# %% ../nbs/training/configuration.ipynb #9cd169de
 class Regime(NamedTuple):
     "How the papers walk and learn in one modality."
 

@@ -80,7 +80,7 @@ def walking(
         errors,
     )
 
-# %% ../nbs/training/learner.ipynb #b7963f9e
+# %% ../nbs/training/learner.ipynb #938ec963
 class States(NamedTuple):
     "What a model's states are."
 
@@ -102,12 +102,8 @@ def _ebt(config: ModelConfig, states: States, weights: torch.Generator, recipe: 
     names = ("dim", "depth", "heads", "candidates", "step_size", "step", "steps", "gradient", "recompute",
              "compile")
     shape = {name: getattr(config, name) for name in names} | states.shape(config)
-    model, recipe, kept = EBT(**shape, generator=weights), _recipe(config, recipe), recipe.capacity
-    return walking(model, recipe, longest(recipe), kept, states.ignore)
-
-
-def _recipe(config: ModelConfig, recipe: RecipeConfig) -> S1 | S2:
-    return recipe.of(config.steps, config.start, config.update)
+    model, walks = EBT(**shape, generator=weights), recipe.of(config)
+    return walking(model, walks, longest(walks), recipe.capacity, states.ignore)
 
 
 def longest(

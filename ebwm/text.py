@@ -7,7 +7,7 @@ __all__ = ['LEFT_OUT', 'LONG', 'FORMATS', 'HUB', 'SHORT', 'TOGETHER', 'ENDS', 'T
            'BATCH', 'LESSONS', 'PACKINGS', 'documents', 'Tokenizer', 'load_tokenizer', 'filler', 'TextDataset',
            'text_corpus', 'TextScore', 'perplexity']
 
-# %% ../nbs/modalities/text.ipynb #b134eb58
+# %% ../nbs/modalities/text.ipynb #fdf1632d
 import ast
 import functools
 import gzip
@@ -36,6 +36,7 @@ from torch import Tensor
 from . import settings
 from .compat import require
 from .files import sha256, write_json, write_whole
+from .statistics import ratio_of_sums
 from .video import SPLITS
 
 # %% ../nbs/modalities/text.ipynb #3db37db2
@@ -752,7 +753,7 @@ def _stream_of(cards: list[dict], split: str, folder: Path) -> _Stream:
 def _corpus_digest(cards: list[dict]) -> str:
     return hashlib.sha256("".join(card["texts"] for card in cards).encode()).hexdigest()
 
-# %% ../nbs/modalities/text.ipynb #9c9cdeea
+# %% ../nbs/modalities/text.ipynb #87671124
 class TextScore(NamedTuple):
     """How uncertain a model is about a text, with standard errors over windows."""
 
@@ -768,22 +769,13 @@ def perplexity(
     bytes_of_targets: Int64[Tensor, "windows length"] | None = None,  # `tokenizer.bytes[targets]`
 ) -> TextScore:
     """Perplexity over a whole set, and bits per byte of its text."""
-    counted = ~losses.isnan()
+    losses = losses.double().cpu().numpy()
+    counted, nats = ~np.isnan(losses), np.nansum(losses, 1)
     if not counted.any():
-        raise ValueError(f"losses of shape {tuple(losses.shape)} hold no number; one target has to count")
-    nats = losses.double().nan_to_num(nan=0.0).sum(1)
-    mean, error = _ratio(nats, counted.sum(1))
+        raise ValueError(f"losses of shape {losses.shape} hold no number; one target has to count")
+    mean, error = ratio_of_sums(nats, counted.sum(1))
     bits = bits_error = None
     if bytes_of_targets is not None:
-        bits, bits_error = _ratio(nats / math.log(2), (bytes_of_targets * counted).sum(1))
+        counts = (bytes_of_targets.cpu().numpy() * counted).sum(1)
+        bits, bits_error = ratio_of_sums(nats / math.log(2), counts)
     return TextScore(math.exp(mean), math.exp(mean) * error, bits, bits_error, int(counted.sum()))
-
-
-def _ratio(sums: Float[Tensor, " windows"], counts: Int64[Tensor, " windows"]) -> tuple[float, float]:
-    """The ratio of two totals, and its standard error over windows."""
-    total, windows = counts.sum().item(), len(sums)
-    ratio = sums.sum().item() / total if total else math.nan
-    if windows < 2 or not total:
-        return ratio, math.nan
-    scatter = (sums - ratio * counts).square().sum().item() * windows / (windows - 1)
-    return ratio, math.sqrt(scatter) / total

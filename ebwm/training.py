@@ -503,7 +503,7 @@ BOARDS = {"tensorboard": ("tensorboard", "training", _TensorBoard), "wandb": ("w
 def _board(path: Path, config: Config, update: int) -> _TensorBoard | _Wandb | None:
     return BOARDS[config.run.logger][2](path, config, update) if config.run.logger in BOARDS else None
 
-# %% ../nbs/training/training.ipynb #4a07475f
+# %% ../nbs/training/training.ipynb #4bc56993
 class Watch(NamedTuple):
     "How a run is looked at while it goes."
 
@@ -716,7 +716,7 @@ def _show(bar: Any, row: dict[str, Any]) -> None:
     bar.set_postfix(bar.last, refresh=False)
     bar.update()
 
-# %% ../nbs/training/training.ipynb #f9a2d799
+# %% ../nbs/training/training.ipynb #342ba53a
 def train(
     config: Config,  # the run
     runs: Path | None = None,  # folder that holds runs; that of the settings unless given
@@ -831,10 +831,10 @@ def load_learner(
     return _load(folder)[0]
 
 
-def _load(folder: Path) -> tuple[Learner, Config]:
-    "The model of a run, and its configuration."
+def _load(folder: Path) -> tuple[Learner, Config, Tokenizer | None]:
+    "The model of a run, its configuration, and of a model of text the tokenizer."
     tensors, values = load_tensors(Path(folder) / "model.safetensors")
-    config = from_dict(values)
+    config, tokenizer = from_dict(values), None
     if config.data.kind == "text":
         tokenizer = _tokenizer_in(folder)
         states = States(tokenizer.vocabulary, True, filler(tokenizer, config.data.packing))
@@ -842,13 +842,13 @@ def _load(folder: Path) -> tuple[Learner, Config]:
         states = States(tensors["embed.weight"].shape[1])
     learner = make_learner(config.model, states, seed=0, recipe=config.recipe)
     learner.model.load_state_dict(tensors)
-    return learner, config
+    return learner, config, tokenizer
 
 
 def _tokenizer_in(folder: Path) -> Tokenizer:
     file = Path(folder) / "tokenizer.json"
     if not file.is_file():
-        raise ConfigError(f"{folder} holds no model of text: it has no tokenizer.json")
+        raise ConfigError(f"{folder} holds a model of text, but no tokenizer.json")
     return load_tokenizer(str(file))
 
 
@@ -864,7 +864,7 @@ class Language(NamedTuple):
         model = self.config.model
         if model.kind != "ebt":
             return {}
-        steps = longest(self.config.recipe.of(model.steps, model.start, model.update))
+        steps = longest(self.config.recipe.of(model))
         return {"steps": steps, "start": model.start, "update": model.update}
 
     def begin(
@@ -880,6 +880,7 @@ def load_language(
     folder: Path,  # of a run on text that `train` has finished
 ) -> Language:
     "A trained model of tokens with its tokenizer."
-    tokenizer = _tokenizer_in(folder)
-    learner, config = _load(folder)
+    learner, config, tokenizer = _load(folder)
+    if tokenizer is None:
+        raise ConfigError(f"{folder} holds no model of text: it was trained on {config.data.kind}")
     return Language(learner.model.eval(), tokenizer, config)

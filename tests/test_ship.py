@@ -37,7 +37,7 @@ def test_a_model_that_loses_to_the_5_gram_is_not_shipped(shop):
 
 
 def test_seed_0_is_shipped_with_all_that_belongs_to_it(shop, runs, monkeypatch):
-    monkeypatch.setattr(ship_text, "by_ngrams", lambda tokenizer: 99.0)
+    monkeypatch.setattr(ship_text, "by_ngrams", lambda: {"bytes": 99.0, "tokens": 99.0})
     ship_text.main()
     before = {path: path.stat().st_mtime_ns for path in runs.glob("*/model.safetensors")}
     assert len(before) == 4
@@ -62,7 +62,7 @@ def test_seed_0_is_shipped_with_all_that_belongs_to_it(shop, runs, monkeypatch):
 
 
 def test_the_n_gram_of_bytes_knows_more_than_letters_alone():
-    assert 1.5 < ship_text.by_ngrams("byte") < 3.0
+    assert 1.5 < ship_text.by_ngrams_of("byte") < 3.0
 
 
 def test_a_run_of_another_text_or_version_is_not_taken(shop, runs):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -115,8 +116,14 @@ def test_what_cannot_be_written_is_told_in_one_line(told, words, message):
     assert (code, out) == (2, "") and err.startswith(message) and err.count("\n") == 1
 
 
-def test_a_run_on_clips_has_no_text(folder):
-    other = folder.parent / "clips"
-    other.mkdir()
-    with pytest.raises(training.ConfigError, match="holds no model of text: it has no tokenizer"):
-        training.load_language(other)
+def test_a_run_on_clips_has_no_text(runs):
+    clips = training.train(training.load_config("smoke", ["run.logger=none"]), runs, progress=False)
+    with pytest.raises(training.ConfigError, match="holds no model of text: it was trained on clips"):
+        training.load_language(clips)
+
+
+def test_a_model_of_text_needs_its_tokenizer(folder, tmp_path):
+    shutil.copytree(folder / "ebt", tmp_path / "ebt")
+    (tmp_path / "ebt" / "tokenizer.json").unlink()
+    with pytest.raises(training.ConfigError, match="holds a model of text, but no tokenizer"):
+        training.load_language(tmp_path / "ebt")

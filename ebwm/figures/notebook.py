@@ -1,6 +1,8 @@
 """Reading figures' notebooks: their parameters, their code, and where a job over one item ends."""
 
 import ast
+import copy
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -31,11 +33,19 @@ def read_registry(
     """The content of the registry's file, unchecked."""
     yaml = require("yaml", "figures")
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return copy.deepcopy(_yaml(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise FigureError(f"no figures.yaml in {path.parent}; run this inside a checkout of ebwm") from None
     except yaml.YAMLError as error:
         raise FigureError(f"{path.name}: {' '.join(str(error).split())}") from None
+
+
+@functools.cache
+def _yaml(text: str) -> Any:
+    """The content of a text, read once: a listing asks for each figure's entry."""
+    import yaml
+
+    return yaml.safe_load(text)
 
 
 def cells_of(
