@@ -6,7 +6,7 @@
 __all__ = ['CHILDREN', 'FULL', 'BOARDS', 'make_optimiser', 'learning_rate_factor', 'Trainer', 'fit', 'Stopped', 'signals_noted',
            'RunError', 'Folder', 'Watch', 'train', 'resume', 'load_learner', 'Language', 'load_language']
 
-# %% ../nbs/training/training.ipynb #a7ebcdc6
+# %% ../nbs/training/training.ipynb #95b8d191
 import contextlib
 import errno
 import json
@@ -63,7 +63,8 @@ from ebwm.learner import (  # noqa: F401
     states_of,
     walking,
 )
-from .text import Tokenizer, filler, load_tokenizer, perplexity
+from .text import filler, perplexity
+from .tokenizer import Tokenizer, load_tokenizer
 
 # %% ../nbs/training/training.ipynb #29b36dab
 def make_optimiser(

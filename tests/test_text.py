@@ -18,10 +18,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ebwm import documents as sources
 from ebwm import text
+from ebwm import tokenizer as tokenizer_module
+from ebwm.documents import documents
 from ebwm.objective import cross_entropy
 from ebwm.settings import generator
-from ebwm.text import SPLITS, TextDataset, Tokenizer, documents, load_tokenizer, perplexity, text_corpus
+from ebwm.text import SPLITS, TextDataset, perplexity, text_corpus
+from ebwm.tokenizer import Tokenizer, load_tokenizer
 
 LINES = "the quick brown fox jumps over the lazy dog\npack my box with five dozen liquor jugs\n"
 
@@ -71,15 +75,15 @@ def test_a_longer_paragraph_that_stands_twice_counts_once(tmp_path, monkeypatch)
     body = f'class A:\n    """One.\n\n      {long}\n\n    Three."""\n    x = "\\d"\n'
     (tmp_path / "b.py").write_text(body)
     (tmp_path / "tests" / "c.py").write_text('"""Four."""')
-    monkeypatch.setattr(text.sysconfig, "get_path", lambda name: str(tmp_path))
-    found = text._python_texts.__wrapped__()
+    monkeypatch.setattr(sources.sysconfig, "get_path", lambda name: str(tmp_path))
+    found = sources._python_texts.__wrapped__()
     assert {name: body for name, body in found.items() if not name.startswith("topics/")} == {
         "a.py": f"One.\n\n{long}", "b.py": "One.\n\nThree."}
 
 
 def test_no_longer_paragraph_of_the_embedded_corpus_stands_twice():
     paragraphs = [" ".join(part.split()) for _, body in documents("python") for part in body.split("\n\n")]
-    longer = [part for part in paragraphs if len(part) >= text.LONG]
+    longer = [part for part in paragraphs if len(part) >= sources.LONG]
     assert len(longer) == len({*longer}) > 1000
 
 
@@ -115,9 +119,10 @@ def test_rows_of_parquet(tmp_path):
     ("a.jsonl", b'{"question": "a", "answer": "b"}', ValueError, "it has 'question', 'answer'"),
     ("a.jsonl", b'{"text": 3}', ValueError, "a.jsonl:1 holds int where text should be; choose another key"),
     ("a.json", b'[{"text": "a"},]', ValueError, "a.json cannot be read as JSON"),
-    ("a.txt.gz", gzip.compress(b"text")[:-9], ValueError, "a.txt.gz cannot be decomp.*fetch"),
+    ("a.txt.gz", gzip.compress(b"text", mtime=0)[:-9], ValueError, "a.txt.gz cannot be decomp.*fetch"),
     ("a.txt.gz", b"text", ValueError, "a.txt.gz cannot be decompressed"),
-    ("a.jsonl.gz", gzip.compress(b"text" * 99)[:12] + b"text", ValueError, "a.jsonl.gz cannot be de"),
+    ("a.jsonl.gz", gzip.compress(b"text" * 99, mtime=0)[:12] + b"text", ValueError,
+     "a.jsonl.gz cannot be de"),
     ("a.parquet", b"text", ValueError, "a.parquet cannot be read as Parquet .*fetch it again"),
 ])
 def test_a_bad_file_is_named_with_place_and_remedy(tmp_path, name, content, error, message):
@@ -164,9 +169,9 @@ def hub(monkeypatch):
     monkeypatch.setattr(socket, "create_connection", connect)
     for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    text._reach_hub.cache_clear()
+    sources.reach_hub.cache_clear()
     yield calls
-    text._reach_hub.cache_clear()
+    sources.reach_hub.cache_clear()
 
 
 @pytest.mark.parametrize(("source", "path", "name", "revision"), [
@@ -463,13 +468,13 @@ def test_two_processes_at_once(spec, corpus, tmp_path):
 
 
 def test_a_trained_tokenizer_sees_the_training_split_alone(corpus, tmp_path, monkeypatch):
-    seen, train = [], text._trained
+    seen, train = [], tokenizer_module._trained
 
     def watch(spec, texts):
         seen.append([*texts])
         return train(spec, seen[-1])
 
-    monkeypatch.setattr(text, "_trained", watch)
+    monkeypatch.setattr(tokenizer_module, "_trained", watch)
     first, second = (text_corpus(corpus, length=16, tokenizer="train:280", held_out=0.2, cache=tmp_path)
                      for _ in range(2))
     assert seen == [texts_of(first)] and len(seen[0]) < 60
