@@ -627,6 +627,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'ebwm.learner._ebt': ('training/learner.html#_ebt', 'ebwm/learner.py'),
                               'ebwm.learner._files': ('training/learner.html#_files', 'ebwm/learner.py'),
                               'ebwm.learner._gru': ('training/learner.html#_gru', 'ebwm/learner.py'),
+                              'ebwm.learner._of_tokens': ('training/learner.html#_of_tokens', 'ebwm/learner.py'),
                               'ebwm.learner._one_pass': ('training/learner.html#_one_pass', 'ebwm/learner.py'),
                               'ebwm.learner._text': ('training/learner.html#_text', 'ebwm/learner.py'),
                               'ebwm.learner._transformer': ('training/learner.html#_transformer', 'ebwm/learner.py'),

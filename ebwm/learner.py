@@ -27,7 +27,7 @@ from .thinking import predict
 from .video import VideoDataset, moving_digits, video_folder
 from .walk import Replay
 
-# %% ../nbs/training/learner.ipynb #25a95516
+# %% ../nbs/training/learner.ipynb #b63d7556
 def state_errors(
     predictions: Float[Tensor, "b s state_dim"],  # states
     targets: Float[Tensor, "b s state_dim"],  # the true ones
@@ -58,6 +58,11 @@ class Learner(NamedTuple):
     errors: Callable[[Tensor, Tensor], Tensor] = state_errors  # (predictions, targets) -> [b s]
 
 
+def _of_tokens(ignore: int | None) -> tuple[Callable, Callable]:
+    "How tokens are learned and scored; `ignore`: a target that doesn't count."
+    return partial(cross_entropy, ignore=ignore), partial(token_errors, ignore=ignore)
+
+
 def walking(
     model: nn.Module,  # an EBT
     recipe: S1 | S2 | Contrastive | ScoreMatching,  # how it learns
@@ -71,7 +76,7 @@ def walking(
     if isinstance(recipe, S1 | S2):
         settings = {"start": recipe.start, "update": recipe.update, **settings}
     if model.tokens is not None:
-        loss, errors = (partial(f, ignore=ignore) for f in (cross_entropy, token_errors))
+        loss, errors = _of_tokens(ignore)
     return Learner(
         model,
         lambda states, targets, g: loss_of(model, states, targets, recipe, g, buffer, loss),
@@ -80,7 +85,7 @@ def walking(
         errors,
     )
 
-# %% ../nbs/training/learner.ipynb #938ec963
+# %% ../nbs/training/learner.ipynb #89881e7e
 class States(NamedTuple):
     "What a model's states are."
 
@@ -116,7 +121,7 @@ def longest(
 def _one_pass(model: nn.Module, states: States) -> Learner:
     loss, errors = smooth_l1, state_errors
     if states.tokens:
-        loss, errors = (partial(f, ignore=states.ignore) for f in (cross_entropy, token_errors))
+        loss, errors = _of_tokens(states.ignore)
     return Learner(
         model,
         lambda states, targets, g: loss(model(states), targets),
