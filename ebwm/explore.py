@@ -267,7 +267,7 @@ def next_frame(
 
     return Scene(cut, choices, ("noise", "last", "zeros"), note)
 
-# %% ../nbs/explorers/explore.ipynb #b6dd1f27
+# %% ../nbs/explorers/explore.ipynb #7f4cbb29
 SMALL = Config(
     model=ModelConfig(dim=64, depth=2, heads=4, candidates="latent", start="noise", step_size=10.0),
     data=DataConfig(frames=6, train_clips=2048, eval_clips=64),
@@ -298,6 +298,9 @@ def run_scene(
     if not (folder / "config.json").is_file():
         raise ValueError(f"folder is {str(folder)!r}; it must be a finished run's, with its config.json")
     config = from_dict(json.loads((folder / "config.json").read_text()))
+    if config.data.kind != "clips":
+        raise ValueError(f"folder is {str(folder)!r}, a model of {config.data.kind}, and here are clips; "
+                         f"write with it: ebwm generate --model {folder}")
     data, learner = load_data(config.data, config.seed), load_learner(folder)
     trained = f"run {folder.name}, trained for {config.optimiser.updates} updates"
     return _scene_of(learner, config, data["valid"], clip, trained)

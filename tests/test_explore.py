@@ -191,6 +191,12 @@ def test_a_run_is_looked_at_with_its_own_data_and_says_what_it_is(tmp_path):
         run_scene(other)
 
 
+def test_a_model_of_text_is_no_scene_of_clips():
+    shipped = Path(__file__).parent.parent / "data" / "checkpoints" / "text"
+    with pytest.raises(ValueError, match="a model of text, and here are clips; write with it: ebwm generate"):
+        run_scene(shipped)
+
+
 # Numbers and warnings
 
 
