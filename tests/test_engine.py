@@ -656,6 +656,18 @@ def test_progress_tells_each_job_that_ends_once(tmp_path):
     assert lines == ["a: made, 30 s; 1 of 2 jobs, about 30 s left", "b: failed, 0 s; 2 of 2 jobs"]
 
 
+def test_what_is_left_follows_all_jobs_that_have_ended(tmp_path):
+    jobs = [figures.Job(name, "f", "", "", "", {}, {}) for name in ("a", "b", "c")]
+    (tmp_path / "status").mkdir()
+    lines = []
+    with Progress(tmp_path, jobs, 1, lines.append) as progress:
+        for name, seconds in (("a", 30), ("b", 120)):
+            for state in ({"state": "running", "started": time.time() - seconds}, {"state": "made"}):
+                (tmp_path / f"status/{name}.json").write_text(json.dumps(state))
+                progress.look()
+    assert lines[1:] == ["b: made, 2 min; 2 of 3 jobs, about 75 s left"]
+
+
 def test_the_last_line_of_a_log(tmp_path):
     path = tmp_path / "a.log"
     assert last_line(path) == ""

@@ -44,7 +44,7 @@ class Progress:
         ended, clock = [], time.time()
         for job in self.jobs:
             before, now = self.states.get(job.name, {}), status_of(self.folder, job)
-            self.states[job.name] = {"started": before.get("started"), **now}
+            self.states[job.name] = {**before, **now}
             if now.get("state") in DONE and before.get("state") not in DONE:
                 self.states[job.name]["seconds"] = clock - (before.get("started") or clock)
                 ended.append(job)
