@@ -77,7 +77,7 @@ class Tokenizer:
     def _json(self) -> str:
         return '{"ebwm": "byte"}\n'
 
-# %% ../nbs/modalities/tokenizer.ipynb #8da12d90
+# %% ../nbs/modalities/tokenizer.ipynb #c40cf6c4
 class Pieces(Tokenizer):
     """A byte-level vocabulary of pieces, in the format of the package `tokenizers`."""
 
@@ -115,10 +115,12 @@ class Pieces(Tokenizer):
         return counts
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """The tokens of several texts at once."""
         texts = [whole_letters(text) for text in texts]
         return [found.ids for found in self.model.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, tokens: Iterable[int] | Int64[Tensor, " n"]) -> str:
+        """The text of tokens; `end` becomes nothing."""
         return self.model.decode([t for t in map(int, tokens) if t != self.end], skip_special_tokens=False)
 
     def _json(self) -> str:
