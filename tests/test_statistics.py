@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ebwm.statistics import (
     bootstrap,
@@ -13,6 +15,8 @@ from ebwm.statistics import (
     paired_difference,
     percent_faster,
     power_law,
+    ratio_of_sums,
+    ratio_shares,
     student_crossed,
     wilson,
 )
@@ -236,3 +240,37 @@ def test_the_crossed_bootstrap_is_of_its_seed_alone():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# Ratios
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 200)), min_size=2, max_size=20))
+def test_the_mean_share_is_the_ratio_and_all_but_their_counts_may_scale(items):
+    totals, counts = np.array(items).T
+    value, error = ratio_of_sums(totals, counts)
+    assert value == pytest.approx(totals.sum() / counts.sum())
+    assert ratio_shares(totals, counts).mean() == pytest.approx(value, abs=1e-9)
+    assert ratio_of_sums(3 * totals, 2 * counts) == pytest.approx((1.5 * value, 1.5 * error), abs=1e-9)
+
+
+def test_where_counts_are_equal_a_ratio_is_a_mean():
+    totals = np.random.default_rng(0).normal(5, 1, (3, 40))
+    assert ratio_shares(totals, np.full(40, 8)) == pytest.approx(totals / 8)
+
+
+def test_the_error_of_a_ratio_is_its_scatter_over_repeated_sets():
+    rng, found = np.random.default_rng(0), []
+    for _ in range(400):
+        counts = rng.integers(5, 200, size=100)
+        found.append(ratio_of_sums(3 * counts + rng.normal(0, np.sqrt(counts)), counts))
+    values, errors = np.array(found).T
+    assert errors.mean() == pytest.approx(values.std(), rel=0.15)
+
+
+def test_ratios_that_have_no_error_or_no_value():
+    value, error = ratio_of_sums(np.array([6.0]), np.array([2]))
+    assert value == 3 and np.isnan(error)
+    assert np.isnan(ratio_of_sums(np.ones(2), np.zeros(2))).all()
+    value, error = ratio_of_sums(np.array([np.inf, 1.0]), np.full(2, 2))
+    assert value == np.inf and np.isnan(error)
