@@ -121,7 +121,7 @@ def ratio_shares(
     totals: np.ndarray,  # [... items]: what each item adds above the line
     counts: np.ndarray,  # [... items]: and below it
 ) -> np.ndarray:  # [... items], whose mean is the ratio of the sums
-    "What each item adds to a ratio of sums, linearised, for intervals of ratios (Cochran 1977, 6.4)."
+    "What each item adds to a ratio of sums, linearised, for intervals of ratios (Cochran 1977, chapter 6)."
     totals, counts = np.asarray(totals, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     ratio = totals.sum(-1, keepdims=True) / counts.sum(-1, keepdims=True)
     return ratio + (totals - ratio * counts) / counts.mean(-1, keepdims=True)
