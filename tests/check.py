@@ -99,7 +99,7 @@ def notebooks() -> bool:
 
 def tests() -> bool:
     """pytest, with at least 85 % of the package's lines covered."""
-    options = ("-rfEs", "-n", "auto", "--cov", "--cov-report=term", "--cov-fail-under=85")
+    options = ("-n", "auto", "--cov", "--cov-report=term", "--cov-fail-under=85")
     return call("python", "-m", "pytest", *options, OMP_NUM_THREADS="1")
 
 
