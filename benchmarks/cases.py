@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from benchmarks import official as theirs
 from ebwm.baselines import Transformer
-from ebwm.cost import Shape, ebt_training, transformer_training
 from ebwm.ebt import EBT
+from ebwm.evaluation.cost import Shape, ebt_training, transformer_training
 from ebwm.interop import to_official
 from ebwm.objective import S1, reconstruct, smooth_l1
 from ebwm.sampler import evaluate, gradient_descent, run

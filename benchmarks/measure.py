@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import official as theirs
 from benchmarks.cases import BY_HAND, OFFICIAL, PLAIN, Case, function_of
-from ebwm.cost import cpu_model, flops, seconds
+from ebwm.evaluation.cost import cpu_model, flops, seconds
 
 
 def names(case: Case, official: theirs.Official | None) -> list[str]:

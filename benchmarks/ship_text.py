@@ -15,11 +15,13 @@ from pathlib import Path
 
 import torch
 
-from ebwm import runs, settings, training
-from ebwm.checkpoint import load_tensors, save_tensors
+from ebwm import settings
+from ebwm.data.ngram import NGram
+from ebwm.data.text import perplexity, text_corpus
 from ebwm.files import write_json, write_whole
-from ebwm.ngram import NGram
-from ebwm.text import perplexity, text_corpus
+from ebwm.training import history as runs
+from ebwm.training import trainer as training
+from ebwm.training.checkpoint import load_tensors, save_tensors
 
 SEEDS, ORDER, EVERY = (0, 1, 2), 5, 100
 SHIPPED = {"text": "ebt", "text_transformer": "transformer"}

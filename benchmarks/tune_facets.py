@@ -8,9 +8,10 @@ to figures/facets/tuning.json, and from there into the manifest.
 
 import argparse
 
-from ebwm import settings, training
+from ebwm import settings
 from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
+from ebwm.training import trainer as training
 
 from .tuning import SEED, best, forking_clips, trial
 

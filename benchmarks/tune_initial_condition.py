@@ -9,10 +9,11 @@ puts what they left into figures/initial_condition/tuning.json, from where it ge
 import argparse
 import json
 
-from ebwm import settings, training
+from ebwm import settings
 from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
 from ebwm.sampler import STARTS
+from ebwm.training import trainer as training
 
 from .tuning import SEED, best, score
 

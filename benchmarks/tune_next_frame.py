@@ -10,9 +10,10 @@ import argparse
 import dataclasses
 import json
 
-from ebwm import settings, training
+from ebwm import settings
 from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
+from ebwm.training import trainer as training
 
 from .tuning import SEED, best, trial
 

@@ -11,7 +11,7 @@ all figures of text read it.
 
 from functools import partial
 
-from ebwm import training
+from ebwm.training import trainer as training
 
 from .tuning import SEED, one_by_one, text_score, tune
 

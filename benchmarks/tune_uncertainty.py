@@ -9,9 +9,10 @@ figures/uncertainty/tuning.json, and from there into the manifest.
 
 import dataclasses
 
-from ebwm import settings, training
+from ebwm import settings
 from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
+from ebwm.training import trainer as training
 
 from .tuning import SEED, best, forking_clips, trial
 

@@ -12,10 +12,10 @@ from functools import partial
 
 import torch
 
-from ebwm import training
-from ebwm.learner import token_errors
 from ebwm.objective import Streamed, cross_entropy
 from ebwm.sampler import gradient_descent, initial, run
+from ebwm.training import trainer as training
+from ebwm.training.learner import token_errors
 
 from .tune_text import FIGURE, FIRST, configuration
 from .tuning import SEED, one_by_one, text_score, tune

@@ -13,12 +13,13 @@ from functools import partial
 
 import torch
 
-from ebwm import settings, training
+from ebwm import settings
 from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
+from ebwm.gradient.vocabulary import walk_of
 from ebwm.objective import S1, reconstruct
 from ebwm.sampler import initial, run
-from ebwm.vocabulary import walk_of
+from ebwm.training import trainer as training
 
 from .tuning import SEED, best, score
 

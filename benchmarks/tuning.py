@@ -4,10 +4,11 @@ import argparse
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from ebwm import settings, training
-from ebwm.encoders import principal
+from ebwm import settings
+from ebwm.data.encoders import principal
+from ebwm.data.forks import forking_digits
 from ebwm.files import write_json
-from ebwm.forks import forking_digits
+from ebwm.training import trainer as training
 
 SEED = 100  # which no comparison uses
 

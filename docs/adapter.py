@@ -16,7 +16,8 @@ import records
 import symbols
 import yaml
 
-FOLDERS = ("core", "modalities", "training", "explorers", "figures")  # the sidebar's order; others follow
+# the sidebar's order; others follow
+FOLDERS = ("core", "gradient", "data", "training", "evaluation", "explorers", "figures")
 CAPTIONS = {"figures": "Results"}
 KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
 DIRECTIVE = re.compile(r"^\s*#\|\s*([\w-]+)\s*:?[ \t]*(.*?)[ \t]*$\n?", re.MULTILINE)

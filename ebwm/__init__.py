@@ -1,1 +1,29 @@
+"""Energy-based world models in PyTorch: energies, samplers that descend them, and models trained through both."""
+
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+EXPORTS = {  # public name: the module that defines it, imported on first use
+    "EBT": "ebwm.ebt",
+    "JointEBT": "ebwm.ebt",
+    "Transformer": "ebwm.baselines",
+    "S1": "ebwm.objective",
+    "S2": "ebwm.objective",
+    "predict": "ebwm.thinking",
+    "generate": "ebwm.thinking",
+    "train": "ebwm.training.trainer",
+}
+__all__ = [*EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(EXPORTS[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *EXPORTS})

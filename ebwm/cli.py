@@ -18,11 +18,12 @@ from typing import Any, NoReturn
 
 import torch
 
-from ebwm import __version__, figures, runs, settings
-from ebwm.checkpoint import CheckpointError
+from ebwm import __version__, figures, settings
+from ebwm.training import history as runs
+from ebwm.training.checkpoint import CheckpointError
 from ebwm.compat import MissingPart, extras, lacking
-from ebwm.configuration import Config, ConfigError, load_config, presets
-from ebwm.cost import cpu_model
+from ebwm.training.configuration import Config, ConfigError, load_config, presets
+from ebwm.evaluation.cost import cpu_model
 from ebwm.figures import FigureError, NotebookError, suggest
 from ebwm.files import write_whole
 from ebwm.settings import SCALES, SettingsError
@@ -297,7 +298,7 @@ def _report_figures(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from ebwm import training
+    from ebwm.training import trainer as training
 
     if options.list:
         _say(_presets())
@@ -323,7 +324,7 @@ def _use_threads() -> None:
 
 
 def _begin(options: argparse.Namespace) -> Path:
-    from ebwm import training
+    from ebwm.training import trainer as training
 
     if options.changed:
         raise UsageError("--changed goes with --resume RUN")
@@ -333,7 +334,7 @@ def _begin(options: argparse.Namespace) -> Path:
 
 
 def _resume(options: argparse.Namespace) -> Path:
-    from ebwm import training
+    from ebwm.training import trainer as training
 
     overrides = [options.config, *options.overrides] if options.config else []
     path = runs.find(options.resume, settings.load().runs)
@@ -383,7 +384,7 @@ def _family(names: list[str]) -> str:
 
 def _generate(options: argparse.Namespace) -> int:
     from ebwm import writing
-    from ebwm.training import load_language
+    from ebwm.training.trainer import load_language
 
     config = settings.load()
     _use_threads()

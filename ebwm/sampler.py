@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .cost import flops
+from .evaluation.cost import flops
 
 # %% ../nbs/core/02_sampler.ipynb #c56a49ac
 class State(NamedTuple):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ebwm.generation import Generated, gathered, generate_tokens, texts_of
-from ebwm.training import Language
+from ebwm.training.trainer import Language
 from ebwm.walk import energy_change
 
 __all__ = ["WritingError", "begun", "ends_of", "find_model", "settings_of", "told", "write"]

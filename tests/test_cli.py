@@ -12,10 +12,12 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 import ebwm
-from ebwm import cli, compat, configuration, figures, settings, training
-from ebwm.checkpoint import CheckpointError
+from ebwm import cli, compat, figures, settings
 from ebwm.figures import NotebookError
 from ebwm.figures.ledger import Compared
+from ebwm.training import configuration
+from ebwm.training import trainer as training
+from ebwm.training.checkpoint import CheckpointError
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ import sys
 import pytest
 import torch
 
-from ebwm import cost
 from ebwm.baselines import Transformer
 from ebwm.blocks import non_embedding_parameters
-from ebwm.cost import (
+from ebwm.ebt import EBT, DenseLandscape
+from ebwm.energy import DoubleWell
+from ebwm.evaluation import cost
+from ebwm.evaluation.cost import (
     Counted,
     FlopCount,
     Shape,
@@ -24,8 +26,6 @@ from ebwm.cost import (
     transformer_prediction,
     transformer_training,
 )
-from ebwm.ebt import EBT, DenseLandscape
-from ebwm.energy import DoubleWell
 from ebwm.objective import S1, reconstruct, smooth_l1
 from ebwm.sampler import gradient_descent, initial, langevin, run
 from ebwm.settings import SettingsError, generator
@@ -217,7 +217,7 @@ def test_functions_take_turns_and_ratios_are_within_rounds(monkeypatch):
 @pytest.mark.skipif(peak_memory() is None, reason="this system doesn't say")
 def test_the_mark_of_memory_is_of_this_process_alone():
     """A small process started by a large one doesn't inherit the large one's mark."""
-    program = "from ebwm.cost import peak_memory; print(peak_memory())"
+    program = "from ebwm.evaluation.cost import peak_memory; print(peak_memory())"
     held = torch.ones(2**27)
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert held.nbytes == 2**29

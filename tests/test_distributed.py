@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ebwm.checkpoint import Checkpoints, load_tensors
 from ebwm.files import sha256
+from ebwm.training.checkpoint import Checkpoints, load_tensors
 
 ROOT = Path(__file__).parents[1]
 pytest.importorskip("lightning_fabric")
@@ -31,11 +31,11 @@ LEARN = f"""
 import sys
 import torch
 from ebwm import settings
-from ebwm.checkpoint import save_tensors
-from ebwm.configuration import load_config
-from ebwm.distributed import full, processes
-from ebwm.learner import make_learner
-from ebwm.training import Trainer
+from ebwm.training.checkpoint import save_tensors
+from ebwm.training.configuration import load_config
+from ebwm.training.distributed import full, processes
+from ebwm.training.learner import make_learner
+from ebwm.training.trainer import Trainer
 
 torch.set_num_threads(1)
 clips = torch.randn(3, 8, 6, 12, dtype=torch.float64, generator=settings.generator(0, "clips"))
@@ -98,8 +98,8 @@ TRAIN = f"""
 import sys
 from pathlib import Path
 import torch
-from ebwm import training
-from ebwm.configuration import load_config
+from ebwm.training import trainer as training
+from ebwm.training.configuration import load_config
 
 torch.set_num_threads(1)
 job, folder, *entries = sys.argv[1:]

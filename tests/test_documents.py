@@ -10,10 +10,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from tiny_text import LINES, texts_of
 
-from ebwm import documents as sources
-from ebwm.documents import documents
-from ebwm.text import text_corpus
-from ebwm.tokenizer import load_tokenizer
+from ebwm.data import documents as sources
+from ebwm.data.documents import documents
+from ebwm.data.text import text_corpus
+from ebwm.data.tokenizer import load_tokenizer
 
 
 def test_python_carries_a_corpus_without_repeated_docstrings():

@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ebwm import downstream as module
-from ebwm.downstream import (
+from ebwm.data import downstream as module
+from ebwm.data.downstream import (
     Dyck,
     Sums,
     arithmetic,

@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ebwm.baselines import Transformer
 from ebwm.blocks import SIZES, non_embedding_parameters
-from ebwm.cost import flops
 from ebwm.ebt import EBT, DenseLandscape, JointEBT
+from ebwm.evaluation.cost import flops
 from ebwm.objective import S1, reconstruct
 from ebwm.sampler import gradient_descent, run
 from ebwm.settings import generator

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ebwm.ebt import EBT, DenseLandscape, JointEBT
-from ebwm.energy_gradient import can_be_fused, energy_gradient
+from ebwm.gradient.sweeps import can_be_fused, energy_gradient
 from ebwm.objective import S1, Streamed, reconstruct, smooth_l1
 from ebwm.sampler import evaluate, gradient_descent, run
 from ebwm.settings import generator

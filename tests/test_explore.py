@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ebwm.ebt import EBT
-from ebwm.explore import (
+from ebwm.explore.landscape import (
     MOST_STEPS,
     MOST_WALKS,
     SAMPLERS,
@@ -35,7 +35,7 @@ from ebwm.explore import (
 )
 from ebwm.figures.style import COLOURS
 from ebwm.settings import generator
-from ebwm.training import Config, DataConfig, ModelConfig, OptimiserConfig, train
+from ebwm.training.trainer import Config, DataConfig, ModelConfig, OptimiserConfig, train
 
 ROOT = Path(__file__).parents[1]
 SCENES = analytic_scenes()
@@ -384,7 +384,8 @@ def notebook(tmp_path):
     assert text.count("trained_scene()}") == 1
     saved = json.loads(text.replace("trained_scene()}", f"{short}}}"))
     first = next(cell for cell in saved["cells"] if cell["cell_type"] == "code")
-    first["source"] = [*first["source"], "\nfrom dataclasses import replace\nfrom ebwm.explore import SMALL"]
+    first["source"] = [*first["source"], "\nfrom dataclasses import replace",
+                       "\nfrom ebwm.explore.landscape import SMALL"]
     path.write_text(json.dumps(saved), encoding="utf-8")
     return path
 

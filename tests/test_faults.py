@@ -28,16 +28,18 @@ from tiny_run import (
     untimed,
 )
 
-from ebwm import checkpoint, sampler, training
-from ebwm.checkpoint import CheckpointError, Checkpoints, load_tensors, save_tensors
-from ebwm.faults import FAR, Spikes, look
+from ebwm import sampler
 from ebwm.files import sha256
+from ebwm.training import checkpoint
+from ebwm.training import trainer as training
+from ebwm.training.checkpoint import CheckpointError, Checkpoints, load_tensors, save_tensors
+from ebwm.training.faults import FAR, Spikes, look
 
 # Killed while it saves
 
 
 HELD = """
-from ebwm import checkpoint
+from ebwm.training import checkpoint
 
 inner = checkpoint.PLACE
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import smooth_l1_loss
 
-from ebwm import video
-from ebwm.forks import ForkingDigits, Futures, draw_torus, fork_floors, forking_digits, wander
-from ebwm.statistics import wilson
+from ebwm.data import video
+from ebwm.data.forks import ForkingDigits, Futures, draw_torus, fork_floors, forking_digits, wander
+from ebwm.evaluation.statistics import wilson
 
 CHANCES = (0, 0.25, 0.5, 0.75, 1)
 
@@ -172,7 +172,7 @@ def test_the_first_clips_of_a_large_set_are_those_of_a_small_one(make):
 
 def test_the_cache_is_read_and_gives_the_same_futures(make, monkeypatch):
     first = make().futures()
-    monkeypatch.setattr("ebwm.video._write", lambda *_: pytest.fail("must come from the cache"))
+    monkeypatch.setattr("ebwm.data.video._write", lambda *_: pytest.fail("must come from the cache"))
     for before, after in zip(first, make().futures(), strict=True):
         assert torch.equal(before, after)
 

@@ -9,12 +9,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ebwm.baselines import GRU, Transformer
-from ebwm.cost import flops
 from ebwm.ebt import EBT, JointEBT
+from ebwm.evaluation.cost import flops
 from ebwm.generation import Stream, draw_tokens, gathered, generate_tokens, nucleus, texts_of
+from ebwm.gradient.vocabulary import walk_of
 from ebwm.sampler import evaluate, run
 from ebwm.settings import generator
-from ebwm.vocabulary import walk_of
 from ebwm.walk import energy_change, run_until
 
 STEPS = ["none", "context_token", "candidate_token", "adaln"]

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from ebwm import kernels
 from ebwm.attention import two_stream_attention, visible_context
+from ebwm.gradient import kernels
 from ebwm.settings import generator
 
 COMPILED = not kernels.available("cpu") and torch.cuda.is_available()
@@ -235,7 +235,7 @@ COMPILE = """
 import sys, torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
-from ebwm import kernels
+from ebwm.gradient import kernels
 
 class Driver:
     get_current_device = lambda self: int(sys.argv[1])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ebwm.ngram import FALLBACK, NGram, discounts
+from ebwm.data.ngram import FALLBACK, NGram, discounts
 
 
 def refusal(act, *arguments, **named) -> str:

@@ -18,10 +18,11 @@ from tiny_run import (
     trained,
 )
 
-from ebwm import cli, training
-from ebwm.checkpoint import CheckpointError, Checkpoints
-from ebwm.configuration import FREE
-from ebwm.learner import load_data
+from ebwm import cli
+from ebwm.training import trainer as training
+from ebwm.training.checkpoint import CheckpointError, Checkpoints
+from ebwm.training.configuration import FREE
+from ebwm.training.learner import load_data
 
 CASES = {
     "s1": [],

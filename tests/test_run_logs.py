@@ -7,9 +7,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from ebwm import training
-from ebwm.configuration import load_config
-from ebwm.cost import matrix_speed
+from ebwm.evaluation.cost import matrix_speed
+from ebwm.training import trainer as training
+from ebwm.training.configuration import load_config
 
 TINY = ["model.dim=16", "model.heads=2", "data.features=16", "optimiser.updates=4", "run.monitor_every=1"]
 

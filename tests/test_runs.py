@@ -8,12 +8,14 @@ import pytest
 import torch
 from tiny_figure import refusal
 
-from ebwm import runs, settings, training
-from ebwm.checkpoint import CheckpointError, Checkpoints, held, locked
-from ebwm.configuration import as_dict, load_config
+from ebwm import settings
 from ebwm.figures import curves
 from ebwm.figures.style import style
 from ebwm.files import write_json
+from ebwm.training import history as runs
+from ebwm.training import trainer as training
+from ebwm.training.checkpoint import CheckpointError, Checkpoints, held, locked
+from ebwm.training.configuration import as_dict, load_config
 
 
 def row(update, **values):
@@ -220,7 +222,8 @@ def test_a_run_is_shown_with_all_that_one_wants_to_know(trained):
     assert [line[0] for line in words(losses)[1:3]] == ["1", "3"]
     assert losses.endswith(f"\ntest loss {result['test_loss']:.4g}")
     assert all(part in pace for part in (" items/s, ", "peak memory ", "% of the FLOPs", " in updates"))
-    assert events == "Nothing went wrong." and on == f"Load it: ebwm.training.load_learner({str(trained)!r})"
+    assert events == "Nothing went wrong."
+    assert on == f"Load it: ebwm.training.trainer.load_learner({str(trained)!r})"
 
 
 def test_a_run_that_broke_off_says_what_happened_and_how_to_go_on(leave):

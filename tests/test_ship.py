@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks import ship_text
-from ebwm import training
-from ebwm.checkpoint import load_tensors
+from ebwm.training import trainer as training
+from ebwm.training.checkpoint import load_tensors
 
 TINY = ["data.kind=text", "data.tokenizer=train:300", "data.length=16", "data.eval_windows=4", "model.dim=16",
         "model.heads=2", "model.step_size=2", "optimiser.updates=4", "eval_every=2"]

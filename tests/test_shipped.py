@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from benchmarks import ship_text
-from ebwm import cli, training
-from ebwm.checkpoint import load_tensors
-from ebwm.text import text_corpus
+from ebwm import cli
+from ebwm.data.text import text_corpus
+from ebwm.training import trainer as training
+from ebwm.training.checkpoint import load_tensors
 
 SHIPPED = Path(__file__).parent.parent / "data" / "checkpoints"
 MIB = 2**20

@@ -16,17 +16,19 @@ NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpo
 
 # A module imports from floors below it, or from a module named before it on its own floor.
 FLOORS = (
-    ("settings", "files", "compat", "cost", "statistics", "uncertainty", "energy"),
+    ("checks", "settings", "files", "compat", "evaluation", "evaluation.cost", "evaluation.statistics",
+     "evaluation.uncertainty", "energy"),
     ("sampler", "walk", "diagnostics", "blocks"),
-    ("attention", "kernels", "energy_gradient", "ebt", "baselines"),
-    ("vocabulary", "objective", "thinking", "generation", "interop"),
-    ("video", "encoders", "forks", "documents", "tokenizer", "text", "ngram", "downstream", "image",
-     "policy"),
-    ("checkpoint", "distributed", "configuration", "faults", "learner", "training", "runs"),
+    ("attention", "gradient", "gradient.kernels", "gradient.sweeps", "ebt", "baselines"),
+    ("gradient.vocabulary", "objective", "thinking", "generation", "interop"),
+    ("data", "data.video", "data.encoders", "data.forks", "data.documents", "data.tokenizer", "data.text",
+     "data.ngram", "data.downstream"),
+    ("training", "training.checkpoint", "training.distributed", "training.configuration", "training.faults",
+     "training.learner", "training.trainer", "training.history"),
     ("figures.errors", "figures.notebook", "figures.registry", "figures.style", "figures.inputs",
      "figures.curves", "figures.plan", "figures.record", "figures.job", "figures.progress", "figures.batch",
      "figures.claims", "figures.ledger", "figures.table", "figures", "figures.__main__",
-     "explore", "writing", "cli", "__main__"),
+     "explore", "explore.landscape", "writing", "cli", "__main__"),
 )
 ORDER = [name for floor in FLOORS for name in floor]
 LONGEST, MOST_CELLS = 60, 60
@@ -57,7 +59,7 @@ def upward(name: str, source: str) -> list[str]:
 
 @pytest.mark.parametrize("source, found", [
     ("from .training import fit", ["training"]),
-    ("def f():\n    from ebwm import video", ["video"]),
+    ("def f():\n    from ebwm.data import video", ["video"]),
     ("import ebwm.blocks", ["blocks"]),
     ("from ebwm.figures import style", ["figures.style"]),
     ("from ebwm.figures import Record", ["figures"]),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebwm.statistics import (
+from ebwm.evaluation.statistics import (
     bootstrap,
     bootstrap_crossed,
     paired_difference,

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_text import LINES, texts_of, write_lines
 
-from ebwm import text
-from ebwm import tokenizer as tokenizers
-from ebwm.documents import documents
+from ebwm.data import text
+from ebwm.data import tokenizer as tokenizers
+from ebwm.data.documents import documents
+from ebwm.data.text import SPLITS, perplexity, text_corpus
+from ebwm.data.tokenizer import Tokenizer
 from ebwm.objective import cross_entropy
 from ebwm.settings import generator
-from ebwm.text import SPLITS, perplexity, text_corpus
-from ebwm.tokenizer import Tokenizer
 
 
 @pytest.fixture

@@ -10,14 +10,16 @@ from test_distributed import run
 from test_resume import stop
 from tiny_run import S2, assert_same_end
 
-from ebwm import configuration, training, writing
-from ebwm.checkpoint import load_tensors
-from ebwm.configuration import ConfigError, TextConfig, from_dict, load_config, override
-from ebwm.learner import States, evaluate, make_learner, position_losses, state_errors, token_errors
-from ebwm.runs import show as shown
+from ebwm import writing
+from ebwm.data.text import perplexity
 from ebwm.settings import generator
-from ebwm.text import perplexity
 from ebwm.thinking import predict
+from ebwm.training import configuration
+from ebwm.training import trainer as training
+from ebwm.training.checkpoint import load_tensors
+from ebwm.training.configuration import ConfigError, TextConfig, from_dict, load_config, override
+from ebwm.training.history import show as shown
+from ebwm.training.learner import States, evaluate, make_learner, position_losses, state_errors, token_errors
 
 TINY = ["data.kind=text", "data.length=12", "data.eval_windows=6", "model.step_size=2"]
 CASES = {
@@ -203,11 +205,11 @@ LEARN = """
 import sys
 import torch
 from ebwm import settings
-from ebwm.checkpoint import save_tensors
-from ebwm.configuration import load_config
-from ebwm.distributed import processes
-from ebwm.learner import States, make_learner
-from ebwm.training import Trainer
+from ebwm.training.checkpoint import save_tensors
+from ebwm.training.configuration import load_config
+from ebwm.training.distributed import processes
+from ebwm.training.learner import States, make_learner
+from ebwm.training.trainer import Trainer
 
 torch.set_num_threads(1)
 windows = torch.randint(30, (3, 8, 7), generator=settings.generator(0, "windows"))

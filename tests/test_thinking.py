@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ebwm.cost import flops
 from ebwm.ebt import EBT, JointEBT
+from ebwm.evaluation.cost import flops
 from ebwm.settings import generator
 from ebwm.thinking import generate, predict
 

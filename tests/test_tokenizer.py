@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_text import LINES
 
-from ebwm.tokenizer import Tokenizer, load_tokenizer
+from ebwm.data.tokenizer import Tokenizer, load_tokenizer
 
 
 @given(st.text())

@@ -10,11 +10,18 @@ import torch
 from golden import FILE, RUNS, losses
 from tiny_run import log_of, untimed
 
-from ebwm import training
-from ebwm.checkpoint import CheckpointError, load_tensors, save_tensors
 from ebwm.files import sha256, write_json, write_whole
 from ebwm.settings import generator
-from ebwm.training import Config, ModelConfig, OptimiserConfig, load_config, make_learner, make_optimiser
+from ebwm.training import trainer as training
+from ebwm.training.checkpoint import CheckpointError, load_tensors, save_tensors
+from ebwm.training.trainer import (
+    Config,
+    ModelConfig,
+    OptimiserConfig,
+    load_config,
+    make_learner,
+    make_optimiser,
+)
 
 
 @pytest.fixture
@@ -97,7 +104,8 @@ def test_real_clips_train_a_few_steps(cache, real_data):
 
 def test_no_result_beside_a_run_that_failed(cache, monkeypatch):
     monkeypatch.setattr(
-        "ebwm.learner.loss_of", lambda model, *a, **k: sum(p.sum() for p in model.parameters()) * torch.nan
+        "ebwm.training.learner.loss_of",
+        lambda model, *a, **k: sum(p.sum() for p in model.parameters()) * torch.nan,
     )
     folder = cache / "runs" / "001"
     with pytest.raises(training.RunError, match="3 updates in a row weren't finite, and it went back often"):

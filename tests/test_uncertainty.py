@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ebwm.statistics import wilson
-from ebwm.uncertainty import auroc, calibration, mode_coverage, rank_correlation, risk_coverage
+from ebwm.evaluation.statistics import wilson
+from ebwm.evaluation.uncertainty import auroc, calibration, mode_coverage, rank_correlation, risk_coverage
 
 FEW = st.integers(0, 4).map(float)  # many ties
 

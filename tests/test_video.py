@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from ebwm import video
-from ebwm.video import SPLITS, VideoDataset, moving_digits, video_folder, video_hub
+from ebwm.data import video
+from ebwm.data.video import SPLITS, VideoDataset, moving_digits, video_folder, video_hub
 
 av = pytest.importorskip("av")
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import official
-from ebwm import cost
 from ebwm.ebt import EBT
+from ebwm.evaluation import cost
+from ebwm.gradient.vocabulary import UPDATES, Chunk, chunks, counted, vocabulary_step, walk_of
 from ebwm.interop import from_official
 from ebwm.objective import S1, cross_entropy, reconstruct, smooth_l1
 from ebwm.settings import generator
-from ebwm.vocabulary import UPDATES, Chunk, chunks, counted, vocabulary_step, walk_of
 
 KINDS = ("none", "candidate_token", "context_token")
 both_updates = pytest.mark.parametrize("update", UPDATES)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from ebwm.cost import Counted as CountedCalls
 from ebwm.ebt import EBT, JointEBT
 from ebwm.energy import Quadratic
+from ebwm.evaluation.cost import Counted as CountedCalls
 from ebwm.sampler import Through, gradient_descent, guarded, langevin, mala, nesterov, run
 from ebwm.settings import generator
 from ebwm.walk import (

@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 
-from ebwm import cli, training, writing
+from ebwm import cli, writing
 from ebwm.generation import gathered, generate_tokens
+from ebwm.training import trainer as training
 
 SHAPE = ["data.kind=text", "data.length=16", "data.eval_windows=4", "data.held_out=0.2", "model.dim=16",
          "model.heads=2", "model.step_size=2", "run.logger=none"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 import ebwm
-from ebwm import training
-from ebwm.checkpoint import Checkpoints
+from ebwm.training import trainer as training
+from ebwm.training.checkpoint import Checkpoints
 
 TINY = ["model.dim=16", "model.heads=2", "data.features=8", "data.frames=5", "data.train_clips=14",
         "data.eval_clips=4", "optimiser.updates=8", "eval_every=4", "run.save_every=2", "run.logger=none"]
@@ -65,7 +65,8 @@ def assert_same_end(folder, other):
 
 PROGRAM = """
 import sys
-from ebwm import cli, training
+from ebwm import cli
+from ebwm.training import trainer as training
 
 def wait(row):
     print(row["update"], flush=True)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ebwm.text import TextDataset
+from ebwm.data.text import TextDataset
 
 LINES = "the quick brown fox jumps over the lazy dog\npack my box with five dozen liquor jugs\n"
 

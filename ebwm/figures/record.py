@@ -19,7 +19,7 @@ import torch
 
 from ebwm import __version__, settings
 from ebwm.compat import require
-from ebwm.cost import cpu_model, peak_memory
+from ebwm.evaluation.cost import cpu_model, peak_memory
 from ebwm.figures.errors import FigureError, suggest
 from ebwm.figures.notebook import parameter_defaults, read_registry, registry_path
 from ebwm.figures.style import style

@@ -1,0 +1,69 @@
+"""Checks of arguments, and the one form of their messages: `name=value: what is allowed; what to do`."""
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["allowed", "at_least", "between", "finite", "one_of", "positive", "refusal", "suggestion"]
+
+
+def refusal(
+    name: str,  # of the argument or entry
+    value: Any,  # that was given
+    rule: str,  # what is allowed, as in "must be at least 1"
+    remedy: str = "",  # what to do, if the rule does not say it
+    error: type[Exception] = ValueError,  # the kind of exception
+) -> Exception:  # to be raised
+    """An exception with a one-line message: `name=value: rule; remedy`."""
+    message = f"{name}={_shown(value)}: {rule}" + (f"; {remedy}" if remedy else "")
+    return error(" ".join(message.split()))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def at_least(name: str, value: float, least: float, error: type[Exception] = ValueError) -> None:
+    """Raise unless `value >= least`; NaN is refused."""
+    if not value >= least:
+        raise refusal(name, value, f"must be at least {least:g}", error=error)
+
+
+def positive(name: str, value: float, error: type[Exception] = ValueError) -> None:
+    """Raise unless `0 < value < inf`."""
+    if not 0 < value < math.inf:
+        raise refusal(name, value, "must be a finite number above 0", error=error)
+
+
+def finite(name: str, value: float, error: type[Exception] = ValueError) -> None:
+    """Raise unless `value` is a finite number, 0 or more."""
+    if not 0 <= value < math.inf:
+        raise refusal(name, value, "must be a finite number, 0 or more", error=error)
+
+
+def between(name: str, value: float, low: float, high: float, error: type[Exception] = ValueError) -> None:
+    """Raise unless `low <= value <= high`."""
+    if not low <= value <= high:
+        raise refusal(name, value, f"must be from {low:g} to {high:g}", error=error)
+
+
+def one_of(name: str, value: Any, known: Iterable[Any], error: type[Exception] = ValueError) -> None:
+    """Raise unless `value` is one of the known values; suggests the one with the most similar name."""
+    known = list(known)
+    if value not in known:
+        raise refusal(name, value, allowed(known), suggestion(value, known), error)
+
+
+def allowed(known: Iterable[Any]) -> str:
+    """The rule "must be one of ..." for some values."""
+    return f"must be one of {', '.join(map(str, known))}"
+
+
+def suggestion(value: Any, known: Iterable[Any]) -> str:
+    """The remedy "did you mean 'x'?", or nothing if no known name is similar."""
+    close = difflib.get_close_matches(str(value), [str(item) for item in known], 1)
+    return f"did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,398 @@
+"""What runs have left behind: read while they are written, after a crash, and once they have finished."""
+
+import contextlib
+import json
+import math
+import os
+import shlex
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from ebwm.training.checkpoint import Checkpoints, held
+from ebwm.training.configuration import DATA, Config, as_dict, flat
+
+__all__ = ["Run", "UnknownRun", "compare", "find", "history", "known", "listing", "names", "read", "show"]
+
+WRITTEN = ("config.json", "log.jsonl", "events.jsonl", "result.json")
+FEW, RECENT = 10, 20  # updates that are shown; updates over which losses of runs are averaged
+
+
+class UnknownRun(ValueError):
+    """A run that isn't there; the message says which are."""
+
+
+class Run(NamedTuple):
+    """A run, as its folder tells it."""
+
+    path: Path
+    values: dict[str, Any]  # its configuration by dotted key; empty where it cannot be read
+    last: dict[str, Any]  # last row of its log, with the last validation loss; empty before the first
+    events: list[dict[str, Any]]  # what happened to it, oldest first
+    result: dict[str, Any]  # what a whole run leaves
+    running: bool  # whether a process holds its lock
+
+    @property
+    def made(self) -> int:
+        """Updates that were made."""
+        return self.last.get("update", 0)
+
+    @property
+    def total(self) -> int:
+        """Updates that it is to make."""
+        told = self.values.get("optimiser.updates")
+        return told if isinstance(told, int) else 0
+
+    @property
+    def state(self) -> str:
+        """"running", "finished", "stopped" (told to, and saved) or "broken off"."""
+        if self.running:
+            return "running"
+        if self.result and self.made >= self.total:
+            return "finished"
+        marks = [event["kind"] for event in self.events if event["kind"] in ("stopped", "resumed")]
+        return "stopped" if marks[-1:] == ["stopped"] else "broken off"
+
+    @property
+    def test_loss(self) -> float | None:
+        """Of a run that has finished; a run that goes on has none until it ends again."""
+        return self.result.get("test_loss") if self.made >= self.total else None
+
+
+# What there is
+
+
+def known(
+    folder: Path,  # that holds runs
+) -> list[Path]:  # by name
+    """The runs in a folder, and those one folder deeper, where jobs on a cluster leave them."""
+    near, far = (sorted(path.parent for path in folder.glob(f"{deep}/config.json")) for deep in ("*", "*/*"))
+    return near + [path for path in far if path.parent not in near]
+
+
+def find(
+    word: str,  # a run's folder, or its name
+    folder: Path,  # that holds runs
+) -> Path:
+    """The folder of a run."""
+    for path in (Path(word), folder / word):
+        if (path / "config.json").is_file():
+            return path
+    there = list(names(known(folder), folder))
+    some = ", ".join(["..."] * (len(there) > FEW) + there[-FEW:]) or "no runs yet"
+    raise UnknownRun(f"{word!r} is neither a run's folder, with a config.json, nor in {folder}: {some}")
+
+
+def names(
+    paths: Iterable[Path],  # of runs
+    folder: Path,  # that holds runs
+) -> dict[str, Path]:
+    """Runs by what to call them: a run in the folder needs no more than what it is called there."""
+    folder, whole = folder.resolve(), {path: path.resolve() for path in paths}
+    within = {path: place.is_relative_to(folder) and place != folder for path, place in whole.items()}
+    return {str(place.relative_to(folder) if within[path] else path): path for path, place in whole.items()}
+
+
+def read(
+    path: Path,  # of a run
+) -> Run:
+    """What a run has left so far."""
+    values = dict(flat(_object(path / "config.json")))
+    events = [event for event in _parsed(_lines(path / "events.jsonl")) if "kind" in event]
+    return Run(path, values, _last(path), events, _object(path / "result.json"), held(path))
+
+
+def history(
+    path: Path,  # of a run
+) -> list[dict[str, Any]]:  # rows of the log, of each update the last; what a run went back on is left out
+    """How a run got where it is."""
+    rows = []
+    for row in _parsed(_lines(path / "log.jsonl")):
+        while rows and rows[-1]["update"] >= row["update"]:
+            rows.pop()
+        rows.append(row)
+    return rows
+
+
+def _last(path: Path) -> dict[str, Any]:
+    """The end of a run's history, read from the end of its log."""
+    last, bound = {}, math.inf
+    for row in _parsed(_backwards(path / "log.jsonl")):
+        if row["update"] < bound:
+            last, bound = last or row, row["update"]
+            if "valid_loss" in row:
+                return last | {"valid_loss": row["valid_loss"]}
+    return last
+
+
+def _object(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if isinstance(value, dict) else {}
+    return {}
+
+
+def _parsed(lines: Iterable[str | bytes]) -> Iterator[dict[str, Any]]:
+    """Rows; a line that is cut, because it is being written or a crash has cut it, is left out."""
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("update"), int):
+            yield row
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        yield from file
+
+
+def _backwards(path: Path, block: int = 1 << 16) -> Iterator[bytes]:
+    """Lines, last first."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        place, rest = file.seek(0, os.SEEK_END), b""
+        while place:
+            size = min(block, place)
+            place = file.seek(place - size)
+            rest, *lines = (file.read(size) + rest).split(b"\n")
+            yield from reversed(lines)
+        yield rest
+
+
+def _weights(path: Path) -> int | None:
+    """How many a run's model has, told by the head of its newest file."""
+    files = {path / "model.safetensors": ""}
+    files |= dict.fromkeys(reversed(Checkpoints(path / "checkpoints").all()), "model.")
+    for file, prefix in files.items():
+        with contextlib.suppress(OSError, SafetensorError), safe_open(file, "pt") as tensors:
+            own = [name for name in tensors.keys() if name.startswith(prefix)]
+            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in own)
+    return None
+
+
+# All runs
+
+
+def listing(
+    runs: Mapping[str, Path],  # their folders by what to call them
+) -> str:
+    """A table of runs, one a line."""
+    head = ("run", "model", "recipe", "updates", "state", "loss", "valid", "test", "trouble", "last written")
+    rows = [_row(name, read(path)) for name, path in runs.items()]
+    return _table([head, *rows], "lllrlrrrll")
+
+
+def _row(name: str, run: Run) -> tuple[str, ...]:
+    losses = [run.last.get("loss"), run.last.get("valid_loss"), run.test_loss]
+    return (name, _model(run), _recipe(run), f"{run.made}/{run.total}", run.state, *map(_number, losses),
+            _trouble(run), _written(run.path))
+
+
+def _model(run: Run) -> str:
+    shape = "x".join(str(run.values.get(f"model.{name}", "?")) for name in ("depth", "dim"))
+    weights = _weights(run.path)
+    return f"{run.values.get('model.kind', '?')} {shape}" + (f", {_short(weights)}" if weights else "")
+
+
+def _short(count: int) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return str(count)
+
+
+def _recipe(run: Run) -> str:
+    return run.values.get("recipe.name", "?") if run.values.get("model.kind") == "ebt" else "-"
+
+
+def _trouble(run: Run) -> str:
+    counts = Counter(event["kind"] for event in run.events)
+    told = ("skipped", "rolled back", "refused")
+    return ", ".join(f"{counts[kind]} {kind}" for kind in told if counts[kind]) or "-"
+
+
+def _written(path: Path) -> str:
+    times = [file.stat().st_mtime for name in WRITTEN if (file := path / name).exists()]
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(max(times))) if times else "-"
+
+
+# One run
+
+
+def show(
+    path: Path,  # of a run
+) -> str:
+    """A run in words and tables: what it is, how it fared, how to go on."""
+    run, rows = read(path), history(path)
+    parts = [_heading(run), _settings(run), _losses(rows, run), _pace(rows), _events(run), _next(run)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _heading(run: Run) -> str:
+    recipe = f", recipe {_recipe(run)}" if _recipe(run) != "-" else ""
+    place = f"{run.path}: {run.state}, {run.made} of {run.total} updates, last written {_written(run.path)}"
+    return f"{place}\n{_model(run)} weights{recipe}"
+
+
+def _settings(run: Run) -> str:
+    data = DATA.get(run.values.get("data.kind"), DATA["clips"])
+    usual = dict(flat(as_dict(Config(data=data())))) | {"data.kind": "clips"}
+    other = {key: value for key, value in run.values.items() if key not in usual or usual[key] != value}
+    default = {key: f"(default {_word(usual.get(key, 'unknown'))})" for key in other}
+    rows = [(f"  {key}", _word(value), default[key]) for key, value in other.items()]
+    return "Configuration, where it isn't the default:\n" + _table(rows, "lll") if rows else ""
+
+
+def _word(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+SHOWN = {"update": "update", "loss": "loss", "valid_loss": "valid", "grad_norm": "gradient norm",
+         "learning_rate": "learning rate", "step_size": "step size", "energy_gap": "energy gap"}
+
+
+def _losses(rows: list[dict[str, Any]], run: Run) -> str:
+    if not rows:
+        return "No update was made yet."
+    columns = [key for key in SHOWN if any(key in row for row in rows)]
+    chosen = _few([row for row in rows if "valid_loss" in row] or rows)
+    chosen = [rows[0], *chosen] if chosen[0] is not rows[0] else chosen
+    chosen += [rows[-1]] if chosen[-1] is not rows[-1] else []
+    body = [[_number(row.get(key)) for key in columns] for row in chosen]
+    test = "" if run.test_loss is None else f"\ntest loss {_number(run.test_loss)}{_in_text(run)}"
+    return _table([[SHOWN[key] for key in columns], *body], "r" * len(columns)) + test
+
+
+def _in_text(run: Run) -> str:
+    """What the test loss means for text."""
+    text = run.result.get("text")
+    if not text:
+        return ""
+    told = (f"perplexity {text['value']:.4g} ± {text['error']:.2g}",
+            f"{text['bits_per_byte']:.4g} ± {text['bits_error']:.2g} bits per byte")
+    return f" ({', '.join(told)}, over {text['tokens']:,} tokens; standard errors over windows)"
+
+
+def _few(rows: list[Any]) -> list[Any]:
+    """Some of many, evenly, with the first and the last."""
+    if len(rows) <= FEW:
+        return rows
+    return [rows[round(place * (len(rows) - 1) / (FEW - 1))] for place in range(FEW)]
+
+
+def _pace(rows: list[dict[str, Any]]) -> str:
+    """Medians; the first update of a process is longer."""
+    if not rows:
+        return ""
+    seconds = sum(row.get("seconds", 0) for row in rows)
+    memory = max((row["peak_mib"] for row in rows if "peak_mib" in row), default=None)
+    told = (("{:.4g} items/s", _median(rows, "items_per_second")), ("peak memory {} MiB", memory),
+            ("{:.1%} of the FLOPs that matrix products reach there", _median(rows, "flops_utilisation")))
+    parts = [words.format(value) for words, value in told if value is not None]
+    return f"Pace: {', '.join([*parts, f'{_duration(seconds)} in updates'])}"
+
+
+def _median(rows: list[dict[str, Any]], key: str) -> float | None:
+    values = [row[key] for row in rows if key in row]
+    return median(values) if values else None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _events(run: Run) -> str:
+    if not run.events:
+        return "Nothing went wrong."
+    counts = Counter(event["kind"] for event in run.events)
+    told = [(f"  update {e['update']}", e["kind"], str(e.get("what", ""))) for e in run.events]
+    left = len(told) - FEW
+    more = f"  ... and {left} before\n" if left > 0 else ""
+    total = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return f"Events: {total}\n{more}{_table(told[-FEW:], 'lll')}"
+
+
+def _next(run: Run) -> str:
+    if run.running:
+        return "It is running: SIGINT or SIGTERM lets the update end, saves and stops."
+    if run.state == "finished":
+        loaded = f"Load it: ebwm.training.trainer.load_learner({str(run.path)!r})"
+        text = run.values.get("data.kind") == "text"
+        return loaded + (f"\nWrite with it: ebwm generate --model {shlex.quote(str(run.path))}" if text else "")
+    if Checkpoints(run.path / "checkpoints").all():
+        return f"Go on: ebwm train --resume {shlex.quote(str(run.path))}"
+    again = f"ebwm train {shlex.quote(str(run.path / 'config.json'))}"
+    return f"There is no checkpoint to go on from; begin anew: {again}"
+
+
+# Several runs
+
+
+def compare(
+    folders: Mapping[str, Path],  # of runs, by what to call them
+) -> str:
+    """Where the configurations of runs differ, and their losses side by side."""
+    runs = {name: read(path) for name, path in folders.items()}
+    logs = {name: history(run.path) for name, run in runs.items()}
+    parts = [_differing(runs) if len(runs) > 1 else "", _outcomes(runs, logs), _validation(logs)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _differing(runs: dict[str, Run]) -> str:
+    keys = dict.fromkeys(key for run in runs.values() for key in run.values)
+    values = {key: [_word(run.values.get(key, "-")) for run in runs.values()] for key in keys}
+    rows = [(key, *row) for key, row in values.items() if len(set(row)) > 1]
+    if not rows:
+        return "Their configurations are the same."
+    return _table([("configuration", *runs), *rows], "l" * (1 + len(runs)))
+
+
+def _outcomes(runs: dict[str, Run], logs: dict[str, list[dict[str, Any]]]) -> str:
+    losses = (f"loss of last {RECENT}", "best valid", "at update", "last valid", "test")
+    rows = [(name, *_outcome(run, logs[name])) for name, run in runs.items()]
+    return _table([("run", "updates", "state", *losses, "items/s"), *rows], "lrlrrrrrr")
+
+
+def _outcome(run: Run, rows: list[dict[str, Any]]) -> list[str]:
+    losses = [row["loss"] for row in rows[-RECENT:] if "loss" in row]
+    scored = [row for row in rows if math.isfinite(row.get("valid_loss", math.nan))]
+    best = min(scored, key=lambda row: row["valid_loss"], default={})
+    values = [fmean(losses) if losses else None, best.get("valid_loss"), best.get("update"),
+              run.last.get("valid_loss"), run.test_loss, _median(rows, "items_per_second")]
+    return [f"{run.made}/{run.total}", run.state, *map(_number, values)]
+
+
+def _validation(logs: dict[str, list[dict[str, Any]]]) -> str:
+    """Validation losses at updates that all runs have."""
+    scored = ([row for row in rows if "valid_loss" in row] for rows in logs.values())
+    found = [{row["update"]: row["valid_loss"] for row in rows} for rows in scored]
+    shared = sorted(set.intersection(*map(set, found)))
+    if not shared:
+        return "They have no validation loss at the same update."
+    rows = [(str(update), *(_number(losses[update]) for losses in found)) for update in _few(shared)]
+    return _table([("valid at update", *logs), *rows], "r" * (1 + len(logs)))
+
+
+# Text
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+def _table(rows: Sequence[Sequence[str]], sides: str) -> str:
+    """Columns, each kept to its side: "l" or "r"."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [[cell.ljust(width) if side == "l" else cell.rjust(width)
+              for cell, width, side in zip(row, widths, sides, strict=True)] for row in rows]
+    return "\n".join("  ".join(row).rstrip() for row in cells)
