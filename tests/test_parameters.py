@@ -35,7 +35,8 @@ list[int]
 
 def test_comments_become_sections():
     assert describe(SOURCE.strip()) == SECTIONS.strip()
-    assert describe("class Walk:\n    steps: int = 2  # steps of a walk\n").endswith("steps\n    steps of a walk")
+    fields = describe("class Walk:\n    steps: int = 2  # steps of a walk\n")
+    assert fields.endswith("steps\n    steps of a walk")
     assert describe("x = 1") == "" == describe("")
 
 
