@@ -1,4 +1,4 @@
-"""Clear messages for missing packages and programs, and a remedy for mismatched torchvision wheels."""
+"""Messages for missing packages and programs, and a workaround for mismatched torchvision wheels."""
 
 import importlib
 import importlib.metadata
@@ -9,22 +9,20 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 
-import torch
-
 __all__ = ["MissingPart", "extras", "import_timm", "installed", "lacking", "require", "system_part"]
 
-_declared = []  # torch forgets an operator's schema when the library object that declared it goes
+_declared = []  # keeps the library object alive: torch drops its operator schemas with it
 
 
 class MissingPart(RuntimeError):
-    """A program of the operating system that is not installed; the message says how to get it."""
+    """Missing program of the operating system; the message says how to install it."""
 
 
 def require(
     package: str,  # module to import, such as "av"
-    extra: str,  # the extra of ebwm that brings it, such as "video"
+    extra: str,  # extra of ebwm that installs it, such as "video"
 ) -> ModuleType:  # the imported module
-    """Import a package of one of ebwm's extras, or say how to install it."""
+    """Import a package of one of ebwm's extras, or raise an error that says how to install it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -34,7 +32,7 @@ def require(
 
 
 def import_timm() -> ModuleType:  # the timm package
-    """Import timm, also where a torchvision wheel built for CUDA stands beside a CPU build of torch."""
+    """Import timm, including beside a torchvision wheel built for CUDA and a CPU build of torch."""
     try:
         return require("timm", "video")
     except RuntimeError as error:
@@ -45,6 +43,8 @@ def import_timm() -> ModuleType:  # the timm package
 
 
 def _declare_torchvision_operators() -> None:
+    import torch
+
     for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
     if not _declared:
@@ -55,10 +55,10 @@ def _declare_torchvision_operators() -> None:
 
 def system_part(
     command: str,  # program to find on the PATH, such as "chromium"
-    package: str,  # Debian package that brings it, or the address of a website where there is none
-    purpose: str,  # what it is needed for, as in "drawing plotly figures"
+    package: str,  # Debian package, or the address of a website if there is none
+    purpose: str,  # use of the program, as in "drawing plotly figures"
 ) -> str:  # path of the program
-    """Find a program of the operating system, or say how to install it."""
+    """Find a program of the operating system, or raise an error that says how to install it."""
     if path := shutil.which(command):
         return path
     remedy = f"get it from {package}" if "://" in package else f"apt-get install {package}"
@@ -66,7 +66,7 @@ def system_part(
 
 
 def extras() -> dict[str, list[str]]:
-    """The packages that each extra of ebwm brings."""
+    """The packages of each extra of ebwm."""
     found: dict[str, list[str]] = {}
     for line in _extras_of_checkout() or importlib.metadata.requires("ebwm") or []:
         extra = re.search(r"""extra == ["'](\w+)["']""", line)
@@ -84,14 +84,14 @@ def _extras_of_checkout() -> list[str]:
 
 
 def lacking(
-    extra: str,  # its name, such as "video"
+    extra: str,  # name, such as "video"
 ) -> list[str]:
     """The packages of an extra that are not installed."""
     return [package for package in extras().get(extra, []) if not installed(package)]
 
 
 def installed(
-    package: str,  # its name on the package index
+    package: str,  # name on the package index
 ) -> bool:
     """Whether a package is installed."""
     return next(iter(importlib.metadata.distributions(name=package)), None) is not None
