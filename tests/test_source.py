@@ -12,7 +12,7 @@ from sizes import MODULES, NOTEBOOKS, ROOT
 
 # A module imports from floors below it, or from a module named before it on its own floor.
 FLOORS = (
-    ("checks", "parameters", "settings", "files", "compat", "evaluation", "evaluation.cost",
+    ("checks", "parameters", "usage", "settings", "files", "compat", "evaluation", "evaluation.cost",
      "evaluation.statistics", "evaluation.uncertainty", "energy"),
     ("sampler", "walk", "diagnostics", "blocks"),
     ("attention", "gradient", "gradient.kernels", "gradient.sweeps", "ebt", "baselines"),
@@ -23,7 +23,8 @@ FLOORS = (
      "training.learner", "training.trainer", "training.history"),
     ("figures.errors", "figures.manifest", "figures.notebook", "figures.registry", "figures.style", "figures.inputs",
      "figures.curves", "figures.plan", "figures.record", "figures.job", "figures.progress", "figures.batch",
-     "figures.claims", "figures.ledger", "figures.comparison", "figures.table", "figures", "figures.__main__",
+     "figures.claims", "figures.ledger", "figures.comparison", "figures.table", "figures", "figures.commands",
+     "figures.__main__",
      "explore", "explore.landscape", "writing", "cli", "__main__"),
 )
 ORDER = [name for floor in FLOORS for name in floor]
