@@ -13,7 +13,10 @@ from ebwm.figures.manifest import JOB, sealed
 from ebwm.figures.notebook import cells_of, code_of
 from ebwm.files import sha256, write_json
 
-LEAVE = "import sys; sys.path.insert(0, {tests!r}); from script_job import leave; leave({{**globals()}}, {values})"
+LEAVE = """import sys
+sys.path.insert(0, {tests!r})
+from script_job import leave
+leave({{**globals()}}, {values})"""
 
 
 def leave_cell(values: str = "1") -> str:

@@ -1,4 +1,4 @@
-"""Verdicts on claims, the report, and the registry's account of the papers. Refusals are in refusals/figures.py."""
+"""Verdicts on claims, the report, and the papers in the registry. Refusals are in refusals/figures.py."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,8 @@ def claim(**fields):
 def decided(expect, result, scale="cpu", **fields):
     """The verdict on a figure with this result on record."""
     manifest = {"scale": scale, "seeds": [0, 1], "results": {"loss": {"best": result}}}
-    return verdict(claim(statistic="loss.best", expect=expect, **fields), figures.registry()["tiny"], manifest)
+    decided = claim(statistic="loss.best", expect=expect, **fields)
+    return verdict(decided, figures.registry()["tiny"], manifest)
 
 
 def interval(low, high):
@@ -57,7 +58,8 @@ def test_the_whole_interval_decides_or_the_number(project, expect, result, found
 
 def test_claims_without_a_decision(project):
     stand_in = decided({"below": 0}, -1.0, not_tested="too small", command="ebwm figures run tiny")
-    assert (stand_in.verdict, stand_in.measured, stand_in.record) == ("not tested", (-1, -1, -1), "scale cpu, seeds 0, 1")
+    assert stand_in.verdict == "not tested" and stand_in.measured == (-1, -1, -1)
+    assert stand_in.record == "scale cpu, seeds 0, 1"
     assert decided({"below": 0}, -1.0, scale="smoke").verdict == "not tested"
     assert verdict(claim(), Planned(id="tiny", title="t", paper="p"), None).verdict == "planned"
     assert verdict(claim(), figures.registry()["tiny"], None).verdict == "not made"

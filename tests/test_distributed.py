@@ -16,6 +16,7 @@ from ebwm.training.checkpoint import Checkpoints, load_tensors
 
 ROOT = Path(__file__).parents[1]
 pytest.importorskip("lightning_fabric")
+pytestmark = pytest.mark.slow
 
 # Settings in which nothing is left to chance but the initial weights, so that any number of processes agree.
 SETTINGS = {

@@ -76,7 +76,8 @@ def test_the_readmes_links_lead_to_files():
 # Tables
 
 
-FINDING = {"asks": "Is it fast?", "found": "Yes: {speed:.1f}, above {other.limit:.2f}", "holds": ["speed.low > 1", "0 < other.limit"]}
+FINDING = {"asks": "Is it fast?", "found": "Yes: {speed:.1f}, above {other.limit:.2f}",
+           "holds": ["speed.low > 1", "0 < other.limit"]}
 
 
 def with_finding(root: Path, **changes) -> None:
@@ -92,8 +93,10 @@ def with_finding(root: Path, **changes) -> None:
 
 def test_tables_are_made_from_the_registry_and_the_records(tmp_path):
     with_finding(tmp_path)
-    placed = records.place_tables("A\n<!-- table: figures -->\n<!-- table: findings -->", tmp_path).splitlines()
-    assert "| [Fall](figures/fall.ipynb) | `ebwm figures run fall` | 18 s on 2 cores | 6 min on 2 cores | not measured |" in placed
+    text = "A\n<!-- table: figures -->\n<!-- table: findings -->"
+    placed = records.place_tables(text, tmp_path).splitlines()
+    times = "18 s on 2 cores | 6 min on 2 cores | not measured"
+    assert f"| [Fall](figures/fall.ipynb) | `ebwm figures run fall` | {times} |" in placed
     assert placed[-1] == "| Is it fast? | Yes: 1.5 (1.2 to 2.0), above 0.50 | [fall](figures/fall.ipynb) |"
 
 

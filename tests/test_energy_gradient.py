@@ -407,6 +407,7 @@ assert (found[0] - found[1]).abs().max() < 1e-12, (found[0] - found[1]).abs().ma
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler, which torch.compile needs")
 def test_compiled_sweeps_answer_alike():
     """In a process of its own, as run-time type checks and compilers don't mix; it says how long it took."""

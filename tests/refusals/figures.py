@@ -9,21 +9,32 @@ from pathlib import Path
 from unittest import mock
 
 import pandas as pd
-from tiny_figure import NOTEBOOKS, REGISTRY_PATH, code, defaults_of, rewrite, write_manifest, write_notebook, write_project
+from tiny_figure import (
+    NOTEBOOKS,
+    YAML,
+    code,
+    defaults_of,
+    rewrite,
+    write_manifest,
+    write_notebook,
+    write_project,
+)
 
 from ebwm import cli, compat, figures, settings
 from ebwm.figures.claims import report, verdict
 from ebwm.figures.errors import FigureError
 from ebwm.figures.registry import Claim
 from ebwm.figures.style import colour, style
+from ebwm.settings import SettingsError
+
+KEPT = {name: value for name, value in os.environ.items() if not name.startswith("EBWM_")}
+WITHOUT_SETTINGS = mock.patch.dict(os.environ, KEPT, clear=True)
 
 
-def in_project(act: Callable, *arguments, edit: tuple = (), files: dict | None = None, **named) -> Callable:
+def within(act: Callable, *arguments, edit: tuple = (), files: dict | None = None, **named) -> Callable:
     """Call `act` in a new project, after a replacement (path, old, new) and with other contents of files."""
     def call():
-        known = {name: value for name, value in os.environ.items() if not name.startswith("EBWM_")}
-        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), mock.patch.dict(os.environ, known,
-                                                                                              clear=True):
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), WITHOUT_SETTINGS:
             write_project(Path(folder))
             if edit:
                 rewrite(Path(edit[0]), *edit[1:])
@@ -81,8 +92,8 @@ REGISTRY = [  # text of figures.yaml, its replacement, named in the message
     ("  - {id: later", "    {id: later", "planned"),
 ]
 PARAMETERS = {  # of a run: value, named in the message
-    "updtes": 3, "updates": 1.5, "rate": "high", "seeds": 3, "fast": 1, "folder": 3, "scale": "cpu", "out": "here",
-    "clips_dir": "nowhere",
+    "updtes": 3, "updates": 1.5, "rate": "high", "seeds": 3, "fast": 1, "folder": 3, "scale": "cpu",
+    "out": "here", "clips_dir": "nowhere",
 }
 CELLS = {  # sources of the cells tagged `parameters`, and the place in the message
     "no tag": ([code("a = 1")], "0 cells"),
@@ -164,58 +175,55 @@ def promote(**changes) -> None:
 
 
 TINY, FAN = NOTEBOOKS
-CASES = [
-    *((f"registry {new or old}", in_project(figures.registry, edit=(REGISTRY_PATH, old, new)), FigureError, named)
+GPU = (YAML, "claims:", "device: {gpu: cuda}\n    claims:")
+BLOCK = "if True:\\n    %matplotlib inline\\n"
+NO_PATH = mock.patch.dict(os.environ, PATH="")
+FIGURES = [
+    *((f"registry {new or old}", within(figures.registry, edit=(YAML, old, new)), named)
       for old, new, named in REGISTRY),
-    ("no registry", in_project(lambda: (Path(REGISTRY_PATH).unlink(), figures.registry())), FigureError,
-     "figures.yaml"),
-    *((f"parameter {name}", in_project(figures.run, "tiny", overrides={name: value}), FigureError, name)
+    ("no registry", within(lambda: (Path(YAML).unlink(), figures.registry())), "figures.yaml"),
+    *((f"parameter {name}", within(figures.run, "tiny", overrides={name: value}), name)
       for name, value in PARAMETERS.items()),
-    *((f"seeds {value}", in_project(figures.plan, "tiny", overrides={"seeds": value}), FigureError, "seeds")
+    *((f"seeds {value}", within(figures.plan, "tiny", overrides={"seeds": value}), "seeds")
       for value in (["a"], [], [0, 0])),
-    ("a Boolean for an integer", in_project(figures.plan, "tiny", overrides={"updates": True}), FigureError,
-     "updates=True"),
-    ("parameter of the registry", in_project(figures.plan, "tiny", edit=(REGISTRY_PATH, "updates: 4", "update: 4")),
-     FigureError, "parameter='update'"),
-    ("scale", in_project(figures.plan, "tiny", "smok"), FigureError, "mean 'smoke'"),
-    ("GPU", in_project(figures.plan, "tiny", "gpu", edit=(REGISTRY_PATH, "claims:",
-                                                          "device: {gpu: cuda}\n    claims:")), FigureError, "GPU"),
-    ("items", in_project(figures.plan, "fan", overrides={"seeds": [1, 1]}), FigureError, "seeds=[1, 1]"),
-    ("items with equal file names", in_project(figures.plan, "fan", edit=(
-        FAN, "sizes = [8, 16]", 'sizes = [\\"a/b\\", \\"a_b\\"]')), FigureError, "sizes="),
-    ("items without a list", in_project(figures.plan, "fan", edit=(FAN, "sizes = [8, 16]", "sizes = 8")),
-     FigureError, "sizes=8"),
-    ("no cell tagged parts", in_project(jobs, "fan", edit=(FAN, '"parts"', '"part"')), FigureError, "'parts'"),
-    ("no cell tagged parameters", in_project(figures.run, "tiny", edit=(TINY, '"parameters"', '"parametres"')),
-     FigureError, "'parameters'"),
-    *((f"source {source}", in_project(jobs, "tiny", edit=(TINY, "import sys\\n", source)), FigureError, first)
-      for source, first in (("x = !ls\\n", "x = !ls"), ("if True:\\n    %matplotlib inline\\n", "is not Python"))),
-    *((f"parameters: {name}", in_project(parameter_cells, cells), FigureError, place)
-      for name, (cells, place) in CELLS.items()),
-    ("not a notebook", in_project(figures.parameter_defaults, Path("x.ipynb"), files={"x.ipynb": "import os"}),
-     FigureError, "x.ipynb"),
-    *((f"settings {text!r}", in_project(settings.load, files={"settings.ini": text}), settings.SettingsError, named)
-      for text, named in SETTINGS),
-    *((" ".join(["ebwm", *words]), in_project(command, *words), error, named) for words, error, named in COMMANDS),
-    ("file name", in_project(unknown_file_name), FigureError, "name='a/b'"),
-    ("record at a scale", in_project(lambda: figures.Record("tiny", defaults_of(scale="big"))), FigureError, "scale='big'"),
-    ("record of a figure", in_project(lambda: figures.Record("tinny", defaults_of())), FigureError, "figure='tinny'"),
-    ("record without parameters", in_project(lambda: figures.Record("tiny", {})), FigureError, "'scale'"),
-    ("changed parameter", in_project(changed_parameter), FigureError, "'updates'"),
-    ("promote other parameters", in_project(promote, parameters={"effective": {"updates": 99}}), FigureError,
-     "updates = 99"),
-    ("promote uncommitted changes", in_project(promote, git={"commit": "0", "dirty": True}), FigureError, "'tiny'"),
-    ("promote a missing file", in_project(promote, data={"losses.parquet": "0"}), FigureError, "losses.parquet"),
-    ("role", lambda: colour("ebtt"), FigureError, "role='ebtt'"),
-    ("theme", style("drak").__enter__, FigureError, "theme='drak'"),
-    ("no statistic", in_project(statistic, "loss.best", 3), FigureError, "'loss.best'"),
-    *((f"statistic {result}", in_project(statistic, "loss", result), FigureError, "'loss'")
+    ("Boolean", within(figures.plan, "tiny", overrides={"updates": True}), "updates=True"),
+    ("registry", within(figures.plan, "tiny", edit=(YAML, "updates: 4", "update: 4")), "parameter='update'"),
+    ("scale", within(figures.plan, "tiny", "smok"), "mean 'smoke'"),
+    ("GPU", within(figures.plan, "tiny", "gpu", edit=GPU), "GPU"),
+    ("equal items", within(figures.plan, "fan", overrides={"seeds": [1, 1]}), "seeds=[1, 1]"),
+    ("items with equal file names",
+     within(figures.plan, "fan", edit=(FAN, "sizes = [8, 16]", 'sizes = [\\"a/b\\", \\"a_b\\"]')), "sizes="),
+    ("no list", within(figures.plan, "fan", edit=(FAN, "sizes = [8, 16]", "sizes = 8")), "sizes=8"),
+    ("no tag parts", within(jobs, "fan", edit=(FAN, '"parts"', '"part"')), "'parts'"),
+    ("no tag", within(figures.run, "tiny", edit=(TINY, '"parameters"', '"parametres"')), "'parameters'"),
+    ("shell", within(jobs, "tiny", edit=(TINY, "import sys\\n", "x = !ls\\n")), "x = !ls"),
+    ("empty block", within(jobs, "tiny", edit=(TINY, "import sys\\n", BLOCK)), "is not Python"),
+    *((f"cell: {name}", within(parameter_cells, cells), place) for name, (cells, place) in CELLS.items()),
+    ("not JSON", within(figures.parameter_defaults, Path("x.ipynb"), files={"x.ipynb": "x"}), "x.ipynb"),
+    ("file name", within(unknown_file_name), "name='a/b'"),
+    ("record: scale", within(lambda: figures.Record("tiny", defaults_of(scale="big"))), "scale='big'"),
+    ("record: figure", within(lambda: figures.Record("tinny", defaults_of())), "figure='tinny'"),
+    ("record: no parameters", within(lambda: figures.Record("tiny", {})), "'scale'"),
+    ("record: changed parameter", within(changed_parameter), "'updates'"),
+    ("promote: parameters", within(promote, parameters={"effective": {"updates": 99}}), "updates = 99"),
+    ("promote: uncommitted changes", within(promote, git={"commit": "0", "dirty": True}), "'tiny'"),
+    ("promote: missing file", within(promote, data={"losses.parquet": "0"}), "losses.parquet"),
+    ("role", lambda: colour("ebtt"), "role='ebtt'"),
+    ("theme", style("drak").__enter__, "theme='drak'"),
+    ("no statistic", within(statistic, "loss.best", 3), "'loss.best'"),
+    *((f"statistic {result}", within(statistic, "loss", result), "'loss'")
       for result in ("low", True, [1.0], {"value": 1.0})),
-    *((f"manifest {text}", in_project(report, files={"figures/tiny/manifest.json": text}), FigureError,
-       "manifest.json") for text in ("{", "[]", '{"scale": "cpu"}')),
+    *((f"manifest {text}", within(report, files={"figures/tiny/manifest.json": text}), "manifest.json")
+      for text in ("{", "[]", '{"scale": "cpu"}')),
+]
+CASES = [
+    *((label, call, FigureError, named) for label, call, named in FIGURES),
+    *((f"settings {text!r}", within(settings.load, files={"settings.ini": text}), SettingsError, named)
+      for text, named in SETTINGS),
+    *((" ".join(words), within(command, *words), kind, named) for words, kind, named in COMMANDS),
     ("package", partial(compat.require, "no_such_package", "figures"), ImportError, "ebwm[figures]"),
-    ("program", mock.patch.dict(os.environ, PATH="")(partial(compat.system_part, "chromium", "chromium", "drawing")),
-     compat.MissingPart, "apt-get install chromium"),
-    ("program with a website", mock.patch.dict(os.environ, PATH="")(
-        partial(compat.system_part, "quarto", "https://quarto.org", "pages")), compat.MissingPart, "https://quarto"),
+    ("program", NO_PATH(partial(compat.system_part, "chromium", "chromium", "drawing")), compat.MissingPart,
+     "apt-get install chromium"),
+    ("website", NO_PATH(partial(compat.system_part, "quarto", "https://quarto.org", "x")), compat.MissingPart,
+     "https://quarto"),
 ]
