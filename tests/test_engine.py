@@ -26,7 +26,7 @@ from ebwm.figures.job import _alive, main, run_job, up_to_date
 from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.plan import as_json, jobs_of
 from ebwm.figures.progress import Progress, duration, last_line, time_left
-from ebwm.files import write_json
+from ebwm.files import sha256, write_json, write_whole
 
 pd = pytest.importorskip("pandas")
 ROOT = Path(__file__).parents[1]
@@ -110,8 +110,6 @@ BARE = [
 def test_comments_docstrings_and_empty_lines_are_not_inputs(source, left):
     assert bare(source) == left
     assert bare(left) == left
-
-
     assert bare(f'"shown"\n{source}', cell=True).startswith('"shown"'), "a cell displays a leading string"
 
 
@@ -144,17 +142,13 @@ def only_job(id="tiny", **overrides):
 
 
 def test_a_change_of_an_input_makes_a_run_stale(project):
-    (project / "constraints.txt").write_text("torch==2")
-    (project / "points.csv").write_text("1")
     registry, notebook = project / "figures/figures.yaml", project / "nbs/figures/tiny.ipynb"
+    (project / "points.csv").write_text("1")
     rewrite(registry, "headline:", "data: [points.csv]\n    headline:")
     assert not up_to_date(only_job())
-    (project / "figures/tiny/runs/smoke").mkdir(parents=True)
-    (project / "figures/tiny/runs/smoke/a.png").touch()
-    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    write_manifest(project / "figures/tiny/runs/smoke", key=only_job().key, pictures={"a.png": empty})
-
-    os.utime(notebook)
+    picture = project / "figures/tiny/runs/smoke/a.png"
+    write_whole(picture, lambda draft: draft.write_bytes(b"drawn"))
+    write_manifest(picture.parent, key=only_job().key, pictures={picture.name: sha256(picture)})
     cells = json.loads(notebook.read_text())["cells"]
     cells[1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "seen"}]
     write_notebook(notebook, {"cell_type": "markdown", "id": "m", "metadata": {}, "source": "New."}, *cells)
@@ -162,14 +156,15 @@ def test_a_change_of_an_input_makes_a_run_stale(project):
     rewrite(registry, "{smoke: 0.1, cpu: 3}", "{smoke: 9}")
     rewrite(project / "settings.ini", "threads = 1", "threads = 2")
     assert up_to_date(only_job())
-    for path, old, new in ((notebook, "rate**update", "rate*update"), (project / "constraints.txt", "2", "3"),
-                           (project / "points.csv", "1", "2"), (registry, "updates: 4", "updates: 5"),
-                           (registry, "smoke: [0, 1]", "smoke: [0, 2]")):
+    points = project / "points.csv"
+    changes = [(notebook, "rate**update", "rate*update"), (points, "1", "2"),
+               (registry, "updates: 4", "updates: 5"), (registry, "smoke: [0, 1]", "smoke: [0, 2]")]
+    for path, old, new in changes:
         rewrite(path, old, new)
         assert not up_to_date(only_job())
         rewrite(path, new, old)
         assert up_to_date(only_job())
-    (project / "figures/tiny/runs/smoke/a.png").write_bytes(b"other")
+    picture.write_bytes(b"other")
     assert not up_to_date(only_job())
 
 

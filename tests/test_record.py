@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_figure import defaults_of, rewrite, write_manifest
+from tiny_figure import defaults_of, refusal, rewrite, write_manifest
 
 from ebwm import figures
 from ebwm.figures import Outcome, Record
@@ -32,12 +32,6 @@ def draw():
     spread(ax, [0, 1, 2], [[3, 2, 1], [3, 1, 1]], colour("ebt"), "EBT")
     ax.legend()
     return fig
-
-
-def refusal(act, *arguments):
-    with pytest.raises(figures.FigureError) as caught:
-        act(*arguments)
-    return str(caught.value)
 
 
 def record(scale="smoke", value=1.0, pictures=("losses",), out=None):

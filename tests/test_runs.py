@@ -298,7 +298,7 @@ def test_pictures_are_written_whole_or_refused(tmp_path):
     curves.save({str(number): [row(1), row(2)] for number in range(9)}, tmp_path / "deep" / "curves.svg")
     assert "<svg" in (tmp_path / "deep" / "curves.svg").read_text()
     message = refusal(curves.save, {"a": [], "b": []}, tmp_path / "none.png")
-    assert message == "nothing to draw: no update is logged yet in a, b"
+    assert message == "no update is logged yet in a, b"
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
 
 

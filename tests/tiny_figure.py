@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from ebwm.figures.errors import FigureError
 from ebwm.figures.manifest import sealed
 
 YAML = "figures/figures.yaml"
@@ -153,3 +156,11 @@ def rewrite(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+def refusal(act, *arguments, **named) -> str:
+    """The message of a FigureError, which must be one line."""
+    with pytest.raises(FigureError) as caught:
+        act(*arguments, **named)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -191,8 +191,7 @@ def jobs_of(
         return [_job(plan, figure.id, plan.folder, plan.parameters, threads=_threads(plan, 1, count))]
     threads, share = _threads(plan, len(items), count), 1 / (len(items) + 1)
     first = _part(plan, items[0], threads=threads, share=share)
-    same = None if any(name.endswith("_dir") for name in figure.each) else first.inputs
-    parts = [first, *(_part(plan, item, threads=threads, share=share, same=same) for item in items[1:])]
+    parts = [first, *(_part(plan, item, threads=threads, share=share, same=first.inputs) for item in items[1:])]
     whole = _job(plan, figure.id, plan.folder, plan.parameters, threads=threads, share=share,
                  each=figure.each, parts=tuple(p.folder for p in parts), needs=tuple(p.name for p in parts))
     return [*parts, whole]
