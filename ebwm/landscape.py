@@ -27,7 +27,7 @@ from ebwm.gradient.sweeps import (
     make_view,
 )
 
-# %% ../nbs/core/11_landscape.ipynb #6a28842b
+# %% ../nbs/core/11_landscape.ipynb #b8d64bd8
 class ContextLandscape(Landscape):
     "Energies of candidates for a batch of contexts, by an energy-based model."
 
@@ -94,7 +94,7 @@ class ContextLandscape(Landscape):
         "Refuse a context that has changed since the landscape was made."
         self.context.check()
         if self.context.version != self.version:
-            raise RuntimeError(f"the cache has changed (to {self.context.length} states) since this landscape "
+            raise RuntimeError(f"the cache changed to {self.context.length} states since this landscape "
                                "was made: use the landscape that append returned last")
 
     def selected_kv(

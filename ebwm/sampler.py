@@ -429,6 +429,11 @@ class Result(NamedTuple):
     state: State  # the last state
     info: Info  # every field with a leading axis of steps
 
+    @property
+    def evaluations(self) -> Int[Tensor, "..."]:  # one count for each item
+        "Energy evaluations, with that of the final energy unless the kernel knew it."
+        return self.info.evaluations.sum(0) + int(self.state.grad is None)
+
 # %% ../nbs/core/02_sampler.ipynb #251f16e2
 def _detached(state: State) -> State:
     return State(*(part if part is None else part.detach() for part in state))
