@@ -1,0 +1,41 @@
+"""Refusals of ebwm.data."""
+
+import functools
+import math
+import tempfile
+
+import numpy as np
+import torch
+
+from ebwm.data.digits import moving_digits
+from ebwm.data.forks import forking_digits
+from ebwm.data.video import VideoDataset, video_folder, video_hub
+
+digits = functools.partial(moving_digits, cache="unused")
+forks = functools.partial(forking_digits, cache="unused")
+EMPTY = tempfile.gettempdir() + "/ebwm-no-such-folder"
+
+
+def table(function, *cases, **defaults):
+    """Cases of one function: a label for each bad argument, and the arguments."""
+    return [(f"{getattr(function, '__name__', 'data')} {name}={value!r}",
+             functools.partial(function, **defaults | {name: value}), ValueError, f"{name}=")
+            for name, value in cases]
+
+
+CASES = [
+    *table(digits, ("split", "validation"), ("clips", 0), ("frames", 1), ("size", 15), ("seed", -1),
+           ("turn", 1.5), ("turn", math.nan), ("speeds", (0, 8)), ("speeds", (32, 8)), ("speeds", (8, 129)),
+           ("digits", ()), ("digits", (-1, 3)), ("occlusion", -1), ("occlusion", 17), split="train"),
+    *table(forks, ("split", "dev"), ("clips", 0), ("frames", 1), ("size", 15), ("seed", -1), ("every", 0),
+           ("every", 16), ("speed", 0), ("speed", 57), ("chances", ()), ("chances", (0.5, 1.5)),
+           ("chances", (math.nan,)), ("chances", (0.5, 0.501)), ("digits", (3, 10)), split="train"),
+    *table(VideoDataset, ("std", 0.0), ("clips", np.zeros((0, 2, 4, 4), np.uint8)),
+           clips=np.zeros((1, 2, 4, 4), np.uint8), mean=0.5, std=0.5),
+    *table(VideoDataset(np.zeros((7, 2, 4, 4), np.uint8), 0.5, 0.5).epochs, ("batch", 0), ("batch", 8),
+           generator=torch.Generator()),
+    *table(video_folder, ("frames", 1), ("spacing", 0.0), ("stride", -1.0), ("size", 0), ("split", "dev"),
+           folder=EMPTY, split="train"),
+    ("no folder", lambda: video_folder(EMPTY, "train"), FileNotFoundError, "folder="),
+    *table(video_hub, ("limit", 0), name="owner/name", split="train"),
+]
