@@ -9,6 +9,8 @@ import torch
 
 from ebwm.data.digits import moving_digits
 from ebwm.data.forks import forking_digits
+from ebwm.data.text import perplexity, text_corpus
+from ebwm.data.tokenizer import load_tokenizer
 from ebwm.data.video import VideoDataset, video_folder, video_hub
 
 digits = functools.partial(moving_digits, cache="unused")
@@ -38,4 +40,12 @@ CASES = [
            folder=EMPTY, split="train"),
     ("no folder", lambda: video_folder(EMPTY, "train"), FileNotFoundError, "folder="),
     *table(video_hub, ("limit", 0), name="owner/name", split="train"),
+    *table(text_corpus, ("split", "dev"), ("packing", "loose"), ("length", 0), ("documents", 0),
+           ("held_out", 0.5), ("held_out", -0.1), cache="unused"),
+    *table(perplexity, ("losses", torch.full((1, 2), math.nan))),
+    *((f"tokenizer {spec}", functools.partial(load_tokenizer, spec, ["a small text of small words"]), error,
+       "tokenizer=") for spec, error in [
+        ("train:256", ValueError), ("train:many", ValueError), ("train:400", ValueError),
+        ("bytes", FileNotFoundError), ("mine/none.json", FileNotFoundError)]),
+    ("no training texts", lambda: load_tokenizer("train:300"), ValueError, "tokenizer="),
 ]
