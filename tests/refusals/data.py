@@ -9,9 +9,12 @@ import torch
 
 from ebwm.data.digits import moving_digits
 from ebwm.data.forks import forking_digits
+from ebwm.data.grammars import Dyck, Sums
+from ebwm.data.questions import downstream, text_windows
 from ebwm.data.text import perplexity, text_corpus
 from ebwm.data.tokenizer import load_tokenizer
 from ebwm.data.video import VideoDataset, video_folder, video_hub
+from ebwm.evaluation.statistics import perplexity_ratio
 
 digits = functools.partial(moving_digits, cache="unused")
 forks = functools.partial(forking_digits, cache="unused")
@@ -48,4 +51,15 @@ CASES = [
         ("train:256", ValueError), ("train:many", ValueError), ("train:400", ValueError),
         ("bytes", FileNotFoundError), ("mine/none.json", FileNotFoundError)]),
     ("no training texts", lambda: load_tokenizer("train:300"), ValueError, "tokenizer="),
+    *table(Dyck, ("pairs", 5), ("length", 7), ("depth", 0), ("shift", -0.5), ("shift", math.nan),
+           ("along", "width")),
+    ("too deep", lambda: Dyck(length=10, shift=1.5), ValueError, "depth + shift=6"),
+    *table(Sums, ("digits", 0), ("terms", 1), ("operations", "*"), ("along", "width"), ("shift", -1)),
+    *table(Dyck().draw, ("count", 0), ("seed", -1), count=1),
+    *table(downstream, ("name", "gsm"), ("limit", 0), name="gsm8k"),
+    ("no file", lambda: downstream("gsm8k", "none.json"), FileNotFoundError, "source="),
+    ("a folder", lambda: downstream("gsm8k", tempfile.gettempdir()), FileNotFoundError, "source="),
+    *table(text_windows, ("length", 0), texts=["a"], encode=str.encode, end=0),
+    ("one window", lambda: perplexity_ratio(np.ones((2, 2)), np.array([[1.0, 2.0], [math.nan] * 2])),
+     ValueError, "shifted"),
 ]
