@@ -10,6 +10,7 @@ import torch
 from ebwm.data.digits import moving_digits
 from ebwm.data.forks import forking_digits
 from ebwm.data.grammars import Dyck, Sums
+from ebwm.data.ngram import NGram
 from ebwm.data.questions import downstream, text_windows
 from ebwm.data.text import perplexity, text_corpus
 from ebwm.data.tokenizer import load_tokenizer
@@ -56,6 +57,12 @@ CASES = [
     ("too deep", lambda: Dyck(length=10, shift=1.5), ValueError, "depth + shift=6"),
     *table(Sums, ("digits", 0), ("terms", 1), ("operations", "*"), ("along", "width"), ("shift", -1)),
     *table(Dyck().draw, ("count", 0), ("seed", -1), count=1),
+    *table(functools.partial(NGram.fit, np.arange(10)), ("order", 0), vocabulary=10),
+    ("too few tokens", lambda: NGram.fit(np.arange(10), 10), ValueError, "tokens=10"),
+    ("large tokens", lambda: NGram.fit(np.arange(10), 2, 9), ValueError, "tokens=(0, 9)"),
+    ("negative tokens", lambda: NGram.fit(np.arange(10), 2, 10).log_probabilities(np.array([3, -1])),
+     ValueError, "tokens=(-1, 3)"),
+    ("unknown context", lambda: NGram.fit(np.arange(10), 2, 10).distribution([10]), ValueError, "tokens="),
     *table(downstream, ("name", "gsm"), ("limit", 0), name="gsm8k"),
     ("no file", lambda: downstream("gsm8k", "none.json"), FileNotFoundError, "source="),
     ("a folder", lambda: downstream("gsm8k", tempfile.gettempdir()), FileNotFoundError, "source="),
