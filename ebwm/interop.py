@@ -61,7 +61,7 @@ def official_names(
 def _check_model(model: nn.Module) -> None:
     """Refuse a model without an official counterpart."""
     if not isinstance(model, EBT) or isinstance(model, JointEBT):
-        raise refusal("model", type(model).__name__, "must be a causal EBT", "others have no official weights")
+        raise refusal("model", type(model).__name__, "must be a causal EBT; others have no official weights")
     biased = getattr(model.embed, "bias", None) is not None
     others = {
         "step 'candidate_token' (use 'context_token')": model.step == "candidate_token",
@@ -134,7 +134,7 @@ def read_weights(
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"contains {wanted[1]}, which is not a tensor or a plain value" if wanted else "cannot be read"
+        reason = f"contains {wanted[1]}, which is no tensor or plain value" if wanted else "cannot be read"
         raise refusal("weights", str(path), f"{reason}, and nothing in it was run",
                       "use a state dict saved by torch.save, or safetensors") from error
 
@@ -203,7 +203,7 @@ def _check_values(weights: Mapping[str, Tensor], trained: Mapping[str, Any]) -> 
     if len(kinds) > 1 or not all(tensor.is_floating_point() for tensor in weights.values()):
         raise refusal("weights", ", ".join(sorted(kinds)), "must be of one floating-point type")
     if not weights["alpha"] >= 1e-4:
-        raise refusal("alpha", weights["alpha"].item(), "the step size of the official code is at least 0.0001")
+        raise refusal("alpha", weights["alpha"].item(), "official step sizes are at least 0.0001")
     if (activation := trained.get("ebt_act_func", "silu")) != "silu":
         raise refusal("ebt_act_func", activation, "only 'silu' is supported")
     if weights[NOISE] != 0:

@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 
 from ebwm.data import digits
 from ebwm.data.cache import SPLITS
 from ebwm.data.digits import bounce, digit_scans, moving_digits, raw_words
-from ebwm.data.video import trivial_baselines
 
 
 @pytest.mark.parametrize(("split", "settings", "digest"), [
@@ -101,29 +99,9 @@ def test_occlusion_hides_one_square_and_nothing_else(side, tmp_path):
     assert len(places) > 0.6 * min(free**2, 256)
 
 
-def test_other_speeds_keep_the_first_frame(tmp_path):
-    plain, faster = (moving_digits("valid", clips=4, frames=5, cache=tmp_path, **shift)
-                     for shift in ({}, dict(speeds=(40, 64))))
-    assert np.array_equal(plain.clips[:, 0], faster.clips[:, 0])
-    assert not np.array_equal(plain.clips[:, 1], faster.clips[:, 1])
-
-
-def test_neither_the_last_frame_nor_the_mean_predicts_the_digits(tmp_path):
-    train, test = (moving_digits(split, clips=400, cache=tmp_path) for split in ("train", "test"))
-    found = trivial_baselines(test, train.mean_frame())
-    assert 0.25 < found["last_frame"] < 0.30 and 0.25 < found["mean_frame"] < 0.30
-
-
 def test_each_parameter_has_a_separate_cache_entry(tmp_path):
     base = dict(split="train", clips=3, frames=2, size=16, turn=0.0, seed=0, digits=(8, 9))
     others = dict(split="valid", clips=4, frames=3, size=17, turn=0.5, seed=1, digits=[9, 8, 9])
     for changed in ({}, *({name: value} for name, value in others.items())):
         moving_digits(**base | changed, cache=tmp_path)
     assert len(list(tmp_path.glob("moving-digits-*.npy"))) == 7  # the order of digits does not count
-
-
-def test_a_cached_data_set_works_in_a_loader(tmp_path):
-    dataset = moving_digits("train", clips=6, frames=2, cache=tmp_path)
-    assert isinstance(dataset.clips, np.memmap)
-    batches = list(torch.utils.data.DataLoader(dataset, batch_size=3))
-    assert torch.equal(torch.cat(batches), dataset.whole())

@@ -205,16 +205,3 @@ def test_the_ratio_of_perplexities_by_hand():
     one = ((3 - 2 * 2)**2 + (3 - 2)**2) / 3**2 * 2
     other = ((9 - 3 * 3)**2 + (3 - 3)**2) / 4**2 * 2
     assert math.isclose(found.error, found.value * math.sqrt(one + other))
-
-
-def test_the_error_of_the_ratio_is_the_spread_of_repetitions():
-    draws = np.random.default_rng(0)
-
-    def losses(windows: int, mean: float) -> np.ndarray:
-        """Correlated losses of windows of one to eight tokens."""
-        found = mean + 0.5 * draws.standard_normal((windows, 1)) + draws.standard_normal((windows, 8))
-        return np.where(np.arange(8) < draws.integers(1, 9, (windows, 1)), found, np.nan)
-
-    values, errors = np.array([perplexity_ratio(losses(60, 1.0), losses(40, 1.5)) for _ in range(400)]).T
-    assert 0.85 < errors.mean() / values.std() < 1.15
-    assert abs(values.mean() - math.exp(0.5)) < 0.1

@@ -228,16 +228,3 @@ def test_perplexity_of_known_losses():
     assert perplexity(losses).bits_per_byte is None
     one = perplexity(torch.tensor([[1.0, 3.0]]), torch.tensor([[1, 0]]))
     assert (one.value, one.tokens) == (pytest.approx(math.exp(2.0)), 2) and math.isnan(one.error)
-
-
-def test_the_standard_error_is_the_spread_of_repeated_sets():
-    draws = generator(0, "losses")
-    level = torch.randn(400, 50, 1, generator=draws, dtype=torch.float64) * 0.4 + 3
-    losses = level + torch.randn(400, 50, 64, generator=draws, dtype=torch.float64)
-    count = torch.randint(8, 65, (400, 50, 1), generator=draws)
-    losses = losses.masked_fill(torch.arange(64) >= count, torch.nan)
-    sizes = torch.randint(1, 6, (400, 50, 64), generator=draws)
-    found = [perplexity(part, size) for part, size in zip(losses, sizes, strict=True)]
-    for value, error in (("value", "error"), ("bits_per_byte", "bits_error")):
-        spread = np.std([getattr(one, value) for one in found])
-        assert np.mean([getattr(one, error) for one in found]) == pytest.approx(spread, rel=0.15)

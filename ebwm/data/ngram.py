@@ -139,5 +139,5 @@ def _orders(tokens: Int64[np.ndarray, " n"], order: int, vocabulary: int) -> Ite
 
 def _check_tokens(tokens: Integer[np.ndarray, "*shape"], vocabulary: int) -> None:
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < vocabulary:
-        rule = f"smallest and largest token must be from 0 to {vocabulary - 1}"
-        raise refusal("tokens", (int(tokens.min()), int(tokens.max())), rule, f"check vocabulary={vocabulary}")
+        found, rule = (int(tokens.min()), int(tokens.max())), f"must lie between 0 and {vocabulary - 1}"
+        raise refusal("tokens", found, f"smallest and largest {rule}", f"check vocabulary={vocabulary}")
