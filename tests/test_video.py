@@ -4,6 +4,7 @@ import functools
 import io
 import pickle
 import shutil
+import struct
 import sys
 import zipfile
 from contextlib import nullcontext
@@ -174,6 +175,21 @@ def test_images_average_the_central_square(tmp_path):
     assert abs(images(path, spacing=0.125)[0] - 100).max() <= 6
     path = write_video(tmp_path / "c.mp4", [100] * 4, shape=(16, 16))
     assert abs(images(path, size=40) - 100).max() <= 4  # smaller than the state
+
+
+@pytest.mark.parametrize(("matrix", "turns"), [((1, 0, 0, 1), 0), ((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2),
+                                               ((0, -1, 1, 0), 1)])
+def test_rotated_videos_are_turned_upright(matrix, turns, tmp_path):
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[:16, :16], image[:16, 16:] = 250, 100
+    path = write_video(tmp_path / "a.mp4", [image] * 2, shape=(32, 32))
+    content = bytearray(path.read_bytes())
+    start = content.index(b"tkhd") + 44  # the matrix in the header of the track
+    a, b, c, d = (65536 * value for value in matrix)
+    content[start:start + 20] = struct.pack(">5i", a, b, 0, c, d)
+    path.write_bytes(content)
+    found = images(path, spacing=0.125, size=2)[0]
+    assert abs(found - np.rot90([[250, 100], [0, 0]], turns)).max() <= 4
 
 
 def test_colours_keep_their_order(tmp_path):
