@@ -9,22 +9,20 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 
-import torch
-
 __all__ = ["MissingPart", "extras", "import_timm", "installed", "lacking", "require", "system_part"]
 
-_declared = []  # torch forgets an operator's schema when the library object that declared it goes
+_declared = []  # keeps the library object alive, and with it the schemas of its operators
 
 
 class MissingPart(RuntimeError):
-    """A program of the operating system that is not installed; the message says how to get it."""
+    """A program of the operating system is not installed; the message says how to install it."""
 
 
 def require(
     package: str,  # module to import, such as "av"
-    extra: str,  # the extra of ebwm that brings it, such as "video"
+    extra: str,  # the extra of ebwm that includes it, such as "video"
 ) -> ModuleType:  # the imported module
-    """Import a package of one of ebwm's extras, or say how to install it."""
+    """Import a package of one of ebwm's extras; the error says how to install it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -34,7 +32,7 @@ def require(
 
 
 def import_timm() -> ModuleType:  # the timm package
-    """Import timm, also where a torchvision wheel built for CUDA stands beside a CPU build of torch."""
+    """Import timm, also if torchvision was built for CUDA and torch for the CPU."""
     try:
         return require("timm", "video")
     except RuntimeError as error:
@@ -45,6 +43,8 @@ def import_timm() -> ModuleType:  # the timm package
 
 
 def _declare_torchvision_operators() -> None:
+    import torch
+
     for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
     if not _declared:
@@ -55,10 +55,10 @@ def _declare_torchvision_operators() -> None:
 
 def system_part(
     command: str,  # program to find on the PATH, such as "chromium"
-    package: str,  # Debian package that brings it, or the address of a website where there is none
-    purpose: str,  # what it is needed for, as in "drawing plotly figures"
+    package: str,  # Debian package that includes it, or the address of a website
+    purpose: str,  # purpose for the message, such as "drawing plotly figures"
 ) -> str:  # path of the program
-    """Find a program of the operating system, or say how to install it."""
+    """Find a program of the operating system; the error says how to install it."""
     if path := shutil.which(command):
         return path
     remedy = f"get it from {package}" if "://" in package else f"apt-get install {package}"
@@ -66,7 +66,7 @@ def system_part(
 
 
 def extras() -> dict[str, list[str]]:
-    """The packages that each extra of ebwm brings."""
+    """The packages of each extra of ebwm."""
     found: dict[str, list[str]] = {}
     for line in _extras_of_checkout() or importlib.metadata.requires("ebwm") or []:
         extra = re.search(r"""extra == ["'](\w+)["']""", line)

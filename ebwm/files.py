@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what they hold told by a digest."""
+"""Atomic writing of files, and digests of their content."""
 
 import hashlib
 import json
@@ -11,10 +11,10 @@ __all__ = ["flush", "sha256", "write_json", "write_whole"]
 
 
 def write_whole(
-    path: Path,  # where the file shall be
-    write: Callable[[Path], Any],  # writes to the path that it is given
+    path: Path,  # path of the file
+    write: Callable[[Path], Any],  # function that writes to a path
 ) -> None:
-    """Write to a hidden file beside `path`, then rename it: no reader sees half of it, nor does a crash leave it."""
+    """Write a file atomically: to a hidden file beside `path`, which is then renamed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{os.getpid()}.{path.name}")
@@ -28,9 +28,9 @@ def write_whole(
 
 
 def flush(
-    path: Path,  # a file, or a folder: then the names in it
+    path: Path,  # a file, or a folder to flush the names in it
 ) -> None:
-    """Wait until it is on the disk."""
+    """Wait until a file is on the disk."""
     if os.name == "nt" and Path(path).is_dir():
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -41,16 +41,16 @@ def flush(
 
 
 def write_json(
-    path: Path,  # where the file shall be
-    value: Any,  # anything that JSON can hold
+    path: Path,  # path of the file
+    value: Any,  # any value that JSON can hold
 ) -> None:
-    """Write JSON, sorted and indented."""
+    """Write a JSON file, with sorted keys and an indent of 2."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def sha256(
-    path: Path,  # any file
+    path: Path,  # path of a file
 ) -> str:  # 64 hexadecimal digits
     """The SHA-256 of a file's bytes."""
     with open(path, "rb") as file:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Numbers', 'Interval', 'bootstrap', 'paired_difference', 'bootstrap_crossed', 'student_crossed', 'ratio_shares',
-           'ratio_of_sums', 'wilson', 'PowerLaw', 'power_law', 'percent_faster']
+           'ratio_of_sums', 'Ratio', 'perplexity_ratio', 'wilson', 'PowerLaw', 'power_law', 'percent_faster']
 
 # %% ../../nbs/evaluation/statistics.ipynb #45c851b4
 from collections.abc import Callable, Sequence
@@ -138,6 +138,30 @@ def ratio_of_sums(
         shares = ratio_shares(totals, counts)
         error = shares.std(ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else np.nan
     return float(np.sum(totals) / np.sum(counts)), float(error)
+
+
+class Ratio(NamedTuple):
+    """A ratio and its standard error."""
+
+    value: float
+    error: float
+
+
+def perplexity_ratio(
+    losses: np.ndarray,  # [windows length] in nats; NaN if a token does not count
+    shifted: np.ndarray,  # the same on another text
+) -> Ratio:
+    """Perplexity on shifted text over that on text of the training kind (EBT paper, Figure 7)."""
+    found = []
+    for name, part in (("losses", losses), ("shifted", shifted)):
+        part = np.asarray(part, dtype=np.float64)
+        part = part[~np.isnan(part).all(1)]
+        if len(part) < 2:
+            raise ValueError(f"{name}: {len(part)} windows hold a loss; an error needs 2 or more")
+        found.append(ratio_of_sums(np.nansum(part, 1), (~np.isnan(part)).sum(1)))
+    (inside, one), (outside, other) = found
+    ratio = float(np.exp(outside - inside))
+    return Ratio(ratio, ratio * float(np.hypot(one, other)))
 
 # %% ../../nbs/evaluation/statistics.ipynb #416ad246
 def wilson(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from .. import settings
 from ..compat import require
-from ..data.text import filler, perplexity
+from ..data.text import ignore_index, perplexity
 from ..data.tokenizer import Tokenizer, load_tokenizer
 from ..evaluation.cost import flops, matrix_speed, peak_memory
 from ..files import write_json, write_whole
@@ -845,7 +845,7 @@ def _load(folder: Path) -> tuple[Learner, Config, Tokenizer | None]:
     config, tokenizer = from_dict(values), None
     if config.data.kind == "text":
         tokenizer = _tokenizer_in(folder)
-        states = States(tokenizer.vocabulary, True, filler(tokenizer, config.data.packing))
+        states = States(tokenizer.vocabulary, True, ignore_index(tokenizer, config.data.packing))
     else:
         states = States(tensors["embed.weight"].shape[1])
     learner = make_learner(config.model, states, seed=0, recipe=config.recipe)
