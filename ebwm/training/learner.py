@@ -17,10 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .. import settings
-from ..baselines import GRU, DiffusionTransformer, Transformer, check_steps, diffuse, diffusion_loss
+from ..baselines import GRU, Transformer
 from ..data.encoders import principal
 from ..data.text import TextDataset, text_corpus
 from ..data.video import VideoDataset, moving_digits, video_folder
+from ..diffusion import DiffusionTransformer, check_steps, diffuse, diffusion_loss
 from ..ebt import EBT
 from ..objective import S1, S2, Contrastive, ScoreMatching, cross_entropy, loss_of, smooth_l1
 from ..thinking import predict
