@@ -21,7 +21,10 @@ __all__ = [*EXPORTS]
 def __getattr__(name: str) -> Any:
     if name not in EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(EXPORTS[name]), name)
+    from ebwm.parameters import with_parameters
+
+    value = with_parameters(getattr(importlib.import_module(EXPORTS[name]), name))
+    globals()[name] = value
     return value
 
 

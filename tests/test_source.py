@@ -16,8 +16,8 @@ NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpo
 
 # A module imports from floors below it, or from a module named before it on its own floor.
 FLOORS = (
-    ("checks", "settings", "files", "compat", "evaluation", "evaluation.cost", "evaluation.statistics",
-     "evaluation.uncertainty", "energy"),
+    ("checks", "parameters", "settings", "files", "compat", "evaluation", "evaluation.cost",
+     "evaluation.statistics", "evaluation.uncertainty", "energy"),
     ("sampler", "walk", "diagnostics", "blocks"),
     ("attention", "gradient", "gradient.kernels", "gradient.sweeps", "kv_cache", "ebt", "baselines",
      "diffusion"),
