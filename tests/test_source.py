@@ -29,7 +29,8 @@ FLOORS = (
     ("figures.errors", "figures.notebook", "figures.registry", "figures.style", "figures.inputs",
      "figures.curves", "figures.plan", "figures.record", "figures.job", "figures.progress", "figures.batch",
      "figures.claims", "figures.ledger", "figures.table", "figures", "figures.__main__",
-     "explore", "explore.landscape", "writing", "cli", "__main__"),
+     "explore", "explore.scenes", "explore.walks", "explore.plots", "explore.controls",
+     "explore.landscape", "writing", "cli", "__main__"),
 )
 ORDER = [name for floor in FLOORS for name in floor]
 LONGEST, MOST_CELLS = 60, 60
