@@ -13,7 +13,7 @@ EXPORTS = {  # public name: the module that defines it, imported on first use
     "S2": "ebwm.objective",
     "predict": "ebwm.thinking",
     "generate": "ebwm.thinking",
-    "train": "ebwm.training.trainer",
+    "train": "ebwm.training.run",
 }
 __all__ = [*EXPORTS]
 

@@ -39,7 +39,7 @@ class PairsConfig:
 class Pairs(Task):
     """Contexts and targets, both [items rows features], standardised on the training split."""
 
-    Config = PairsConfig
+    Config, in_memory = PairsConfig, True
     scales: dict[str, Scale]  # of "context" and "target"
 
     @classmethod

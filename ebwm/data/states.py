@@ -43,7 +43,7 @@ class StatesConfig:
 class States(Sequences):
     """Sequences of vectors, standardised on the training split; recordings are split at random."""
 
-    Config = StatesConfig
+    Config, in_memory = StatesConfig, True
     scales: dict[str, Scale]  # of "states", and of "actions" if there are any
 
     @classmethod

@@ -20,7 +20,8 @@ from ebwm.files import write_json
 from ebwm.settings import generator
 
 __all__ = ["SPLITS", "Items", "Rows", "Scale", "Sequences", "StateSpec", "Task", "Tokens", "Vectors", "check_data_config",
-           "next_state", "read_task", "save_task", "split_items", "stack", "state_errors", "token_errors"]
+           "chunks", "count", "next_state", "read_task", "save_task", "select", "split_items", "stack", "state_errors",
+           "token_errors"]
 
 SPLITS = ("train", "valid", "test")
 
@@ -48,7 +49,6 @@ def token_errors(
     return errors.masked_fill(errors.isnan(), torch.inf).where(scored, torch.nan)
 
 
-@dataclass(frozen=True)
 class StateSpec(ABC):
     """Specification of the states that a model predicts: `Vectors`, `Tokens` or `Rows`."""
 
@@ -131,6 +131,29 @@ def stack(
     return tree_map(lambda *parts: torch.stack(parts), *items)
 
 
+def count(
+    batch: Any,  # tensor, or tuple or dictionary of tensors, each [items ...]
+) -> int:
+    """Number of items of a batch."""
+    return len(tree_leaves(batch)[0])
+
+
+def select(
+    batch: Any,  # tensor, or tuple or dictionary of tensors, each [items ...]
+    index: int | slice,  # of items
+) -> Any:  # the same structure
+    """Some items of a batch, or a single item."""
+    return tree_map(lambda tensor: tensor[index], batch)
+
+
+def chunks(
+    batch: Any,  # tensor, or tuple or dictionary of tensors, each [items ...]
+    size: int,  # items of a chunk; the last may have fewer
+) -> list[Any]:  # batches
+    """Split a batch along its items."""
+    return [select(batch, slice(start, start + size)) for start in range(0, count(batch), size)]
+
+
 def next_state(
     batch: Tensor | Sequence[Tensor],  # sequences [b s ...], or (states, actions) with one action for each state
 ) -> tuple[Any, Tensor]:  # context: all but the last state, with actions if there are any; target: all but the first
@@ -151,17 +174,17 @@ class Items(torch.utils.data.Dataset):
         self.tensors = tensors
 
     def __len__(self) -> int:
-        return len(tree_leaves(self.tensors)[0])
+        return count(self.tensors)
 
     def __getitem__(self, index: int) -> Any:
-        return tree_map(lambda tensor: tensor[index], self.tensors)
+        return select(self.tensors, index)
 
     def whole(
         self,
         limit: int | None = None,  # number of items from the start; None: all
     ) -> Any:  # [items ...]
         """All items in their order, for evaluation."""
-        return tree_map(lambda tensor: tensor[:limit], self.tensors)
+        return select(self.tensors, slice(limit))
 
     @cached_property
     def digest(self) -> str:
@@ -180,6 +203,7 @@ class Task(ABC):
     """Data of one modality, and how the training loop uses it."""
 
     Config: ClassVar[type]  # entries of the section `data` of a configuration
+    in_memory: ClassVar[bool] = False  # whether `load` accepts tensors
     usage: ClassVar[Callable[[Path], str]] = staticmethod(lambda folder: "")  # hint for a finished run
 
     def __init__(

@@ -62,7 +62,6 @@ class Clips(Sequences):
     @classmethod
     def load(cls, config: ClipsConfig, seed: int = 0, data: Any = None) -> "Clips":
         """Make moving digits, or read video files; each split has scans or files that no other split has."""
-        _no_data(data, config.kind)
         splits = _files(config, seed) if config.folder is not None else _digits(config, seed)
         splits = splits if config.features is None else principal(splits, config.features)
         return cls(config, Vectors(splits["train"].state_dim), splits)
@@ -130,7 +129,6 @@ class Text(Sequences):
     @classmethod
     def load(cls, config: TextConfig, seed: int = 0, data: Any = None) -> "Text":
         """Tokenise a corpus."""
-        _no_data(data, config.kind)
         names = ("tokenizer", "length", "packing", "documents", "held_out")
         corpus = partial(text_corpus, config.source, seed=seed, **{name: getattr(config, name) for name in names})
         return cls._of(config, corpus("train").tokenizer, {split: corpus(split) for split in SPLITS})
@@ -178,12 +176,6 @@ class Text(Sequences):
 
 
 TASKS: dict[str, type[Task]] = {"clips": Clips, "text": Text, "states": States, "pairs": Pairs}
-
-
-def _no_data(data: Any, kind: str) -> None:
-    if data is not None:
-        raise refusal("data", type(data).__name__, f"data.kind={kind} reads its own source",
-                      "set data.kind=states or data.kind=pairs")
 
 
 def load_task(
