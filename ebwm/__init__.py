@@ -14,7 +14,7 @@ EXPORTS = {  # public name: the module that defines it, imported on first use
     "Walk": "ebwm.walk",
     "predict": "ebwm.thinking",
     "generate": "ebwm.thinking",
-    "train": "ebwm.training.trainer",
+    "train": "ebwm.training.run",
 }
 __all__ = [*EXPORTS]
 
