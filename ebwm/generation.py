@@ -243,7 +243,7 @@ def generate_tokens(
     **changes,  # of an EBT: single fields of the walk
 ) -> Iterator[Generated]:  # one for each position; a text is continued as it would be alone
     "Continue texts token by token; except for attention, all tokens cost the same."
-    if getattr(model, "tokens", None) is None:
+    if not getattr(model, "tokens", None):
         raise checks.refusal("model", type(model).__name__, "must be an EBT or Transformer with a vocabulary")
     texts = _checked_prompts(prompts, model.state_dim)
     _check_settings(count, temperature, top_p, window, end, model.state_dim)

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from ebwm.checks import at_least, one_of, positive, refusal
+from ebwm.data.digits import moving_digits
 from ebwm.data.encoders import principal
 from ebwm.data.pairs import Pairs
 from ebwm.data.states import States
 from ebwm.data.task import SPLITS, Sequences, Task, Tokens, Vectors
-from ebwm.data.text import PACKINGS, filler, perplexity, text_corpus
+from ebwm.data.text import PACKINGS, ignore_index, perplexity, text_corpus
 from ebwm.data.tokenizer import load_tokenizer
-from ebwm.data.video import moving_digits, video_folder
+from ebwm.data.video import video_folder
 
 __all__ = ["TASKS", "Clips", "ClipsConfig", "Text", "TextConfig", "load_data", "load_task"]
 
@@ -143,7 +144,7 @@ class Text(Sequences):
 
     @classmethod
     def _of(cls, config: TextConfig, tokenizer: Any, splits: dict[str, Any] | None = None) -> "Text":
-        task = cls(config, Tokens(tokenizer.vocabulary, filler(tokenizer, config.packing)), splits)
+        task = cls(config, Tokens(tokenizer.vocabulary, ignore_index(tokenizer, config.packing)), splits)
         task.tokenizer = tokenizer
         return task
 

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..checks import between, refusal
-from ..energy import DoubleWell, GaussianMixture, Quadratic
+from ..energy import DoubleWell, GaussianMixture, Landscape, Quadratic
+from ..landscape import CausalLandscape
 from ..objective import smooth_l1
-from ..sampler import gradient_descent, initial, run
+from ..sampler import gradient_descent, init_candidates, run
 from ..settings import generator
 from ..training.trainer import (
     Config,
@@ -123,7 +124,7 @@ def analytic(
 
     @lru_cache(maxsize=8)
     def slice_at(start: str, seed: int) -> Slice:
-        starts = initial(start, torch.zeros(MAX_WALKS, 2), generator(seed, "start"))
+        starts = init_candidates(start, torch.zeros(MAX_WALKS, 2), generator(seed, "start"))
         return Slice(energy, starts, known, torch.zeros(2), torch.eye(2), (0.0, 0.0), half_width,
                      known_name=known_name)
 
@@ -151,29 +152,30 @@ def analytic_scenes() -> dict[str, Scene]:  # by name
 # Energies of models
 
 
-class OnePosition:
+class OnePosition(Landscape):
     """The energy of candidates for the state after one context, by a model's landscape."""
 
     def __init__(
         self,
-        landscape: Callable,  # of a batch of one context
+        landscape: CausalLandscape,  # of a batch of one context
     ):
         self.landscape = landscape.last()
 
-    def __call__(
+    def energy(
         self,
-        candidates: Float[Tensor, "n dim"],  # for the next state
+        y: Float[Tensor, "n dim"],  # candidates for the next state
     ) -> Float[Tensor, " n"]:
-        return self.landscape.repeat(len(candidates))(candidates[None])[0]
+        """Energy of each candidate."""
+        return self.landscape.expand(len(y)).energy(y[:, None, None])[:, 0, 0]
 
-    def gradient(
+    def value_and_grad(
         self,
-        candidates: Float[Tensor, "n dim"],  # for the next state
+        y: Float[Tensor, "n dim"],  # candidates for the next state
         create_graph: bool = False,  # as for a landscape
-    ) -> tuple[Tensor, Tensor] | None:  # energies and gradient
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n dim"]]:
         """Energies and gradient, by the rule of the model."""
-        found = self.landscape.repeat(len(candidates)).gradient(candidates[None], create_graph=create_graph)
-        return found and (found[0][0], found[1][0])
+        energies, grad = self.landscape.expand(len(y)).value_and_grad(y[:, None, None], create_graph)
+        return energies[:, 0, 0], grad[:, 0, 0]
 
 
 def true_candidate(
@@ -224,7 +226,7 @@ def next_frame(
 
     @lru_cache(maxsize=8)
     def slice_at(start: str, seed: int) -> Slice:
-        starts = initial(start, recent, generator(seed, "start"))
+        starts = init_candidates(start, recent, generator(seed, "start"))
         end = run(energy, starts[:1], gradient_descent(model.step_size), settings.steps).state.y[0]
         if not end.isfinite().all():
             step_size = float(model.step_size.detach())
