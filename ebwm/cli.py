@@ -1,4 +1,4 @@
-"""The command `ebwm`: figures, training, runs, text, and what this machine offers."""
+"""The command `ebwm`: figures, training, runs, text generation, and information about the machine."""
 
 import argparse
 import ast
@@ -12,20 +12,17 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
-
-from ebwm import __version__, figures, settings
+from ebwm import __version__, checks, figures, settings
 from ebwm.checks import refusal
 from ebwm.compat import MissingPart, extras, lacking
-from ebwm.evaluation.cost import cpu_model
-from ebwm.figures import FigureError, NotebookError, suggest
+from ebwm.figures.errors import FigureError, NotebookError
 from ebwm.files import write_whole
 from ebwm.settings import SCALES, SettingsError
-from ebwm.training import history as runs
-from ebwm.training.checkpoint import CheckpointError
-from ebwm.training.configuration import Config, ConfigError, load_config, presets
+
+if TYPE_CHECKING:  # training imports torch: imported by the commands that need it
+    from ebwm.training.configuration import Config
 
 __all__ = ["UsageError", "main"]
 
@@ -33,17 +30,17 @@ FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 class UsageError(ValueError):
-    """A command line that cannot be followed; the message is one line and says what is allowed."""
+    """Invalid command line; the message is one line and says what is allowed."""
 
 
 def main(
-    argv: list[str] | None = None,  # words after `ebwm`; those of the process by default
-) -> int:  # 0 done, 1 failed, 2 refused before anything was written, 130 and 143 stopped by SIGINT or SIGTERM
-    """Run one command; what a user can put right is told in one line on stderr."""
+    argv: list[str] | None = None,  # arguments after `ebwm`; default: those of the process
+) -> int:  # 0: done, 1: failed, 2: refused before anything was written, 130 and 143: stopped by SIGINT or SIGTERM
+    """Run one command; errors of the user are reported in one line on stderr."""
     try:
         options = _parser().parse_args(argv)
         return options.run(options)
-    except (UsageError, SettingsError, FigureError, MissingPart, runs.UnknownRun) as error:
+    except (UsageError, SettingsError, FigureError, MissingPart) as error:
         return _tell(error, REFUSED)
     except NotebookError as error:
         return _tell(error, FAILED)
@@ -67,7 +64,7 @@ def _tell(message: object, code: int) -> int:
 
 
 def _say(text: str, end: str = "\n") -> None:
-    """Print, to a reader who may have heard enough, as `head` has."""
+    """Print; ignore a closed pipe, as with `| head`."""
     try:
         print(text, end=end, flush=True)
     except BrokenPipeError:
@@ -80,7 +77,7 @@ def _first() -> bool:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that raises its complaints, in one line, instead of printing its usage."""
+    """A parser that raises `UsageError` instead of printing its usage."""
 
     def __init__(self, **options: Any):
         super().__init__(**options, allow_abbrev=False)
@@ -90,12 +87,11 @@ class _Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            what = action.metavar or action.dest
-            raise UsageError(f"unknown {what} {value!r}; {suggest(value, action.choices)}")
+            checks.one_of(action.metavar or action.dest, value, action.choices, UsageError)
 
 
 def _parser() -> _Parser:
-    about = "Energy-based world models: figures, training, runs, text, and this machine."
+    about = "Energy-based world models: figures, training, runs, text generation."
     parser = _Parser(prog="ebwm", description=about)
     parser.add_argument("--version", action="version", version=f"ebwm {__version__}")
     commands = parser.add_subparsers(metavar="command")
@@ -110,32 +106,32 @@ def _parser() -> _Parser:
 
 
 def _needs(commands: Any) -> Callable[[argparse.Namespace], NoReturn]:
-    def complain(options: argparse.Namespace) -> NoReturn:
-        raise UsageError(f"name a {commands.metavar}: one of {', '.join(commands.choices)}")
+    def refuse(options: argparse.Namespace) -> NoReturn:
+        raise UsageError(f"{commands.metavar} is missing; it must be one of {', '.join(commands.choices)}")
 
-    return complain
+    return refuse
 
 
 def _add_figures(parser: _Parser) -> None:
     commands = parser.add_subparsers(metavar="figures command")
     parser.set_defaults(run=_needs(commands))
-    listed = commands.add_parser("list", help="all figures: time and command of each, and what is on record")
+    listed = commands.add_parser("list", help="all figures with time, command and record")
     listed.set_defaults(run=_list_figures)
     _add_scale(listed)
-    _add_run(commands.add_parser("run", help="make figures: those that are up to date are skipped"))
-    replay = commands.add_parser("replay", help="run a figure again and compare every array")
+    _add_run(commands.add_parser("run", help="make figures; skip those that are up to date"))
+    replay = commands.add_parser("replay", help="run a figure again, and compare every array")
     replay.add_argument("id", metavar="ID", help="figure to run again")
     replay.set_defaults(run=_replay_figure)
-    _add_scale(replay, "compare with the last run at this scale; by default with what is on record")
-    check = commands.add_parser("check", help="verify what is on record; list what is older than its code")
-    check.add_argument("ids", nargs="*", metavar="ID", help="figures to check; all by default")
+    _add_scale(replay, "compare with the last run at this scale; default: with the record")
+    check = commands.add_parser("check", help="verify records, and list those older than their code")
+    check.add_argument("ids", nargs="*", metavar="ID", help="figures to check; default: all")
     check.set_defaults(run=_check_figures)
-    promote = commands.add_parser("promote", help="put a run on record in the figures folder")
-    promote.add_argument("id", metavar="ID", help="figure whose run is to be on record")
+    promote = commands.add_parser("promote", help="copy a run to the record in the figures folder")
+    promote.add_argument("id", metavar="ID", help="figure of the run")
     promote.set_defaults(run=_promote_figure)
     _add_scale(promote)
-    report = commands.add_parser("report", help="every claim of the papers and its verdict")
-    report.add_argument("--out", metavar="FILE", type=Path, help="write it there, as Markdown")
+    report = commands.add_parser("report", help="every claim of the papers with its verdict")
+    report.add_argument("--out", metavar="FILE", type=Path, help="write the report to this file, as Markdown")
     report.set_defaults(run=_report_figures)
 
 
@@ -144,9 +140,9 @@ def _add_run(parser: _Parser) -> None:
     parser.add_argument("--all", action="store_true", help="all figures")
     parser.add_argument("--headline", action="store_true", help="the headline figures")
     parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
-                        help="a parameter of the notebook, such as -p updates=100")
-    parser.add_argument("--cores", type=_count, metavar="N", help="processor cores to use; all by default")
-    parser.add_argument("--force", action="store_true", help="run also what is up to date")
+                        help="set a parameter of the notebook, as in -p updates=100")
+    parser.add_argument("--cores", type=_count, metavar="N", help="number of processor cores; default: all")
+    parser.add_argument("--force", action="store_true", help="run figures that are up to date too")
     parser.add_argument("--profile", type=Path, metavar="FOLDER",
                         help="a snakemake profile, such as profiles/slurm for a cluster")
     parser.set_defaults(run=_run_figures)
@@ -155,11 +151,11 @@ def _add_run(parser: _Parser) -> None:
 
 def _count(text: str) -> int:
     if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} must be an integer of at least 1")
     return int(text)
 
 
-def _add_scale(parser: _Parser, meaning: str = "that of settings.ini by default") -> None:
+def _add_scale(parser: _Parser, meaning: str = "default: the setting in settings.ini") -> None:
     parser.add_argument("--scale", choices=SCALES, metavar="scale", help=f"{', '.join(SCALES)}; {meaning}")
 
 
@@ -211,7 +207,7 @@ def _add_generate(parser: _Parser) -> None:
 def _run_figures(options: argparse.Namespace) -> int:
     overrides = dict(_assignment(text) for text in options.parameters)
     if options.profile and not options.profile.is_dir():
-        raise UsageError(f"--profile {str(options.profile)!r} is no folder here; there is profiles/slurm")
+        raise checks.refusal("--profile", str(options.profile), "must be an existing folder", "try profiles/slurm", UsageError)
     cluster = options.profile is not None
     plans = [figures.plan(id, options.scale, overrides, cluster=cluster) for id in _chosen(options)]
     for plan in plans:
@@ -226,16 +222,16 @@ def _run_figures(options: argparse.Namespace) -> int:
 def _chosen(options: argparse.Namespace) -> list[str]:
     known = figures.registry().figures
     if options.ids and (options.all or options.headline):
-        raise UsageError("name figures, or give --all or --headline, not both")
+        raise UsageError("ID and --all or --headline exclude each other")
     if not (options.ids or options.all or options.headline):
-        raise UsageError(f"name a figure, or give --all or --headline; known: {', '.join(sorted(known))}")
+        raise UsageError(f"ID is missing; name figures, or give --all or --headline; allowed: {', '.join(sorted(known))}")
     return list(dict.fromkeys(options.ids)) or [f.id for f in known.values() if options.all or f.headline]
 
 
 def _assignment(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition("=")
     if not (name.strip() and sign):
-        raise UsageError(f"-p {text!r} is not NAME=VALUE, as in -p updates=100")
+        raise checks.refusal("-p", text, "must be NAME=VALUE, as in -p updates=100", error=UsageError)
     return name.strip(), _value(value.strip())
 
 
@@ -258,22 +254,22 @@ def _replay_figure(options: argparse.Namespace) -> int:
     arrays = figures.replay(options.id, options.scale)
     width = max((len(row.array) for row in arrays), default=0)
     for array, verdict, difference, allowed in arrays:
-        far = f"; differs by {difference:.2g}, allowed {allowed:g}" if difference else ""
-        print(f"{array:<{width}}  {verdict}{far}")
+        excess = f"; differs by {difference:.2g}, allowed {allowed:g}" if difference else ""
+        print(f"{array:<{width}}  {verdict}{excess}")
     counts = Counter(row.verdict for row in arrays)
     print(f"\n{options.id}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
     return FAILED if counts["drifted"] else 0
 
 
 def _check_figures(options: argparse.Namespace) -> int:
-    found = figures.check(options.ids)
-    for id, scale, wrong, stale in found:
+    rows = figures.check(options.ids)
+    for id, scale, wrong, stale in rows:
         recorded = f"on record at scale {scale}" if scale else "nothing on record"
-        print(f"{id}: {'WRONG' if wrong else recorded}{', whole' if scale and not wrong else ''}")
-        print("".join(f"    {what}\n" for what in wrong), end="")
+        print(f"{id}: {'WRONG' if wrong else recorded}{', complete' if scale and not wrong else ''}")
+        print("".join(f"    {error}\n" for error in wrong), end="")
         if stale:
-            print(f"    stale: since then these have changed: {', '.join(stale)}")
-    return FAILED if any(row.wrong for row in found) else 0
+            print(f"    stale: changed since the run: {', '.join(stale)}")
+    return FAILED if any(row.wrong for row in rows) else 0
 
 
 def _promote_figure(options: argparse.Namespace) -> int:
@@ -290,7 +286,7 @@ def _report_figures(options: argparse.Namespace) -> int:
         print(text)
         return 0
     write_whole(options.out, lambda draft: draft.write_text(text + "\n", encoding="utf-8"))
-    print(f"the report is {options.out}")
+    print(f"report written to {options.out}")
     return 0
 
 
@@ -298,6 +294,8 @@ def _report_figures(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from ebwm.training.checkpoint import CheckpointError
+    from ebwm.training.configuration import ConfigError
     from ebwm.training.run import RunError, Stopped
 
     if options.list:
@@ -320,11 +318,14 @@ def _train(options: argparse.Namespace) -> int:
 def _use_threads() -> None:
     """Set the number of threads of the settings; 0 leaves the default of torch."""
     if threads := settings.load().threads:
+        import torch
+
         torch.set_num_threads(threads)
 
 
 def _start(options: argparse.Namespace) -> Path:
     from ebwm.training import run
+    from ebwm.training.configuration import load_config
 
     if options.changed:
         raise UsageError("--changed: only with --resume RUN")
@@ -337,8 +338,18 @@ def _resume(options: argparse.Namespace) -> Path:
     from ebwm.training import run
 
     overrides = [options.config, *options.overrides] if options.config else []
-    path = runs.find(options.resume, settings.load().runs)
+    path = _find(options.resume)
     return run.resume(path, overrides, progress=_interactive(), changed=options.changed)
+
+
+def _find(name: str) -> Path:
+    """The folder of a run."""
+    from ebwm.training import history
+
+    try:
+        return history.find(name, settings.load().runs)
+    except history.UnknownRun as error:
+        raise UsageError(str(error)) from None
 
 
 def _interactive() -> bool:
@@ -348,6 +359,8 @@ def _interactive() -> bool:
 
 def _presets() -> str:
     """Presets, one a line; those of a family, FAMILY-SIZE-RECIPE, share a line."""
+    from ebwm.training.configuration import presets
+
     families: dict[str, list[str]] = {}
     for name in presets():
         family = f"{name.partition('-')[0]}-SIZE-RECIPE" if name.count("-") == 2 else name
@@ -359,6 +372,7 @@ def _presets() -> str:
 
 
 def _about(name: str) -> str:
+    from ebwm.training.configuration import load_config
     from ebwm.training.learner import LEARNERS
 
     config = load_config(name)
@@ -367,13 +381,15 @@ def _about(name: str) -> str:
     return f"{model.kind} {model.depth}x{model.dim}{recipe}, {_length(config)}"
 
 
-def _length(config: Config) -> str:
+def _length(config: "Config") -> str:
     optimiser = config.optimiser
     return f"{optimiser.updates:,} updates of {optimiser.batch} {config.data.items}"
 
 
 def _family(names: list[str]) -> str:
     """Description of the presets of a family, and the parts of their names."""
+    from ebwm.training.configuration import load_config
+
     recipes = dict.fromkeys(name.split("-")[2] for name in names)
     sizes = {name.split("-")[1]: load_config(name).model for name in names}
     shapes = ", ".join(f"{size}={model.depth}x{model.dim}" for size, model in sizes.items())
@@ -385,6 +401,7 @@ def _family(names: list[str]) -> str:
 
 def _generate(options: argparse.Namespace) -> int:
     from ebwm import writing
+    from ebwm.training.checkpoint import CheckpointError
 
     config = settings.load()
     _use_threads()
@@ -409,6 +426,8 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _list_runs(options: argparse.Namespace) -> int:
+    from ebwm.training import history as runs
+
     folder = settings.load().runs
     found = runs.names(runs.known(folder), folder)
     _say(runs.listing(found) if found else f"no runs in {folder}; start one: ebwm train next_frame")
@@ -416,15 +435,17 @@ def _list_runs(options: argparse.Namespace) -> int:
 
 
 def _show_run(options: argparse.Namespace) -> int:
-    _say(runs.show(runs.find(options.name, settings.load().runs)))
+    from ebwm.training import history
+
+    _say(history.show(_find(options.name)))
     return 0
 
 
 def _compare_runs(options: argparse.Namespace) -> int:
-    out, folder = options.out, settings.load().runs
+    out = options.out
     if out and out.suffix not in PLOT_ENDINGS:
         raise refusal("--out", str(out), f"must end in one of {', '.join(PLOT_ENDINGS)}", error=UsageError)
-    chosen = runs.names([runs.find(name, folder) for name in options.names], folder)
+    chosen = runs.names([_find(name) for name in options.names], settings.load().runs)
     if out:
         _draw_runs(chosen, out)
     _say(runs.compare(chosen) + (f"\n\nPlot: {out}" if out else ""))
@@ -436,9 +457,10 @@ PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 def _draw_runs(chosen: dict[str, Path], out: Path) -> None:
     from ebwm.figures.curves import save
+    from ebwm.training.history import history
 
     try:
-        save({name: runs.history(path) for name, path in chosen.items()}, out)
+        save({name: history(path) for name, path in chosen.items()}, out)
     except OSError as error:
         raise refusal("--out", str(out), f"cannot be written: {error.strerror}", error=UsageError) from error
 
@@ -447,6 +469,10 @@ def _draw_runs(chosen: dict[str, Path], out: Path) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
+    import torch
+
+    from ebwm.evaluation.cost import cpu_model
+
     config = settings.load()
     rows = {
         "ebwm": f"{__version__} in {Path(__file__).parent}",

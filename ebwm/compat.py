@@ -1,4 +1,4 @@
-"""Clear messages for missing packages and programs, and a remedy for mismatched torchvision wheels."""
+"""Messages for missing packages and programs, and a workaround for mismatched torchvision wheels."""
 
 import importlib
 import importlib.metadata
@@ -11,18 +11,18 @@ from types import ModuleType
 
 __all__ = ["MissingPart", "extras", "import_timm", "installed", "lacking", "require", "system_part"]
 
-_declared = []  # keeps the library object alive, and with it the schemas of its operators
+_declared = []  # keeps the library object alive: torch drops its operator schemas with it
 
 
 class MissingPart(RuntimeError):
-    """A program of the operating system is not installed; the message says how to install it."""
+    """Missing program of the operating system; the message says how to install it."""
 
 
 def require(
     package: str,  # module to import, such as "av"
-    extra: str,  # the extra of ebwm that includes it, such as "video"
+    extra: str,  # extra of ebwm that installs it, such as "video"
 ) -> ModuleType:  # the imported module
-    """Import a package of one of ebwm's extras; the error says how to install it."""
+    """Import a package of one of ebwm's extras, or raise an error that says how to install it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -32,7 +32,7 @@ def require(
 
 
 def import_timm() -> ModuleType:  # the timm package
-    """Import timm, also if torchvision was built for CUDA and torch for the CPU."""
+    """Import timm, including beside a torchvision wheel built for CUDA and a CPU build of torch."""
     try:
         return require("timm", "video")
     except RuntimeError as error:
@@ -55,10 +55,10 @@ def _declare_torchvision_operators() -> None:
 
 def system_part(
     command: str,  # program to find on the PATH, such as "chromium"
-    package: str,  # Debian package that includes it, or the address of a website
-    purpose: str,  # purpose for the message, such as "drawing plotly figures"
+    package: str,  # Debian package, or the address of a website if there is none
+    purpose: str,  # use of the program, as in "drawing plotly figures"
 ) -> str:  # path of the program
-    """Find a program of the operating system; the error says how to install it."""
+    """Find a program of the operating system, or raise an error that says how to install it."""
     if path := shutil.which(command):
         return path
     remedy = f"get it from {package}" if "://" in package else f"apt-get install {package}"
@@ -84,14 +84,14 @@ def _extras_of_checkout() -> list[str]:
 
 
 def lacking(
-    extra: str,  # its name, such as "video"
+    extra: str,  # name, such as "video"
 ) -> list[str]:
     """The packages of an extra that are not installed."""
     return [package for package in extras().get(extra, []) if not installed(package)]
 
 
 def installed(
-    package: str,  # its name on the package index
+    package: str,  # name on the package index
 ) -> bool:
     """Whether a package is installed."""
     return next(iter(importlib.metadata.distributions(name=package)), None) is not None

@@ -1,4 +1,4 @@
-"""Atomic writing of files, and digests of their content."""
+"""Atomic writing of files, and digests of their contents."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ __all__ = ["flush", "sha256", "write_json", "write_whole"]
 
 def write_whole(
     path: Path,  # path of the file
-    write: Callable[[Path], Any],  # function that writes to a path
+    write: Callable[[Path], Any],  # function that writes to a given path
 ) -> None:
-    """Write a file atomically: to a hidden file beside `path`, which is then renamed."""
+    """Write to a hidden file beside `path`, then rename it, so that no reader and no crash sees half a file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{os.getpid()}.{path.name}")
@@ -28,7 +28,7 @@ def write_whole(
 
 
 def flush(
-    path: Path,  # a file, or a folder to flush the names in it
+    path: Path,  # a file, or a folder to flush its entries
 ) -> None:
     """Wait until a file is on the disk."""
     if os.name == "nt" and Path(path).is_dir():
@@ -42,15 +42,15 @@ def flush(
 
 def write_json(
     path: Path,  # path of the file
-    value: Any,  # any value that JSON can hold
+    value: Any,  # a value that JSON can represent
 ) -> None:
-    """Write a JSON file, with sorted keys and an indent of 2."""
+    """Write JSON, sorted and indented."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def sha256(
-    path: Path,  # path of a file
+    path: Path,  # any file
 ) -> str:  # 64 hexadecimal digits
     """The SHA-256 of a file's bytes."""
     with open(path, "rb") as file:

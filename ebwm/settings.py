@@ -1,41 +1,51 @@
-"""Where things are, at which scale, with which seeds, on which device: `settings.ini` and its overrides."""
+"""Project settings: paths, scale, seeds and device from `settings.ini`, overridden by environment variables."""
 
 import configparser
+import ctypes
 import hashlib
 import os
+import re
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+from ebwm import checks
 
-__all__ = ["SCALES", "Settings", "SettingsError", "device", "generator", "load"]
+if TYPE_CHECKING:  # imported where a device or a generator is made: torch takes a second
+    import torch
+
+__all__ = ["SCALES", "Settings", "SettingsError", "device", "device_kind", "generator", "load"]
 
 SCALES = ("smoke", "cpu", "gpu")
 PATHS = ("data", "cache", "runs", "figures", "notebooks")
+DEVICE = re.compile(r"auto|(cpu|cuda)(:\d+)?")
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used; the message names it, its value and what is allowed."""
+    """Invalid setting; the message names it, its value and the rule."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a person may change. Each field can be overridden by the environment variable `EBWM_<FIELD>`."""
+    """Settings of the project. The environment variable `EBWM_<FIELD>` overrides a field."""
 
-    root: Path  # folder that holds settings.ini, or the working folder where there is none
-    data: Path = Path("data")
-    cache: Path = Path("data/cache")
-    runs: Path = Path("runs")
-    figures: Path = Path("figures")
-    notebooks: Path = Path("nbs")
+    root: Path  # folder of settings.ini, or the working folder if there is none
+    data: Path = Path("data")  # data sets and shipped checkpoints
+    cache: Path = Path("data/cache")  # files that can be made again
+    runs: Path = Path("runs")  # training runs
+    figures: Path = Path("figures")  # recorded figures and their runs
+    notebooks: Path = Path("nbs")  # notebooks
     scale: str = "cpu"  # default scale of figures, one of SCALES
     seeds: tuple[int, ...] = (0, 1, 2)  # default seeds of figures
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
-    threads: int = 0  # torch threads; 0 leaves torch's own choice
+    threads: int = 0  # torch threads; 0: torch's default
 
 
-def find_root(start: Path) -> Path | None:
-    """The nearest folder at or above `start` that holds the project's settings.ini, if any."""
+def find_root(
+    start: Path,  # a folder
+) -> Path | None:
+    """The nearest folder at or above `start` that holds the project's settings.ini."""
     return next((folder for folder in (start, *start.parents) if _is_root(folder)), None)
 
 
@@ -43,8 +53,10 @@ def _is_root(folder: Path) -> bool:
     return (folder / "settings.ini").is_file() and (folder / "nbs").is_dir()
 
 
-def load(start: Path | None = None) -> Settings:
-    """Read settings.ini at or above `start` (the working folder by default), then the environment."""
+def load(
+    start: Path | None = None,  # folder at which the search begins; default: the working folder
+) -> Settings:
+    """Read settings.ini at or above `start`, then the environment."""
     start = (start or Path.cwd()).resolve()
     root = find_root(start) or start
     values = _read_file(root / "settings.ini") | _read_environment()
@@ -59,8 +71,8 @@ def _read_file(path: Path) -> dict[str, str]:
         raise SettingsError(f"{path}: {str(error).splitlines()[0]}") from None
     entries = [entry for section in parser.sections() for entry in parser[section].items()]
     keys = [key for key, _ in entries]
-    if twice := next((key for key in keys if keys.count(key) > 1), None):
-        raise SettingsError(f"{path}: entry {twice!r} stands in two sections; keep one")
+    if repeated := next((key for key in keys if keys.count(key) > 1), None):
+        raise SettingsError(f"{path}: entry {repeated!r} is in two sections; keep one")
     return dict(entries)
 
 
@@ -70,62 +82,92 @@ def _read_environment() -> dict[str, str]:
 
 
 def _build(root: Path, values: dict[str, str]) -> Settings:
-    known = {f.name for f in fields(Settings)} - {"root"}
-    if unknown := sorted(values.keys() - known):
-        raise SettingsError(
-            f"settings.ini: unknown entry {unknown[0]!r}; allowed: {', '.join(sorted(known))}"
-        )
+    known = sorted({f.name for f in fields(Settings)} - {"root"})
+    for name in sorted(values.keys() - set(known)):
+        checks.one_of("settings.ini entry", name, known, SettingsError)
     paths = {name: root / Path(values.get(name) or getattr(Settings, name)).expanduser() for name in PATHS}
-    rest = {name: _parse(name, value) for name, value in values.items() if name not in PATHS}
+    rest = {name: _parsed(name, value) for name, value in values.items() if name not in PATHS}
     return Settings(root=root, **paths, **rest)
 
 
-def _parse(name: str, value: str) -> str | int | tuple[int, ...]:
+def _parsed(name: str, value: str) -> Any:
+    """The value of a setting that is not a path."""
+    parse, rule = PARSERS[name]
     try:
-        if name == "threads":
-            return _natural(value)
-        if name == "seeds":
-            seeds = tuple(_natural(v) for v in value.replace(",", " ").split())
-            return seeds if seeds and len(set(seeds)) == len(seeds) else _fail()
-        if name == "scale":
-            return SCALES[SCALES.index(value)]
-        if name == "device" and value != "auto" and torch.device(value).type not in ("cpu", "cuda"):
-            _fail()
-        return value
-    except (ValueError, RuntimeError):
-        allowed = {
-            "threads": "a whole number from 0",
-            "seeds": "different whole numbers from 0, as in '0 1 2'",
-            "scale": f"one of {', '.join(SCALES)}",
-            "device": "auto, cpu, cuda or cuda:N",
-        }[name]
-        raise SettingsError(f"setting {name!r} is {value!r}; it must be {allowed}") from None
+        return parse(value)
+    except ValueError:
+        raise checks.refusal(name, value, f"must be {rule}", error=SettingsError) from None
 
 
 def _natural(value: str) -> int:
-    return int(value) if int(value) >= 0 else _fail()
+    if (number := int(value)) < 0:
+        raise ValueError(value)
+    return number
 
 
-def _fail() -> int:
-    raise ValueError
+def _seeds(value: str) -> tuple[int, ...]:
+    seeds = tuple(_natural(v) for v in value.replace(",", " ").split())
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(value)
+    return seeds
 
 
-def device(name: str | None = None) -> torch.device:
-    """The device to compute on: `name`, or the one in settings; 'auto' takes a GPU where there is one."""
-    name = _parse("device", name or load().device)
+def _device(value: str) -> str:
+    if not DEVICE.fullmatch(value):
+        raise ValueError(value)
+    return value
+
+
+PARSERS = {
+    "threads": (_natural, "an integer of at least 0"),
+    "seeds": (_seeds, "different integers of at least 0, as in '0 1 2'"),
+    "scale": (lambda value: SCALES[SCALES.index(value)], f"one of {', '.join(SCALES)}"),
+    "device": (_device, "auto, cpu, cuda or cuda:N"),
+}
+
+
+def device_kind(
+    name: str | None = None,  # "auto", "cpu", "cuda", ...; default: the setting
+) -> str:  # "cpu" or "cuda"
+    """The kind of device that `device` returns; imports torch only if the machine may have a GPU."""
+    name = _parsed("device", name or load().device)
+    if name.startswith("cpu") or (name == "auto" and not _has_gpu_driver()):
+        return "cpu"
+    return device(name).type
+
+
+def _has_gpu_driver() -> bool:
+    """Whether a driver that torch's device type `cuda` needs may be installed."""
+    if sys.platform != "linux":
+        return sys.platform != "darwin"
+    try:
+        return bool(ctypes.CDLL("libcuda.so.1"))
+    except OSError:
+        return Path("/dev/kfd").exists()
+
+
+def device(
+    name: str | None = None,  # "auto", "cpu", "cuda", ...; default: the setting
+) -> "torch.device":
+    """The device to compute on; "auto" selects a GPU if there is one."""
+    import torch
+
+    name = _parsed("device", name or load().device)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(name)
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise SettingsError(f"setting 'device' is {name!r}, but torch finds no GPU here; use 'cpu' or 'auto'")
+        raise checks.refusal("device", name, "torch finds no GPU", "use 'cpu' or 'auto'", SettingsError)
     return chosen
 
 
 def generator(
-    seed: int,  # any whole number from 0
-    stream: str = "",  # a name for this use of the seed: streams of one seed are independent
-    device: torch.device | str = "cpu",
-) -> torch.Generator:
-    """A random generator for one purpose, so that data order, initialisation and noise can be fixed apart."""
+    seed: int,  # an integer of at least 0
+    stream: str = "",  # name of this use of the seed: streams of one seed are independent
+    device: "torch.device | str" = "cpu",  # device of the generator
+) -> "torch.Generator":
+    """A random generator for one purpose: data order, initialisation and noise have separate streams."""
+    import torch
+
     digest = hashlib.sha256(f"{stream}:{seed}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -1,4 +1,4 @@
-"""One job of a batch: `python -m ebwm.figures JOB.json`."""
+"""Run one job of a batch: `python -m ebwm.figures JOB.json`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Many jobs at once: what is up to date is skipped, the rest goes through snakemake, one batch at a time."""
+"""Batches: skip jobs that are up to date, and run the others in parallel with snakemake."""
 
 import contextlib
 import json
@@ -27,25 +27,25 @@ from ebwm.settings import Settings
 
 __all__ = ["Outcome", "make", "run", "stale"]
 
-LOOK = 0.2  # seconds between two looks at the jobs
-LOGS = "logs"  # of the last batch in which something failed
+INTERVAL = 0.2  # seconds between two reads of the jobs' status
+LOGS = "logs"  # folder of the logs of the last batch with a failure
 
 
 @dataclass
 class Outcome:
-    """What became of a batch."""
+    """Result of a batch."""
 
-    made: dict[str, Path] = field(default_factory=dict)  # figures run now
-    fresh: dict[str, Path] = field(default_factory=dict)  # figures that were up to date
-    failed: dict[str, str] = field(default_factory=dict)  # jobs, and why
+    made: dict[str, Path] = field(default_factory=dict)  # folders of the figures that ran
+    fresh: dict[str, Path] = field(default_factory=dict)  # folders of the figures that were up to date
+    failed: dict[str, str] = field(default_factory=dict)  # messages of the jobs that failed
 
 
 def run(
     id: str,  # a figure of the registry
-    scale: str | None = None,  # the settings' scale by default
-    overrides: dict[str, Any] | None = None,  # parameters by name, before the registry's
-    config: Settings | None = None,  # settings in effect by default
-    **options: Any,  # of `make`
+    scale: str | None = None,  # default: the settings' scale
+    overrides: dict[str, Any] | None = None,  # parameters by name; they override the registry's
+    config: Settings | None = None,  # default: the settings in effect
+    **options: Any,  # options of `make`
 ) -> Path:  # folder of the run
     """Make one figure, unless it is up to date."""
     chosen = plan(id, scale, overrides, config)
@@ -57,22 +57,22 @@ def run(
 
 def make(
     plans: Sequence[Plan],  # checked runs
-    cores: int | None = None,  # how many to use; all by default
-    force: bool = False,  # run also what is up to date
-    profile: Path | None = None,  # folder of a snakemake profile, such as that for Slurm
-    tell: Callable[[str], None] | None = None,  # takes lines about jobs; to stderr by default
+    cores: int | None = None,  # number of cores; default: all
+    force: bool = False,  # run jobs that are up to date too
+    profile: Path | None = None,  # folder of a snakemake profile, such as profiles/slurm
+    report: Callable[[str], None] | None = None,  # receives a line for each job; default: print to stderr
 ) -> Outcome:
-    """Run the jobs of these runs that are not up to date, in parallel, those that fail beside the others."""
+    """Run the jobs that are not up to date in parallel; a failed job does not stop the others."""
     if not plans:
         return Outcome()
     by_plan = [jobs_of(plan, cores) for plan in plans]
-    with _alone(plans[0].config):
+    with _locked(plans[0].config):
         todo = [job for jobs in by_plan for job in (jobs if force else stale(jobs))]
         outcome = _outcome(plans, todo)
         if todo:
             with _folder(plans[0].config) as folder:
                 _write_jobs(folder, todo, here=profile is None)
-                _snakemake(folder, todo, plans[0].config, cores, profile, tell)
+                _snakemake(folder, todo, plans[0].config, cores, profile, report)
                 outcome.failed = _failures(folder, todo, plans[0].config.root)
                 _keep_logs(folder, outcome.failed)
         outcome.made = {id: place for id, place in outcome.made.items() if id not in outcome.failed}
@@ -80,9 +80,9 @@ def make(
 
 
 def stale(
-    jobs: Sequence[Job],  # of one run, parts first
+    jobs: Sequence[Job],  # jobs of one run, parts first
 ) -> list[Job]:
-    """The jobs that are to be run: none for a figure that is up to date, even where its parts are gone."""
+    """The jobs to run: none for a figure that is up to date, even if its parts were deleted."""
     *parts, whole = jobs
     return [] if up_to_date(whole) else [*(part for part in parts if not up_to_date(part)), whole]
 
@@ -98,34 +98,34 @@ def _outcome(plans: Sequence[Plan], todo: Sequence[Job]) -> Outcome:
 
 
 @contextlib.contextmanager
-def _alone(config: Settings) -> Iterator[None]:
-    """Hold the lock of the figures folder, or say who does."""
+def _locked(config: Settings) -> Iterator[None]:
+    """Lock the figures folder, or raise an error that names the process that holds the lock."""
     filelock = require("filelock", "figures")
     lock, holder = config.figures / ".batch.lock", config.figures / ".batch.json"
     config.figures.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(lock, timeout=0):
-            write_json(holder, _me())
+            write_json(holder, _this_process())
             try:
                 yield
             finally:
                 holder.unlink(missing_ok=True)
     except filelock.Timeout:
-        who = json.loads(holder.read_text(encoding="utf-8")) if holder.is_file() else {}
+        other = json.loads(holder.read_text(encoding="utf-8")) if holder.is_file() else {}
         raise FigureError(f"another batch is running in {short(config.figures, config.root)} "
-                          f"(process {who.get('pid', 'unknown')} on {who.get('host', 'an unknown machine')}); "
+                          f"(process {other.get('pid', 'unknown')} on {other.get('host', 'an unknown host')}); "
                           "wait for it, or stop it") from None
 
 
-def _me() -> dict[str, Any]:
-    """This process, so that jobs can tell when it has ended."""
+def _this_process() -> dict[str, Any]:
+    """Host, pid and start of this process, from which jobs detect its end."""
     process = require("psutil", "figures").Process()
     return {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
 
 
 @contextlib.contextmanager
 def _folder(config: Settings) -> Iterator[Path]:
-    """An empty folder for the batch's own files, removed at its end."""
+    """An empty folder for the batch's files; removed at the end."""
     parent = config.figures / ".batch"
     for old in parent.glob("*"):
         if old.name != LOGS:
@@ -139,18 +139,18 @@ def _folder(config: Settings) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-# What snakemake is given
+# Snakemake
 
 
 def _write_jobs(folder: Path, jobs: Sequence[Job], here: bool) -> None:
     names = {job.name for job in jobs}
     for job in jobs:
         path = folder / "jobs" / f"{job.name}.json"
-        write_json(path, {"job": as_json(job), "batch": _me(), "snakemake": _rule(job, path, names, here)})
+        write_json(path, {"job": as_json(job), "batch": _this_process(), "snakemake": _rule(job, path, names, here)})
 
 
 def _rule(job: Job, path: Path, names: set[str], here: bool) -> dict[str, Any]:
-    """What the rule of a job says: its command, what it waits for, and what it takes."""
+    """The snakemake rule of a job: command, dependencies and resources."""
     memory = job.memory * job.processes * 1024
     most = require("psutil", "figures").virtual_memory().total / 2**20 if here else memory
     return {
@@ -164,7 +164,7 @@ def _rule(job: Job, path: Path, names: set[str], here: bool) -> dict[str, Any]:
 
 
 def _command(folder: Path, jobs: Sequence[Job], count: int, profile: Path | None) -> list[str]:
-    """snakemake as a scheduler alone: which jobs there are was decided by their keys."""
+    """The command of snakemake, used only as a scheduler: the jobs were selected by their keys."""
     psutil = require("psutil", "figures")
     total = round(psutil.virtual_memory().total / 2**20)
     most = gpus() if any(job.gpus for job in jobs) else 0
@@ -177,31 +177,31 @@ def _command(folder: Path, jobs: Sequence[Job], count: int, profile: Path | None
 
 
 def _snakemake(folder: Path, jobs: Sequence[Job], config: Settings, count: int | None, profile: Path | None,
-               tell: Callable[[str], None] | None) -> None:
-    """Start snakemake, show how its jobs go, and leave no process behind."""
+               report: Callable[[str], None] | None) -> None:
+    """Run snakemake, report progress, and end all its processes."""
     count = max(count or cores(), *(job.threads for job in jobs))
     environment = os.environ | {"PYTHONPATH": _python_path(), "XDG_CACHE_HOME": str(folder / "cache")}
-    with _ended_as_by_a_person(), open(folder / "logs" / "snakemake.log", "wb") as log:
+    with _signals_as_interrupts(), open(folder / "logs" / "snakemake.log", "wb") as log:
         process = subprocess.Popen(_command(folder, jobs, count, profile), cwd=config.root, env=environment,
                                    stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        _follow(process, folder, jobs, count, tell)
+        _follow(process, folder, jobs, count, report)
 
 
 def _follow(process: subprocess.Popen, folder: Path, jobs: Sequence[Job], count: int,
-            tell: Callable[[str], None] | None) -> None:
+            report: Callable[[str], None] | None) -> None:
     try:
-        with Progress(folder, jobs, count, tell) as progress:
+        with Progress(folder, jobs, count, report) as progress:
             while process.poll() is None:
-                progress.look()
-                time.sleep(LOOK)
-            progress.look()
+                progress.update()
+                time.sleep(INTERVAL)
+            progress.update()
     finally:
         _end(process)
 
 
 @contextlib.contextmanager
-def _ended_as_by_a_person() -> Iterator[None]:
-    """Take a lost terminal and a request to end for Ctrl-C, so that nothing is left running."""
+def _signals_as_interrupts() -> Iterator[None]:
+    """Handle SIGTERM and SIGHUP like Ctrl-C, so that no process remains."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -218,7 +218,7 @@ def _python_path() -> str:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Ask snakemake, which cancels what it has submitted, and all below it to end; after a while make them."""
+    """Interrupt snakemake, which cancels submitted jobs, and terminate its children; kill them after a timeout."""
     psutil = require("psutil", "figures")
     with contextlib.suppress(psutil.NoSuchProcess):
         parent = psutil.Process(process.pid)
@@ -233,27 +233,27 @@ def _end(process: subprocess.Popen) -> None:
     process.wait()
 
 
-# How it went
+# Failures
 
 
 def _failures(folder: Path, jobs: Sequence[Job], root: Path) -> dict[str, str]:
-    said = {job.name: status_of(folder, job) for job in jobs}
+    states = {job.name: status_of(folder, job) for job in jobs}
     logs = short(folder.with_name(LOGS), root)
-    return {job.name: _why(job, said, logs) for job in jobs if said[job.name].get("state") != "made"}
+    return {job.name: _reason(job, states, logs) for job in jobs if states[job.name].get("state") != "made"}
 
 
-def _why(job: Job, said: dict[str, dict[str, Any]], logs: str) -> str:
-    if message := said[job.name].get("message"):
+def _reason(job: Job, states: dict[str, dict[str, Any]], logs: str) -> str:
+    if message := states[job.name].get("message"):
         return message
-    if said[job.name]:
-        return f"figure {job.name!r} failed: its process ended without a word; see {logs}/{job.name}.log"
-    waited = [name for name in job.needs if said.get(name, {"state": "made"}).get("state") != "made"]
-    why = f": it needs {', '.join(waited)}" if waited else f"; {logs}/snakemake.log says why"
-    return f"figure {job.name!r} was not run{why}"
+    if states[job.name]:
+        return f"figure {job.name!r} failed: its process ended without a message; see {logs}/{job.name}.log"
+    missing = [name for name in job.needs if states.get(name, {"state": "made"}).get("state") != "made"]
+    reason = f": it needs {', '.join(missing)}" if missing else f"; see {logs}/snakemake.log"
+    return f"figure {job.name!r} was not run{reason}"
 
 
 def _keep_logs(folder: Path, failed: dict[str, str]) -> None:
-    """Keep what the processes said where something went wrong."""
+    """Store the logs of a batch with a failure."""
     place = folder.with_name(LOGS)
     shutil.rmtree(place, ignore_errors=True)
     if failed:

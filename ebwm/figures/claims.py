@@ -1,4 +1,4 @@
-"""The papers' claims: what was measured for each, what was expected, and the verdict."""
+"""The papers' claims: the measured statistic, the expectation and the verdict of each."""
 
 import textwrap
 from collections import Counter
@@ -8,8 +8,8 @@ from typing import Any
 
 from ebwm import settings
 from ebwm.figures.errors import FigureError
+from ebwm.figures.manifest import MANIFEST, load_manifest
 from ebwm.figures.notebook import fits
-from ebwm.figures.record import MANIFEST, load_manifest
 from ebwm.figures.registry import Claim, Figure, Planned, Registry, registry
 from ebwm.settings import SCALES, Settings
 
@@ -20,27 +20,27 @@ VERDICTS = ("holds", "fails", "undecided", "not tested", "not made", "planned")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a claim."""
+    """Verdict on a claim."""
 
-    claim: Claim
-    figure: str  # that it belongs to
+    claim: Claim  # entry of the registry
+    figure: str  # id of its figure
     verdict: str  # one of VERDICTS
-    measured: tuple[float, float, float] | None = None  # value, low and high; alike without an interval
-    record: str = ""  # scale and seeds of what is on record
+    measured: tuple[float, float, float] | None = None  # value, low and high; equal without an interval
+    record: str = ""  # scale and seeds of the record
 
 
 def verdict(
-    claim: Claim,
-    figure: Figure | Planned,
-    manifest: dict[str, Any] | None,  # of what is on record
+    claim: Claim,  # entry of the registry
+    figure: Figure | Planned,  # its figure
+    manifest: dict[str, Any] | None,  # manifest on record
 ) -> Verdict:
-    """Decide a claim by what is on record: by the whole interval, where there is one, or by the number."""
+    """Decide a claim by the record: by the whole interval if there is one, else by the number."""
     if isinstance(figure, Planned):
         return Verdict(claim, figure.id, "planned")
     if manifest is None:
         return Verdict(claim, figure.id, "not made")
-    told = ", ".join(map(str, manifest["seeds"]))
-    record = f"scale {manifest['scale']}" + (f", seeds {told}" if told else "")
+    seeds = ", ".join(map(str, manifest["seeds"]))
+    record = f"scale {manifest['scale']}" + (f", seeds {seeds}" if seeds else "")
     measured = _measured(claim, figure.id, manifest["results"]) if claim.statistic else None
     if claim.not_tested or not claim.statistic or manifest["scale"] == SCALES[0]:
         return Verdict(claim, figure.id, "not tested", measured, record)
@@ -49,7 +49,7 @@ def verdict(
 
 
 def _measured(claim: Claim, id: str, results: dict[str, Any]) -> tuple[float, float, float] | None:
-    """The claim's statistic; nothing where the figure left it open, as an interval over one seed."""
+    """The claim's statistic; None if the figure has no value, as for an interval over one seed."""
     found: Any = results
     for name in claim.statistic.split("."):
         if not isinstance(found, dict) or name not in found:
@@ -67,11 +67,11 @@ def _measured(claim: Claim, id: str, results: dict[str, Any]) -> tuple[float, fl
 
 
 INTERVAL = ("value", "low", "high")
-OPEN = {"low": float("-inf"), "high": float("inf")}  # an end that the figure left open
+OPEN = {"low": float("-inf"), "high": float("inf")}  # value of a bound that is None
 
 
 def _decided(expect: dict[str, float], low: float, high: float) -> str:
-    """The verdict on an interval against what is expected."""
+    """The verdict on an interval, given the expectation."""
     if "below" in expect:
         inside, outside = high < expect["below"], low >= expect["below"]
     elif "above" in expect:
@@ -83,9 +83,9 @@ def _decided(expect: dict[str, float], low: float, high: float) -> str:
 
 
 def verdicts(
-    config: Settings | None = None,  # settings in effect by default
-) -> list[Verdict]:  # of every claim in the registry, in its order
-    """Decide all claims."""
+    config: Settings | None = None,  # default: the settings in effect
+) -> list[Verdict]:  # in the order of the registry
+    """Decide all claims of the registry."""
     config = config or settings.load()
     known = registry(config)
     return [verdict(claim, figure, manifest)
@@ -102,9 +102,9 @@ def _recorded(known: Registry, config: Settings) -> Iterator[tuple[Figure | Plan
 
 
 def report(
-    config: Settings | None = None,  # settings in effect by default
+    config: Settings | None = None,  # default: the settings in effect
 ) -> str:  # Markdown
-    """Every claim of the papers with its verdict, then every figure and table of theirs with its answer here."""
+    """Every claim of the papers with its verdict, then every figure and table of the papers with its figure here."""
     config = config or settings.load()
     known, decided = registry(config), verdicts(config)
     counts = Counter(row.verdict for row in decided)
@@ -125,7 +125,7 @@ RULES = textwrap.fill(
 
 
 def _paragraph(row: Verdict) -> str:
-    """A claim as an entry of a list."""
+    """A claim as an item of a list."""
     claim = row.claim
     lines = [f"**{claim.name}** ({claim.source}): {claim.says}."]
     if row.measured:
@@ -148,15 +148,15 @@ def _paragraph(row: Verdict) -> str:
 def shown(
     measured: tuple[float, float, float],  # value, low, high
 ) -> str:
-    """A number, with its interval where it has one."""
+    """A number, with its interval if it has one."""
     value, low, high = measured
     return f"{value:.4g}" if low == high else f"{value:.4g} (95 % interval {low:.4g} to {high:.4g})"
 
 
 def expected(
-    expect: dict[str, float],  # of a claim
+    expect: dict[str, float],  # expectation of a claim
 ) -> str:
-    """What a claim expects, in words."""
+    """The expectation of a claim, in words."""
     if "equals" in expect:
         return f"{expect['equals']:g} within {expect['within']:g}"
     return ", ".join(f"{name} {bound:g}" for name, bound in expect.items())

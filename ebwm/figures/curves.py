@@ -1,4 +1,4 @@
-"""How runs went, as one picture: losses, and what tells whether an energy is healthy, by update."""
+"""Training curves: losses and health indicators of the energy by update."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 __all__ = ["draw", "save"]
 
-PANELS = {  # key of the log: title, label of the axis
+PANELS = {  # key of the log: title, axis label
     "loss": ("Training loss", "SmoothL1 of a batch"),
     "valid_loss": ("Validation loss", "SmoothL1"),
     "grad_norm": ("Gradient norm", "L2, before clipping"),
     "step_size": ("Step size", "α"),
-    "energy_gap": ("Energy gap", "median fall along a walk"),
+    "energy_gap": ("Energy gap", "median decrease along a walk"),
 }
 LAYOUTS = {1: "a", 2: "ab", 3: "abc", 4: "ab;cd", 5: "aab;cde"}
 DASHES = ("-", "--", ":", "-.")
-POINTS, WIDE = 200, 20.0  # points of a line; a ratio of largest to smallest that asks for a logarithmic axis
+POINTS, WIDE = 200, 20.0  # points of a line; ratio of maximum to minimum above which the axis is logarithmic
 
 
 def draw(
-    logs: Mapping[str, Sequence[Mapping[str, Any]]],  # of each run, by name: rows with "update" and numbers
+    logs: Mapping[str, Sequence[Mapping[str, Any]]],  # rows of each run's log, by name: "update" and numbers
 ) -> "matplotlib.figure.Figure":
-    """One panel for each quantity that a run has logged, one line for each run."""
+    """One panel for each logged quantity, one line for each run."""
     figure = require("matplotlib.figure", "figures")
     keys = [key for key in PANELS if any(key in row for rows in logs.values() for row in rows)]
     if not keys:
-        raise FigureError(f"nothing to draw: no update is logged yet in {', '.join(logs)}")
+        raise FigureError(f"no update is logged yet in {', '.join(logs)}")
     layout = LAYOUTS[len(keys)]
     picture = figure.Figure(figsize=(3.4 * len(layout.partition(";")[0]), 2.9 * (1 + layout.count(";"))))
     picture.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
@@ -50,10 +50,10 @@ def draw(
 
 
 def save(
-    logs: Mapping[str, Sequence[Mapping[str, Any]]],  # as `draw` takes them
-    path: Path,  # ends in .png, .svg or .pdf
+    logs: Mapping[str, Sequence[Mapping[str, Any]]],  # see `draw`
+    path: Path,  # path with suffix .png, .svg or .pdf
 ) -> None:
-    """Draw, and write the picture."""
+    """Draw the training curves, and write them to a file."""
     with style():
         picture = draw(logs)
         write_whole(path, lambda draft: picture.savefig(draft))
@@ -74,7 +74,7 @@ def _panel(ax: "matplotlib.axes.Axes", key: str, logs: Mapping[str, Sequence[Map
 
 
 def _thinned(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, ...]:
-    """Updates, and means, lower and upper quartiles of the values between one of them and the next."""
+    """Updates, and means and quartiles of the values in consecutive groups of updates."""
     pairs = [(row["update"], row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
     parts = np.array_split(np.array(pairs, dtype=float).reshape(-1, 2), min(POINTS, max(1, len(pairs))))
     parts = [part for part in parts if len(part)]

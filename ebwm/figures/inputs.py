@@ -1,4 +1,4 @@
-"""What a figure is made from, and the key that names it: when no input has changed, nothing needs to run."""
+"""Inputs of a figure, and the key that identifies them: a figure whose inputs are unchanged need not run."""
 
 import ast
 import functools
@@ -20,13 +20,13 @@ LOCK = "constraints.txt"
 
 
 def inputs(
-    code: list[str],  # sources of the notebook's code cells that are executed
-    parameters: dict[str, Any],  # all that the notebook is given
+    code: list[str],  # sources of the executed code cells
+    parameters: dict[str, Any],  # parameters of the notebook
     device: str,  # kind of device: "cpu" or "cuda"
-    root: Path,  # of the repository
-    data: Iterable[str] = (),  # files that the notebook reads, from the root
+    root: Path,  # root of the repository
+    data: Iterable[str] = (),  # files that the notebook reads, relative to the root
 ) -> dict[str, Any]:
-    """Everything that a run depends on, by digest."""
+    """The inputs of a run, by digest."""
     lock = root / LOCK
     folders = [value for name, value in parameters.items() if name.endswith("_dir") and value]
     return {
@@ -44,7 +44,7 @@ def inputs(
 def key_of(
     inputs: dict[str, Any],  # from `inputs`
 ) -> str:  # 64 hexadecimal digits
-    """The name of these inputs: equal keys mean that the same thing would be made."""
+    """The key of these inputs: equal keys mean equal inputs."""
     return _digest(inputs)
 
 
@@ -54,10 +54,10 @@ def _digest(content: Any) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def bare(
-    source: str,  # Python; what cannot be parsed, such as a cell with magics, stays as it is
-    cell: bool = False,  # whether it is a notebook's cell: it shows a text that it begins with
+    source: str,  # Python; source that cannot be parsed, such as a cell with magics, is returned unchanged
+    cell: bool = False,  # whether it is a notebook cell, which displays a leading string
 ) -> str:
-    """Source without comments, docstrings, empty lines and blanks at the ends of lines."""
+    """Source without comments, docstrings, empty lines and trailing blanks."""
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except SyntaxError:
@@ -80,7 +80,7 @@ def bare(
 
 
 def _docstrings(nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.Constant, str]]:
-    """Each docstring, and what must stand for it."""
+    """Each docstring, and its replacement."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in nodes:
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
@@ -89,9 +89,9 @@ def _docstrings(nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.Constant, str]]:
 
 
 def digest_of_folder(
-    folder: Path,  # of data, as large as may be
+    folder: Path,  # folder of data of any size
 ) -> str:
-    """A digest of the files' names, sizes and times of change, without reading them."""
+    """A digest of the files' names, sizes and modification times, without reading them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     found = [(path.relative_to(folder).as_posix(), path.stat()) for path in files]
     return _digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in found])
@@ -99,9 +99,9 @@ def digest_of_folder(
 
 def changed(
     then: dict[str, Any],  # inputs of a run
-    now: dict[str, Any],  # inputs of the same run, were it made today
+    now: dict[str, Any],  # inputs of the same run at present
 ) -> list[str]:  # names, such as "module ebwm.sampler"
-    """Which inputs differ."""
+    """The names of the inputs that differ."""
     pairs = [(kind, then.get(kind), value) for kind, value in now.items()]
     flat = [(what, a, b) for kind, a, b in pairs for what, a, b in _flat(kind, a, b)]
     return [what for what, a, b in flat if a != b]
@@ -120,8 +120,12 @@ def modules(
     code: Iterable[str],  # Python sources
     package: Path = PACKAGE,  # folder of the package ebwm
 ) -> dict[str, Path]:  # dotted name to file
-    """The modules of ebwm that code imports, at once or through others, at the top or inside functions."""
+    """The modules of ebwm that code imports, directly or indirectly, at the top level or inside functions.
+
+    The `__init__` of a module's parent package does not count: only an import from the package itself does.
+    """
     found: dict[str, Path] = {}
+    _file.cache_clear()
     waiting = [name for source in code for name in _imported(source, "", package)]
     while waiting:
         name = waiting.pop()
@@ -133,31 +137,49 @@ def modules(
     return dict(sorted(found.items()))
 
 
+@functools.cache
 def _file(name: str, package: Path) -> Path | None:
-    """The file of a module, or nothing where there is no such module."""
+    """The file of a module; None if there is no such module."""
     path = package.parent.joinpath(*name.split("."))
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
 
 
 def _imported(source: str, within: str, package: Path) -> Iterator[str]:
-    """The modules that a source names; names taken from a module count for the module."""
-    for node in _imports(source):
-        if isinstance(node, ast.Import):
-            names = [(alias.name, None) for alias in node.names]
-        else:
-            origin = _origin(node, within)
-            names = [(f"{origin}.{alias.name}", origin) for alias in node.names]
-        for name, origin in names:
-            if name.partition(".")[0] == package.name:
-                yield from [n for n in (name, origin) if n and _file(n, package)][:1]
+    """The modules that a source imports; a name imported from a module counts as that module."""
+    for module, name in _imports(source, within, package.name):
+        if name and _file(f"{module}.{name}", package):
+            yield f"{module}.{name}"
+        elif path := _file(module, package):
+            yield module
+            lazy = _exports(path.read_text(encoding="utf-8")) if path.name == "__init__.py" else {}
+            yield from lazy.values() if name == "*" else filter(None, [lazy.get(name)])
 
 
 @functools.lru_cache(maxsize=1024)
-def _imports(source: str) -> list[ast.Import | ast.ImportFrom]:
-    """The import statements of a source, wherever they stand; each job asks for those of every module."""
+def _exports(source: str) -> dict[str, str]:
+    """The names that a package imports on first use, and their modules: its dictionary EXPORTS."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXPORTS":
+            return ast.literal_eval(node.value)
+    return {}
+
+
+@functools.lru_cache(maxsize=1024)
+def _imports(source: str, within: str, package: str) -> list[tuple[str, str]]:
+    """Modules of a package that a source imports, and the names that it uses of each, "" for the module itself."""
     lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
-    nodes = ast.walk(_parsed("\n".join(lines)))
-    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    nodes = list(ast.walk(_parsed("\n".join(lines))))
+    found, bound = [], {}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found += [(alias.name, "") for alias in node.names]
+            bound |= {alias.asname or alias.name.partition(".")[0]: alias.name if alias.asname else package
+                      for alias in node.names if alias.name.partition(".")[0] == package}
+        elif isinstance(node, ast.ImportFrom):
+            found += [(_origin(node, within), alias.name) for alias in node.names]
+    found += [(bound[node.value.id], node.attr) for node in nodes if isinstance(node, ast.Attribute)
+              and isinstance(node.value, ast.Name) and node.value.id in bound]
+    return list(dict.fromkeys(pair for pair in found if pair[0].partition(".")[0] == package))
 
 
 def _parsed(source: str) -> ast.Module:
@@ -165,9 +187,10 @@ def _parsed(source: str) -> ast.Module:
         return ast.parse(source)
     except SyntaxError as error:
         line = (error.text or "").strip()
-        raise FigureError(f"{line!r} is no Python ({error.msg}), so what it imports cannot be told") from None
+        raise FigureError(f"{line!r} is not Python ({error.msg}); its imports cannot be determined") from None
 
 
 def _origin(node: ast.ImportFrom, within: str) -> str:
-    up = within.split(".")[:len(within.split(".")) - node.level + 1] if node.level else []
-    return ".".join([*up, *([node.module] if node.module else [])])
+    """The absolute name of the module of a `from` import."""
+    parents = within.split(".")[:len(within.split(".")) - node.level + 1] if node.level else []
+    return ".".join([*parents, *([node.module] if node.module else [])])

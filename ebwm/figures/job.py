@@ -1,4 +1,4 @@
-"""One job in a process of its own: a notebook through papermill, watched, retried once, never half-kept."""
+"""One job: a notebook executed by papermill with limits of time and memory, one retry, and atomic results."""
 
 import contextlib
 import json
@@ -18,23 +18,23 @@ from typing import Any, BinaryIO
 from ebwm.compat import require
 from ebwm.figures.errors import FigureError, NotebookError
 from ebwm.figures.inputs import PACKAGE, changed, inputs
+from ebwm.figures.manifest import JOB, MANIFEST, read_manifest
 from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.plan import Job, from_json, gpus, short
-from ebwm.figures.record import JOB, MANIFEST, read_manifest
 from ebwm.files import write_json
 
 __all__ = ["main", "run_job", "torchrun", "up_to_date"]
 
 FAILED, INTERRUPTED = 1, 130
-LOOK = 0.5  # seconds between two looks at a kernel
-EARLIER = ".earlier"  # ending of a folder while another takes its place
-CLOCK = 600  # seconds by which a machine's clock, and so when a process started, may be set meanwhile
+INTERVAL = 0.5  # seconds between two checks of a kernel or a GPU lock
+EARLIER = ".earlier"  # suffix of a folder while another replaces it
+CLOCK = 600  # tolerance of process start times, for adjustments of the clock, seconds
 
 
 def up_to_date(
-    job: Job,
+    job: Job,  # a job
 ) -> bool:
-    """Whether the job's folder holds, whole, what these inputs make."""
+    """Whether the job's folder holds a complete result of these inputs."""
     try:
         return read_manifest(Path(job.folder)).get("key") == job.key
     except FigureError:
@@ -42,10 +42,10 @@ def up_to_date(
 
 
 def run_job(
-    job: Job,
-    batch: dict[str, Any] | None = None,  # host, pid and start of the process that must outlive the job
+    job: Job,  # a job
+    batch: dict[str, Any] | None = None,  # host, pid and start of the batch's process; the job ends with it
 ) -> Path:  # folder of the run
-    """Execute a notebook beside its final place, and move it there once it is complete."""
+    """Execute a notebook in a temporary folder, and rename the folder once it is complete."""
     place = Path(job.folder)
     draft = _draft(place)
     try:
@@ -67,17 +67,17 @@ def run_job(
 
 
 def _rank() -> int:
-    """Which of torchrun's processes this is; only the first leaves a record."""
+    """The rank under torchrun; only rank 0 writes a record."""
     return int(os.environ.get("RANK", 0))
 
 
 def _ready(place: Path) -> Path:
-    """Where the first of torchrun's processes leaves its record until all have ended well."""
+    """The folder of rank 0's record until all ranks have succeeded."""
     return place.with_name(f".{place.name}.ready")
 
 
 def _draft(place: Path) -> Path:
-    """An empty hidden folder for this process; those of processes that have ended here are removed."""
+    """An empty hidden folder for this process; removes those of ended processes on this host."""
     psutil, host = require("psutil", "figures"), socket.gethostname()
     for old in place.parent.glob(f".{place.name}@{host}@*"):
         if psutil.pid_exists(int(old.name.rpartition("@")[2].partition(".")[0])):
@@ -100,7 +100,7 @@ def _notebook(job: Job) -> str:
 
 
 def _replace(folder: Path, place: Path) -> Path:
-    """Rename a folder to its place, where an earlier one may lie."""
+    """Rename a folder to its final path, and remove an earlier one there."""
     earlier = folder.with_name(f"{folder.name}{EARLIER}")
     shutil.rmtree(earlier, ignore_errors=True)
     if place.exists():
@@ -114,17 +114,17 @@ def _replace(folder: Path, place: Path) -> Path:
 
 
 def _execute(job: Job, folder: Path, batch: dict[str, Any] | None) -> None:
-    told = {"key": job.key, "inputs": job.inputs, "asked": job.parameters, "part": job.part,
+    informed = {"key": job.key, "inputs": job.inputs, "asked": job.parameters, "part": job.part,
             "each": list(job.each), "parts": list(job.parts)}
-    write_json(folder / JOB, told)
+    write_json(folder / JOB, informed)
     log = folder / "kernel.log"
     with open(log, "wb") as stream, _Watch(job, batch) as watch:
         try:
             _papermill(job, folder, stream, watch)
         except Exception as error:
-            if watch.reason or not _died_at_start(error, folder / _notebook(job)):
+            if watch.reason or not _exited_at_start(error, folder / _notebook(job)):
                 raise
-            print(f"{job.name}: the kernel died at its start; once more", file=sys.stderr)
+            print(f"{job.name}: the kernel exited before the first cell; retrying once", file=sys.stderr)
             _papermill(job, folder, stream, watch)
     log.unlink()
 
@@ -147,7 +147,7 @@ def _papermill(job: Job, folder: Path, log: BinaryIO, watch: "_Watch") -> None:
 
 
 def _kernel_manager(job: Job, log: BinaryIO, watch: "_Watch") -> type:
-    """A kernel of the running interpreter, whatever kernels the machine offers, that imports this ebwm."""
+    """A kernel of the running interpreter that imports this ebwm, independent of the installed kernel specs."""
     client, kernel = require("jupyter_client", "figures"), require("ipykernel.kernelspec", "figures")
     path = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
     spec = client.kernelspec.KernelSpec(**kernel.get_kernel_dict())
@@ -164,8 +164,8 @@ def _kernel_manager(job: Job, log: BinaryIO, watch: "_Watch") -> type:
     return KernelManager
 
 
-def _died_at_start(error: Exception, notebook: Path) -> bool:
-    """Whether the kernel was gone before it had executed any cell."""
+def _exited_at_start(error: Exception, notebook: Path) -> bool:
+    """Whether the kernel exited before it executed a cell."""
     if "kernel died" not in str(error).lower():
         return False
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"] if notebook.is_file() else []
@@ -174,21 +174,21 @@ def _died_at_start(error: Exception, notebook: Path) -> bool:
 
 def _check_effective(job: Job, folder: Path) -> None:
     if not (folder / MANIFEST).is_file():
-        raise FigureError("the notebook wrote no manifest.json; it must call close() on its Record")
+        raise FigureError("the notebook wrote no manifest.json; it must call Record.close()")
     effective = read_manifest(folder)["parameters"]["effective"]
-    for name, asked in job.parameters.items():
+    for name, requested in job.parameters.items():
         if name not in effective:
             raise FigureError(f"the notebook did not record its parameter {name!r}")
-        if effective[name] != asked:
-            raise FigureError(f"the notebook ran with {name} = {effective[name]!r}, asked was {asked!r}")
+        if effective[name] != requested:
+            raise FigureError(f"the notebook ran with {name}={effective[name]!r} instead of {requested!r}")
 
 
 def _check_unchanged(job: Job) -> None:
-    """What was run is what the key names, though somebody may have been at work meanwhile."""
+    """Raise if an input has changed since the start: the key would not describe the code that ran."""
     code = code_of(cells_of(Path(job.notebook), job.part))
     now = inputs(code, job.parameters, job.inputs["device"], Path(job.root), job.data)
     if differing := changed(job.inputs, now):
-        raise FigureError(f"{', '.join(differing)} changed since it was started; run it again")
+        raise FigureError(f"{', '.join(differing)} changed during the run; run it again")
 
 
 def _one_line(error: Exception) -> str:
@@ -202,7 +202,7 @@ def _one_line(error: Exception) -> str:
 
 
 class _Watch(threading.Thread):
-    """Ends a kernel that outgrows its memory, overstays its time, or outlives its batch."""
+    """Thread that kills a kernel beyond its memory or time limit, or after the end of its batch."""
 
     def __init__(self, job: Job, batch: dict[str, Any] | None):
         super().__init__(daemon=True)
@@ -224,9 +224,9 @@ class _Watch(threading.Thread):
             raise FigureError(self.reason) from error
 
     def run(self) -> None:
-        while not self.over.wait(LOOK):
+        while not self.over.wait(INTERVAL):
             processes = self._processes()
-            self.reason = self._complaint(processes) if processes else ""
+            self.reason = self._violation(processes) if processes else ""
             if self.reason:
                 for process in processes:
                     with contextlib.suppress(self.psutil.Error):
@@ -234,21 +234,21 @@ class _Watch(threading.Thread):
                 return
 
     def _processes(self) -> list[Any]:
-        """The kernel and what it started."""
+        """The kernel and its child processes."""
         with contextlib.suppress(self.psutil.Error):
             kernel = self.psutil.Process(self.pid) if self.pid else None
             return [*kernel.children(recursive=True), kernel] if kernel else []
         return []
 
-    def _complaint(self, processes: list[Any]) -> str:
+    def _violation(self, processes: list[Any]) -> str:
         minutes = (time.monotonic() - self.started) / 60
         if minutes > self.job.timeout:
-            return f"it ran longer than its {self.job.timeout:g} minutes; the registry's `timeout` allows more"
+            return f"it exceeded its limit of {self.job.timeout:g} minutes; raise `timeout` in the registry"
         taken = sum(self._memory(process) for process in processes)
         if taken > self.job.memory:
-            return (f"it took {taken:.1f} GiB of memory, more than its {self.job.memory:g}; "
-                    "the registry's `memory` allows more")
-        return "" if _alive(self.batch) else "the batch that it belongs to has ended"
+            return (f"it used {taken:.1f} GiB of memory and exceeded its limit of {self.job.memory:g}; "
+                    "raise `memory` in the registry")
+        return "" if _alive(self.batch) else "its batch has ended"
 
     def _memory(self, process: Any) -> float:
         with contextlib.suppress(self.psutil.Error):
@@ -257,7 +257,7 @@ class _Watch(threading.Thread):
 
 
 def _alive(batch: dict[str, Any] | None) -> bool:
-    """Whether the process that started the batch is still there, as far as this machine can tell."""
+    """Whether the process of a batch exists; True for a batch on another host."""
     psutil = require("psutil", "figures")
     if not batch or batch["host"] != socket.gethostname():
         return True
@@ -272,9 +272,9 @@ def _alive(batch: dict[str, Any] | None) -> bool:
 
 
 def main(
-    argv: list[str],  # the job's file, in the folder `jobs` of a batch
-) -> int:  # 0 made, 1 failed, 130 interrupted
-    """Run the job that a file describes, and say how it went beside it."""
+    argv: list[str],  # path of the job's file, in the folder `jobs` of a batch
+) -> int:  # 0: made, 1: failed, 130: interrupted
+    """Run the job described by a file, and write its status to the folder `status`."""
     path = Path(argv[0])
     content = json.loads(path.read_text(encoding="utf-8"))
     job, batch = from_json(content["job"]), content["batch"]
@@ -285,8 +285,8 @@ def main(
             write_json(status, {"state": "running", "started": time.time()})
         try:
             if not _alive(batch):
-                raise NotebookError(f"figure {job.name!r} failed: the batch that it belongs to has ended")
-            _work(job, batch, path)
+                raise NotebookError(f"figure {job.name!r} failed: its batch has ended")
+            _run(job, batch, path)
         except (NotebookError, OSError) as error:
             _fail(status, str(error))
             return FAILED
@@ -298,28 +298,28 @@ def main(
     return 0
 
 
-def _interrupt(*given: object) -> None:
-    """End as Ctrl-C does; what is asked again meanwhile changes nothing."""
+def _interrupt(*arguments: object) -> None:
+    """Handle SIGTERM like Ctrl-C; ignore further signals."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _fail(status: Path, message: str) -> None:
-    """Say why; the first of torchrun's processes that fails has the word."""
+    """Write the status of a failure; under torchrun, that of the rank that fails first."""
     if json.loads(status.read_text(encoding="utf-8"))["state"] != "failed":
         write_json(status, {"state": "failed", "message": message})
 
 
-def _work(job: Job, batch: dict[str, Any] | None, path: Path) -> None:
+def _run(job: Job, batch: dict[str, Any] | None, path: Path) -> None:
     if job.processes > 1 and "RANK" not in os.environ:
-        _conduct(job, path)
+        _launch(job, path)
     else:
         with _devices(job, path.parents[1]):
             run_job(job, batch)
 
 
-def _conduct(job: Job, path: Path) -> None:
-    """Run the notebook in several processes; what the first leaves counts once all have ended well."""
+def _launch(job: Job, path: Path) -> None:
+    """Run the notebook under torchrun; accept the record of rank 0 once all ranks have succeeded."""
     place = Path(job.folder)
     process = subprocess.Popen(torchrun(job, path))
     try:
@@ -335,17 +335,17 @@ def _conduct(job: Job, path: Path) -> None:
 
 
 def torchrun(
-    job: Job,
-    path: Path,  # the job's file
+    job: Job,  # a job of several processes
+    path: Path,  # path of the job's file
 ) -> list[str]:
-    """The command that runs a job in its processes on this machine."""
+    """The command that runs the processes of a job on this machine."""
     count = ["--standalone", "--nproc-per-node", str(job.processes)]
     return [sys.executable, "-m", "torch.distributed.run", *count, "-m", "ebwm.figures", str(path)]
 
 
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """Send what this process and its kernel say to a file."""
+    """Redirect the output of this process and its kernel to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab", buffering=0) as log:
         for stream in (sys.stdout, sys.stderr):
@@ -356,14 +356,14 @@ def _logged(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _devices(job: Job, batch: Path) -> Iterator[None]:
-    """Hold one of this machine's GPUs for the job, where it wants one, and show it no other."""
+    """Lock a GPU of this machine for a job that needs one, and hide the others."""
     if not job.gpus:
         yield
         return
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    known = shown.split(",") if shown else [str(i) for i in range(gpus())]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    known = visible.split(",") if visible else [str(i) for i in range(gpus())]
     if not known:
-        raise NotebookError(f"figure {job.name!r} failed: it needs a GPU, and there is none on {socket.gethostname()}")
+        raise NotebookError(f"figure {job.name!r} failed: it needs a GPU, and {socket.gethostname()} has none")
     name, lock = _free(known, batch)
     with lock:
         os.environ["CUDA_VISIBLE_DEVICES"] = name
@@ -371,7 +371,7 @@ def _devices(job: Job, batch: Path) -> Iterator[None]:
 
 
 def _free(known: list[str], batch: Path) -> tuple[str, Any]:
-    """The first GPU that no other job of the batch holds, and the lock that says so; waits for it."""
+    """Wait for a GPU that no other job of the batch has locked; returns it with its lock."""
     filelock, host = require("filelock", "figures"), socket.gethostname()
     while True:
         for name in known:
@@ -379,4 +379,4 @@ def _free(known: list[str], batch: Path) -> tuple[str, Any]:
             with contextlib.suppress(filelock.Timeout):
                 lock.acquire(timeout=0)
                 return name, lock
-        time.sleep(LOOK)
+        time.sleep(INTERVAL)

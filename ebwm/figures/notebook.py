@@ -1,4 +1,4 @@
-"""Reading figures' notebooks: their parameters, their code, and where a job over one item ends."""
+"""Figure notebooks: parameters, code cells, and the cell at which the job over one item ends."""
 
 import ast
 import copy
@@ -15,13 +15,13 @@ from ebwm.settings import Settings
 __all__ = ["PARAMETERS", "PARTS", "cells_of", "code_of", "fits", "parameter_defaults", "plain",
            "read_registry", "registry_path"]
 
-PARAMETERS, PARTS = "parameters", "parts"  # the tags of the cells that the engine looks for
+PARAMETERS, PARTS = "parameters", "parts"  # tags of cells
 
 
 def registry_path(
-    config: Settings | None = None,  # settings in effect by default
+    config: Settings | None = None,  # default: the settings in effect
 ) -> Path:
-    """Where figures.yaml lies: in the figures folder, or in the checkout's where runs go elsewhere."""
+    """The path of figures.yaml: in the figures folder, or in the checkout's if the setting names another folder."""
     config = config or settings.load()
     places = [config.figures / "figures.yaml", config.root / "figures" / "figures.yaml"]
     return next((path for path in places if path.is_file()), places[0])
@@ -30,7 +30,7 @@ def registry_path(
 def read_registry(
     path: Path,  # figures.yaml
 ) -> Any:
-    """The content of the registry's file, unchecked."""
+    """The content of figures.yaml, not validated."""
     yaml = require("yaml", "figures")
     try:
         return copy.deepcopy(_yaml(path.read_text(encoding="utf-8")))
@@ -42,29 +42,29 @@ def read_registry(
 
 @functools.cache
 def _yaml(text: str) -> Any:
-    """The content of a text, read once: a listing asks for each figure's entry."""
+    """Parsed YAML, cached: a listing reads the registry for each figure."""
     import yaml
 
     return yaml.safe_load(text)
 
 
 def cells_of(
-    notebook: Path,  # any notebook
-    part: bool = False,  # whether only those up to the cell tagged `parts`
+    notebook: Path,  # a notebook
+    part: bool = False,  # return only the cells up to that tagged `parts`
 ) -> list[dict[str, Any]]:
-    """The cells of a notebook, or those that a job over one item executes."""
+    """The cells of a notebook, or those of the job over one item."""
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError, TypeError):
-        raise FigureError(f"{notebook.name} is no notebook: its JSON cannot be read") from None
+        raise FigureError(f"{notebook.name} is not a notebook: its JSON cannot be read") from None
     return cells[:_only(cells, PARTS, notebook.name) + 1] if part else cells
 
 
 def _only(cells: list[dict[str, Any]], tag: str, where: str) -> int:
-    """The place of the one cell with a tag."""
+    """The index of the one cell with a tag."""
     places = [i for i, c in enumerate(cells) if tag in c.get("metadata", {}).get("tags", [])]
     if len(places) != 1:
-        raise FigureError(f"{where} has {len(places) or 'no'} cells tagged {tag!r}; it needs exactly one")
+        raise FigureError(f"{where} has {len(places)} cells tagged {tag!r}; exactly one is required")
     return places[0]
 
 
@@ -76,8 +76,8 @@ def code_of(
 
 
 def parameter_defaults(
-    notebook: Path,  # a figure's notebook
-) -> dict[str, Any]:  # name to default
+    notebook: Path,  # a figure notebook
+) -> dict[str, Any]:  # default by name
     """The parameters of a notebook: the assignments in its cell tagged `parameters`."""
     cells = cells_of(notebook)
     source = "".join(cells[_only(cells, PARAMETERS, notebook.name)]["source"])
@@ -85,8 +85,8 @@ def parameter_defaults(
         return dict(_assignment(statement) for statement in ast.parse(source).body)
     except (ValueError, SyntaxError) as error:
         line = getattr(error, "lineno", None) or error.args[-1]
-        found = f"{notebook.name}: line {line} of its cell tagged 'parameters'"
-        raise FigureError(f"{found} is not a name = a literal value") from None
+        where = f"{notebook.name}: line {line} of the cell tagged 'parameters'"
+        raise FigureError(f"{where} must be an assignment of a literal to a name") from None
 
 
 def _assignment(statement: ast.stmt) -> tuple[str, Any]:
@@ -102,15 +102,15 @@ def _assignment(statement: ast.stmt) -> tuple[str, Any]:
 def plain(
     value: Any,  # a literal
 ) -> Any:
-    """The same value with lists for tuples, as JSON would have it."""
+    """The value with lists instead of tuples, as in JSON."""
     return [plain(v) for v in value] if isinstance(value, tuple | list) else value
 
 
 def fits(
-    value: Any,  # what is given
-    default: Any,  # a value of the right type
+    value: Any,  # a value
+    default: Any,  # a value of the required type
 ) -> bool:
-    """Whether a value is of its default's type: whole numbers count as numbers, None stands for a text."""
+    """Whether a value has the type of its default: integers are valid numbers; the default None allows a string."""
     if default is None:
         return value is None or isinstance(value, str)
     if isinstance(value, bool) or isinstance(default, bool):

@@ -1,4 +1,4 @@
-"""Checking a run before anything of it starts, and cutting it into jobs."""
+"""Plans and jobs: the checks before a run starts, and its division into processes."""
 
 import dataclasses
 import itertools
@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ebwm import settings
+from ebwm import checks, settings
 from ebwm.compat import installed, lacking
-from ebwm.figures.errors import FigureError, suggest
+from ebwm.figures.errors import FigureError
 from ebwm.figures.inputs import inputs, key_of
 from ebwm.figures.notebook import cells_of, code_of, fits, parameter_defaults, plain
 from ebwm.figures.registry import RESERVED, Figure, registry
@@ -26,32 +24,32 @@ __all__ = ["Job", "Plan", "as_json", "checked_scale", "cores", "from_json", "gpu
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that has been checked: nothing about it is left to guess."""
+    """Checked settings of one run of a figure."""
 
-    figure: Figure
-    scale: str
-    parameters: dict[str, Any]  # all that the notebook is given, but `out`
-    config: Settings
-    suffix: str = ""  # of the folder's name, where the run is not to replace the last one
-    threads: int = 0  # of each job; 0: as many as its share of the cores
-    device: str = "cpu"  # kind of device that it will run on
-    cluster: bool = False  # whether it runs on machines other than this one
+    figure: Figure  # entry of the registry
+    scale: str  # one of SCALES
+    parameters: dict[str, Any]  # parameters of the notebook, except `out`
+    config: Settings  # settings in effect
+    suffix: str = ""  # suffix of the folder's name; "": replace the last run
+    threads: int = 0  # threads of each job; 0: an equal share of the cores
+    device: str = "cpu"  # kind of device: "cpu" or "cuda"
+    cluster: bool = False  # whether the jobs run on other machines
 
     @property
     def folder(self) -> Path:
-        """Where the run will lie."""
+        """The folder of the run."""
         return self.config.figures / self.figure.id / "runs" / f"{self.scale}{self.suffix}"
 
 
 def plan(
     id: str,  # a figure of the registry
-    scale: str | None = None,  # the settings' scale by default
-    overrides: Mapping[str, Any] | None = None,  # parameters by name, before the registry's
-    config: Settings | None = None,  # settings in effect by default
-    means: bool = True,  # whether this machine must be able to run it
-    cluster: bool = False,  # whether it runs on machines other than this one
+    scale: str | None = None,  # default: the settings' scale
+    overrides: Mapping[str, Any] | None = None,  # parameters by name; they override the registry's
+    config: Settings | None = None,  # default: the settings in effect
+    means: bool = True,  # check that this machine can run the figure
+    cluster: bool = False,  # whether the jobs run on other machines
 ) -> Plan:
-    """Check a run before anything of it starts: figure, scale, parameters, device and extras."""
+    """Check a run before it starts: figure, scale, parameters, device and extras."""
     config = config or settings.load()
     scale = checked_scale(scale or config.scale)
     figure = registry(config)[id]
@@ -71,70 +69,68 @@ def plan(
 
 
 def _kind_of_device(figure: Figure, scale: str, config: Settings, cluster: bool) -> str:
-    """This machine's device; on a cluster a GPU for what needs one."""
+    """The kind of this machine's device; on a cluster, that of the registry."""
     if cluster:
         return "cuda" if figure.device.get(scale) == "cuda" else "cpu"
-    return settings.device(config.device).type
+    return settings.device_kind(config.device)
 
 
 def registered(
-    figure: Figure,
-    scale: str,
-    config: Settings,
-    defaults: dict[str, Any],  # of its notebook's parameters
+    figure: Figure,  # entry of the registry
+    scale: str,  # one of SCALES
+    config: Settings,  # settings in effect
+    defaults: dict[str, Any],  # defaults of the notebook's parameters
 ) -> dict[str, Any]:
-    """What the registry and the settings make of a figure's parameters at a scale."""
+    """The parameters of a figure at a scale that the registry and the settings set."""
     seeds = {"seeds": figure.seeds.get(scale, list(config.seeds))} if "seeds" in defaults else {}
     return figure.parameters.get(scale, {}) | seeds
 
 
 def checked_scale(
-    scale: str,  # perhaps one of SCALES
+    scale: str,  # name of a scale
 ) -> str:
-    """The scale, if there is such a one."""
-    if scale not in SCALES:
-        raise FigureError(f"unknown scale {scale!r}; {suggest(scale, SCALES)}")
+    """The scale, if it is one of SCALES."""
+    checks.one_of("scale", scale, SCALES, FigureError)
     return scale
 
 
 def _check_defined(figure: Figure, name: str, defaults: dict[str, Any]) -> None:
     if name not in defaults:
-        raise FigureError(f"{figure.notebook.name}: its cell tagged 'parameters' must define {name!r}")
+        raise FigureError(f"{figure.notebook.name}: the cell tagged 'parameters' must define {name!r}")
     if name in figure.each and not isinstance(defaults[name], list):
-        raise FigureError(f"{figure.notebook.name}: {name!r} is {defaults[name]!r}; "
-                          "a parameter whose items are jobs must be a list")
+        raise checks.refusal(f"{figure.notebook.name}: {name}", defaults[name],
+                             "a parameter that the registry names in `each` must be a list", error=FigureError)
 
 
 def _folder(id: str, name: str, value: Any) -> Any:
-    """A parameter called *_dir names a folder: sought from here, given to the notebook as a whole path."""
+    """The absolute path of a parameter *_dir, relative to the working folder."""
     if not (name.endswith("_dir") and isinstance(value, str)):
         return value
     if not Path(value).is_dir():
-        raise FigureError(f"figure {id!r}: parameter {name!r} is {value!r}, which is no folder here")
+        raise checks.refusal(f"figure {id!r}: {name}", value, "must be an existing folder", error=FigureError)
     return str(Path(value).resolve())
 
 
 def _check_parameter(id: str, name: str, value: Any, defaults: dict[str, Any]) -> None:
     allowed = [known for known in defaults if known not in RESERVED]
     if name in RESERVED:
-        raise FigureError(f"figure {id!r}: parameter {name!r} is set by the runner, the scale by --scale")
-    if name not in defaults:
-        raise FigureError(f"figure {id!r}: unknown parameter {name!r}; {suggest(name, allowed)}")
+        raise FigureError(f"figure {id!r}: parameter {name!r} is set by the runner; set the scale with --scale")
+    checks.one_of(f"figure {id!r}: parameter", name, allowed, FigureError)
     if name == "seeds" and isinstance(value, list):
         _check_items(id, name, value)
     if not fits(value, defaults[name]):
-        raise FigureError(f"figure {id!r}: parameter {name!r} is {value!r}; "
-                          f"it must be {_kind(defaults[name])}, like its default {defaults[name]!r}")
+        raise checks.refusal(f"figure {id!r}: {name}", value,
+                             f"must be {_kind(defaults[name])}, like the default {defaults[name]!r}", error=FigureError)
 
 
 def _check_items(id: str, name: str, values: list[Any]) -> None:
     if not values or len(set(map(_file_part, values))) < len(values):
-        raise FigureError(f"figure {id!r}: {name} are {values}; at least one is needed, and no two alike")
+        raise checks.refusal(f"figure {id!r}: {name}", values, "must be different items, at least one", error=FigureError)
 
 
 def _kind(default: Any) -> str:
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text",
-             list: "a list", type(None): "a text or None"}
+    kinds = {bool: "true or false", int: "an integer", float: "a number", str: "a string",
+             list: "a list", type(None): "a string or None"}
     return kinds.get(type(default), f"a {type(default).__name__}")
 
 
@@ -143,7 +139,7 @@ ENGINE = ("papermill", "ipykernel", "matplotlib", "pandas", "pyarrow", "psutil",
 
 def _check_means(figure: Figure, scale: str, kind: str) -> None:
     if figure.device.get(scale) == "cuda" and kind != "cuda":
-        raise FigureError(f"figure {figure.id!r} at scale {scale!r} needs a GPU, and the device here is {kind!r}; "
+        raise FigureError(f"figure {figure.id!r} at scale {scale!r} needs a GPU, but the device is {kind!r}; "
                           "use a smaller --scale")
     needed = {"figures": [package for package in ENGINE if not installed(package)]}
     for extra, absent in (needed | {extra: lacking(extra) for extra in figure.extras}).items():
@@ -156,45 +152,47 @@ def _check_means(figure: Figure, scale: str, kind: str) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """One process: a whole notebook, or its beginning for one item; all of it can be written as JSON."""
+    """One process: a whole notebook, or its first cells for one item; can be written as JSON."""
 
     name: str  # "next_frame", or "next_frame.seeds-0" for an item
-    figure: str
-    notebook: str
-    root: str  # of the repository: the notebook's working folder
-    folder: str  # where what it makes will lie
-    parameters: dict[str, Any]
-    inputs: dict[str, Any]
+    figure: str  # id of the figure
+    notebook: str  # path of the notebook
+    root: str  # root of the repository, the working folder of the notebook
+    folder: str  # folder of the results
+    parameters: dict[str, Any]  # parameters of the notebook
+    inputs: dict[str, Any]  # inputs by digest, from `inputs`
     part: bool = False  # whether it ends at the cell tagged `parts`
-    each: Sequence[str] = ()  # parameters whose items are jobs of their own
+    each: Sequence[str] = ()  # parameters whose items are separate jobs
     parts: Sequence[str] = ()  # folders of the parts that it joins
-    needs: Sequence[str] = ()  # names of the jobs that make those
-    threads: int = 1
-    processes: int = 1  # more than 1 under torchrun
-    gpus: int = 0
-    minutes: float = 1.0  # expected
+    needs: Sequence[str] = ()  # names of the jobs of these parts
+    threads: int = 1  # threads of each process
+    processes: int = 1  # number of processes; more than 1 under torchrun
+    gpus: int = 0  # number of GPUs
+    minutes: float = 1.0  # expected time
     timeout: float = 10.0  # minutes
     memory: float = 4.0  # GiB
-    data: Sequence[str] = ()  # files that the notebook reads, from the root
+    data: Sequence[str] = ()  # files that the notebook reads, relative to the root
 
     @property
     def key(self) -> str:
-        """The name of the job's inputs."""
+        """The key of the job's inputs."""
         return key_of(self.inputs)
 
 
 def jobs_of(
     plan: Plan,  # from `plan`
-    count: int | None = None,  # cores that the jobs share; all of this machine by default
-) -> list[Job]:  # parts first; the last one makes the figure
-    """Cut a run into jobs: one for each item of the parameters named by `each`, and one that joins them."""
+    count: int | None = None,  # cores that the jobs share; default: all of this machine
+) -> list[Job]:  # parts first; the last job makes the figure
+    """Divide a run into jobs: one for each item of the parameters in `each`, and one that joins them."""
     figure = plan.figure
     values = parameter_defaults(figure.notebook) | plan.parameters
     items = list(itertools.product(*(values[name] for name in figure.each))) if figure.each else []
     if len(items) < 2:
         return [_job(plan, figure.id, plan.folder, plan.parameters, threads=_threads(plan, 1, count))]
     threads, share = _threads(plan, len(items), count), 1 / (len(items) + 1)
-    parts = [_part(plan, item, threads=threads, share=share) for item in items]
+    first = _part(plan, items[0], threads=threads, share=share)
+    same = None if any(name.endswith("_dir") for name in figure.each) else first.inputs
+    parts = [first, *(_part(plan, item, threads=threads, share=share, same=same) for item in items[1:])]
     whole = _job(plan, figure.id, plan.folder, plan.parameters, threads=threads, share=share,
                  each=figure.each, parts=tuple(p.folder for p in parts), needs=tuple(p.name for p in parts))
     return [*parts, whole]
@@ -213,68 +211,76 @@ def _file_part(value: Any) -> str:
 
 
 def _job(plan: Plan, name: str, folder: Path, parameters: dict[str, Any], *, threads: int, share: float = 1,
-         part: bool = False, **options: Any) -> Job:
-    figure, config = plan.figure, plan.config
-    code = code_of(cells_of(figure.notebook, part))
+         part: bool = False, same: dict[str, Any] | None = None, **options: Any) -> Job:
+    """A job; its inputs are computed, or those in `same` with other parameters."""
+    figure = plan.figure
+    made_from = _inputs(plan, parameters, part) if same is None else {**same, "parameters": parameters}
     processes = figure.processes.get(plan.scale, 1)
     minutes = figure.minutes.get(plan.scale, 1)
-    try:
-        made_from = inputs(code, parameters, plan.device, config.root, figure.data)
-    except FigureError as error:
-        raise FigureError(f"figure {figure.id!r}: {error}") from None
     return Job(
-        name, figure.id, str(figure.notebook), str(config.root), str(folder), parameters, made_from,
+        name, figure.id, str(figure.notebook), str(plan.config.root), str(folder), parameters, made_from,
         part=part, threads=threads, processes=processes, gpus=processes if plan.device == "cuda" else 0,
         minutes=minutes * share, timeout=figure.timeout.get(plan.scale, max(10, 5 * minutes)),
         memory=figure.memory.get(plan.scale, 4), data=figure.data, **options,
     )
 
 
+def _inputs(plan: Plan, parameters: dict[str, Any], part: bool) -> dict[str, Any]:
+    figure = plan.figure
+    code = code_of(cells_of(figure.notebook, part))
+    try:
+        return inputs(code, parameters, plan.device, plan.config.root, figure.data)
+    except FigureError as error:
+        raise FigureError(f"figure {figure.id!r}: {error}") from None
+
+
 def _threads(plan: Plan, jobs: int, count: int | None) -> int:
-    """Threads of each of the figure's jobs, the same whichever of them are up to date."""
+    """Threads of each job of a figure; does not depend on which jobs are up to date."""
     known = plan.threads or plan.figure.threads.get(plan.scale) or plan.config.threads
     return known or (1 if plan.cluster else threads_for(jobs, count or cores()))
 
 
-SPEED_UP = 0.75  # t threads are taken to do the work of t ** 0.75
+SPEED_UP = 0.75  # assumed speed-up of t threads: t ** 0.75
 
 
 def threads_for(
-    count: int,  # jobs of equal length
-    cores: int,  # that they share
+    count: int,  # number of jobs of equal length
+    cores: int,  # cores that they share
 ) -> int:
-    """Threads a job so that all jobs end soonest, in as many rounds as it takes; the fewest of equals."""
+    """Threads of each job that minimise the time of all jobs; the fewest among equals."""
     rounds = {threads: math.ceil(count / (cores // threads)) for threads in range(1, cores + 1)}
     return min(rounds, key=lambda threads: rounds[threads] / threads**SPEED_UP)
 
 
 def cores() -> int:
-    """The processor cores that this process may use."""
+    """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpus() -> int:
-    """The GPUs that this process may use."""
+    """The number of GPUs that this process may use."""
+    import torch
+
     return torch.cuda.device_count()
 
 
 def short(
-    path: Path,  # any path
-    root: Path,  # of the repository
+    path: Path,  # a path
+    root: Path,  # root of the repository
 ) -> str:
-    """The path from the root, where it lies below."""
+    """The path relative to the root, if it is below the root."""
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def as_json(
-    job: Job,
+    job: Job,  # a job
 ) -> dict[str, Any]:
-    """All fields of a job."""
+    """The fields of a job."""
     return dataclasses.asdict(job)
 
 
 def from_json(
-    fields: dict[str, Any],  # of a job, as JSON has them
+    fields: dict[str, Any],  # fields of a job, from JSON
 ) -> Job:
-    """The job again."""
+    """The job with these fields."""
     return Job(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})

@@ -1,4 +1,4 @@
-"""How a batch goes: which jobs are done, what the running ones say, and the time that is left."""
+"""Progress of a batch: finished jobs, the last output of running jobs, and the remaining time."""
 
 import json
 import sys
@@ -18,19 +18,19 @@ LINE = "{n_fmt} of {total_fmt} jobs |{bar:16}| {elapsed}{postfix}"
 
 
 class Progress:
-    """A line for each job that ends and, in a terminal, one that moves."""
+    """Reports a line for each finished job and, in a terminal, a progress bar."""
 
     def __init__(
         self,
-        folder: Path,  # of the batch
-        jobs: Sequence[Job],
+        folder: Path,  # folder of the batch
+        jobs: Sequence[Job],  # jobs of the batch
         count: int,  # cores in use
-        tell: Callable[[str], None] | None = None,  # takes the lines; to stderr by default
+        report: Callable[[str], None] | None = None,  # receives the lines; default: print to stderr
     ):
         self.folder, self.jobs, self.count = folder, jobs, count
-        hidden = tell is not None or not sys.stderr.isatty()
+        hidden = report is not None or not sys.stderr.isatty()
         self.bar = tqdm(total=len(jobs), bar_format=LINE, disable=hidden, leave=False)
-        self.tell = tell or (lambda line: tqdm.write(line, file=sys.stderr))
+        self.report = report or (lambda line: tqdm.write(line, file=sys.stderr))
         self.states: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> "Progress":
@@ -39,8 +39,8 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self.bar.close()
 
-    def look(self) -> None:
-        """Read what the jobs say, and pass on what is new."""
+    def update(self) -> None:
+        """Read the status of the jobs, and report changes."""
         ended, clock = [], time.time()
         for job in self.jobs:
             before, now = self.states.get(job.name, {}), status_of(self.folder, job)
@@ -56,7 +56,7 @@ class Progress:
         state, done = self.states[job.name], sum(self._done(job) for job in self.jobs)
         self.bar.update()
         left = f", {self._left()} left" if done < len(self.jobs) else ""
-        self.tell(f"{job.name}: {state['state']}, {duration(state['seconds'])}; "
+        self.report(f"{job.name}: {state['state']}, {duration(state['seconds'])}; "
                   f"{done} of {len(self.jobs)} jobs{left}")
 
     def _done(self, job: Job) -> bool:
@@ -67,26 +67,26 @@ class Progress:
 
     def _move(self) -> None:
         running = [job.name for job in self.jobs if self.states[job.name].get("state") == "running"]
-        said = f"{running[0]}: {last_line(self.folder / 'logs' / f'{running[0]}.log')}" if running else ""
-        self.bar.set_postfix_str(f"{self._left()} left  {said}"[:90])
+        line = f"{running[0]}: {last_line(self.folder / 'logs' / f'{running[0]}.log')}" if running else ""
+        self.bar.set_postfix_str(f"{self._left()} left  {line}"[:90])
 
 
 def status_of(
-    folder: Path,  # of a batch
-    job: Job,
-) -> dict[str, Any]:  # state, and a message where it failed; empty before it starts
-    """What a job said last."""
+    folder: Path,  # folder of a batch
+    job: Job,  # one of its jobs
+) -> dict[str, Any]:  # state, and a message after a failure; empty before the start
+    """The last status of a job."""
     path = folder / "status" / f"{job.name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def time_left(
-    jobs: Sequence[Job],
+    jobs: Sequence[Job],  # jobs of the batch
     states: Mapping[str, dict[str, Any]],  # by name of the job: state, started, seconds
     count: int,  # cores in use
-    now: float,  # seconds, on the clock of `started`
+    now: float,  # present time, seconds, on the clock of `started`
 ) -> float:  # seconds
-    """What the unfinished jobs still need, if they go as the finished ones did against what was expected."""
+    """Estimated time of the unfinished jobs, scaled by the ratio of measured to expected time so far."""
     done = [job for job in jobs if states.get(job.name, {}).get("state") in DONE]
     open_ = [job for job in jobs if job not in done]
     expected = sum(60 * job.minutes for job in done)
@@ -103,9 +103,9 @@ def _needed(job: Job, state: Mapping[str, Any], slower: float, now: float) -> fl
 
 
 def last_line(
-    path: Path,  # of a log
+    path: Path,  # path of a log
 ) -> str:
-    """The newest line of a log that says something, of at most a few kilobytes."""
+    """The last line of a log that is not empty, within its last 4 KiB."""
     if not path.is_file():
         return ""
     with open(path, "rb") as log:
@@ -115,9 +115,9 @@ def last_line(
 
 
 def duration(
-    seconds: float,
+    seconds: float,  # a duration
 ) -> str:
-    """Seconds as people say them."""
+    """A duration in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

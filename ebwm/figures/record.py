@@ -1,7 +1,6 @@
-"""What a figure's notebook leaves: data, pictures, and the manifest that says where they come from."""
+"""Records of figures: data, pictures, and a manifest with parameters, inputs, versions and digests."""
 
 import functools
-import hashlib
 import itertools
 import json
 import platform
@@ -17,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ebwm import __version__, settings
+from ebwm import __version__, checks, settings
 from ebwm.compat import require
 from ebwm.evaluation.cost import cpu_model, peak_memory
-from ebwm.figures.errors import FigureError, suggest
+from ebwm.figures.errors import FigureError
+from ebwm.figures.manifest import JOB, MANIFEST, read_manifest, sealed
 from ebwm.figures.notebook import parameter_defaults, read_registry, registry_path
 from ebwm.figures.style import style
 from ebwm.files import sha256, write_json, write_whole
@@ -30,19 +30,18 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
-__all__ = ["JOB", "MANIFEST", "Record", "files_of", "load_manifest", "read_manifest", "sealed"]
+__all__ = ["Record"]
 
-MANIFEST, JOB = "manifest.json", "job.json"  # what a record ends with; what the runner says to it
 FILE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Record:
-    """Where a figure's notebook leaves its data, its pictures and its manifest."""
+    """Writer of a figure's data, pictures and manifest."""
 
     def __init__(
         self,
-        id: str,  # the figure
-        names: Mapping[str, Any],  # the notebook's `globals()`: what its parameters are, whoever set them
+        id: str,  # id of the figure
+        names: Mapping[str, Any],  # the notebook's `globals()`, for the values of its parameters
     ):
         self.started = time.monotonic()
         self.config = settings.load()
@@ -58,19 +57,18 @@ class Record:
         self.parts: list[dict[str, Any]] = []
 
     def _folder(self, out: str | None) -> Path:
-        """Where the runner says, or by hand the folder of the scale's run."""
+        """The folder that the runner set; without a runner, that of the scale's run."""
         if out:
             return Path(out).resolve()
-        if (scale := self.parameters["scale"]) not in SCALES:
-            raise FigureError(f"unknown scale {scale!r}; {suggest(str(scale), SCALES)}")
-        return self.config.figures / self.id / "runs" / scale
+        checks.one_of("scale", self.parameters["scale"], SCALES, FigureError)
+        return self.config.figures / self.id / "runs" / self.parameters["scale"]
 
     def each(
         self,
-        work: Callable[..., dict[str, "pandas.DataFrame"]],  # takes one item of each list by its name
-        **lists: Sequence[Any],  # items, each combination of which is a job of its own when a batch runs
-    ) -> dict[str, "pandas.DataFrame"]:  # what `work` returned, joined; the items are columns
-        """Do the same work for each item, and write what comes of it; a batch does the items in parallel."""
+        work: Callable[..., dict[str, "pandas.DataFrame"]],  # function of one item of each list, by name
+        **lists: Sequence[Any],  # items; each combination is one job of a batch
+    ) -> dict[str, "pandas.DataFrame"]:  # concatenated results of `work`, with the items as columns
+        """Call `work` for each combination of items, and write the results; a batch runs the items in parallel."""
         items = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
         if self.job.get("parts"):
             made = [self._load(folder, item) for folder, item in zip(self.job["parts"], items, strict=True)]
@@ -85,7 +83,7 @@ class Record:
         return joined
 
     def _load(self, folder: str, item: dict[str, Any]) -> dict[str, "pandas.DataFrame"]:
-        """The frames that a job over one item left."""
+        """The data frames of the job over one item."""
         path = self.config.root / folder
         manifest = read_manifest(path)
         effective = manifest["parameters"]["effective"]
@@ -98,8 +96,8 @@ class Record:
 
     def data(
         self,
-        name: str,  # file name without ending
-        frame: "pandas.DataFrame",  # what the picture shows; its index is not kept
+        name: str,  # file name without suffix
+        frame: "pandas.DataFrame",  # data of the picture; the index is not stored
     ) -> Path:
         """Write a data frame as NAME.parquet."""
         path = self.folder / f"{_file_name(name)}.parquet"
@@ -109,8 +107,8 @@ class Record:
 
     def picture(
         self,
-        name: str,  # file name without ending
-        draw: Callable[[], "matplotlib.figure.Figure"],  # called once a theme, inside its style
+        name: str,  # file name without suffix
+        draw: Callable[[], "matplotlib.figure.Figure"],  # called for each theme, inside its style
     ) -> "matplotlib.figure.Figure":  # the light one
         """Save a picture as NAME.png, NAME.svg, NAME-dark.png and NAME-dark.svg."""
         pyplot = require("matplotlib.pyplot", "figures")
@@ -127,9 +125,9 @@ class Record:
 
     def close(
         self,
-        seeds: Sequence[int] | None = None,  # the seeds that were run; the parameter `seeds` by default
+        seeds: Sequence[int] | None = None,  # seeds of the run; default: the parameter `seeds`
         dataset_digest: str | dict[str, str] | None = None,  # SHA-256 of the data set, or of each split
-        **results: Any,  # what is worth reading without opening the data, as JSON
+        **results: Any,  # statistics, as JSON
     ) -> dict[str, Any]:
         """Write manifest.json, the last file of a record."""
         self._check_parameters()
@@ -156,14 +154,14 @@ class Record:
         return manifest
 
     def _check_parameters(self) -> None:
-        """What is recorded as in effect was so from the beginning to the end."""
+        """Raise if a parameter has changed since the start."""
         for name, value in _effective(self.id, self.names, self.config).items():
             if name != "out" and value != self.parameters[name]:
-                raise FigureError(f"figure {self.id!r}: its parameter {name!r} was {self.parameters[name]!r} and then "
-                                  f"{value!r}; a notebook leaves its parameters as they are")
+                raise FigureError(f"figure {self.id!r}: parameter {name!r} changed from {self.parameters[name]!r} to "
+                                  f"{value!r}; a notebook must not assign its parameters")
 
     def _cost(self) -> dict[str, Any]:
-        """Seconds of all jobs together, and the memory of the largest."""
+        """Seconds of all jobs together, and the largest memory of a job."""
         own = round(time.monotonic() - self.started, 1)
         peaks = [peak_memory(), *(part["peak_memory_mib"] for part in self.parts)]
         return {"seconds": round(own + sum(part["seconds"] for part in self.parts), 1),
@@ -173,11 +171,10 @@ class Record:
 def _effective(id: str, names: Mapping[str, Any], config: Settings) -> dict[str, Any]:
     path = registry_path(config)
     entries = {entry["id"]: entry for entry in read_registry(path)["figures"]}
-    if id not in entries:
-        raise FigureError(f"unknown figure {id!r}; {suggest(id, entries)}")
+    checks.one_of("figure", id, entries, FigureError)
     wanted = parameter_defaults(config.root / entries[id]["notebook"])
     if missing := [name for name in wanted if name not in names]:
-        raise FigureError(f"figure {id!r}: its parameter {missing[0]!r} has no value; give Record the notebook's globals()")
+        raise FigureError(f"figure {id!r}: parameter {missing[0]!r} has no value; pass the notebook's globals() to Record")
     return {name: names[name] for name in wanted}
 
 
@@ -195,7 +192,7 @@ def _saver(figure: "matplotlib.figure.Figure", kind: str, metadata: dict) -> Cal
 
 def _file_name(name: str) -> str:
     if not FILE_NAME.fullmatch(name):
-        raise FigureError(f"file name {name!r} must be lower-case letters, digits and underscores")
+        raise checks.refusal("name", name, "must consist of lower-case letters, digits and underscores", error=FigureError)
     return name
 
 
@@ -203,16 +200,16 @@ def _json_value(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-OWN = [f":(exclude,glob)figures/{name}" for name in (
+OUTPUTS = [f":(exclude,glob)figures/{name}" for name in (
     "report.md", "*/runs/**", "*/*.png", "*/*.svg", "*/*.parquet", "*/.partial.*/**", f"*/{MANIFEST}")]
 
 
 def _git(root: Path) -> dict[str, Any] | None:
-    """The commit, and whether anything but the figures' own outputs differs from it; None outside git."""
+    """The commit, and whether a file other than the figures' outputs differs from it; None outside git."""
     git = functools.partial(subprocess.run, cwd=root, capture_output=True, text=True, check=True)
     try:
         commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
-        changes = git(["git", "status", "--porcelain", "--", ".", *OWN]).stdout
+        changes = git(["git", "status", "--porcelain", "--", ".", *OUTPUTS]).stdout
         return {"commit": commit, "dirty": bool(changes)}
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -239,55 +236,3 @@ def _machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "peak_gpu_memory_mib": round(torch.cuda.max_memory_allocated(device) / 2**20) if cuda else None,
     }
-
-
-# Reading what was left
-
-
-def sealed(
-    manifest: dict[str, Any],
-) -> dict[str, Any]:
-    """The manifest with a digest of all else that it says."""
-    content = {name: value for name, value in manifest.items() if name != "seal"}
-    text = json.dumps(content, sort_keys=True)
-    return {**content, "seal": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def load_manifest(
-    folder: Path,  # of a run, or on record
-) -> dict[str, Any]:
-    """The manifest of a folder, as it was written."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise FigureError(f"{folder} has no {MANIFEST}; run the figure again")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        whole = {"scale", "seeds", "results", "data", "pictures", "parameters"} <= manifest.keys()
-    except (ValueError, AttributeError):
-        whole = False
-    if not whole:
-        raise FigureError(f"{path} cannot be read as a manifest; run the figure again")
-    if manifest != sealed(manifest):
-        raise FigureError(f"{path} was changed after it was written; run the figure again")
-    return manifest
-
-
-def read_manifest(
-    folder: Path,  # of a run, or on record
-) -> dict[str, Any]:
-    """The manifest of a folder whose files are those that it names."""
-    manifest = load_manifest(folder)
-    digests = {**manifest["data"], **manifest["pictures"]}
-    for name, digest in digests.items():
-        if not (folder / name).is_file():
-            raise FigureError(f"{folder / name} is missing; run the figure again")
-        if sha256(folder / name) != digest:
-            raise FigureError(f"{folder / name} is not the file that its manifest names; run the figure again")
-    return manifest
-
-
-def files_of(
-    manifest: dict[str, Any],
-) -> list[str]:  # names, the manifest's last
-    """All files of a record."""
-    return [*manifest["data"], *manifest["pictures"], MANIFEST]

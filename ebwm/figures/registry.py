@@ -1,88 +1,186 @@
-"""The registry: every figure, what each scale changes in it, and the claims of the papers that it bears on."""
+"""The registry: every figure with its settings at each scale, and the papers' claims that it tests."""
 
-import dataclasses
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from ebwm import settings
-from ebwm.compat import extras
-from ebwm.figures.errors import FigureError, suggest
-from ebwm.figures.notebook import fits, read_registry, registry_path
+from ebwm import checks, settings
+from ebwm.compat import extras, require
+from ebwm.figures.errors import FigureError
+from ebwm.figures.notebook import read_registry, registry_path
 from ebwm.settings import SCALES, Settings
 
-__all__ = ["ANY", "Claim", "Figure", "Paper", "PaperItem", "Planned", "Registry", "registry"]
+require("pydantic", "figures")
+from pydantic import (  # noqa: E402
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-NAME = re.compile(r"[a-z][a-z0-9_]*")
+__all__ = ["ANY", "Claim", "Figure", "Finding", "Paper", "PaperItem", "Planned", "Registry", "registry"]
+
 RESERVED = ("scale", "out")  # parameters that only the runner sets
-ANY = "any"  # the tolerance of what no run repeats, such as seconds
+ANY = "any"  # tolerance of values that differ in every run, such as seconds
+EXPECTATIONS = ({"equals", "within"}, {"below"}, {"above"})
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One sentence of a paper, and what would decide it."""
-
-    name: str  # unique in the registry
-    says: str  # what the paper says
-    source: str  # where it says so
-    statistic: str = ""  # ours: where it stands in the manifest's `results`, as in "percent.data"
-    expect: dict[str, float] = field(default_factory=dict)  # {equals, within}, {below} or {above}
-    not_tested: str = ""  # why the figure, as it can be made here, doesn't decide it
-    command: str = ""  # what would
+def _tolerance(value: Any) -> Any:
+    if value != ANY and not (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0):
+        raise ValueError(f"must be a number of at least 0, or {ANY}")
+    return value
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One entry of the registry: a notebook and what each scale changes in it."""
-
-    id: str
-    title: str
-    notebook: Path  # absolute
-    headline: bool = False  # whether it belongs to the few that a visitor makes first
-    each: tuple[str, ...] = ()  # parameters, lists, whose items are jobs of their own
-    device: dict[str, str] = field(default_factory=dict)  # by scale: "any" or "cuda"
-    processes: dict[str, int] = field(default_factory=dict)  # by scale: more than 1 for torchrun
-    threads: dict[str, int] = field(default_factory=dict)  # by scale, of each process
-    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)  # by scale
-    seeds: dict[str, list[int]] = field(default_factory=dict)  # by scale, before the settings' seeds
-    minutes: dict[str, int | float] = field(default_factory=dict)  # by scale, expected
-    timeout: dict[str, int | float] = field(default_factory=dict)  # by scale, minutes a job may take
-    memory: dict[str, int | float] = field(default_factory=dict)  # by scale, GiB that a job may take
-    extras: tuple[str, ...] = ()
-    data: tuple[str, ...] = ()  # files that the notebook reads, from the root of the repository
-    tolerances: dict[str, float | str] = field(default_factory=dict)  # of a replay, by pattern of FILE.COLUMN
-    claims: tuple[Claim, ...] = ()
+def _extra(name: str) -> str:
+    if name not in extras():
+        raise ValueError(f"must be an extra of pyproject.toml: {', '.join(extras())}")
+    return name
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A figure that is named but has no notebook yet."""
-
-    id: str
-    title: str
-    paper: str
-    claims: tuple[Claim, ...] = ()
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Scale = Literal[SCALES]
+Count = Annotated[StrictInt, Field(gt=0)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
 
 
-@dataclass(frozen=True)
-class PaperItem:
-    """A figure or a table of a paper: the figure of ours that answers it, or the reason why none does."""
+class _Entry(BaseModel):
+    """An entry of the registry: unknown keys are refused, numbers are accepted as strings."""
 
-    item: str
-    shows: str
-    figure: str = ""
-    reason: str = ""
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
-@dataclass(frozen=True)
-class Paper:
-    """A paper and what it shows."""
+class Claim(_Entry):
+    """A sentence of a paper, and the statistic that decides it."""
 
-    name: str
-    arxiv: str
-    items: tuple[PaperItem, ...]
+    name: Name  # unique in the registry
+    says: str  # statement of the paper
+    source: str  # place of the statement in the paper
+    statistic: str = ""  # path of our statistic in the manifest's `results`, as in "percent.data"
+    expect: dict[str, Number] = {}  # {equals, within}, {below} or {above}
+    not_tested: str = ""  # reason why the figure does not decide the claim here
+    command: str = ""  # command that would
+
+    @model_validator(mode="after")
+    def _expectation(self) -> "Claim":
+        if bool(self.statistic) != bool(self.expect):
+            raise ValueError("a claim needs both statistic and expect, or neither")
+        if self.expect and set(self.expect) not in EXPECTATIONS:
+            raise ValueError("expect must be {equals, within}, {below} or {above}")
+        return self
+
+
+class Finding(_Entry):
+    """A question that a figure answers, with the statistics and the verdict of the answer."""
+
+    asks: str  # question
+    found: str  # answer; {path} or {path:.2f} stands for a statistic of the manifest, with its interval
+    holds: tuple[str, ...] = ()  # comparisons of statistics that the answer implies, as in "gain.low > 0"
+
+
+class Figure(_Entry):
+    """A notebook, and its settings at each scale."""
+
+    id: Name  # name of the figure and of its folder
+    title: str  # one line
+    notebook: Path  # absolute path
+    headline: StrictBool = False  # whether `--headline` selects it
+    each: tuple[str, ...] = ()  # parameters, lists, whose items are separate jobs
+    device: dict[Scale, Literal["any", "cuda"]] = {}  # kind of device
+    processes: dict[Scale, Count] = {}  # number of processes; more than 1 for torchrun
+    threads: dict[Scale, Count] = {}  # threads of each process
+    parameters: dict[Scale, dict[str, Any]] = {}  # parameters of the notebook
+    seeds: dict[Scale, Annotated[list[StrictInt], Field(min_length=1)]] = {}  # override the settings' seeds
+    minutes: dict[Scale, Positive] = {}  # expected time
+    timeout: dict[Scale, Positive] = {}  # limit of a job, minutes
+    memory: dict[Scale, Positive] = {}  # limit of a job, GiB
+    extras: tuple[Annotated[str, AfterValidator(_extra)], ...] = ()  # optional dependencies
+    data: tuple[str, ...] = ()  # files that the notebook reads, relative to the root of the repository
+    tolerances: dict[str, Annotated[Any, AfterValidator(_tolerance)]] = {}  # of a replay, by pattern FILE.COLUMN
+    claims: tuple[Claim, ...] = ()  # claims of the papers
+    findings: tuple[Finding, ...] = ()  # answers in the README
+
+    @field_validator("notebook", "data")
+    @classmethod
+    def _exists(cls, value: Any, info: Any) -> Any:
+        root = info.context["root"]
+        for path in [value] if isinstance(value, Path) else value:
+            if not (root / path).is_file():
+                raise ValueError(f"the file {path} does not exist in {root}")
+        return root / value if isinstance(value, Path) else value
+
+    @field_validator("parameters")
+    @classmethod
+    def _not_reserved(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for names in value.values():
+            if reserved := sorted(names.keys() & {"seeds", *RESERVED}):
+                raise ValueError(f"{reserved[0]!r} is set by the runner")
+        return value
+
+
+class Planned(_Entry):
+    """A figure without a notebook."""
+
+    id: Name  # name of the figure
+    title: str  # one line
+    paper: str  # name of the paper
+    claims: tuple[Claim, ...] = ()  # claims of the papers
+
+
+class PaperItem(_Entry):
+    """A figure or table of a paper, and our figure for it or the reason why there is none."""
+
+    item: str  # number in the paper
+    shows: str  # its subject
+    figure: str = ""  # id of our figure
+    reason: str = ""  # reason why there is none
+
+    @model_validator(mode="after")
+    def _answered(self) -> "PaperItem":
+        if bool(self.figure) == bool(self.reason):
+            raise ValueError("either figure or reason is required")
+        return self
+
+
+class Paper(_Entry):
+    """A paper, and its figures and tables."""
+
+    name: str  # short name
+    arxiv: str  # identifier on arXiv
+    items: tuple[PaperItem, ...]  # figures and tables
+
+
+class _File(_Entry):
+    """The content of figures.yaml."""
+
+    figures: tuple[Figure, ...] = ()
+    planned: tuple[Planned, ...] = ()
+    papers: tuple[Paper, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "_File":
+        entries = (*self.figures, *self.planned)
+        ids = [entry.id for entry in entries]
+        _unique("id", ids)
+        _unique("claim", [claim.name for entry in entries for claim in entry.claims])
+        for paper in self.papers:
+            _unique(f"{paper.name}: item", [item.item for item in paper.items])
+            for item in paper.items:
+                if item.figure:
+                    checks.one_of(f"{paper.name}: {item.item}: figure", item.figure, ids)
+        return self
+
+
+def _unique(name: str, values: list[str]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise checks.refusal(name, value, "two entries have this value; they must differ")
 
 
 @dataclass(frozen=True)
@@ -95,173 +193,61 @@ class Registry:
 
     def __getitem__(self, id: str) -> Figure:
         if id in self.planned:
-            raise FigureError(f"figure {id!r} is planned, it has no notebook yet; "
-                              f"allowed: {', '.join(sorted(self.figures))}")
-        if id not in self.figures:
-            raise FigureError(f"unknown figure {id!r}; {suggest(id, self.figures)}")
+            raise checks.refusal("figure", id, "is planned and has no notebook", checks.allowed(self.figures), FigureError)
+        checks.one_of("figure", id, self.figures, FigureError)
         return self.figures[id]
 
 
 def registry(
-    config: Settings | None = None,  # settings in effect by default
+    config: Settings | None = None,  # default: the settings in effect
 ) -> Registry:
-    """Read and check figures.yaml."""
+    """Read and validate figures.yaml."""
     config = config or settings.load()
     path = registry_path(config)
-    where, content = path.name, _mapping(read_registry(path), path.name)
-    _check_keys(content, {"figures", "planned", "papers"}, set(), where)
-    figures = [_figure(entry, config.root, where) for entry in _entries(content, "figures", where)]
-    planned = [_planned(entry, where) for entry in _entries(content, "planned", where)]
-    _check_unique([entry.id for entry in (*figures, *planned)], "id", where)
-    _check_unique([claim.name for entry in (*figures, *planned) for claim in entry.claims], "claim", where)
-    known = {entry.id for entry in (*figures, *planned)}
-    papers = [_paper(entry, known, where) for entry in _entries(content, "papers", where)]
-    return Registry({f.id: f for f in figures}, {p.id: p for p in planned}, tuple(papers))
+    content = read_registry(path)
+    if isinstance(content, dict):
+        content = {name: value for name, value in content.items() if value is not None}
+    try:
+        file = _File.model_validate(content, context={"root": config.root})
+    except ValidationError as error:
+        raise FigureError(f"{path.name}: {_message(error.errors()[0], content)}") from None
+    return Registry({f.id: f for f in file.figures}, {p.id: p for p in file.planned}, file.papers)
 
 
-def _mapping(value: Any, where: str) -> dict:
-    if not isinstance(value, dict):
-        raise FigureError(f"{where}: {value!r} is given where names and values are needed")
-    return value
+# Messages
+
+ENTRIES = {"figures": Figure, "planned": Planned, "papers": Paper, "claims": Claim, "items": PaperItem,
+           "findings": Finding}
 
 
-def _entries(content: dict, key: str, where: str) -> list[dict]:
-    entries = content.get(key) or []
-    if not isinstance(entries, list):
-        raise FigureError(f"{where}: {key!r} must be a list of entries")
-    return [_mapping(entry, f"{where}: {key}") for entry in entries]
+def _message(error: dict[str, Any], content: Any) -> str:
+    """One line with the entry, the value and the rule of a validation error."""
+    *entry, last = error["loc"] or ("",)
+    where = "".join(f"{name}: " for name in _names(entry, content))
+    if error["type"] == "missing":
+        return f"{where}the key {last!r} is missing"
+    if error["type"] == "extra_forbidden":
+        model = next((ENTRIES[key] for key in reversed(entry) if key in ENTRIES), _File)
+        known = sorted(model.model_fields)
+        return str(checks.refusal(f"{where}key", last, checks.allowed(known), checks.suggestion(last, known)))
+    rule = re.sub("^(Value error, |Input )", "", error["msg"])
+    names = list(_names(error["loc"], content))
+    if error["type"] == "value_error" and isinstance(error["input"], dict):
+        return ": ".join([*names, rule])
+    return str(checks.refusal(": ".join(names) or "content", error["input"], rule))
 
 
-def _check_keys(entry: dict, allowed: set[str], required: set[str], where: str) -> None:
-    if unknown := sorted(entry.keys() - allowed, key=str):
-        raise FigureError(f"{where}: unknown key {unknown[0]!r}; {suggest(str(unknown[0]), allowed)}")
-    if missing := sorted(required - entry.keys()):
-        raise FigureError(f"{where}: the key {missing[0]!r} is missing")
-
-
-def _check_unique(names: list[str], what: str, where: str) -> None:
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise FigureError(f"{where}: two entries have the {what} {twice[0]!r}; they must differ")
-
-
-def _checked_name(entry: dict, key: str, where: str) -> str:
-    name = entry.get(key)
-    if not (isinstance(name, str) and NAME.fullmatch(name)):
-        raise FigureError(f"{where}: {key} {name!r} must be of lower-case letters, digits and underscores")
-    return name
-
-
-def _texts(entry: dict, cls: type) -> dict[str, Any]:
-    """The entry with text wherever the class has text."""
-    return {f.name: str(entry[f.name]) if f.type is str else entry[f.name]
-            for f in dataclasses.fields(cls) if f.name in entry}
-
-
-def _planned(entry: dict, where: str) -> Planned:
-    where = f"{where}: {_checked_name(entry, 'id', where)}"
-    _check_keys(entry, {"id", "title", "paper", "claims"}, {"id", "title", "paper"}, where)
-    return Planned(**_texts({**entry, "claims": _claims(entry, where)}, Planned))
-
-
-def _claims(entry: dict, where: str) -> tuple[Claim, ...]:
-    return tuple(_claim(claim, where) for claim in _entries(entry, "claims", where))
-
-
-EXPECTATIONS = ({"equals", "within"}, {"below"}, {"above"})
-
-
-def _claim(entry: dict, where: str) -> Claim:
-    where = f"{where}: {_checked_name(entry, 'name', f'{where}: claims')}"
-    _check_keys(entry, {f.name for f in dataclasses.fields(Claim)}, {"name", "says", "source"}, where)
-    expect = _mapping(entry.get("expect", {}), f"{where}: expect")
-    if bool(entry.get("statistic")) != bool(expect):
-        raise FigureError(f"{where}: a claim has both a statistic and what to expect of it, or neither")
-    if expect and (set(expect) not in EXPECTATIONS or not _numbers(expect)):
-        raise FigureError(f"{where}: expect is {expect}; it must be {{equals, within}}, {{below}} or {{above}}, "
-                          "each a number")
-    return Claim(**_texts(entry, Claim))
-
-
-def _paper(entry: dict, known: set[str], where: str) -> Paper:
-    _check_keys(entry, {"name", "arxiv", "items"}, {"name", "arxiv", "items"}, f"{where}: papers")
-    where = f"{where}: papers: {entry['name']}"
-    items = tuple(_item(item, known, where) for item in _entries(entry, "items", where))
-    _check_unique([item.item for item in items], "item", where)
-    return Paper(str(entry["name"]), str(entry["arxiv"]), items)
-
-
-def _item(entry: dict, known: set[str], where: str) -> PaperItem:
-    _check_keys(entry, {"item", "shows", "figure", "reason"}, {"item", "shows"}, where)
-    item = PaperItem(**_texts(entry, PaperItem))
-    if bool(item.figure) == bool(item.reason):
-        raise FigureError(f"{where}: {item.item}: name the figure that answers it, or the reason why none does")
-    if item.figure and item.figure not in known:
-        raise FigureError(f"{where}: {item.item}: unknown figure {item.figure!r}; {suggest(item.figure, known)}")
-    return item
-
-
-def _figure(entry: dict, root: Path, where: str) -> Figure:
-    where = f"{where}: {_checked_name(entry, 'id', where)}"
-    _check_keys(entry, {f.name for f in dataclasses.fields(Figure)}, {"id", "title", "notebook"}, where)
-    values = {key: _by_scale(entry[key], f"{where}: {key}") for key in BY_SCALE if key in entry}
-    values |= {key: _listed(entry[key], f"{where}: {key}") for key in LISTED if key in entry}
-    values |= {"title": str(entry["title"]), "claims": _claims(entry, where)}
-    _check_parameters(entry.get("parameters", {}), f"{where}: parameters")
-    for key, (right, allowed) in CHECKS.items():
-        if key in entry and not right(entry[key]):
-            raise FigureError(f"{where}: {key} is {entry[key]!r}; it must be {allowed}")
-    for path in (entry["notebook"], *values.get("data", ())):
-        if not (root / str(path)).is_file():
-            raise FigureError(f"{where}: its file {path} does not exist under {root}")
-    return Figure(**{**entry, **values, "notebook": root / str(entry["notebook"])})
-
-
-BY_SCALE = ("device", "processes", "threads", "parameters", "seeds", "minutes", "timeout", "memory")
-LISTED = ("each", "extras", "data")
-
-
-def _by_scale(value: Any, where: str) -> dict:
-    _check_keys(_mapping(value, where), set(SCALES), set(), where)
-    return value
-
-
-def _listed(value: Any, where: str) -> tuple[str, ...]:
-    if not fits(value, [""]):
-        raise FigureError(f"{where} is {value!r}; it must be a list of texts")
-    return tuple(value)
-
-
-def _check_parameters(parameters: dict[str, Any], where: str) -> None:
-    for scale, names in parameters.items():
-        if set_by_runner := sorted(_mapping(names, f"{where}: {scale}").keys() & {"seeds", *RESERVED}):
-            raise FigureError(f"{where}: {scale}: {set_by_runner[0]!r} is set by the runner")
-
-
-def _numbers(values: dict[str, Any]) -> bool:
-    return all(fits(value, 0.0) for value in values.values())
-
-
-def _counts(values: dict[str, Any]) -> bool:
-    return all(fits(value, 0) and value > 0 for value in values.values())
-
-
-def _positive(values: dict[str, Any]) -> bool:
-    return _numbers(values) and all(value > 0 for value in values.values())
-
-
-def _tolerances(values: Any) -> bool:
-    return isinstance(values, dict) and all(v == ANY or (fits(v, 0.0) and v >= 0) for v in values.values())
-
-
-CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "headline": (lambda value: isinstance(value, bool), "true or false"),
-    "device": (lambda value: all(v in (ANY, "cuda") for v in value.values()), "any or cuda for each scale"),
-    "processes": (_counts, "a count for each scale"),
-    "threads": (_counts, "a count for each scale"),
-    "seeds": (lambda value: all(v and fits(v, [0]) for v in value.values()), "whole numbers for each scale"),
-    "minutes": (_positive, "a number for each scale"),
-    "timeout": (_positive, "a number of minutes for each scale"),
-    "memory": (_positive, "a number of GiB for each scale"),
-    "extras": (lambda value: set(value) <= extras().keys(), "among the extras of pyproject.toml"),
-    "tolerances": (_tolerances, "a number from 0, or any, for each pattern of FILE.COLUMN"),
-}
+def _names(path: list[Any], content: Any) -> Any:
+    """The names of the entries on a path of keys and indices: id, name or item of an entry in a list."""
+    for key in path:
+        if key == "[key]":
+            return
+        try:
+            content = content[key]
+        except (KeyError, IndexError, TypeError):
+            content = None
+        if isinstance(key, int):
+            named = content if isinstance(content, dict) else {}
+            yield next((str(named[name]) for name in ("id", "name", "item") if name in named), f"entry {key + 1}")
+        elif key not in ("figures", "planned"):
+            yield str(key)

@@ -1,4 +1,4 @@
-"""One style for all pictures: colours, shapes, and the marks for seeds and intervals."""
+"""The style of all plots: colours, layout, and marks for seeds and intervals."""
 
 import contextlib
 import contextvars
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ebwm import checks
 from ebwm.compat import require
-from ebwm.figures.errors import FigureError, suggest
+from ebwm.figures.errors import FigureError
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLOURS", "ROLES", "colour", "points", "spread", "style"]
 
-COLOURS = {  # Okabe and Ito's palette, darker or lighter where the background asks for it
+COLOURS = {  # Okabe and Ito's palette, darkened or lightened for contrast with the background
     "light": {"ebt": "#0072b2", "transformer": "#d55e00", "gru": "#009e73", "diffusion": "#b5588f",
               "floor": "#6b7280", "truth": "#111827",
               "background": "#ffffff", "text": "#1f2937", "grid": "#e5e7eb"},
@@ -26,17 +27,16 @@ COLOURS = {  # Okabe and Ito's palette, darker or lighter where the background a
              "floor": "#9ca3af", "truth": "#f9fafb",
              "background": "#0d1117", "text": "#d1d5db", "grid": "#2a313c"},
 }
-ROLES = ("ebt", "transformer", "gru", "diffusion", "floor")  # the order of colours when none is named
+ROLES = ("ebt", "transformer", "gru", "diffusion", "floor")  # order of matplotlib's colour cycle
 _theme = contextvars.ContextVar("theme", default="light")
 
 
 def colour(
-    role: str,  # what is drawn: "ebt", "transformer", "floor", ...
+    role: str,  # role of a line: "ebt", "transformer", "floor", ...
 ) -> str:
-    """The colour of a role under the theme in force."""
+    """The colour of a role in the current theme."""
     palette = COLOURS[_theme.get()]
-    if role not in palette:
-        raise FigureError(f"unknown colour role {role!r}; {suggest(role, palette)}")
+    checks.one_of("role", role, palette, FigureError)
     return palette[role]
 
 
@@ -44,9 +44,8 @@ def colour(
 def style(
     theme: str = "light",  # "light" or "dark"
 ) -> Iterator[None]:
-    """Draw under the project's style: readable at page width, in colours that the colour-blind can tell."""
-    if theme not in COLOURS:
-        raise FigureError(f"unknown theme {theme!r}; {suggest(theme, COLOURS)}")
+    """Draw with the project's style: readable at page width, with colours that the colour-blind can distinguish."""
+    checks.one_of("theme", theme, COLOURS, FigureError)
     matplotlib, token = require("matplotlib", "figures"), _theme.set(theme)
     try:
         with matplotlib.rc_context(_rc(matplotlib)):
@@ -82,13 +81,13 @@ def _painted() -> dict[str, str]:
 
 
 def spread(
-    ax: "matplotlib.axes.Axes",
-    x: ArrayLike,  # points
-    ys: ArrayLike,  # one row of values a seed
-    colour: str,  # a role's colour
-    label: str,  # for the legend
-) -> "matplotlib.lines.Line2D":  # the line of means
-    """Draw the mean over seeds, each seed as a thin line, and a band from the least to the largest."""
+    ax: "matplotlib.axes.Axes",  # axes to draw in
+    x: ArrayLike,  # abscissas [points]
+    ys: ArrayLike,  # values of each seed [seeds points]
+    colour: str,  # colour of a role
+    label: str,  # label in the legend
+) -> "matplotlib.lines.Line2D":  # line of the means
+    """Plot the mean over seeds, each seed as a thin line, and a band from minimum to maximum."""
     rows = np.atleast_2d(np.asarray(ys, dtype=float))
     if len(rows) > 1:
         ax.fill_between(x, rows.min(0), rows.max(0), color=colour, alpha=0.15, linewidth=0)
@@ -98,14 +97,14 @@ def spread(
 
 
 def points(
-    ax: "matplotlib.axes.Axes",
-    x: float,  # where they stand
-    values: ArrayLike,  # one a seed
-    colour: str,  # a role's colour
-    label: str | None = None,  # for the legend
-    interval: tuple[float, float, float] | None = None,  # a value, its lower and its upper bound
+    ax: "matplotlib.axes.Axes",  # axes to draw in
+    x: float,  # abscissa
+    values: ArrayLike,  # values of each seed [seeds]
+    colour: str,  # colour of a role
+    label: str | None = None,  # label in the legend
+    interval: tuple[float, float, float] | None = None,  # value, lower bound and upper bound
 ) -> None:
-    """Draw each seed as a point and, beside them, an interval around a value."""
+    """Plot each seed as a point and, beside the points, an interval around a value."""
     values = np.asarray(values, dtype=float)
     ax.plot(np.full(len(values), x), values, "o", color=colour, ms=5, alpha=0.75, mew=0, label=label)
     if interval:

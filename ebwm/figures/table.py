@@ -1,4 +1,4 @@
-"""All figures in a terminal: which are made, up to date and on record, and the command of each."""
+"""Table of all figures: state, command, and what is on record."""
 
 import textwrap
 
@@ -7,8 +7,8 @@ from ebwm.figures.batch import Outcome
 from ebwm.figures.errors import FigureError
 from ebwm.figures.job import up_to_date
 from ebwm.figures.ledger import staleness
+from ebwm.figures.manifest import MANIFEST, load_manifest
 from ebwm.figures.plan import checked_scale, jobs_of, plan, short
-from ebwm.figures.record import MANIFEST, load_manifest
 from ebwm.figures.registry import Figure, registry
 from ebwm.settings import Settings
 
@@ -18,11 +18,11 @@ COLUMNS = 100
 
 
 def table(
-    outcome: Outcome | None = None,  # of a batch that has just ended
-    scale: str | None = None,  # whose minutes are shown; the settings' scale by default
-    config: Settings | None = None,  # settings in effect by default
+    outcome: Outcome | None = None,  # result of a batch that has just ended
+    scale: str | None = None,  # scale of the expected times; default: the settings' scale
+    config: Settings | None = None,  # default: the settings in effect
 ) -> str:
-    """All figures that the repository knows: where those made now lie, how to make the others."""
+    """All figures of the registry: the folder of those just made, the command of the others."""
     config, outcome = config or settings.load(), outcome or Outcome()
     scale, known = checked_scale(scale or config.scale), registry(config)
     rows = [_row(figure, outcome, scale, config) for figure in known.figures.values()]
@@ -40,12 +40,12 @@ def _row(figure: Figure, outcome: Outcome, scale: str, config: Settings) -> tupl
             return figure.id, state, short(places[figure.id], config.root), figure.title
     command = f"ebwm figures run {figure.id}" + (f" --scale {scale}" if scale != config.scale else "")
     state = "failed" if figure.id in outcome.failed else _duration(figure.minutes.get(scale))
-    told = f"{_run_here(figure, scale, config)}; {_on_record(figure, config)}"
-    return figure.id, state, command, f"{figure.title} ({told})"
+    details = f"{_last_run(figure, scale, config)}; {_on_record(figure, config)}"
+    return figure.id, state, command, f"{figure.title} ({details})"
 
 
-def _run_here(figure: Figure, scale: str, config: Settings) -> str:
-    """Whether there is a run at a scale, made by the registry's parameters and from the code as it is."""
+def _last_run(figure: Figure, scale: str, config: Settings) -> str:
+    """Whether there is a run at a scale, with the registry's parameters and the present code."""
     if not (config.figures / figure.id / "runs" / scale / MANIFEST).is_file():
         return f"no run at scale {scale}"
     job = jobs_of(plan(figure.id, scale, config=config, means=False))[-1]
