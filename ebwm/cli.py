@@ -442,6 +442,8 @@ def _show_run(options: argparse.Namespace) -> int:
 
 
 def _compare_runs(options: argparse.Namespace) -> int:
+    from ebwm.training import history as runs
+
     out = options.out
     if out and out.suffix not in PLOT_ENDINGS:
         raise refusal("--out", str(out), f"must end in one of {', '.join(PLOT_ENDINGS)}", error=UsageError)
