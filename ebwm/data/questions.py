@@ -115,7 +115,7 @@ def _hub_rows(known: QuestionSet, revision: str | None) -> Iterable:
         raise refusal("source", known.path, f"cannot be loaded ({reason})",
                       "check the network, or set source= to a JSON file", OSError) from error
 
-# %% ../../nbs/data/questions.ipynb #92f14fa0
+# %% ../../nbs/data/questions.ipynb #f5cbb709
 def read_rows(
     source: str | os.PathLike,  # a JSON file, or a file of JSON lines
 ) -> list:
@@ -162,8 +162,7 @@ def _squad_rows(entry: object) -> Iterator[object]:
         return
     for paragraph in entry["paragraphs"]:
         for question in _get(paragraph, "qas"):
-            answers = [] if question.get("is_impossible") else _get(question, "answers")
-            text = [_get(answer, "text") for answer in answers]
+            text = [_get(answer, "text") for answer in _get(question, "answers")]
             yield dict(context=_get(paragraph, "context"), question=_get(question, "question"),
                        answers=dict(text=text))
 
