@@ -15,7 +15,6 @@ from tiny_text import LINES, texts_of, write_lines
 from ebwm.data import text
 from ebwm.data import tokenizer as tokenizers
 from ebwm.data.cache import SPLITS
-from ebwm.data.documents import documents
 from ebwm.data.text import perplexity, text_corpus
 from ebwm.data.tokenizer import Tokenizer
 from ebwm.objective import cross_entropy
@@ -207,14 +206,6 @@ def test_a_cache_that_cannot_be_written_is_refused(corpus, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"cache=.* cannot be written"):
         text_corpus(corpus, length=16, cache=tmp_path / "file")
-
-
-def test_the_python_corpus(tmp_path):
-    found = {split: text_corpus(split=split, cache=tmp_path) for split in SPLITS}
-    assert len({dataset.corpus_digest for dataset in found.values()}) == 1
-    total = sum(len(body.encode()) + 1 for _, body in documents("python"))
-    assert sum(len(dataset.stream) for dataset in found.values()) == total
-    assert all(len(found[split].stream) > 0.01 * total for split in ("valid", "test"))
 
 
 def test_perplexity_of_known_losses():

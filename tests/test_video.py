@@ -132,13 +132,14 @@ def test_every_format_gives_the_frames_on_screen(name, codec, tmp_path):
     assert found.shape == (12,) and abs(found - levels[::2]).max() <= 4
 
 
-@pytest.mark.parametrize("shift", [0, 40])
+@pytest.mark.parametrize("shift", [0, 41])
 def test_time_counts_by_time_stamps_from_the_first_frame(shift, tmp_path):
     stamps = [0, 1, 2, 3, 11, 12, 13, 14, 20]
     levels = ramp(10, len(stamps), step=25)
     path = write_video(tmp_path / "a.mkv", levels, stamps=[stamp + shift for stamp in stamps])
-    on_screen = [levels[max(i for i, stamp in enumerate(stamps) if stamp <= time)] for time in range(21)]
-    assert abs(taken(path, spacing=0.125)[:21] - on_screen).max() <= 4
+    shown = lambda time: max(i for i, stamp in enumerate(stamps) if stamp <= time)
+    on_screen = [levels[shown(time)] for time in range(0, 21, 2)]
+    assert abs(taken(path)[:11] - on_screen).max() <= 4
 
 
 @pytest.mark.parametrize(("count", "rate", "spacing", "stride"), [

@@ -126,7 +126,7 @@ def _decompressed(file: Iterable[bytes], name: str) -> Iterator[bytes]:
         raise refusal("source", name, f"cannot be decompressed ({error})",
                       "compress or download it again") from None
 
-
+# %% ../../nbs/data/documents.ipynb #71fff43e
 def _json_rows(name: str, path: Path) -> Iterator[tuple[str, object]]:
     """The entries of a list, or of each line."""
     lines, first = enumerate(_lines(path, name), start=1), True

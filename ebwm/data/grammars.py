@@ -114,7 +114,7 @@ class Level(NamedTuple):
         low = _walks(self.length, self.above)[steps][height] if 0 <= top <= self.above else 0
         return _walks(self.length, self.limit)[steps][height] - low
 
-# %% ../../nbs/data/grammars.ipynb #44814da8
+# %% ../../nbs/data/grammars.ipynb #b74c61ce
 @dataclass(frozen=True)
 class Dyck(Grammar):
     """Dyck words, uniform over all of one length and a limited depth; spaces separate the symbols."""
@@ -178,47 +178,49 @@ class Dyck(Grammar):
         word: str,  # symbols separated by spaces, such as "( [ ] )"
     ) -> float:  # in nats; minus infinity for other texts
         """Log-probability of a whole word."""
-        return _log(self._prefixes(word)[-1])
+        return _log(_prefixes(self, word)[-1])
 
     def log_probabilities(
         self,
         word: str,  # symbols separated by spaces, such as "( [ ] )"
     ) -> Float64[np.ndarray, " symbols_and_end"]:  # in nats; the sum is the word's
         """Log-probability of each symbol given those before it, and last that the word ends."""
-        prefixes = self._prefixes(word)
+        prefixes = _prefixes(self, word)
         if not prefixes[-1]:
             raise refusal("word", word, f"must be a word of {self}")
         return np.diff([_log(prefix) for prefix in prefixes])
 
-    def _prefixes(self, word: str) -> list[Fraction]:
-        """Probability of the first 0, 1, ... symbols of a word, and last of the word itself."""
-        found, stack, top = [self._prefix(0, 0, 0)], [], 0
-        symbols = word.split()
-        for count, symbol in enumerate(symbols, 1):
-            if symbol in [*OPENING[:self.pairs]]:
-                stack.append(CLOSING[OPENING.index(symbol)])
-            elif not stack or stack.pop() != symbol:
-                return [*found, Fraction(0)]
-            top = max(top, len(stack))
-            found.append(self._prefix(count, len(stack), top))
-        ended = [chance * walks.ways(len(stack), top, 0) for chance, walks in self._parts
-                 if walks.length == len(symbols)]
-        return [*found, sum(ended, Fraction(0)) if found[-1] else Fraction(0)]
-
-    def _prefix(self, count: int, height: int, top: int) -> Fraction:
-        """Probability of one prefix of `count` symbols that ends at a height."""
-        found = Fraction(0)
-        for chance, walks in self._parts:
-            ways, left = walks.ways(height, top, walks.length - count), walks.length - count - height
-            found += chance * (ways * self.pairs ** max(left // 2, 0))
-        return found
-
     @functools.cached_property
-    def _parts(self) -> list[tuple[Fraction, Level]]:
+    def parts(self) -> list[tuple[Fraction, Level]]:
         """The levels, and the probability of a word of each."""
         return [(share / self.size(level), self.level(level)) for share, level in _levels(self.shift)]
 
-# %% ../../nbs/data/grammars.ipynb #5d95283e
+# %% ../../nbs/data/grammars.ipynb #9e0abe33
+def _prefixes(grammar: Dyck, word: str) -> list[Fraction]:
+    """Probability of the first 0, 1, ... symbols of a word, and last of the word itself."""
+    found, stack, top = [_prefix(grammar, 0, 0, 0)], [], 0
+    symbols = word.split()
+    for count, symbol in enumerate(symbols, 1):
+        if symbol in [*OPENING[:grammar.pairs]]:
+            stack.append(CLOSING[OPENING.index(symbol)])
+        elif not stack or stack.pop() != symbol:
+            return [*found, Fraction(0)]
+        top = max(top, len(stack))
+        found.append(_prefix(grammar, count, len(stack), top))
+    ended = [chance * walks.ways(len(stack), top, 0) for chance, walks in grammar.parts
+             if walks.length == len(symbols)]
+    return [*found, sum(ended, Fraction(0)) if found[-1] else Fraction(0)]
+
+
+def _prefix(grammar: Dyck, count: int, height: int, top: int) -> Fraction:
+    """Probability of one prefix of `count` symbols that ends at a height."""
+    found = Fraction(0)
+    for chance, walks in grammar.parts:
+        ways, left = walks.ways(height, top, walks.length - count), walks.length - count - height
+        found += chance * (ways * grammar.pairs ** max(left // 2, 0))
+    return found
+
+# %% ../../nbs/data/grammars.ipynb #43e8d0bb
 DYCK_TASK = "Complete the rest of the sequence, making sure that the parentheses are closed properly. Input: "
 
 
@@ -241,7 +243,7 @@ def dyck_words(
     words = Dyck(**settings).draw(count, seed)
     return [completion(word) for word in words] if complete else words
 
-# %% ../../nbs/data/grammars.ipynb #92b2fcd8
+# %% ../../nbs/data/grammars.ipynb #2c83eb1a
 @dataclass(frozen=True)
 class Sums(Grammar):
     """Sums as questions with answers, uniform over all with some number of digits and terms."""
@@ -310,7 +312,7 @@ class Sums(Grammar):
                 found += share / self.size(level)
         return _log(found)
 
-
+# %% ../../nbs/data/grammars.ipynb #a6e18809
 def _read_sum(text: str) -> tuple[list[int], list[str]]:
     """Numbers of a sum and the sign of each; empty if the text is not a sum or its answer is wrong."""
     found = re.fullmatch(r"Question: What is ([0-9]+(?: [+-] [0-9]+)*)\?\nAnswer: (-?[0-9]+)", text)

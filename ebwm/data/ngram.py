@@ -60,6 +60,25 @@ def _smoothed(
     rest = np.divide(np.bincount(context, discount, contexts), total, out=np.ones(contexts), where=total > 0)
     return NGramOrder(keys, (counts - discount) / total[context], rest, taken)
 
+# %% ../../nbs/data/ngram.ipynb #0aae2849
+def _orders(tokens: Int64[np.ndarray, " n"], order: int, vocabulary: int) -> Iterator[NGramOrder]:
+    """Orders from one token up; all but the last count different tokens before an n-gram."""
+    count = functools.partial(np.unique, return_index=True, return_inverse=True, return_counts=True)
+    contexts, (keys, _, ranks, counts) = 1, count(tokens)
+    for length in range(2, order + 1):
+        longer, first, longer_ranks, counts = count(ranks[:-1] * vocabulary + tokens[length - 1:])
+        before = np.bincount(ranks[1:][first], minlength=len(keys))
+        before[ranks[0]] += 1  # the start of the text precedes its first n-gram
+        yield _smoothed(keys, before, contexts, vocabulary)
+        contexts, keys, ranks = len(keys), longer, longer_ranks
+    yield _smoothed(keys, counts, contexts, vocabulary)
+
+
+def _check_tokens(tokens: Integer[np.ndarray, "*shape"], vocabulary: int) -> None:
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < vocabulary:
+        found, rule = (int(tokens.min()), int(tokens.max())), f"must lie between 0 and {vocabulary - 1}"
+        raise refusal("tokens", found, f"smallest and largest {rule}", f"check vocabulary={vocabulary}")
+
 # %% ../../nbs/data/ngram.ipynb #ea9e70ef
 @dataclass(frozen=True)
 class NGram:
@@ -122,22 +141,3 @@ class NGram:
         for order, token in zip(self.orders, ngram, strict=False):
             rank = int(order.find(np.array(rank * self.vocabulary + token))) if rank >= 0 else -1
         return rank
-
-
-def _orders(tokens: Int64[np.ndarray, " n"], order: int, vocabulary: int) -> Iterator[NGramOrder]:
-    """Orders from one token up; all but the last count different tokens before an n-gram."""
-    count = functools.partial(np.unique, return_index=True, return_inverse=True, return_counts=True)
-    contexts, (keys, _, ranks, counts) = 1, count(tokens)
-    for length in range(2, order + 1):
-        longer, first, longer_ranks, counts = count(ranks[:-1] * vocabulary + tokens[length - 1:])
-        before = np.bincount(ranks[1:][first], minlength=len(keys))
-        before[ranks[0]] += 1  # the start of the text precedes its first n-gram
-        yield _smoothed(keys, before, contexts, vocabulary)
-        contexts, keys, ranks = len(keys), longer, longer_ranks
-    yield _smoothed(keys, counts, contexts, vocabulary)
-
-
-def _check_tokens(tokens: Integer[np.ndarray, "*shape"], vocabulary: int) -> None:
-    if tokens.size and not 0 <= tokens.min() <= tokens.max() < vocabulary:
-        found, rule = (int(tokens.min()), int(tokens.max())), f"must lie between 0 and {vocabulary - 1}"
-        raise refusal("tokens", found, f"smallest and largest {rule}", f"check vocabulary={vocabulary}")

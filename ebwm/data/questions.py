@@ -20,7 +20,7 @@ from torch import Tensor
 from ..checks import at_least, one_of, refusal
 from ..compat import require
 
-# %% ../../nbs/data/questions.ipynb #1591da57
+# %% ../../nbs/data/questions.ipynb #7a56db27
 class QuestionSet(NamedTuple):
     """A data set on the Hub, and the conversion of its rows to questions and answers."""
 
@@ -74,7 +74,7 @@ DOWNSTREAM = {
     "dyck_languages": QuestionSet("tasksource/bigbench", "dyck_languages", "validation", _bigbench),
 }
 
-
+# %% ../../nbs/data/questions.ipynb #a6ee6ca8
 def downstream(
     name: str,  # one of DOWNSTREAM
     source: str | os.PathLike | None = None,  # a JSON file with its rows; the Hub by default
@@ -115,7 +115,7 @@ def _hub_rows(known: QuestionSet, revision: str | None) -> Iterable:
         raise refusal("source", known.path, f"cannot be loaded ({reason})",
                       "check the network, or set source= to a JSON file", OSError) from error
 
-# %% ../../nbs/data/questions.ipynb #92f14fa0
+# %% ../../nbs/data/questions.ipynb #d0911cb2
 def read_rows(
     source: str | os.PathLike,  # a JSON file, or a file of JSON lines
 ) -> list:
@@ -162,12 +162,11 @@ def _squad_rows(entry: object) -> Iterator[object]:
         return
     for paragraph in entry["paragraphs"]:
         for question in _get(paragraph, "qas"):
-            answers = [] if question.get("is_impossible") else _get(question, "answers")
-            text = [_get(answer, "text") for answer in answers]
+            text = [_get(answer, "text") for answer in _get(question, "answers")]
             yield dict(context=_get(paragraph, "context"), question=_get(question, "question"),
                        answers=dict(text=text))
 
-# %% ../../nbs/data/questions.ipynb #6087de43
+# %% ../../nbs/data/questions.ipynb #291ea38d
 def text_windows(
     texts: Sequence[str],
     encode: Callable[[str], Sequence[int]],  # a tokenizer's: tokens of a text, without an end

@@ -198,7 +198,7 @@ def ignore_index(
     """The token that fills incomplete windows; `end` with the packing of the papers' code."""
     return tokenizer.pad if packing == "packed" else tokenizer.end
 
-
+# %% ../../nbs/data/text.ipynb #aad45a7a
 class TextDataset(torch.utils.data.Dataset):
     """Windows of text as sequences of tokens: inputs are all but the last, targets all but the first."""
 
