@@ -59,6 +59,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                             'ebwm/baselines.py'),
                                 'ebwm.baselines.TransformerCache.select': ( 'core/baselines.html#transformercache.select',
                                                                             'ebwm/baselines.py'),
+                                'ebwm.baselines._check_sequence': ('core/baselines.html#_check_sequence', 'ebwm/baselines.py'),
                                 'ebwm.baselines._each': ('core/baselines.html#_each', 'ebwm/baselines.py'),
                                 'ebwm.baselines.recurrent_width': ('core/baselines.html#recurrent_width', 'ebwm/baselines.py'),
                                 'ebwm.baselines.states_of': ('core/baselines.html#states_of', 'ebwm/baselines.py')},

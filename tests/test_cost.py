@@ -120,11 +120,12 @@ def test_flops_of_a_prediction(shape, steps, samples):
     states, _ = data(shape)
     model = EBT(shape.dim, shape.depth, HEADS)
     counted = flops(lambda: predict(model, states, steps=steps, samples=samples, generator=generator(0)))
-    assert counted == plus(ebt_prediction(shape, steps, samples), maps(shape, samples * (2 * steps + 1) + 1))
+    outside = maps(shape, samples * (2 * steps + 1) + 1)
+    assert counted == plus(ebt_prediction(shape, steps, samples), outside)
 
 
 def test_ratios_to_the_transformer_are_the_documented_ones():
-    """2n + 1 and (2n + 7) / 3, without 4/7 of a layer that the context does not need; 4n; the paper's 20 N."""
+    """2n + 1 and (2n + 7) / 3, minus 4/7 of a layer that the context does not need; 4n; 20 N."""
     shape = Shape(384, 6, 16, 16)
     plain, omitted = transformer_training(shape).linear, 4 / (7 * shape.depth)
     for n in (1, 2, 5):
@@ -174,7 +175,7 @@ def test_counted_evaluations_of_a_prediction_are_those_it_reports():
 
 
 def test_functions_are_timed_in_turns_with_ratios_by_round(monkeypatch):
-    """The clock is simulated: `a` takes the time of its round, `b` twice that; the first round is not counted."""
+    """With a simulated clock; `b` takes twice the time of `a`; the first round is not counted."""
     now, calls, rounds = [0.0], [], [1000.0, 1.0, 8.0, 2.0]
 
     def work(name, factor):

@@ -17,8 +17,9 @@ def rows(least: int, most: int = 12):
 
 def test_random_parts_depend_only_on_the_seed():
     x, y = np.random.default_rng(0).normal(0, 1, (2, 30))
+    predicted, outcomes = [0.3, 0.6, 0.2, 0.9], [0, 1, 1, 1]
     for measure in (lambda seed: rank_correlation(x, y, seed=seed, resamples=99),
-                    lambda seed: calibration([0.3, 0.6, 0.2, 0.9], [0, 1, 1, 1], seed=seed, draws=9).by_chance):
+                    lambda seed: calibration(predicted, outcomes, seed=seed, draws=9).by_chance):
         assert measure(1) == measure(1) != measure(2)
 
 
