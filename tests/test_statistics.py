@@ -9,14 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebwm.evaluation import statistics as stats
 from ebwm.evaluation.statistics import (
     bootstrap,
     bootstrap_crossed,
     paired_difference,
-    percent_faster,
-    power_law,
-    ratio_of_sums,
-    ratio_shares,
     student_crossed,
     wilson,
 )
@@ -45,12 +42,12 @@ def assert_coverage(draw, truth, rounds=400):
 
 def published(figure, model):
     chosen = [row for row in ROWS if (row["figure"], row["model"]) == (figure, model)]
-    return power_law(*([float(row[axis]) for row in chosen] for axis in "xy"))
+    return stats.power_law(*([float(row[axis]) for row in chosen] for axis in "xy"))
 
 
 @pytest.mark.parametrize("figure", PRINTED)
 def test_published_points_give_the_printed_percentages(figure):
-    found = percent_faster(published(figure, "ebt"), published(figure, "transformer"))
+    found = stats.percent_faster(published(figure, "ebt"), published(figure, "transformer"))
     assert found.value == pytest.approx(PRINTED[figure], abs=1)
     assert found.low < found.value < found.high
 
@@ -71,19 +68,22 @@ def scatter(rng, correlation, spread=0.02, places=(PLACES, PLACES), exponents=(-
     """Two power laws whose points have correlated errors."""
     shared, single = rng.normal(0, spread, (2, 5))
     errors = shared, correlation * shared + (1 - correlation**2) ** 0.5 * single
-    return [power_law(x, 50 * x**b * np.exp(e)) for x, b, e in zip(places, exponents, errors, strict=True)]
+    points = zip(places, exponents, errors, strict=True)
+    return [stats.power_law(x, 50 * x**b * np.exp(error)) for x, b, error in points]
 
 
 def test_exact_power_laws_are_recovered_and_their_ratio_is_exact():
-    law = power_law(PLACES, 5 * PLACES**-0.3)
+    law = stats.power_law(PLACES, 5 * PLACES**-0.3)
     assert law.scale == pytest.approx(5) and law.exponent == pytest.approx((-0.3,) * 3)
     np.testing.assert_allclose(law(PLACES), 5 * PLACES**-0.3)
-    assert percent_faster(law, power_law(PLACES, PLACES**-0.2)) == pytest.approx((50, 50, 50), abs=1e-5)
+    ratio = stats.percent_faster(law, stats.power_law(PLACES, PLACES**-0.2))
+    assert ratio == pytest.approx((50, 50, 50), abs=1e-5)
 
 
 def test_the_interval_of_an_exponent_has_its_coverage():
     x = np.logspace(0, 3, 6)
-    assert_coverage(lambda rng, i: power_law(x, x**-0.2 * np.exp(rng.normal(0, 0.1, 6))).exponent, -0.2)
+    draw = lambda rng, i: stats.power_law(x, x**-0.2 * np.exp(rng.normal(0, 0.1, 6))).exponent
+    assert_coverage(draw, -0.2)
 
 
 @pytest.mark.parametrize("place", [48.8, 40_000])
@@ -103,19 +103,14 @@ OTHER_PLACES = np.array([5.0, 14.0, 40.0, 200.0, 300.0])
     (-0.5, PLACES), (0.95, PLACES), (0, 7 * PLACES), (0.95, 7 * PLACES), (0.8, OTHER_PLACES)])
 def test_the_interval_of_percent_faster_has_its_coverage(correlation, theirs):
     """Fieller's interval is exact for equal x, or a constant factor, and close to exact for others."""
-    draw = lambda rng, i: percent_faster(*scatter(rng, correlation, places=(PLACES, theirs)))
+    draw = lambda rng, i: stats.percent_faster(*scatter(rng, correlation, places=(PLACES, theirs)))
     assert_coverage(draw, 100 * (0.17 / 0.13 - 1))
-
-
-def test_correlated_errors_cancel_in_percent_faster():
-    width = lambda c, i: np.diff(percent_faster(*scatter(np.random.default_rng(i), c))[1:])
-    assert np.median([width(0.95, i) for i in range(20)]) < np.median([width(0, i) for i in range(20)]) / 2
 
 
 def test_the_ratio_to_a_slope_that_may_be_zero_is_unbounded():
     ours, theirs = scatter(np.random.default_rng(0), 0, spread=0.5, exponents=(-0.17, -0.001))
     assert theirs.exponent.low < 0 < theirs.exponent.high
-    found = percent_faster(ours, theirs)
+    found = stats.percent_faster(ours, theirs)
     assert (found.low, found.high) == (-np.inf, np.inf) and np.isfinite(found.value)
 
 
@@ -139,11 +134,6 @@ def test_resampling_depends_only_on_the_seed():
 def test_the_paired_interval_of_three_seeds_has_its_coverage():
     draw = lambda rng, i: paired_difference(rng.normal(1, 1, 3), rng.normal(0, 1, 3))
     assert_coverage(draw, 1, rounds=1_000)
-
-
-def test_common_effects_cancel_in_pairs():
-    shared = np.random.default_rng(0).normal(0, 1, 20)
-    assert paired_difference(shared + 0.1, shared) == pytest.approx((0.1, 0.1, 0.1))
 
 
 def test_wilson_has_its_known_limits():
@@ -198,23 +188,23 @@ def test_crossed_t_is_students_t_if_only_seeds_vary_and_has_no_width_if_nothing_
 @given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 200)), min_size=2, max_size=20))
 def test_the_mean_share_is_the_ratio_and_scales_with_it(items):
     totals, counts = np.array(items).T
-    value, error = ratio_of_sums(totals, counts)
+    value, error = stats.ratio_of_sums(totals, counts)
     assert value == pytest.approx(totals.sum() / counts.sum())
-    assert ratio_shares(totals, counts).mean() == pytest.approx(value, abs=1e-9)
-    assert ratio_of_sums(3 * totals, 2 * counts) == pytest.approx((1.5 * value, 1.5 * error), abs=1e-9)
-    assert ratio_shares(totals, np.full(len(items), 8)) == pytest.approx(totals / 8, abs=1e-9)
+    assert stats.ratio_shares(totals, counts).mean() == pytest.approx(value, abs=1e-9)
+    assert stats.ratio_of_sums(3 * totals, 2 * counts) == pytest.approx((1.5 * value, 1.5 * error), abs=1e-9)
+    assert stats.ratio_shares(totals, np.full(len(items), 8)) == pytest.approx(totals / 8, abs=1e-9)
 
 
 def test_the_error_of_a_ratio_is_its_standard_deviation_over_repeated_sets():
     rng, found = np.random.default_rng(0), []
     for _ in range(400):
         counts = rng.integers(5, 200, size=100)
-        found.append(ratio_of_sums(3 * counts + rng.normal(0, np.sqrt(counts)), counts))
+        found.append(stats.ratio_of_sums(3 * counts + rng.normal(0, np.sqrt(counts)), counts))
     values, errors = np.array(found).T
     assert errors.mean() == pytest.approx(values.std(), rel=0.15)
 
 
 def test_ratios_without_a_value_or_an_error_are_nan():
-    np.testing.assert_equal(ratio_of_sums(np.array([6.0]), np.array([2])), (3.0, np.nan))
-    np.testing.assert_equal(ratio_of_sums(np.ones(2), np.zeros(2)), (np.nan, np.nan))
-    np.testing.assert_equal(ratio_of_sums(np.array([np.inf, 1.0]), np.full(2, 2)), (np.inf, np.nan))
+    np.testing.assert_equal(stats.ratio_of_sums(np.array([6.0]), np.array([2])), (3.0, np.nan))
+    np.testing.assert_equal(stats.ratio_of_sums(np.ones(2), np.zeros(2)), (np.nan, np.nan))
+    np.testing.assert_equal(stats.ratio_of_sums(np.array([np.inf, 1.0]), np.full(2, 2)), (np.inf, np.nan))
