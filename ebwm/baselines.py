@@ -36,6 +36,13 @@ def states_of(
 def _each(function: Callable[[Tensor], Tensor], context: States) -> States:
     return tuple(map(function, context)) if isinstance(context, tuple) else function(context)
 
+
+def _check_sequence(states: Tensor, features: list[int]) -> None:
+    if states.ndim < 2 or list(states.shape[2:]) != features or not states.shape[1]:
+        shape = ", ".join(map(str, ["batch", "sequence", *features]))
+        rule = f"must be [{shape}] with a sequence of 1 or more"
+        raise checks.refusal("states.shape", list(states.shape), rule)
+
 # %% ../nbs/core/13_baselines.ipynb #1f6b2d04
 class SequenceModel(nn.Module, ABC):
     "Next-state model: an embedding of the states, layers, and a linear map to the next state."
@@ -88,15 +95,11 @@ class SequenceModel(nn.Module, ABC):
     ) -> None:
         "Refuse a context of the wrong shape."
         states, actions = context if isinstance(context, tuple) else (context, None)
-        features = [] if self.tokens else [self.state_dim]
-        if states.ndim != 2 + len(features) or list(states.shape[2:]) != features or not states.shape[1]:
-            shape = ", ".join(map(str, ["batch", "sequence", *features]))
-            rule = f"must be [{shape}] with a sequence of 1 or more"
-            raise checks.refusal("states.shape", list(states.shape), rule)
+        _check_sequence(states, [] if self.tokens else [self.state_dim])
+        given = None if actions is None else list(actions.shape)
         shape = None if self.action_dim is None else [*states.shape[:2], self.action_dim]
-        if (None if actions is None else list(actions.shape)) != shape:
-            value = None if actions is None else list(actions.shape)
-            raise checks.refusal("actions.shape", value, f"must be {shape} for action_dim={self.action_dim}")
+        if given != shape:
+            raise checks.refusal("actions.shape", given, f"must be {shape} for action_dim={self.action_dim}")
 
     def embed_states(
         self,

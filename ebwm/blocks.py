@@ -120,7 +120,7 @@ class FeedForward(nn.Module):
         gate, up = self.gate_up(x).chunk(2, -1)
         return self.down(F.silu(gate) * up)
 
-
+# %% ../nbs/core/07_blocks.ipynb #2cb53161
 class Block(nn.Module):
     "Transformer layer that takes its attention as a function."
 

@@ -47,6 +47,23 @@ class EncodedContext(NamedTuple):
     kv: list[tuple[Tensor, Tensor]]  # keys and values of each layer, each [b h s e]
 
 
+def _level_features(levels: Tensor, dtype: torch.dtype) -> Tensor:
+    "Cosines and sines of 32 frequencies of each level."
+    frequencies = torch.logspace(0, 9, 32, 2.0, device=levels.device, dtype=dtype)
+    angles = levels.unsqueeze(-1) * frequencies * (math.pi / LEVELS)
+    return torch.cat([angles.cos(), angles.sin()], -1)
+
+
+def _check_candidates(candidates: Tensor, context: EncodedContext, levels: Tensor, state_dim: int) -> None:
+    batch, length, _ = context.states.shape
+    shape = list(candidates.shape)
+    if len(shape) != 3 or shape[::2] != [batch, state_dim] or not shape[1] or shape[1] % length:
+        rule = f"must be [{batch}, a multiple of {length}, {state_dim}]"
+        raise checks.refusal("candidates.shape", shape, rule)
+    if list(levels.shape) != shape[:2]:
+        raise checks.refusal("levels.shape", list(levels.shape), f"must be {shape[:2]}")
+
+# %% ../nbs/core/13_diffusion.ipynb #d1ff0006
 class DiffusionTransformer(SequenceModel):
     "Transformer that recovers a clean next state from a noisy one."
 
@@ -124,23 +141,6 @@ class DiffusionTransformer(SequenceModel):
         if levels.device.type == "cpu" and (bad := levels[(levels < 0) | (levels >= LEVELS)]).numel():
             raise checks.refusal("levels", int(bad[0]), f"must be from 0 to {LEVELS - 1}")
         return self.signal[levels].unsqueeze(-1)
-
-
-def _level_features(levels: Tensor, dtype: torch.dtype) -> Tensor:
-    "Cosines and sines of 32 frequencies of each level."
-    frequencies = torch.logspace(0, 9, 32, 2.0, device=levels.device, dtype=dtype)
-    angles = levels.unsqueeze(-1) * frequencies * (math.pi / LEVELS)
-    return torch.cat([angles.cos(), angles.sin()], -1)
-
-
-def _check_candidates(candidates: Tensor, context: EncodedContext, levels: Tensor, state_dim: int) -> None:
-    batch, length, _ = context.states.shape
-    shape = list(candidates.shape)
-    if len(shape) != 3 or shape[::2] != [batch, state_dim] or not shape[1] or shape[1] % length:
-        rule = f"must be [{batch}, a multiple of {length}, {state_dim}]"
-        raise checks.refusal("candidates.shape", shape, rule)
-    if list(levels.shape) != shape[:2]:
-        raise checks.refusal("levels.shape", list(levels.shape), f"must be {shape[:2]}")
 
 # %% ../nbs/core/13_diffusion.ipynb #24da2f10
 def diffusion_loss(

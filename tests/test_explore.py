@@ -74,13 +74,10 @@ def test_noise_affects_descent_methods_and_temperature_the_other_samplers():
         assert torch.equal(plain, cold) == (sampler not in THERMAL)
 
 
-def test_all_walks_start_at_a_chosen_point(scenes):
+def test_walks_start_at_a_chosen_point_or_at_points_of_their_own(scenes):
     for name in scenes:
         walks = compute(scenes, replace(scenes[name].settings, steps=1, walks=3, x=0.25, y=-0.5))
         assert torch.allclose(walks.points[0], torch.tensor([0.25, -0.5]).expand(3, 2), atol=1e-4)
-
-
-def test_starts_differ_and_do_not_depend_on_the_number_of_walks():
     one, eight = (compute(SCENES, Settings(steps=2, walks=walks)) for walks in (1, MAX_WALKS))
     assert torch.equal(one.candidates[:, 0], eight.candidates[:, 0])
     assert len(eight.candidates[0].unique(dim=0)) == MAX_WALKS
@@ -119,20 +116,14 @@ def test_the_grid_has_the_energies_of_its_points(scenes):
 
 
 @pytest.mark.parametrize("kind", ["state", "latent"])
-def test_the_true_candidate_decodes_to_the_truth(kind):
-    model = EBT(16, 1, 2, state_dim=16, candidates=kind, generator=generator(0))
-    target = torch.randn(16, generator=generator(1))
-    assert torch.allclose(model.decode(true_candidate(model, target)), target, atol=1e-2)
-
-
-def test_colour_frames_become_grey_and_states_without_images_have_no_frames():
-    model = EBT(12, 1, 2, state_dim=12, generator=generator(0))
-    clip = torch.rand(3, 12, generator=generator(1))
-    scene = next_frame(model, clip, Settings("own", steps=1), lambda s: s.reshape(-1, 2, 2, 3))
-    frames = scene.slice("last", 0).frames
+def test_scenes_of_models_have_the_truth_and_images_if_there_are_any(kind):
+    model = EBT(12, 1, 2, state_dim=12, candidates=kind, generator=generator(0))
+    clip, settings = torch.rand(3, 12, generator=generator(1)), Settings("own", steps=1)
+    assert torch.allclose(model.decode(true_candidate(model, clip[-1])), clip[-1], atol=1e-2)
+    frames = next_frame(model, clip, settings, lambda s: s.reshape(-1, 2, 2, 3)).slice("last", 0).frames
     assert torch.allclose(frames.truth, clip[-1].reshape(2, 2, 3).mean(-1))
     assert frames.image(clip).shape == (3, 2, 2)
-    walks = compute({"own": next_frame(model, clip, Settings("own", steps=1))}, Settings("own", steps=1))
+    walks = compute({"own": next_frame(model, clip, settings)}, settings)
     assert walks.slice.frames is None and "SmoothL1 to the truth" in summary_lines(walks)
 
 
@@ -151,16 +142,13 @@ def test_the_scene_of_a_run_uses_its_data_and_describes_it(tmp_path):
 # Summaries and warnings
 
 
-def test_the_summary_has_energies_distances_and_costs():
+def test_the_summary_has_energies_distances_and_costs(scenes):
     walks = compute(SCENES, Settings("quadratic", step_size=0.1, steps=MAX_STEPS))
     lines = summary_lines(walks)
     assert lines["Energy evaluations of each walk"] == str(MAX_STEPS + 1)
     assert lines["Accepted steps"] == "100%" and lines["Finite walks"] == "1 of 1"
     assert float(lines["Distance to the minimum"]) < 1e-3 and not warning(walks)
     assert lines["Energy, start → end"].startswith(f"{float(walks.energies[0]):.4g} → ")
-
-
-def test_the_summary_of_a_model_compares_with_repeating_the_last_state(scenes):
     settings = scenes[MODEL].settings
     one, two = (summary_lines(compute(scenes, replace(settings, walks=walks))) for walks in (1, 2))
     assert one["SmoothL1 of the last state"] == f"{scenes[MODEL].slice('noise', 0).last_loss:.4g}"
@@ -202,17 +190,13 @@ def test_the_figure_shows_the_walks_the_known_candidates_and_the_energies(scenes
     assert (ax.get_xlabel(), ax.get_ylabel()) == walks.slice.axis_names
 
 
-def test_a_diverging_walk_is_plotted_up_to_a_limit():
+def test_a_diverging_walk_is_plotted_up_to_a_limit_and_candidates_as_images(scenes):
     pytest.importorskip("plotly")
     drawn = figure(compute(SCENES, Settings(step_size=0.5, steps=30, x=0.2, y=1.7)))
     energies = [value for value in drawn.data[5].y if value is not None]
     assert 1 < len(energies) < 30 and all(map(math.isfinite, energies))
     low, high = drawn.layout.yaxis2.range
     assert low < high < 1e3
-
-
-def test_candidates_are_shown_as_images(scenes):
-    pytest.importorskip("plotly")
     walks = compute(scenes, scenes[MODEL].settings)
     images = frames_figure(walks, "dark").data
     assert [image.name for image in images] == ["last frame", "start", "end", "true next frame"]
@@ -251,7 +235,7 @@ def test_a_value_that_a_slider_rounded_changes_nothing(explorer):
     assert explorer.settings.x == before.x + explorer.controls["x"].step
 
 
-def test_an_energy_has_its_own_settings_ranges_and_figures(explorer, scenes):
+def test_an_energy_has_its_own_settings_ranges_and_figures_and_a_sampler_its_controls(explorer, scenes):
     for name in scenes:
         explorer.controls["energy"].value = name
         assert explorer.settings == scenes[name].settings
@@ -262,9 +246,6 @@ def test_an_energy_has_its_own_settings_ranges_and_figures(explorer, scenes):
     assert explorer.figure("frames") is not None and explorer.result.note in explorer.table.value
     explorer.controls["start"].value = "last"
     assert explorer.settings.start == "last"
-
-
-def test_settings_that_a_sampler_does_not_use_are_disabled(explorer):
     for sampler in SAMPLERS:
         explorer.controls["sampler"].value = sampler
         disabled = [explorer.controls[name].disabled for name in ("temperature", "noise")]
@@ -281,7 +262,7 @@ def test_an_error_is_shown_in_one_line_and_the_settings_remain(explorer):
     assert explorer.message.value == ""
 
 
-def test_the_theme_changes_the_figures_only(explorer):
+def test_the_theme_changes_only_the_figures_and_settings_are_saved_as_json(explorer, scenes):
     explorer.controls["energy"].value = MODEL
     before = explorer.settings
     for theme in ("dark", "light"):
@@ -289,9 +270,6 @@ def test_the_theme_changes_the_figures_only(explorer):
         for name in ("landscape", "frames"):
             assert explorer.figure(name).layout.paper_bgcolor == COLOURS[theme]["background"]
     assert explorer.settings is before
-
-
-def test_settings_are_saved_as_json(explorer, scenes):
     explorer.show(Settings("mixture", "HMC", 0.02, x=1.0, y=-1.0))
     other = LandscapeExplorer(scenes)
     other.show_json(explorer.to_json())
