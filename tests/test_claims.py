@@ -1,24 +1,26 @@
-"""Claims: the verdict on a number or an interval, the report, and what the registry says of the papers."""
+"""Verdicts on claims, the report, and the registry's account of the papers. Refusals are in refusals/figures.py."""
 
 import re
 from pathlib import Path
 
 import pytest
-from tiny_figure import refusal, rewrite, write_manifest
+from tiny_figure import rewrite, write_manifest
 
 from ebwm import figures, settings
 from ebwm.figures.claims import VERDICTS, expected, report, shown, verdict, verdicts
 from ebwm.figures.registry import Claim, Planned
 
 ROOT = Path(__file__).parents[1]
-TINY = Planned("tiny", "t", "p")
 
 
-def decided(expect, result, **claim):
-    """The verdict on a figure whose record holds this result."""
-    manifest = {"scale": "cpu", "seeds": [0, 1], "results": {"loss": {"best": result}}}
-    figure = figures.registry()["tiny"]
-    return verdict(Claim("c", "says", "source", "loss.best", expect, **claim), figure, manifest)
+def claim(**fields):
+    return Claim(name="c", says="says", source="source", **fields)
+
+
+def decided(expect, result, scale="cpu", **fields):
+    """The verdict on a figure with this result on record."""
+    manifest = {"scale": scale, "seeds": [0, 1], "results": {"loss": {"best": result}}}
+    return verdict(claim(statistic="loss.best", expect=expect, **fields), figures.registry()["tiny"], manifest)
 
 
 def interval(low, high):
@@ -53,44 +55,12 @@ def test_the_whole_interval_decides_or_the_number(project, expect, result, found
     assert decided(expect, result).verdict == found
 
 
-def test_a_stand_in_decides_nothing_but_shows_what_was_measured(project):
-    row = decided({"below": 0}, -1.0, not_tested="too small", command="ebwm figures run tiny")
-    assert row.verdict == "not tested"
-    assert row.measured == (-1, -1, -1) and row.record == "scale cpu, seeds 0, 1"
-
-
-def test_a_smoke_run_decides_nothing(project):
-    claim = Claim("c", "says", "source", "loss", {"below": 0})
-    manifest = {"scale": "smoke", "seeds": [0], "results": {"loss": -1}}
-    assert verdict(claim, figures.registry()["tiny"], manifest).verdict == "not tested"
-
-
-def test_claims_without_a_figure_or_a_record(project):
-    claim = Claim("c", "says", "source")
-    assert verdict(claim, TINY, None).verdict == "planned"
-    assert verdict(claim, figures.registry()["tiny"], None).verdict == "not made"
-
-
-def test_a_statistic_that_is_not_there_is_told_in_one_line(project):
-    manifest = {"scale": "cpu", "seeds": [0], "results": {"loss": 3}}
-    claim = Claim("c", "says", "source", "loss.best", {"below": 0})
-    message = refusal(verdict, claim, figures.registry()["tiny"], manifest)
-    assert message.startswith("claim 'c': figure 'tiny' has no result 'loss.best' on record;")
-
-
-@pytest.mark.parametrize("result", ["low", True, [1.0], {"value": 1.0}, {"ebt": 1.0}])
-def test_a_statistic_that_is_no_number_is_told_in_one_line(project, result):
-    manifest = {"scale": "cpu", "seeds": [0], "results": {"loss": result}}
-    claim = Claim("c", "says", "source", "loss", {"below": 0})
-    message = refusal(verdict, claim, figures.registry()["tiny"], manifest)
-    assert message.endswith(f"is {result!r}; it must be a number, or have value, low and high")
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"scale": "cpu"}'])
-def test_a_manifest_that_cannot_be_read_is_told_in_one_line(project, content):
-    (project / "figures/tiny").mkdir()
-    (project / "figures/tiny/manifest.json").write_text(content)
-    assert refusal(report).endswith("manifest.json cannot be read as a manifest; run the figure again")
+def test_claims_without_a_decision(project):
+    stand_in = decided({"below": 0}, -1.0, not_tested="too small", command="ebwm figures run tiny")
+    assert (stand_in.verdict, stand_in.measured, stand_in.record) == ("not tested", (-1, -1, -1), "scale cpu, seeds 0, 1")
+    assert decided({"below": 0}, -1.0, scale="smoke").verdict == "not tested"
+    assert verdict(claim(), Planned(id="tiny", title="t", paper="p"), None).verdict == "planned"
+    assert verdict(claim(), figures.registry()["tiny"], None).verdict == "not made"
 
 
 def test_numbers_are_shown_with_their_intervals():
@@ -108,8 +78,8 @@ papers:
   - name: EBT
     arxiv: "2507.02092"
     items:
-      - {item: Figure 0, shows: A fall, figure: tiny}
-      - {item: Figure 1, shows: A rise, figure: later}
+      - {item: Figure 0, shows: A decrease, figure: tiny}
+      - {item: Figure 1, shows: An increase, figure: later}
       - {item: Figure 2, shows: A plan, reason: a diagram}
 planned:
 """)
@@ -119,12 +89,12 @@ planned:
     entry = " ".join(text.split("## Fails")[1].split("##")[0].split())
     assert entry == ("- **something** (EBT, Figure 0): It falls. Ours: `least` = 1.5, expected above 2 "
                      "(figure `tiny`, scale cpu, seeds 0).")
-    rows = ["| Figure 0 | A fall | `tiny` |", "| Figure 1 | A rise | `later` (planned) |",
+    rows = ["| Figure 0 | A decrease | `tiny` |", "| Figure 1 | An increase | `later` (planned) |",
             "| Figure 2 | A plan | a diagram |"]
     assert all(row in text for row in rows)
 
 
-# This repository's own claims
+# This repository's claims
 
 
 @pytest.fixture
@@ -132,7 +102,7 @@ def here():
     return settings.load(ROOT)
 
 
-def test_every_figure_and_table_of_the_papers_is_mapped(here):
+def test_every_figure_and_table_of_the_papers_is_listed(here):
     papers = {paper.name: {item.item for item in paper.items} for paper in figures.registry(here).papers}
     numbered = {"4a", "4b", "4c", "5a", "5b", "5c", "6a", "6b", "7", "8", "9a", "9b", "10", "11", "12",
                 "B.1a", "B.1b", "B.2", "B.3", "C.1"}
@@ -144,21 +114,16 @@ def test_every_figure_and_table_of_the_papers_is_mapped(here):
 
 
 def test_every_claim_of_this_repository_is_decided_and_reported(here):
-    rows, known = verdicts(here), figures.registry(here)
+    rows, known, text = verdicts(here), figures.registry(here), report(here)
     claims = [claim for figure in (known.figures | known.planned).values() for claim in figure.claims]
     assert [row.claim for row in rows] == claims and {row.verdict for row in rows} <= set(VERDICTS)
-    text = report(here)
     assert all(f"**{claim.name}**" in text for claim in claims)
     assert all(row.verdict != "not made" for row in rows), "promote the figures that have a notebook"
-    for claim in (claim for claim in claims if claim.not_tested):
-        assert re.match(r"ebwm figures run \w+ ", claim.command)
+    assert all(re.match(r"ebwm figures run \w+ ", claim.command) for claim in claims if claim.not_tested)
+    arithmetic = [row for row in rows if row.figure == "percent_faster"]
+    assert len(arithmetic) == 9 and {row.verdict for row in arithmetic} == {"holds"}
 
 
-def test_the_committed_report_is_the_one_that_is_made(here):
+def test_the_committed_report_is_up_to_date(here):
     written = (ROOT / "figures/report.md").read_text(encoding="utf-8")
     assert written == report(here) + "\n", "run: ebwm figures report --out figures/report.md"
-
-
-def test_the_papers_arithmetic_holds(here):
-    arithmetic = [row for row in verdicts(here) if row.figure == "percent_faster"]
-    assert len(arithmetic) == 9 and {row.verdict for row in arithmetic} == {"holds"}

@@ -1,14 +1,13 @@
-"""The one plotting style: colours that stand out and differ, shapes that don't depend on a person's own."""
+"""The plotting style: contrast, colour blindness, independence of a user's own configuration."""
 
 import itertools
 import math
 
+import matplotlib
 import pytest
-from tiny_figure import refusal
+from matplotlib.figure import Figure
 
 from ebwm.figures.style import COLOURS, ROLES, colour, points, spread, style
-
-pytest.importorskip("matplotlib").use("agg")
 
 
 def luminance(colour):
@@ -22,42 +21,31 @@ def contrast(a, b):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("theme", COLOURS)
-def test_colours_stand_out_from_their_background(theme):
-    palette = COLOURS[theme]
-    assert palette.keys() == COLOURS["light"].keys()
-    assert min(contrast(palette[role], palette["background"]) for role in (*ROLES, "truth")) > 3
-    assert contrast(palette["text"], palette["background"]) > 7
-
-
 def deuteranope(colour):
-    """What is left of a colour without green cones (Viénot, Brettel and Mollon 1999, in linear RGB)."""
+    """A colour as seen without green cones (Viénot, Brettel and Mollon 1999, in linear RGB)."""
     r, g, b = ((int(colour[i:i + 2], 16) / 255) ** 2.2 for i in (1, 3, 5))
     return 0.29275 * r + 0.70725 * g, -0.02234 * r + 0.02234 * g + b
 
 
 @pytest.mark.parametrize("theme", COLOURS)
-def test_colours_differ_for_the_colour_blind(theme):
-    seen = [deuteranope(COLOURS[theme][role]) for role in ROLES]
-    pairs = itertools.combinations(seen, 2)
-    assert min(math.dist(a, b) ** 0.5 for a, b in pairs) > 0.25
+def test_colours_contrast_with_the_background_and_differ_for_the_colour_blind(theme):
+    palette = COLOURS[theme]
+    assert palette.keys() == COLOURS["light"].keys()
+    assert min(contrast(palette[role], palette["background"]) for role in (*ROLES, "truth")) > 3
+    assert contrast(palette["text"], palette["background"]) > 7
+    seen = [deuteranope(palette[role]) for role in ROLES]
+    assert min(math.dist(a, b) ** 0.5 for a, b in itertools.combinations(seen, 2)) > 0.25
 
 
-def test_style_sets_the_theme_and_takes_it_back():
-    import matplotlib
-
+def test_style_sets_and_restores_the_theme():
     before = matplotlib.rcParams.copy()
     with style("dark"):
         assert colour("ebt") == COLOURS["dark"]["ebt"]
         assert matplotlib.rcParams["axes.facecolor"] == COLOURS["dark"]["background"]
     assert colour("ebt") == COLOURS["light"]["ebt"] and matplotlib.rcParams == before
-    assert "did you mean 'dark'?" in refusal(style("drak").__enter__)
-    assert "unknown colour role 'ebtt'; did you mean 'ebt'?" in refusal(colour, "ebtt")
 
 
 def test_spread_draws_mean_seeds_and_band():
-    from matplotlib.figure import Figure
-
     ax = Figure().subplots()
     mean = spread(ax, [0, 1], [[1, 2], [3, 6]], "#0072b2", "EBT")
     assert list(mean.get_ydata()) == [2, 4] and mean.get_label() == "EBT"
@@ -68,9 +56,7 @@ def test_spread_draws_mean_seeds_and_band():
     assert len(alone.lines) == 1 and not alone.collections
 
 
-def test_points_draws_each_seed_and_the_interval_beside_them():
-    from matplotlib.figure import Figure
-
+def test_points_draws_each_seed_and_the_interval():
     ax = Figure().subplots()
     points(ax, 1, [3, 4], "#0072b2", "EBT", (3.5, 3.0, 4.5))
     assert ax.lines[0].get_xdata().tolist() == [1, 1] and ax.lines[0].get_ydata().tolist() == [3, 4]

@@ -1,12 +1,12 @@
-"""A small project with two figures, for the tests of the figure engine and of the command line."""
+"""A small project with two figures, for tests of the figure engine and of the command line."""
 
 import json
 from pathlib import Path
 
-import pytest
+from ebwm.figures.manifest import sealed
 
-from ebwm.figures import FigureError
-from ebwm.figures.record import sealed
+REGISTRY_PATH = "figures/figures.yaml"
+NOTEBOOKS = ("nbs/figures/tiny.ipynb", "nbs/figures/fan.ipynb")
 
 PARAMETERS = """
 scale = "cpu"
@@ -100,7 +100,7 @@ figures:
     seeds: {smoke: [0, 1]}
     minutes: {smoke: 0.1}
 planned:
-  - {id: later, title: "A figure of tomorrow", paper: EBT}
+  - {id: later, title: "A planned figure", paper: EBT}
 """
 
 
@@ -133,7 +133,7 @@ def write_project(root: Path, *between: str) -> Path:
 
 
 def write_manifest(folder: Path, **content) -> Path:
-    """Write a manifest as a record leaves it, with this content."""
+    """Write a sealed manifest with this content."""
     empty = {"scale": "smoke", "seeds": [], "results": {}, "data": {}, "pictures": {}, "parameters": {}}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "manifest.json"
@@ -141,16 +141,15 @@ def write_manifest(folder: Path, **content) -> Path:
     return path
 
 
+def defaults_of(**changed) -> dict:
+    """The globals of the notebook of `tiny`: defaults of its parameters, except those changed."""
+    values = {}
+    exec(PARAMETERS, {}, values)
+    return {name: value for name, value in values.items() if name != "__annotations__"} | changed
+
+
 def rewrite(path: Path, old: str, new: str) -> None:
-    """Replace a text that must be there."""
+    """Replace a string in a file."""
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
-
-
-def refusal(act, *arguments, **named) -> str:
-    """The message of a refusal, which must be one line."""
-    with pytest.raises(FigureError) as caught:
-        act(*arguments, **named)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)

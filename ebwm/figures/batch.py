@@ -19,7 +19,7 @@ from typing import Any
 from ebwm.compat import require
 from ebwm.figures.errors import FigureError, NotebookError
 from ebwm.figures.inputs import PACKAGE
-from ebwm.figures.job import up_to_date
+from ebwm.figures.job import command, up_to_date
 from ebwm.figures.plan import Job, Plan, as_json, cores, gpus, jobs_of, plan, short
 from ebwm.figures.progress import Progress, status_of
 from ebwm.files import write_json
@@ -154,7 +154,7 @@ def _rule(job: Job, path: Path, names: set[str], here: bool) -> dict[str, Any]:
     memory = job.memory * job.processes * 1024
     most = require("psutil", "figures").virtual_memory().total / 2**20 if here else memory
     return {
-        "command": shlex.join([sys.executable, "-m", "ebwm.figures", str(path)]),
+        "command": shlex.join(command(path)),
         "needs": [name for name in job.needs if name in names],
         "threads": job.threads * (1 if here else job.processes),
         "mem_mb": round(min(memory, most)),

@@ -117,7 +117,7 @@ def _flat(kind: str, then: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def modules(
-    code: Iterable[str],  # Python sources
+    code: Iterable[str],  # sources of the cells of one notebook
     package: Path = PACKAGE,  # folder of the package ebwm
 ) -> dict[str, Path]:  # dotted name to file
     """The modules of ebwm that code imports, directly or indirectly, at the top level or inside functions.
@@ -126,7 +126,7 @@ def modules(
     """
     found: dict[str, Path] = {}
     _file.cache_clear()
-    waiting = [name for source in code for name in _imported(source, "", package)]
+    waiting = list(_imported("\n".join(code), "", package))
     while waiting:
         name = waiting.pop()
         if name in found or name == package.name:

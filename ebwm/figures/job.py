@@ -23,8 +23,9 @@ from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.plan import Job, from_json, gpus, short
 from ebwm.files import write_json
 
-__all__ = ["main", "run_job", "torchrun", "up_to_date"]
+__all__ = ["command", "main", "run_job", "torchrun", "up_to_date"]
 
+RUNNER = ("-m", "ebwm.figures")  # arguments of Python that run a job's file
 FAILED, INTERRUPTED = 1, 130
 INTERVAL = 0.5  # seconds between two checks of a kernel or a GPU lock
 EARLIER = ".earlier"  # suffix of a folder while another replaces it
@@ -114,9 +115,9 @@ def _replace(folder: Path, place: Path) -> Path:
 
 
 def _execute(job: Job, folder: Path, batch: dict[str, Any] | None) -> None:
-    informed = {"key": job.key, "inputs": job.inputs, "asked": job.parameters, "part": job.part,
-            "each": list(job.each), "parts": list(job.parts)}
-    write_json(folder / JOB, informed)
+    description = {"key": job.key, "inputs": job.inputs, "asked": job.parameters, "part": job.part,
+                   "each": list(job.each), "parts": list(job.parts)}
+    write_json(folder / JOB, description)
     log = folder / "kernel.log"
     with open(log, "wb") as stream, _Watch(job, batch) as watch:
         try:
@@ -334,13 +335,20 @@ def _launch(job: Job, path: Path) -> None:
     _replace(_ready(place), place)
 
 
+def command(
+    path: Path,  # path of the job's file
+) -> list[str]:
+    """The command that runs a job."""
+    return [sys.executable, *RUNNER, str(path)]
+
+
 def torchrun(
     job: Job,  # a job of several processes
     path: Path,  # path of the job's file
 ) -> list[str]:
     """The command that runs the processes of a job on this machine."""
     count = ["--standalone", "--nproc-per-node", str(job.processes)]
-    return [sys.executable, "-m", "torch.distributed.run", *count, "-m", "ebwm.figures", str(path)]
+    return [sys.executable, "-m", "torch.distributed.run", *count, *RUNNER, str(path)]
 
 
 @contextlib.contextmanager

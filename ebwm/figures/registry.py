@@ -1,6 +1,7 @@
 """The registry: every figure with its settings at each scale, and the papers' claims that it tests."""
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -220,7 +221,7 @@ ENTRIES = {"figures": Figure, "planned": Planned, "papers": Paper, "claims": Cla
            "findings": Finding}
 
 
-def _message(error: dict[str, Any], content: Any) -> str:
+def _message(error: Mapping[str, Any], content: Any) -> str:
     """One line with the entry, the value and the rule of a validation error."""
     *entry, last = error["loc"] or ("",)
     where = "".join(f"{name}: " for name in _names(entry, content))
@@ -230,14 +231,15 @@ def _message(error: dict[str, Any], content: Any) -> str:
         model = next((ENTRIES[key] for key in reversed(entry) if key in ENTRIES), _File)
         known = sorted(model.model_fields)
         return str(checks.refusal(f"{where}key", last, checks.allowed(known), checks.suggestion(last, known)))
-    rule = re.sub("^(Value error, |Input )", "", error["msg"])
+    rule = re.sub(r"^(Value error, |\w+ (?=should))", "", error["msg"])
+    rule = rule.replace("tuple", "list").replace("dictionary", "mapping")
     names = list(_names(error["loc"], content))
     if error["type"] == "value_error" and isinstance(error["input"], dict):
         return ": ".join([*names, rule])
     return str(checks.refusal(": ".join(names) or "content", error["input"], rule))
 
 
-def _names(path: list[Any], content: Any) -> Any:
+def _names(path: Sequence[str | int], content: Any) -> Iterator[str]:
     """The names of the entries on a path of keys and indices: id, name or item of an entry in a list."""
     for key in path:
         if key == "[key]":
