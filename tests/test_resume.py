@@ -33,6 +33,7 @@ from ebwm.training.run import Stopped, resume, train
 from ebwm.training.signals import recorded_signals
 from ebwm.training.trainer import Trainer, restore
 
+DOCUMENTS = ["data.packing=documents", "optimiser.accumulate=2"]
 ACCUMULATE = ["optimiser.accumulate=2"]
 CASES = {
     "clips, s1": ("clips", []),
@@ -45,7 +46,7 @@ CASES = {
     "clips, gru": ("clips", ["model.kind=gru"]),
     "text, paper's update, whole graph": ("text", ["walk.update=paper", "recipe.stream=false"]),
     "text, step token": ("text", ["model.step_conditioning=context_token"]),
-    "text, s2, documents": ("text", [*S2, "recipe.noise=3", "data.packing=documents", *ACCUMULATE]),
+    "text, s2, documents": ("text", [*S2, "recipe.noise=3", *DOCUMENTS]),
     "text, trained tokenizer": ("text", ["data.tokenizer=train:280"]),
     "text, transformer": ("text", ["model.kind=transformer"]),
     "states, s1": ("states", ["run.workers=1"]),
@@ -207,7 +208,8 @@ def test_a_second_interrupt_does_not_wait():
 
 @pytest.mark.parametrize("entry", [
     "data.train_clips=20", "data.folder=elsewhere", "optimiser.batch=2", "optimiser.updates=9",
-    "model.dim=32", "recipe.name=s1", "faults.patience=9", "run.precision=bf16-mixed", "eval_every=3", "walk.start=last"])
+    "model.dim=32", "recipe.name=s1", "faults.patience=9", "run.precision=bf16-mixed",
+    "eval_every=3", "walk.start=last"])
 def test_a_changed_configuration_is_refused_and_nothing_is_written(make, entry):
     stopped = make.stopped("clips, s2")
     before = files_of(stopped)

@@ -181,9 +181,9 @@ def test_train_is_a_public_name():
 
 
 def test_overrides_keep_their_types():
-    entries = ["model.depth=2", "model.compile=True", "optimiser.learning_rate=1", "data.folder=clips", "seed=7"]
+    entries = ["model.depth=2", "model.compile=True", "optimiser.clip=1", "data.folder=clips", "seed=7"]
     config = load_config("next_frame", entries)
-    found = config.model.depth, config.model.compile, config.optimiser.learning_rate, config.data.folder, config.seed
+    found = config.model.depth, config.model.compile, config.optimiser.clip, config.data.folder, config.seed
     assert found == (2, True, 1.0, "clips", 7)
     assert [type(value) for value in found] == [int, bool, float, str, int]
     assert load_config("next_frame", ["data.folder=none"]) == Config()
