@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -227,7 +227,7 @@ class Wrapper(Landscape):
     def rebind(
         self,
         inner: Landscape,  # to forward to
-    ) -> Self:
+    ) -> "Wrapper":
         "The same wrapper around another landscape; around the same one, the same object."
         if inner is self.inner:
             return self

@@ -288,16 +288,16 @@ class Expanded(Wrapper):
 
     def energy(
         self,
-        y: Float[Tensor, "k *items c"],  # candidates
-    ) -> Float[Tensor, "k *items"]:
+        y: Float[Tensor, "..."],  # candidates
+    ) -> Float[Tensor, "..."]:
         "Energy of each candidate."
         return self.unfold(self.inner.energy(self.fold(y)))
 
     def value_and_grad(
         self,
-        y: Float[Tensor, "k *items c"],  # candidates
+        y: Float[Tensor, "..."],  # candidates
         create_graph: bool = False,  # as for a landscape
-    ) -> tuple[Float[Tensor, "k *items"], Float[Tensor, "k *items c"]]:
+    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
         "Energies and gradient."
         energies, grad = self.inner.value_and_grad(self.fold(y), create_graph)
         return self.unfold(energies), self.unfold(grad)

@@ -54,7 +54,7 @@ def propose(
 # %% ../nbs/core/15_thinking.ipynb #42369701
 def best_of(
     score: Float[Tensor, "..."],  # [k *items]; the lowest wins, a non-finite score only if all are
-    *values: Float[Tensor, "..."],  # [k *items *features]
+    *values: Tensor,  # [k *items *features]
 ) -> tuple[Tensor, ...]:  # each [*items *features]
     "Select the candidate with the lowest score for each item."
     worst = torch.finfo(score.dtype).max

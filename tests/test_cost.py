@@ -8,22 +8,25 @@ import torch
 
 from ebwm.baselines import Transformer
 from ebwm.blocks import non_embedding_parameters
-from ebwm.ebt import EBT, DenseLandscape
+from ebwm.ebt import EBT
 from ebwm.energy import DoubleWell
 from ebwm.evaluation import cost
 from ebwm.evaluation.cost import (
     Counted,
     FlopCount,
+    Meter,
     Shape,
     ebt_training,
     flops,
     peak_memory,
     transformer_training,
 )
-from ebwm.objective import S1, reconstruct, smooth_l1
-from ebwm.sampler import gradient_descent, initial, langevin, run
+from ebwm.objective import S1, smooth_l1
+from ebwm.sampler import gradient_descent, init_candidates, langevin, run
 from ebwm.settings import SettingsError, generator
 from ebwm.thinking import predict
+from ebwm.walk import Walk
+from tests.dense import DenseLandscape
 
 HEADS = 2
 SHAPES = [Shape(16, 1, 1, 3), Shape(32, 3, 2, 8)]
@@ -51,13 +54,13 @@ def plus(formula, linear):
 
 
 def training_step(model, states, targets, steps=2):
-    return flops(lambda: reconstruct(model, states, targets, S1(steps), generator=generator(0)).backward())
+    return flops(lambda: S1(steps)(model, states, targets, generator=generator(0)).backward())
 
 
 def truncated_step(model, states, targets):
     """A training step: two steps without an outer gradient, then one with it."""
     landscape, kernel = model.landscape(states), gradient_descent(model.step_size)
-    y = run(landscape, initial("noise", states, generator(0)), kernel, 2, final_energy=False).state.y
+    y = run(landscape, init_candidates("noise", states, generator(0)), kernel, 2, final_energy=False).state.y
     end = run(landscape, y, kernel, 1, create_graph=True, final_energy=False)
     smooth_l1(end.state.y, targets).backward()
 
@@ -142,6 +145,17 @@ def test_counted_evaluations_of_a_prediction_are_those_it_reports():
     model.landscape = lambda states: made.append(Counted(landscape(states))) or made[-1]
     prediction = predict(model, data(SHAPES[0])[0], steps=3, samples=2, generator=generator(0))
     assert made[0].evaluations == prediction.evaluations.sum()
+
+
+def test_a_meter_measures_each_item_and_step():
+    model, states = EBT(16, 2, HEADS), data(SHAPES[0])[0]
+    landscape, start = model.landscape(states), torch.zeros_like(states)
+    meter = Meter(landscape, start)
+    result = Walk(4).run(model, landscape, start, callback=meter)
+    assert meter.flops.shape == meter.seconds.shape == result.info.energy.shape == (4, 1, 3)
+    assert torch.equal(meter.flops, meter.per_evaluation * result.info.evaluations.double())
+    assert meter.per_evaluation * 3 == flops(lambda: landscape.value_and_grad(start)).total
+    assert (meter.seconds > 0).all()
 
 
 # Seconds and memory

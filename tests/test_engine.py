@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from script_job import leave_cell, run_script
-from tiny_figure import code, rewrite, write_manifest, write_notebook, write_project
+from tiny_figure import code, rewrite, write_manifest, write_notebook
 
 from ebwm import figures
 from ebwm.figures import NotebookError, Record

@@ -10,6 +10,7 @@ import lab
 import pytest
 import torch
 
+from ebwm.data.tasks import ClipsConfig
 from ebwm.ebt import EBT
 from ebwm.explore.landscape import LandscapeExplorer
 from ebwm.explore.plots import figure, frames_figure, static_figure
@@ -27,14 +28,15 @@ from ebwm.explore.scenes import (
 from ebwm.explore.walks import MAX_STEPS, SAMPLERS, THERMAL, compute, summary_lines, warning
 from ebwm.figures.style import COLOURS
 from ebwm.settings import generator
-from ebwm.training.trainer import Config, DataConfig, ModelConfig, OptimiserConfig, train
+from ebwm.training.configuration import Config, ModelConfig, OptimiserConfig
+from ebwm.training.run import train
 
 ROOT = Path(__file__).parents[1]
 SCENES = analytic_scenes()
 MODEL = "next-frame EBT"
 TINY = Config(
     model=ModelConfig(dim=16, depth=1, heads=2, candidates="latent"),
-    data=DataConfig(frames=3, train_clips=8, eval_clips=4),
+    data=ClipsConfig(frames=3, train_clips=8, eval_clips=4),
     optimiser=OptimiserConfig(updates=1, batch=4, warmup=1),
     eval_every=1,
 )

@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 
 from benchmarks import official as theirs
 from ebwm.baselines import Transformer
-from ebwm.ebt import EBT, JointEBT
+from ebwm.ebt import EBT
 from ebwm.interop import NOISE, from_official, misfits, to_official
-from ebwm.objective import S1, reconstruct
+from ebwm.joint import JointEBT
+from ebwm.objective import S1
 from ebwm.sampler import evaluate
 from ebwm.settings import generator
 
@@ -24,9 +25,9 @@ STATES = {
 }
 
 
-def make(step="context_token", states="identity", dim=16, depth=2, heads=2, **settings):
-    return EBT(dim, depth, heads, step=step, steps=3, **STATES[states], step_size=2.0,
-               generator=generator(0, "weights"), **settings)
+def make(step_conditioning="context_token", states="identity", dim=16, depth=2, heads=2, **settings):
+    conditioning = dict(step_conditioning=step_conditioning, conditioned_steps=3)
+    return EBT(dim, depth, heads, **conditioning, **STATES[states], step_size=2.0, generator=generator(0, "weights"), **settings)
 
 
 def same(a, b):
@@ -41,7 +42,8 @@ def test_export_and_import_change_no_bit(step, states, dtype):
     official = to_official(model)
     back = from_official(official, heads=2)
     assert same(back.state_dict(), model.state_dict()) and same(to_official(back), official)
-    for name in ("dim", "heads", "state_dim", "candidate_dim", "step", "steps", "by_hand"):
+    conditioning = ("step_conditioning", "conditioned_steps", "manual_gradient")
+    for name in ("dim", "heads", "state_dim", "candidate_dim", *conditioning):
         assert getattr(back, name) == getattr(model, name), name
 
 
@@ -90,7 +92,7 @@ def test_step_size_and_noise_may_have_another_type_than_the_weights():
 
 def test_other_arguments_reach_the_model():
     back = from_official(to_official(make()), heads=2, gradient="eager", recompute=True)
-    assert not back.by_hand and back.recompute
+    assert not back.manual_gradient and back.recompute
 
 
 def without(name):
@@ -140,7 +142,7 @@ def test_all_differences_are_listed():
 
 
 @pytest.mark.parametrize(("model", "part"), [
-    (lambda: EBT(16, 1, 2, step="candidate_token", embed="identity"), "candidate_token"),
+    (lambda: EBT(16, 1, 2, step_conditioning="candidate_token", embed="identity"), "candidate_token"),
     (lambda: EBT(16, 1, 2, candidates="latent", embed="affine"), "latent"),
     (lambda: EBT(16, 1, 2), "linear"),
     (lambda: JointEBT(16, 1, 2), "JointEBT"),
@@ -221,7 +223,7 @@ def test_files_without_weights_are_refused(tmp_path, monkeypatch, name, content)
 
 DIM, DEPTH, HEADS, LENGTH, LANDSCAPES = 32, 2, 4, 6, 3
 KINDS = [(kind, gradient) for kind, step in STEPS.items() for gradient in ("eager", "handwritten")
-         if gradient == "eager" or EBT.can_be_by_hand(step)]
+         if gradient == "eager" or step != "adaln"]
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +286,7 @@ def test_energies_and_inner_gradients_are_the_official_ones(pair):
     for step in range(LANDSCAPES):
         energies, gradient = theirs.inner_gradient(expected, batch[:, :-1], start, step)
         state = evaluate(landscape.at_step(step), candidates_of(model, start))
-        close(landscape(candidates_of(model, start), step), energies, f"energies of step {step}")
+        close(landscape.at_step(step)(candidates_of(model, start)), energies, f"energies of step {step}")
         close(state.energy, energies, f"energies of step {step}, with the gradient")
         close(state.grad, gradient, f"gradient of step {step}")
 
@@ -292,7 +294,7 @@ def test_energies_and_inner_gradients_are_the_official_ones(pair):
 def s1_loss(model, states, targets, start):
     """Our S1 training step; for tokens step by step, with the update in the space of probabilities."""
     if model.tokens is None:
-        return reconstruct(model, states, targets, S1(LANDSCAPES), start=start)
+        return S1(LANDSCAPES)(model, states, targets, start=start)
     landscape, loss, y = model.landscape(states), 0.0, start
     for step in range(LANDSCAPES):
         p = y.detach().softmax(-1)

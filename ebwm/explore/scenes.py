@@ -1,34 +1,26 @@
 """Scenes of the landscape explorer: an energy, a plane through it, and the points where walks start."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..checks import between, refusal
+from ..data.task import Task
+from ..data.tasks import ClipsConfig, load_task
 from ..energy import DoubleWell, GaussianMixture, Landscape, Quadratic
 from ..landscape import CausalLandscape
 from ..objective import smooth_l1
 from ..sampler import gradient_descent, init_candidates, run
 from ..settings import generator
-from ..training.trainer import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimiserConfig,
-    evaluate,
-    fit,
-    from_dict,
-    load_data,
-    load_learner,
-    make_learner,
-)
+from ..training.configuration import Config, ModelConfig, OptimiserConfig, WalkConfig
+from ..training.learner import Learner, batches_of, evaluate, load_run, make_learner
+from ..training.trainer import fit
 
 __all__ = ["MAX_WALKS", "SMALL", "Frames", "OnePosition", "Scene", "Settings", "Slice", "analytic", "analytic_scenes",
            "next_frame", "plane_axes", "run_scene", "trained_scene", "true_candidate"]
@@ -244,8 +236,9 @@ def next_frame(
 
 
 SMALL = Config(
-    model=ModelConfig(dim=64, depth=2, heads=4, candidates="latent", start="noise", step_size=10.0),
-    data=DataConfig(frames=6, train_clips=2048, eval_clips=64),
+    model=ModelConfig(dim=64, depth=2, heads=4, candidates="latent"),
+    walk=WalkConfig(step_size=10.0),
+    data=ClipsConfig(frames=6, train_clips=2048, eval_clips=64),
     optimiser=OptimiserConfig(updates=400, batch=16, learning_rate=3e-3, warmup=20),
     eval_every=400,
 )
@@ -256,12 +249,11 @@ def trained_scene(
     clip: int = 0,  # index of a clip of the validation split
 ) -> Scene:
     """The energy of a small EBT, trained here in seconds."""
-    data = load_data(config.data, config.seed)
-    learner = make_learner(config.model, data["train"].state_dim, config.seed)
-    order = generator(config.seed, "order")
-    valid = data["valid"].whole(config.data.eval_clips)
-    fit(learner, data["train"].epochs(config.optimiser.batch, order), valid, config)
-    return _model_scene(learner, config, data["valid"], clip, f"trained for {config.optimiser.updates} updates")
+    task = load_task(config.data, config.seed)
+    learner = make_learner(config.model, task, config.seed, config.recipe, config.walk)
+    batches = batches_of(task.splits["train"], config.optimiser.batch, config.seed)
+    fit(learner, batches, task.items("valid"), config)
+    return _model_scene(learner, task, config, clip, f"trained for {config.optimiser.updates} updates")
 
 
 def run_scene(
@@ -272,12 +264,10 @@ def run_scene(
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise refusal("folder", str(folder), "must be a finished run with a config.json")
-    config = from_dict(json.loads((folder / "config.json").read_text()))
-    learner = load_learner(folder)
+    learner, _, config = load_run(folder)
     _check_model(learner.model, folder)
-    valid = load_data(config.data, config.seed)["valid"]
     trained = f"run {folder.name}, trained for {config.optimiser.updates} updates"
-    return _model_scene(learner, config, valid, clip, trained)
+    return _model_scene(learner, load_task(config.data, config.seed), config, clip, trained)
 
 
 def _check_model(model: nn.Module, folder: Path) -> None:
@@ -289,15 +279,14 @@ def _check_model(model: nn.Module, folder: Path) -> None:
         raise refusal("folder", str(folder), "must contain a model of vectors, not of tokens", remedy)
 
 
-def _model_scene(learner: Any, config: Config, valid: Any, clip: int, trained: str) -> Scene:
+def _model_scene(learner: Learner, task: Task, config: Config, clip: int, trained: str) -> Scene:
+    valid, items = task.splits["valid"], task.items("valid")
     between("clip", clip, 0, len(valid) - 1)
-    clips = valid.whole(config.data.eval_clips)
-    baseline = float(smooth_l1(clips[:, :-1], clips[:, 1:]))
-    source = "moving digits" if config.data.folder is None else Path(config.data.folder).name
-    loss = evaluate(learner, clips, config.seed)
-    note = (f"{trained} on {source}, width {config.model.dim}; SmoothL1 of its next frames on {len(clips)} "
-            f"validation clips: {loss:.3f}, and {baseline:.3f} of repeating the last frame")
+    context, target = task.pair(items)
+    baseline, loss = float(smooth_l1(context, target)), evaluate(learner, items, config.seed)
+    note = (f"{trained} on {config.data.items}, width {config.model.dim}; SmoothL1 of the next states of "
+            f"{len(items)} validation items: {loss:.3f}, and {baseline:.3f} of repeating the last state")
     alpha = float(learner.model.step_size.detach())
-    settings = Settings("next-frame EBT", step_size=alpha, temperature=1e-3, steps=config.model.steps,
-                        start=config.model.start)
-    return next_frame(learner.model, valid[clip], settings, valid.images, note)
+    settings = Settings("next-frame EBT", step_size=alpha, temperature=1e-3, steps=config.walk.steps,
+                        start=config.walk.start)
+    return next_frame(learner.model, valid[clip], settings, getattr(valid, "images", None), note)

@@ -9,7 +9,16 @@ from pathlib import Path
 from unittest import mock
 
 import pandas as pd
-from tiny_figure import NOTEBOOKS, REGISTRY_PATH, code, defaults_of, rewrite, write_manifest, write_notebook, write_project
+from tiny_figure import (
+    NOTEBOOKS,
+    REGISTRY_PATH,
+    code,
+    defaults_of,
+    rewrite,
+    write_manifest,
+    write_notebook,
+    write_project,
+)
 
 from ebwm import cli, compat, figures, settings
 from ebwm.figures.claims import report, verdict
