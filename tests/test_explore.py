@@ -132,7 +132,7 @@ def test_scenes_of_models_have_the_truth_and_images_if_there_are_any(kind):
 def test_the_scene_of_a_run_uses_its_data_and_describes_it(tmp_path):
     folder = train(TINY, tmp_path, progress=False)
     scene = run_scene(folder, clip=3)
-    assert scene.note.startswith(f"run {folder.name}, trained for 1 updates on moving digits, width 16")
+    assert scene.note.startswith(f"run {folder.name}, trained for 1 updates on clips, 16x16 pixels, width 16")
     assert compute({"own": scene}, replace(scene.settings, energy="own")).finite.all()
     with pytest.raises(ValueError, match="clip=4"):
         run_scene(folder, clip=4)

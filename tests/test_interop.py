@@ -27,7 +27,8 @@ STATES = {
 
 def make(step_conditioning="context_token", states="identity", dim=16, depth=2, heads=2, **settings):
     conditioning = dict(step_conditioning=step_conditioning, conditioned_steps=3)
-    return EBT(dim, depth, heads, **conditioning, **STATES[states], step_size=2.0, generator=generator(0, "weights"), **settings)
+    settings = {**conditioning, **STATES[states], "step_size": 2.0, **settings}
+    return EBT(dim, depth, heads, generator=generator(0, "weights"), **settings)
 
 
 def same(a, b):
