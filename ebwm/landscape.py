@@ -54,7 +54,7 @@ class ContextLandscape(Landscape):
 
     def detach_context(self) -> tuple[Landscape, list[Tensor], list[Tensor]]:
         "Detach what the steps share: landscape, shared tensors with a graph, their detached copies."
-        if self.context is None:
+        if self.context is None or self.context.grows:  # a growing context has no graph
             return self, [], []
         other = self.changed()
         if self.model.context_depends_on_step:
@@ -279,7 +279,7 @@ class Expanded(Wrapper):
     def __init__(
         self,
         inner: Landscape,  # landscape of the folded candidates
-        fold: Callable[[Tensor], Tensor],  # candidates [k *items c] to the inner layout
+        fold: Callable[[Tensor], Tensor],  # candidates [k *items *features] to the inner layout
         unfold: Callable[[Tensor], Tensor],  # energies, or gradients, from the inner layout
         index: Callable[[Tensor], Tensor],  # flat indices of items to those of the inner landscape
     ):
@@ -288,16 +288,16 @@ class Expanded(Wrapper):
 
     def energy(
         self,
-        y: Float[Tensor, "..."],  # candidates
-    ) -> Float[Tensor, "..."]:
+        y: Float[Tensor, "k *items_features"],  # candidates
+    ) -> Float[Tensor, "k *items"]:
         "Energy of each candidate."
         return self.unfold(self.inner.energy(self.fold(y)))
 
     def value_and_grad(
         self,
-        y: Float[Tensor, "..."],  # candidates
+        y: Float[Tensor, "k *items_features"],  # candidates
         create_graph: bool = False,  # as for a landscape
-    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    ) -> tuple[Float[Tensor, "k *items"], Float[Tensor, "k *items_features"]]:
         "Energies and gradient."
         energies, grad = self.inner.value_and_grad(self.fold(y), create_graph)
         return self.unfold(energies), self.unfold(grad)
