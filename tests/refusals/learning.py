@@ -53,13 +53,13 @@ def transformer():
     return Transformer(8, 1, 2, vocabulary=11, generator=generator(0))
 
 
-def fused(function=kernels.forward, **changes):
-    """A call of a kernel with some arguments changed; without the run-time type checks of the tests."""
+def fused(**changes):
+    """A call of a kernel with some tensors changed; without the run-time type checks of the tests."""
     shapes = {"q": 3, "k": 3, "v": 3, "context_k": 5, "context_v": 5}
     given = {name: torch.zeros(1, 2, rows, 8, dtype=torch.float64) for name, rows in shapes.items()}
     given["positions"] = torch.arange(3)
-    given |= {name: change(given[name]) for name, change in changes.items()}
-    return lambda: inspect.unwrap(function)(**given)
+    q, k, v, *context = (changes.get(name, lambda x: x)(tensor) for name, tensor in given.items())
+    return lambda: inspect.unwrap(kernels.forward)(kernels.QKV(q, k, v), kernels.Context(*context))
 
 
 def error(call, kind, argument):
@@ -91,7 +91,7 @@ CASES = [error(call, kind, argument) for kind, call, argument in [
     ("scores of tokens", lose(ScoreMatching(), words, TOKENS, TOKENS), "candidates='tokens'"),
     ("no generator", tokens(), "generator=None"),
     ("shape of start", tokens(start=torch.zeros(1, 4, 11)), "start"),
-    ("cross-entropy of unknown tokens", lambda: cross_entropy(torch.zeros(1, 3), torch.tensor([3])), "targets"),
+    ("unknown tokens in a loss", lambda: cross_entropy(torch.zeros(1, 3), torch.tensor([3])), "targets"),
     ("only ignored tokens", lambda: valid_targets(TOKENS, 0, 11), "targets"),
     ("unknown tokens", step(targets=TOKENS + 11), "targets"),
     ("shape of targets", step(targets=TOKENS[:, 1:]), "targets"),
@@ -126,10 +126,10 @@ CASES = [error(call, kind, argument) for kind, call, argument in [
     ("diverged walks", write(diverged, step_size=0.5), "step_size=0.5"),
     *((f"{name} of a Transformer", write(transformer, **{name: 2}), f"{name}=2")
       for name in ("samples", "steps", "walk", "start")),
-    *((f"generation with a {kind.__name__}", write(lambda k=kind, o=options: k(8, 1, **o, generator=generator(0))),
-       "model")
-      for kind, options in ((GRU, {"vocabulary": 11}), (EBT, {"heads": 2}), (Transformer, {"heads": 2}),
-                            (JointEBT, {"heads": 2}))),
+    ("generation with a GRU", write(lambda: GRU(8, 1, vocabulary=11, generator=generator(0))), "model"),
+    *((f"generation with a {kind.__name__} of vectors",
+       write(lambda k=kind: k(8, 1, 2, generator=generator(0))),
+       "model") for kind in (EBT, Transformer, JointEBT)),
 ]] + [("unknown setting of a walk", lambda: S1(stepsize=2.0), TypeError, "stepsize")]
 if kernels.triton is not None:
     CASES += [error(call, f"kernel: {kind}", argument) for kind, call, argument in [
