@@ -254,8 +254,8 @@ class EBT(EBM):
 
     def as_candidates(
         self,
-        targets: Float[Tensor, "b s c"],  # true next states
-    ) -> Float[Tensor, "b s c"]:
+        targets: Tensor,  # true next states [b s c]
+    ) -> Tensor:
         "True states as candidates, if candidates are states."
         if self.tokens is not None or self.latent:
             kind = "tokens" if self.tokens is not None else "latent"
