@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from benchmarks import official as theirs
-from ebwm.baselines import Transformer
-from ebwm.ebt import EBT, JointEBT
+from ebwm.ebt import EBT
 from ebwm.interop import NOISE, from_official, misfits, to_official
 from ebwm.objective import S1, reconstruct
 from ebwm.sampler import evaluate
@@ -139,24 +138,9 @@ def test_all_differences_are_listed():
     ]
 
 
-@pytest.mark.parametrize(("model", "part"), [
-    (lambda: EBT(16, 1, 2, step="candidate_token", embed="identity"), "candidate_token"),
-    (lambda: EBT(16, 1, 2, candidates="latent", embed="affine"), "latent"),
-    (lambda: EBT(16, 1, 2), "linear"),
-    (lambda: JointEBT(16, 1, 2), "JointEBT"),
-    (lambda: Transformer(16, 1, 2), "Transformer"),
-])
-def test_models_without_a_counterpart_are_refused(model, part):
-    with pytest.raises(ValueError, match=f"model=.*{part}"):
-        to_official(model())
-
-
-def test_heads_come_from_the_sizes_or_must_be_given():
+def test_heads_come_from_the_sizes_of_the_papers():
     tiny = to_official(make("none", dim=128, depth=2, heads=2))
     assert from_official(tiny).heads == 2 and from_official(tiny, heads=4).heads == 4
-    for weights, heads in ((to_official(make()), None), (to_official(make()), 3), (tiny, 0)):
-        with pytest.raises(ValueError, match="heads"):
-            from_official(weights, heads=heads)
 
 
 def lightning(model, prefix="model."):
