@@ -8,8 +8,15 @@ import torch
 import torch.nn.functional as F
 
 from ebwm.baselines import GRU, Transformer, recurrent_width
-from ebwm.blocks import SIZES, non_embedding_parameters
-from ebwm.diffusion import LEVELS, DiffusionTransformer, denoising_error, diffuse, diffusion_loss
+from ebwm.blocks import SIZES, non_embedding_parameters, rotary
+from ebwm.diffusion import (
+    LEVELS,
+    DiffusionTransformer,
+    _level_features,
+    denoising_error,
+    diffuse,
+    diffusion_loss,
+)
 from ebwm.settings import generator
 
 needs_diffusers = pytest.mark.skipif(find_spec("diffusers") is None, reason="diffusers is not installed")
@@ -58,6 +65,8 @@ def test_weights_are_drawn_from_the_generator_only(make):
     one, same = (make(state_dim=5, action_dim=3).state_dict() for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(one[name], same[name]) and one[name].isfinite().all() for name in one)
+    xavier = (2 / sum(one["decode.weight"].shape)) ** 0.5
+    assert one["decode.weight"].std() == pytest.approx(0.3 * xavier, rel=0.3)
 
 
 @every_model
@@ -136,6 +145,8 @@ def test_diffusion_noise_is_drawn_from_the_generator_only(draw):
         lambda g: diffusion_loss(model, states, targets, g),
         lambda g: denoising_error(model, states, targets, g, draws=1),
     )
+    losses = [diffusion_loss(model, states, targets, generator(seed), highest=1.0) for seed in (0, 1)]
+    assert torch.equal(*losses), "at the highest level the noise has no effect"
     before = torch.get_rng_state()
     for use in uses:
         assert torch.equal(use(generator(0)), use(generator(0)))
@@ -153,6 +164,18 @@ def test_candidates_do_not_influence_each_other(draw):
     assert moved(clean, model.denoise(other, context, levels)) == [i == 2 for i in range(6)]
     both = model.denoise(torch.cat([noisy, other], 1), context, at(500, 1, 12))
     torch.testing.assert_close(both[:, :6], clean)
+
+
+@needs_diffusers
+def test_a_candidate_is_denoised_like_the_last_state_of_a_causal_sequence(draw):
+    model, states, noisy = make_diffusion(), draw(1, 6, 16), draw(1, 6, 16, stream="noisy")
+    at_highest = model.denoise(noisy, model.encode_context(states), at(HIGHEST, 1, 6))
+    context, rotation = model.embed_states(states), rotary(torch.arange(5), model.head_dim, torch.float64)
+    level = model.embed_level(_level_features(at(HIGHEST, 1, 1), torch.float64))
+    x = torch.cat([context[:, :4], context[:, 3:4] + level], 1)
+    for block in model.blocks:
+        x = block(x, rotation)
+    torch.testing.assert_close(model.read_out(x[:, -1]), at_highest[:, 3])
 
 
 @needs_diffusers
@@ -184,6 +207,8 @@ def test_the_output_is_a_state_or_a_velocity(draw, predicts):
     lowest, highest = (model.denoise(noisy, context, at(level, 1, 3)) for level in (0, HIGHEST))
     torch.testing.assert_close(lowest, noisy if predicts == "velocity" else 0 * noisy, atol=1e-3, rtol=0)
     assert not highest.any()
+    states, sign = draw(1, 3, 16), -1 if predicts == "velocity" else 1
+    torch.testing.assert_close(make_diffusion(predicts=predicts)(states), sign * make_diffusion()(states))
 
 
 @needs_diffusers

@@ -89,9 +89,9 @@ def test_walks_start_at_a_chosen_point_or_at_points_of_their_own(scenes):
 # Planes
 
 
-@pytest.mark.parametrize("second", [[0.5, -1.0, 2.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+@pytest.mark.parametrize("second", [[0.5, -1.0, 2.0], [2.0, 4.0, -2.0], [0.0, 0.0, 0.0]])
 def test_axes_of_a_plane_are_orthonormal_and_span_its_points(second):
-    first, second = torch.tensor([1.0, 0.0, 0.0]), torch.tensor(second)
+    first, second = torch.tensor([1.0, 2.0, -1.0]), torch.tensor(second)
     axes = plane_axes(first, second)
     assert torch.allclose(axes @ axes.T, torch.eye(2), atol=1e-6)
     assert (axes @ first)[0] > 0 and (axes @ second)[1] > -1e-6
