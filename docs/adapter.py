@@ -1,7 +1,8 @@
-"""Notebooks as nbdev processes them -> pages for Sphinx with myst-nb.
+"""Pages for Sphinx with myst-nb from the notebooks that nbdev has processed.
 
 Front matter becomes a title, directives become tags, `show_doc` cells become sections (symbols.py), callouts
-become admonitions, pictures on record get their dark twin (records.py), folders become the sidebar.
+become admonitions, pictures on record get their dark variants and tables are filled (records.py), folders become
+the sidebar.
 """
 
 import json
@@ -16,7 +17,7 @@ import records
 import symbols
 import yaml
 
-# the sidebar's order; others follow
+# order of the sidebar; other folders follow
 FOLDERS = ("core", "gradient", "data", "training", "evaluation", "explorers", "figures")
 CAPTIONS = {"figures": "Results"}
 KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
@@ -35,12 +36,12 @@ LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 @dataclass(frozen=True)
 class Site:
-    """Where things are, and which names have a section."""
+    """Folders of a site, and the names that have a section."""
 
-    root: Path  # the repository
-    processed: Path  # what nbdev made of its notebooks
-    out: Path  # where the pages go
-    sections: dict[str, str]  # nbdev's address of a name (core/sampler.html#run) -> its section
+    root: Path  # root of the repository
+    processed: Path  # folder of the notebooks processed by nbdev
+    out: Path  # folder of the pages
+    sections: dict[str, str]  # section by nbdev's address of a name (core/sampler.html#run)
 
     @property
     def notebooks(self) -> Path:
@@ -48,9 +49,9 @@ class Site:
 
 
 def write_pages(
-    root: Path,  # the repository
-    processed: Path,  # what nbdev made of its notebooks
-    out: Path,  # where the pages go; replaced
+    root: Path,  # root of the repository
+    processed: Path,  # folder of the notebooks processed by nbdev
+    out: Path,  # folder of the pages; replaced
 ) -> None:
     """Write every page of the site."""
     shutil.rmtree(out, ignore_errors=True)
@@ -68,9 +69,9 @@ def write_pages(
 
 
 def find_sources(
-    notebooks: Path,  # the folder of notebooks
-) -> list[Path]:  # notebooks and Markdown files, in the sidebar's order
-    """What becomes a page."""
+    notebooks: Path,  # folder of notebooks
+) -> list[Path]:  # notebooks and Markdown files, in the order of the sidebar
+    """The sources of pages."""
     found = (path for path in notebooks.rglob("*") if path.suffix in (".ipynb", ".md"))
     visible = (path for path in found if not any(p[0] in "._" for p in path.relative_to(notebooks).parts))
     return sorted(visible, key=lambda path: _order(path.relative_to(notebooks)))
@@ -83,9 +84,9 @@ def _order(path: Path) -> tuple[int, bool, str]:
 
 
 def page_name(
-    path: Path,  # of a notebook
-) -> Path:  # of its page
-    """A page is called as nbdev calls it: without the number that orders the notebooks."""
+    path: Path,  # path of a notebook
+) -> Path:  # path of its page
+    """The name that nbdev gives to a page: without the number that orders the notebooks."""
     return path.with_name(re.sub(r"^\d+[a-zA-Z]?_", "", path.name))
 
 
@@ -110,14 +111,14 @@ def _write(path: Path, cells: list[dict]) -> None:
 
 
 def _in_order(pages: list[Path], root: Path) -> list[Path]:
-    """The pages, those of figures in the registry's order."""
+    """The pages, with figures in the order of the registry."""
     known = [page_name(f.notebook.relative_to(root / "nbs")) for f in records.figures(root)]
     results = sorted((page for page in pages if page in known), key=known.index)
     return [page if page not in known else results.pop(0) for page in pages]
 
 
 def _made_pages(site: Site) -> list[Path]:
-    """Write the pages that no notebook is behind, those of claims and of the benchmark, and name them."""
+    """Write the pages without a notebook, claims and benchmark; returns their paths."""
     texts = {"claims": records.claims_page(site.root), "benchmarks": records.benchmarks_page(site.root)}
     pages = {Path(f"figures/{name}.md"): text for name, text in texts.items() if text}
     for page, text in pages.items():
@@ -143,7 +144,7 @@ def _page(source: Path, site: Site) -> list[dict]:
 
 
 def _with_folds(processed: list[dict], original: list[dict]) -> list[dict]:
-    """nbdev drops exported cells; put the source of each behind a fold, after what documents its names."""
+    """Cells with the source of exported cells, which nbdev drops, folded after the sections of their names."""
     places = {cell.get("id"): (index, 0) for index, cell in enumerate(original)}
     for index, cell in enumerate(original):
         places |= {name: (index, node.lineno) for name, node in symbols.defined(cell).items()}
@@ -189,6 +190,7 @@ def _code(source: str, outputs: list[dict]) -> dict:
 
 
 def _text(source: str, page: Path, site: Site) -> str:
+    source = records.place_tables(source, site.root)
     source = records.place_pictures(CALLOUT.sub(_admonition, source), page, site.root, site.out)
     return LINK.sub(lambda match: _link(match, page, site), source)
 
@@ -199,7 +201,7 @@ def _admonition(match: re.Match) -> str:
 
 
 def _link(match: re.Match, page: Path, site: Site) -> str:
-    """Links to notebooks follow their pages, nbdev's links to names lead to sections, others become text."""
+    """A link to a page for a notebook, to a section for nbdev's link to a name, and text for other files."""
     text, path, anchor = match[1], match[2], match[3] or ""
     if section := site.sections.get(path.lstrip("/") + anchor.split(".")[0]):
         return f"[{text}](#{section})"

@@ -1,6 +1,6 @@
 """Build the documentation site, or README.md. Usage: python docs/build.py [site | sphinx | quarto | readme]
 
-`site` takes quarto where it is installed, else Sphinx; both read the notebooks as nbdev processes them.
+`site` uses quarto if it is installed, else Sphinx; both read the notebooks that nbdev has processed.
 """
 
 import os
@@ -15,7 +15,7 @@ PAGES, BUILT = PROCESSED / "sphinx", PROCESSED / "html"
 
 
 def sphinx() -> int:
-    """nbdev's processing, the adapter, and Sphinx with every warning an error. Needs no network."""
+    """Process by nbdev, adapt, and build with Sphinx; warnings are errors. Needs no network."""
     import adapter
 
     if not _process():
@@ -43,11 +43,11 @@ def _process() -> bool:
 
 
 def quarto() -> int:
-    """nbdev's own site."""
+    """The site of nbdev."""
     from ebwm.compat import MissingPart, system_part
 
     try:
-        system_part("quarto", "https://quarto.org/docs/get-started", "nbdev's own site")
+        system_part("quarto", "https://quarto.org/docs/get-started", "the site of nbdev")
     except MissingPart as error:
         print(f"{error}; without it: python docs/build.py sphinx", file=sys.stderr)
         return 2
@@ -55,7 +55,7 @@ def quarto() -> int:
 
 
 def site() -> int:
-    """The site with the renderer at hand."""
+    """The site with quarto if it is installed, else with Sphinx."""
     return quarto() if shutil.which("quarto") else sphinx()
 
 
@@ -72,10 +72,10 @@ RESULTS = {readme: "README.md"}
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of COMMANDS and say where its result is."""
+    """Run one of COMMANDS, and print the path of its result."""
     name = arguments[0] if arguments else "site"
     if len(arguments) > 1 or name not in COMMANDS:
-        print(f"one of {', '.join(COMMANDS)} is needed; given: {' '.join(arguments)}", file=sys.stderr)
+        print(f"command={' '.join(arguments)!r}: must be one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     code = COMMANDS[name]()
     if code == 0:

@@ -37,11 +37,11 @@ pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 
 
-TEX = {r"\\frac(\w)(\w)": r"\\frac{\1}{\2}", r"\\dots\b": r"\\ldots"}  # what docutils does not know
+TEX = {r"\\frac(\w)(\w)": r"\\frac{\1}{\2}", r"\\dots\b": r"\\ldots"}  # commands unknown to docutils
 
 
 def _mathml(self, node: nodes.Element) -> None:
-    """Browsers draw MathML by themselves: formulas need neither scripts nor a network."""
+    """Formulas as MathML, which browsers draw without scripts."""
     block = isinstance(node, nodes.math_block)
     latex = functools.reduce(lambda text, rule: re.sub(*rule, text), TEX.items(), node.astext())
     try:

@@ -1,10 +1,11 @@
-"""README.md from nbs/index.ipynb: the same text and code, with links that hold from the root."""
+"""README.md from nbs/index.ipynb: text, code and tables, with links relative to the root."""
 
 import posixpath
 import re
 from pathlib import Path
 
 import nbformat
+import records
 from nbconvert import MarkdownExporter
 from nbformat import NotebookNode
 
@@ -14,11 +15,11 @@ LINK = re.compile(r"(\]\()(?!\w+:|#)([^)\s]+)")
 
 
 def render(
-    root: Path,  # the repository
-) -> str:  # the README's text
-    """What the home page says, for a reader of the repository."""
+    root: Path,  # root of the repository
+) -> str:  # text of the README
+    """The text of the home page as Markdown."""
     notebook = nbformat.read(root / "nbs" / "index.ipynb", as_version=4)
-    notebook.cells = _joined([_plain(cell) for cell in notebook.cells if not _hidden(cell)])
+    notebook.cells = _joined([_plain(cell, root) for cell in notebook.cells if not _hidden(cell)])
     notebook.metadata.language_info = {"name": "python"}
     text, _ = MarkdownExporter().from_notebook_node(notebook)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
@@ -28,16 +29,17 @@ def _hidden(cell: NotebookNode) -> bool:
     return cell.cell_type == "code" and bool(HIDDEN & set(DIRECTIVE.findall(cell.source)))
 
 
-def _plain(cell: NotebookNode) -> NotebookNode:
+def _plain(cell: NotebookNode, root: Path) -> NotebookNode:
     if cell.cell_type == "code":
         cell.source = DIRECTIVE.sub("", cell.source)
     else:
-        cell.source = LINK.sub(lambda m: m[1] + posixpath.normpath(f"nbs/{m[2]}"), cell.source)
+        source = records.place_tables(cell.source, root)
+        cell.source = LINK.sub(lambda m: m[1] + posixpath.normpath(f"nbs/{m[2]}"), source)
     return cell
 
 
 def _joined(cells: list[NotebookNode]) -> list[NotebookNode]:
-    """Code cells that follow one another make one block, as long as none but the last shows a value."""
+    """Consecutive code cells as one block, if only the last shows a value."""
     result: list[NotebookNode] = []
     for cell in cells:
         before = result[-1] if result else None

@@ -1,4 +1,4 @@
-"""Figures on a page: how to make one, what is on record, and its pictures for light and dark pages."""
+"""Figures on pages: commands, records, tables, and pictures for light and dark themes."""
 
 import json
 import os
@@ -9,17 +9,19 @@ from pathlib import Path
 
 from ebwm import settings
 from ebwm.figures.claims import expected, report, shown, verdicts
+from ebwm.figures.findings import answers
 from ebwm.figures.registry import Figure, registry
 
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*?figures/(\w+)/(\w+)\.png)\)")
 HARDWARE = {"smoke": "2 cores", "cpu": "2 cores", "gpu": "one GPU"}
+TABLE = re.compile(r"<!-- table: (\w+) -->")  # placeholder in a notebook's Markdown
 
 
 def section(
-    notebook: Path,  # from the root of the repository
-    root: Path,  # the repository
-) -> str:  # nothing for a notebook that makes no figure of the registry
-    """A figure's command, cost and record."""
+    notebook: Path,  # path relative to the root of the repository
+    root: Path,  # root of the repository
+) -> str:  # empty for a notebook without an entry in the registry
+    """Command, cost and record of a figure."""
     figure = next((f for f in figures(root) if f.notebook == root / notebook), None)
     if not figure:
         return ""
@@ -40,38 +42,78 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def figures(
-    root: Path,  # the repository
+    root: Path,  # root of the repository
 ) -> list[Figure]:
     """The figures that have a notebook, in the registry's order."""
-    there = (root / "figures" / "figures.yaml").is_file()
-    return list(registry(settings.load(root)).figures.values()) if there else []
+    exists = (root / "figures" / "figures.yaml").is_file()
+    return list(registry(settings.load(root)).figures.values()) if exists else []
 
 
 def _claims(id: str, root: Path) -> list[str]:
-    """What the papers say that the figure bears on, and the verdicts."""
+    """The papers' claims that the figure tests, and the verdicts."""
     rows = [row for row in verdicts(settings.load(root)) if row.figure == id]
-    told = [(row.claim.says, row.claim.source, shown(row.measured) if row.measured else "",
+    cells = [(row.claim.says, row.claim.source, shown(row.measured) if row.measured else "",
              expected(row.claim.expect), row.verdict) for row in rows]
-    return [_table(("What is claimed", "by", "ours", "expected", "verdict"), told)] if rows else []
+    return [_table(("Claim", "Source", "Ours", "Expected", "Verdict"), cells)] if rows else []
+
+
+def place_tables(
+    text: str,  # Markdown of a notebook in nbs
+    root: Path,  # root of the repository
+) -> str:
+    """Replace the placeholders of tables, such as `<!-- table: figures -->`."""
+    return TABLE.sub(lambda match: TABLES[match[1]](root), text)
+
+
+def figures_table(
+    root: Path,  # root of the repository
+) -> str:
+    """Every figure with its command and expected times."""
+    head = ("Figure", "Command", *(f"Scale `{scale}`" for scale in HARDWARE))
+    rows = [(f"[{_title(figure.notebook)}]({_from_nbs(figure, root)})", f"`ebwm figures run {figure.id}`",
+             *(f"{time(figure.minutes[scale])} on {hardware}" if scale in figure.minutes else "not measured"
+               for scale, hardware in HARDWARE.items())) for figure in figures(root)]
+    return _table(head, rows)
+
+
+def findings_table(
+    root: Path,  # root of the repository
+) -> str:
+    """Every finding of the registry, with the numbers on record."""
+    rows = [(answer.asks, answer.found, f"[{answer.figure.id}]({_from_nbs(answer.figure, root)})")
+            for answer in answers(settings.load(root))]
+    return _table(("Question", "Answer", "Figure"), rows)
+
+
+TABLES = {"figures": figures_table, "findings": findings_table}
+
+
+def _from_nbs(figure: Figure, root: Path) -> str:
+    return figure.notebook.relative_to(root / "nbs").as_posix()
+
+
+def _title(notebook: Path) -> str:
+    first = json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]
+    return "".join(first["source"]).splitlines()[0].lstrip("# ")
 
 
 def claims_page(
-    root: Path,  # the repository
-) -> str:  # Markdown; nothing where there is no registry
+    root: Path,  # root of the repository
+) -> str:  # Markdown; empty without a registry
     """Every claim of the papers with its verdict."""
     return report(settings.load(root)) if figures(root) else ""
 
 
 def benchmarks_page(
-    root: Path,  # the repository
-) -> str:  # Markdown; nothing where no benchmark is on record
-    """What the benchmark measured."""
+    root: Path,  # root of the repository
+) -> str:  # Markdown; empty without a recorded benchmark
+    """Results of the benchmark."""
     folder, up = root / "figures" / "benchmarks", Path("..", "..", "figures", "benchmarks")
     if not (table := folder / "table.md").is_file():
         return ""
     pictures = [f"![{name}]({(up / name).as_posix()}.png)" for name in ("training", "cost")
                 if (folder / f"{name}.png").is_file()]
-    return "\n\n".join(["# Benchmarks", "What an EBT costs, by `make bench`.", *pictures, table.read_text()])
+    return "\n\n".join(["# Benchmarks", "Cost of an EBT, measured by `make bench`.", *pictures, table.read_text()])
 
 
 def _times(minutes: dict[str, float]) -> str:
@@ -80,22 +122,22 @@ def _times(minutes: dict[str, float]) -> str:
 
 
 def time(
-    minutes: float,  # from the registry
+    minutes: float,  # duration in the registry
 ) -> str:
-    """A duration as people say it."""
+    """A duration in seconds or minutes."""
     return f"{minutes * 60:.0f} s" if minutes < 1 else f"{minutes:g} min"
 
 
 def _record(path: Path) -> str:
     if not path.is_file():
-        return "nothing yet"
+        return "nothing"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     seeds = ", ".join(map(str, manifest["seeds"]))
     return f"scale {manifest['scale']}, seeds {seeds}, {manifest['seconds']:.0f} s on {manifest['device']}"
 
 
 def _pictures(folder: Path, notebook: Path) -> list[str]:
-    """The pictures on record, by paths that hold from the notebook."""
+    """The pictures on record, with paths relative to the notebook."""
     light = sorted(p for p in folder.glob("*.png") if not p.stem.endswith("-dark"))
     up = os.path.relpath(Path("figures"), notebook.parent)
     return [f"![{p.stem.replace('_', ' ')}]({Path(up, folder.name, p.name).as_posix()})" for p in light]
@@ -103,11 +145,11 @@ def _pictures(folder: Path, notebook: Path) -> list[str]:
 
 def place_pictures(
     text: str,  # Markdown
-    page: Path,  # the notebook that it is from
-    root: Path,  # the repository
-    out: Path,  # where the pages go
+    page: Path,  # path of its notebook
+    root: Path,  # root of the repository
+    out: Path,  # folder of the pages
 ) -> str:
-    """Copy pictures on record beside the pages; where there is a dark twin, each shows on its own theme."""
+    """Copy pictures on record to the pages; a picture with a dark variant is shown by theme."""
     up = os.path.relpath(root / "nbs", page.parent)
 
     def place(match: re.Match) -> str:

@@ -1,4 +1,4 @@
-"""Exported names on a page: a heading to link to, the signature as written, what it does, and its source."""
+"""Exported names on a page: heading, signature, description and source."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def defined(
-    cell: dict,  # a notebook's cell
+    cell: dict,  # cell of a notebook
 ) -> dict[str, ast.stmt]:
     """The public functions and classes that a cell exports."""
     nodes = ast.parse(_source(cell)).body if _exported(cell) else []
@@ -19,18 +19,18 @@ def defined(
 
 
 def target(
-    name: str,  # such as run
-    cells: list[dict],  # of its notebook
+    name: str,  # exported name, such as run
+    cells: list[dict],  # cells of its notebook
 ) -> str:  # such as ebwm.sampler.run
-    """What a link to a name leads to."""
+    """The target of links to a name."""
     modules = (MODULE.search("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code")
     return f"ebwm.{next((m[1] for m in modules if m), 'nowhere')}.{name}"
 
 
 def fold(
-    cell: dict,  # a notebook's cell
-) -> str:  # nothing for a cell that exports no more than imports
-    """The source of an exported cell, behind a fold."""
+    cell: dict,  # cell of a notebook
+) -> str:  # empty for a cell that exports only imports
+    """The source of an exported cell in a folded block."""
     statements = ast.parse(_source(cell)).body if _exported(cell) else []
     if all(isinstance(node, ast.Import | ast.ImportFrom) for node in statements):
         return ""
@@ -40,16 +40,16 @@ def fold(
 
 
 def _names(statements: list[ast.stmt]) -> list[str]:
-    """What a cell without public definitions binds: its constants and its private helpers."""
+    """The constants and private helpers of a cell without public definitions."""
     assigned = [t for node in statements for t in getattr(node, "targets", [getattr(node, "target", None)])]
     names = [t.id for t in assigned if isinstance(t, ast.Name)]
     return [*names, *(node.name for node in statements if isinstance(node, DEFINITIONS))]
 
 
 def section(
-    name: str,  # such as run, or EBT.landscape
-    cell: dict,  # nbdev's `show_doc` cell for it, with its output
-    original: list[dict],  # the notebook's cells
+    name: str,  # exported name, such as run or EBT.landscape
+    cell: dict,  # nbdev's `show_doc` cell of the name, with its output
+    original: list[dict],  # cells of the notebook
 ) -> str:
     """The documentation of one exported name."""
     owner, _, member = name.partition(".")
@@ -85,13 +85,13 @@ def _rendered(cell: dict) -> str:
 
 
 def _description(cell: dict) -> str:
-    """The docstring, which nbdev has linked, without its italics."""
+    """The docstring with nbdev's links, without italics."""
     text = _rendered(cell).rpartition("```")[2].strip()
     return re.sub(r"\A\*(.+)\*$", r"\1", text, count=1, flags=re.MULTILINE)
 
 
 def _signature(node: ast.stmt, source: str) -> str:
-    """How a name is used: a function's head, a class's fields, or the head of its constructor."""
+    """The signature of a function or constructor, or the fields of a class."""
     if not isinstance(node, ast.ClassDef):
         return _head(node, source)
     made = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
@@ -104,7 +104,7 @@ def _signature(node: ast.stmt, source: str) -> str:
 
 
 def _head(node: ast.stmt, source: str) -> str:
-    """From the first decorator to the line before the body, or the one that holds it."""
+    """The lines from the first decorator to the body."""
     lines, body = source.splitlines(), node.body[0]
     first = min([d.lineno for d in node.decorator_list] + [node.lineno])
     last = body.lineno - (not lines[body.lineno - 1][: body.col_offset].strip())
@@ -126,6 +126,6 @@ def _call(method: ast.FunctionDef) -> str:
 
 
 def _returns(method: ast.FunctionDef, source: str) -> str:
-    """What is said of the value in the last line of a function's head."""
+    """The comment on the returned value in the last line of a signature."""
     last = _head(method, source).splitlines()[-1]
     return last.partition("#")[2].strip() if last.lstrip().startswith(("def", ")")) else ""

@@ -1,25 +1,22 @@
 """The command `ebwm`: figures, training, runs, text generation, and information about the machine."""
 
 import argparse
-import ast
 import importlib.metadata
 import os
 import platform
 import shutil
 import sys
 import textwrap
-from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from ebwm import __version__, checks, figures, settings
-from ebwm.checks import refusal
+from ebwm import __version__, settings
 from ebwm.compat import MissingPart, extras, lacking
-from ebwm.figures.errors import FigureError, NotebookError
-from ebwm.files import write_whole
-from ebwm.settings import SCALES, SettingsError
+from ebwm.checks import refusal
+from ebwm.settings import SettingsError
+from ebwm.usage import Failure, Parser, UsageError, needs
+from ebwm.usage import count as _count
 
 if TYPE_CHECKING:  # training imports torch: imported by the commands that need it
     from ebwm.training.configuration import Config
@@ -29,20 +26,17 @@ __all__ = ["UsageError", "main"]
 FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
-class UsageError(ValueError):
-    """Invalid command line; the message is one line and says what is allowed."""
-
-
 def main(
     argv: list[str] | None = None,  # arguments after `ebwm`; default: those of the process
 ) -> int:  # 0: done, 1: failed, 2: refused before anything was written, 130 and 143: stopped by SIGINT or SIGTERM
     """Run one command; errors of the user are reported in one line on stderr."""
     try:
-        options = _parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        options = _parser(words).parse_args(words)
         return options.run(options)
-    except (UsageError, SettingsError, FigureError, MissingPart) as error:
+    except (UsageError, SettingsError, MissingPart) as error:
         return _tell(error, REFUSED)
-    except NotebookError as error:
+    except Failure as error:
         return _tell(error, FAILED)
     except ImportError as error:
         if "pip install" not in str(error):
@@ -72,94 +66,31 @@ def _say(text: str, end: str = "\n") -> None:
 
 
 def _first() -> bool:
-    """Whether this process prints; torchrun reports the error files of the others."""
+    """Whether this process speaks for all; torchrun reports what the others leave in their error files."""
     return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK") == "0"
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that raises `UsageError` instead of printing its usage."""
-
-    def __init__(self, **options: Any):
-        super().__init__(**options, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see {self.prog} --help)")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            checks.one_of(action.metavar or action.dest, value, action.choices, UsageError)
-
-
-def _parser() -> _Parser:
+def _parser(words: list[str]) -> Parser:
+    """The parser of a command line; the commands of figures are imported only for `ebwm figures`."""
     about = "Energy-based world models: figures, training, runs, text generation."
-    parser = _Parser(prog="ebwm", description=about)
+    parser = Parser(prog="ebwm", description=about)
     parser.add_argument("--version", action="version", version=f"ebwm {__version__}")
     commands = parser.add_subparsers(metavar="command")
-    parser.set_defaults(run=_needs(commands))
-    _add_figures(commands.add_parser("figures", help="list figures, make them, put them on record"))
+    parser.set_defaults(run=needs(commands))
+    figures = commands.add_parser("figures", help="list, make, check and promote figures")
+    if words[:1] == ["figures"]:
+        from ebwm.figures.commands import add
+
+        add(figures)
     _add_train(commands.add_parser("train", help="train a model, or resume a run"))
     _add_runs(commands.add_parser("runs", help="training runs: list, show, compare"))
     _add_generate(commands.add_parser("generate", help="continue a text, token by token"))
-    info = commands.add_parser("info", help="versions, devices, settings, optional parts")
+    info = commands.add_parser("info", help="versions, devices, settings, optional packages")
     info.set_defaults(run=_info)
     return parser
 
 
-def _needs(commands: Any) -> Callable[[argparse.Namespace], NoReturn]:
-    def refuse(options: argparse.Namespace) -> NoReturn:
-        raise UsageError(f"{commands.metavar} is missing; it must be one of {', '.join(commands.choices)}")
-
-    return refuse
-
-
-def _add_figures(parser: _Parser) -> None:
-    commands = parser.add_subparsers(metavar="figures command")
-    parser.set_defaults(run=_needs(commands))
-    listed = commands.add_parser("list", help="all figures with time, command and record")
-    listed.set_defaults(run=_list_figures)
-    _add_scale(listed)
-    _add_run(commands.add_parser("run", help="make figures; skip those that are up to date"))
-    replay = commands.add_parser("replay", help="run a figure again, and compare every array")
-    replay.add_argument("id", metavar="ID", help="figure to run again")
-    replay.set_defaults(run=_replay_figure)
-    _add_scale(replay, "compare with the last run at this scale; default: with the record")
-    check = commands.add_parser("check", help="verify records, and list those older than their code")
-    check.add_argument("ids", nargs="*", metavar="ID", help="figures to check; default: all")
-    check.set_defaults(run=_check_figures)
-    promote = commands.add_parser("promote", help="copy a run to the record in the figures folder")
-    promote.add_argument("id", metavar="ID", help="figure of the run")
-    promote.set_defaults(run=_promote_figure)
-    _add_scale(promote)
-    report = commands.add_parser("report", help="every claim of the papers with its verdict")
-    report.add_argument("--out", metavar="FILE", type=Path, help="write the report to this file, as Markdown")
-    report.set_defaults(run=_report_figures)
-
-
-def _add_run(parser: _Parser) -> None:
-    parser.add_argument("ids", nargs="*", metavar="ID", help="figures to make")
-    parser.add_argument("--all", action="store_true", help="all figures")
-    parser.add_argument("--headline", action="store_true", help="the headline figures")
-    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
-                        help="set a parameter of the notebook, as in -p updates=100")
-    parser.add_argument("--cores", type=_count, metavar="N", help="number of processor cores; default: all")
-    parser.add_argument("--force", action="store_true", help="run figures that are up to date too")
-    parser.add_argument("--profile", type=Path, metavar="FOLDER",
-                        help="a snakemake profile, such as profiles/slurm for a cluster")
-    parser.set_defaults(run=_run_figures)
-    _add_scale(parser)
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} must be an integer of at least 1")
-    return int(text)
-
-
-def _add_scale(parser: _Parser, meaning: str = "default: the setting in settings.ini") -> None:
-    parser.add_argument("--scale", choices=SCALES, metavar="scale", help=f"{', '.join(SCALES)}; {meaning}")
-
-
-def _add_train(parser: _Parser) -> None:
+def _add_train(parser: Parser) -> None:
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="name of a preset, or a JSON file")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="entries to change")
     parser.add_argument("--list", action="store_true", help="print the presets")
@@ -169,9 +100,9 @@ def _add_train(parser: _Parser) -> None:
     parser.set_defaults(run=_train)
 
 
-def _add_runs(parser: _Parser) -> None:
+def _add_runs(parser: Parser) -> None:
     commands = parser.add_subparsers(metavar="runs command")
-    parser.set_defaults(run=_needs(commands))
+    parser.set_defaults(run=needs(commands))
     listed = commands.add_parser("list", help="all runs: model, updates, state, losses, faults")
     listed.set_defaults(run=_list_runs)
     show = commands.add_parser("show", help="one run: configuration, losses, pace, faults, next command")
@@ -183,7 +114,7 @@ def _add_runs(parser: _Parser) -> None:
     compare.set_defaults(run=_compare_runs)
 
 
-def _add_generate(parser: _Parser) -> None:
+def _add_generate(parser: Parser) -> None:
     option = parser.add_argument
     option("texts", nargs="*", metavar="TEXT", help="texts to continue; none: start a new one")
     option("--model", default="text", metavar="MODEL",
@@ -199,95 +130,6 @@ def _add_generate(parser: _Parser) -> None:
     option("--seed", type=int, default=0, metavar="N", help="seed of the random numbers; default: 0")
     option("--show", action="store_true", help="one line for each token: bits, energy and steps")
     parser.set_defaults(run=_generate)
-
-
-# Figures
-
-
-def _run_figures(options: argparse.Namespace) -> int:
-    overrides = dict(_assignment(text) for text in options.parameters)
-    if options.profile and not options.profile.is_dir():
-        raise checks.refusal("--profile", str(options.profile), "must be an existing folder", "try profiles/slurm", UsageError)
-    cluster = options.profile is not None
-    plans = [figures.plan(id, options.scale, overrides, cluster=cluster) for id in _chosen(options)]
-    for plan in plans:
-        print(f"{plan.figure.id}: {plan.figure.title} ({plan.scale})", file=sys.stderr)
-    outcome = figures.make(plans, options.cores, options.force, options.profile)
-    for message in outcome.failed.values():
-        _tell(message, FAILED)
-    print(figures.table(outcome, options.scale))
-    return FAILED if outcome.failed else 0
-
-
-def _chosen(options: argparse.Namespace) -> list[str]:
-    known = figures.registry().figures
-    if options.ids and (options.all or options.headline):
-        raise UsageError("ID and --all or --headline exclude each other")
-    if not (options.ids or options.all or options.headline):
-        raise UsageError(f"ID is missing; name figures, or give --all or --headline; allowed: {', '.join(sorted(known))}")
-    return list(dict.fromkeys(options.ids)) or [f.id for f in known.values() if options.all or f.headline]
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    name, sign, value = text.partition("=")
-    if not (name.strip() and sign):
-        raise checks.refusal("-p", text, "must be NAME=VALUE, as in -p updates=100", error=UsageError)
-    return name.strip(), _value(value.strip())
-
-
-def _value(text: str) -> Any:
-    words = {"true": True, "false": False, "null": None, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _list_figures(options: argparse.Namespace) -> int:
-    print(figures.table(scale=options.scale))
-    return 0
-
-
-def _replay_figure(options: argparse.Namespace) -> int:
-    arrays = figures.replay(options.id, options.scale)
-    width = max((len(row.array) for row in arrays), default=0)
-    for array, verdict, difference, allowed in arrays:
-        excess = f"; differs by {difference:.2g}, allowed {allowed:g}" if difference else ""
-        print(f"{array:<{width}}  {verdict}{excess}")
-    counts = Counter(row.verdict for row in arrays)
-    print(f"\n{options.id}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
-    return FAILED if counts["drifted"] else 0
-
-
-def _check_figures(options: argparse.Namespace) -> int:
-    rows = figures.check(options.ids)
-    for id, scale, wrong, stale in rows:
-        recorded = f"on record at scale {scale}" if scale else "nothing on record"
-        print(f"{id}: {'WRONG' if wrong else recorded}{', complete' if scale and not wrong else ''}")
-        print("".join(f"    {error}\n" for error in wrong), end="")
-        if stale:
-            print(f"    stale: changed since the run: {', '.join(stale)}")
-    return FAILED if any(row.wrong for row in rows) else 0
-
-
-def _promote_figure(options: argparse.Namespace) -> int:
-    files = figures.promote(options.id, options.scale)
-    print(f"{options.id}: {len(files)} files on record in {files[0].parent}")
-    return 0
-
-
-def _report_figures(options: argparse.Namespace) -> int:
-    from ebwm.figures.claims import report
-
-    text = report(settings.load())
-    if options.out is None:
-        print(text)
-        return 0
-    write_whole(options.out, lambda draft: draft.write_text(text + "\n", encoding="utf-8"))
-    print(f"report written to {options.out}")
-    return 0
 
 
 # Training

@@ -1,4 +1,4 @@
-"""The README and the pages: up to date, with links that lead somewhere, and nbdev's marks translated."""
+"""The README and the pages: up to date, with valid links, generated tables and translated directives."""
 
 import json
 import re
@@ -20,22 +20,24 @@ import symbols  # noqa: E402
 import yaml  # noqa: E402
 from tiny_figure import write_manifest  # noqa: E402
 
+from ebwm.figures import FigureError  # noqa: E402
+
 EXPORTED = '''#| export
 import torch
 
 def walk(
-    y: float,  # where it begins
-    steps: int = 2,  # how far
-) -> float:  # where it ends
-    "Go `steps` steps."
+    y: float,  # start
+    steps: int = 2,  # number of steps
+) -> float:  # end
+    "Take `steps` steps."
     return y
 
 class Place:
-    "Somewhere."
+    "A place."
 
     def __init__(
         self,
-        name: str,  # what it is called
+        name: str,  # name of the place
     ):
         self.name = name
 
@@ -60,8 +62,10 @@ def text(source: str, id: str = "b") -> dict:
 # The README
 
 
-def test_the_readme_is_what_the_home_page_says():
-    assert README.read_text(encoding="utf-8") == readme.render(ROOT), "run: make readme"
+def test_the_readme_is_up_to_date():
+    text = README.read_text(encoding="utf-8")
+    assert text == readme.render(ROOT), "run: make readme"
+    assert "#|" not in text and "<!--" not in text
 
 
 def test_the_readmes_links_lead_to_files():
@@ -69,19 +73,41 @@ def test_the_readmes_links_lead_to_files():
     assert links and [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_the_readme_shows_no_directives():
-    assert "#|" not in README.read_text(encoding="utf-8")
+# Tables
 
 
-def test_the_readme_lists_every_figure_with_its_times():
-    rows = README.read_text(encoding="utf-8").splitlines()
-    registry = yaml.safe_load((ROOT / "figures" / "figures.yaml").read_text(encoding="utf-8"))
-    for figure in registry["figures"]:
-        row = next(row for row in rows if f"`ebwm figures run {figure['id']}`" in row)
-        times = [cell.strip() for cell in row.strip("|").split("|")][2:]
-        known = {scale: records.time(minutes) for scale, minutes in figure["minutes"].items()}
-        told = {scale: f"{time} on {records.HARDWARE[scale]}" for scale, time in known.items()}
-        assert times == [told.get(scale, "not measured yet") for scale in records.HARDWARE]
+FINDING = {"asks": "Is it fast?", "found": "Yes: {speed:.1f}, above {other.limit:.2f}", "holds": ["speed.low > 1", "0 < other.limit"]}
+
+
+def with_finding(root: Path, **changes) -> None:
+    record(root)
+    path = root / "figures" / "figures.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["figures"][0]["findings"] = [FINDING | changes]
+    path.write_text(yaml.dump(content))
+    (root / "nbs/figures/fall.ipynb").write_text(json.dumps({"cells": [text("# Fall\n\n> Down")]}))
+    write_manifest(root / "figures" / "fall", scale="cpu", results={
+        "speed": {"value": 1.5, "low": 1.25, "high": 2}, "other": {"limit": 0.5}})
+
+
+def test_tables_are_made_from_the_registry_and_the_records(tmp_path):
+    with_finding(tmp_path)
+    placed = records.place_tables("A\n<!-- table: figures -->\n<!-- table: findings -->", tmp_path).splitlines()
+    assert "| [Fall](figures/fall.ipynb) | `ebwm figures run fall` | 18 s on 2 cores | 6 min on 2 cores | not measured |" in placed
+    assert placed[-1] == "| Is it fast? | Yes: 1.5 (1.2 to 2.0), above 0.50 | [fall](figures/fall.ipynb) |"
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"holds": ["speed.low > 1.3"]}, "'speed.low > 1.3' does not hold"),
+    ({"holds": ["1 < speed.low < other.limit"]}, "does not hold"),
+    ({"holds": ["speed.low"]}, "does not hold"),
+    ({"holds": ["speed > 1"]}, "'speed'"),
+    ({"found": "{speed.middle}"}, "'speed.middle'"),
+])
+def test_an_answer_that_does_not_follow_from_the_record_is_refused(tmp_path, changes, message):
+    with_finding(tmp_path, **changes)
+    with pytest.raises(FigureError, match=message):
+        records.findings_table(tmp_path)
 
 
 # From nbdev's notebooks to pages
@@ -98,12 +124,12 @@ def build(folder: Path, cells: list, processed: list, name: str = "core/02_walks
     return json.loads((folder / "out" / adapter.page_name(Path(name))).read_text())["cells"]
 
 
-def test_pages_are_named_without_their_numbers():
+def test_pages_are_named_without_numbers():
     assert adapter.page_name(Path("core/02_walks.ipynb")) == Path("core/walks.ipynb")
     assert adapter.page_name(Path("index.ipynb")) == Path("index.ipynb")
 
 
-def test_the_sidebar_has_the_rooms_in_order(tmp_path):
+def test_the_sidebar_is_in_order(tmp_path):
     ordered = ["index.ipynb", "protocol.ipynb", "core/01_d.ipynb", "core/02_c.ipynb", "training/e.md",
                "figures/b.ipynb", "z/a.ipynb"]
     for name in (*reversed(ordered), ".ipynb_checkpoints/f.ipynb"):
@@ -136,7 +162,7 @@ def test_callouts_become_admonitions(tmp_path):
     assert page[0]["source"] == ":::{note}\nLook.\n:::\n\n:::{admonition} Try it\n:class: tip\nDo.\n:::"
 
 
-def test_links_follow_pages_and_names(tmp_path):
+def test_links_lead_to_pages_and_names(tmp_path):
     source = ("[this](02_walks.ipynb#a) [home](../index.ipynb) [`walk`](/core/walks.html#walk) "
               "[`near`](/core/walks.html#place.near) [settings](../../settings.ini) [web](https://example.org)")
     (tmp_path / "settings.ini").touch()
@@ -151,19 +177,19 @@ WALK_SECTION = """(ebwm.walks.walk)=
 
 ```python
 def walk(
-    y: float,  # where it begins
-    steps: int = 2,  # how far
-) -> float:  # where it ends
+    y: float,  # start
+    steps: int = 2,  # number of steps
+) -> float:  # end
 ```
 
-Go `steps` steps."""
+Take `steps` steps."""
 
 PLACE_SECTION = """(ebwm.walks.Place)=
 ### `Place`
 
 ```python
 Place(
-    name: str,  # what it is called
+    name: str,  # name of the place
 )
 ```
 
@@ -172,7 +198,7 @@ Place(
 
 
 def test_an_exported_name_has_a_section_then_its_source(tmp_path):
-    shown = {"data": {"text/markdown": "---\n\n### walk\n\n```python\n...\n```\n\n*Go `steps` steps.*"}}
+    shown = {"data": {"text/markdown": "---\n\n### walk\n\n```python\n...\n```\n\n*Take `steps` steps.*"}}
     heading, after = text("## Walking", "h"), text("After.", "f")
     original = [code("#| default_exp walks", id="d"), heading, code(EXPORTED, id="e"), after]
     documented = [code("show_doc(Place)", id="new1"), code("show_doc(walk)", id="new2", outputs=[shown])]
@@ -181,7 +207,7 @@ def test_an_exported_name_has_a_section_then_its_source(tmp_path):
     assert page[3].startswith("<details") and "import torch" in page[3] and page[4] == "After."
 
 
-def test_only_what_is_worth_reading_is_folded():
+def test_only_definitions_are_folded():
     assert symbols.fold(code("#| export\nimport torch")) == ""
     assert symbols.fold(code("x = 1")) == ""
     private = code("#| export\nWAYS = (1,)\ndef _check(): ...")
@@ -236,113 +262,28 @@ def test_the_benchmark_has_a_page(tmp_path):
     assert ":caption: Results\n\nfigures/benchmarks\n" in sidebar
 
 
-def test_the_numbers_in_the_readme_are_those_on_record():
-    results = json.loads((ROOT / "figures/next_frame/manifest.json").read_text())["results"]
-    text = README.read_text(encoding="utf-8")
-    rows = {"EBT, walks of 2 steps from noise": "ebt", "Transformer++, one pass": "transformer"}
-    for name, kind in rows.items():
-        losses = results["test_loss"][kind].values()
-        mean, least, largest = sum(losses) / len(losses), min(losses), max(losses)
-        assert f"| {name} | {mean:.3f} | {least:.3f} to {largest:.3f} |" in text
-    difference = results["ebt_minus_transformer"]["over_seeds_and_clips"]
-    verdict = "holds" if difference["low"] <= 0 <= difference["high"] else "excludes"
-    bounds = f"{difference['low']:.3f} to {difference['high']:.3f}"
-    assert f"paired difference, {bounds}, {verdict}" in text
-    assert f"higher by {difference['value']:.3f} on average" in text
-    assert f"(repeat the last frame) | {min(results['floors'].values()):.3f} |" in text
-
-
-FOUND = [
-    ("width", "difference_of_slopes.narrow.noise_minus_transformer", 3, "{} from noise"),
-    ("width", "difference_of_slopes.narrow.latent_minus_transformer", 3, "{} with latent candidates"),
-    ("thinking", "gain_percent.s2.as trained.longer", 1, "{} % after recipe S2"),
-    ("thinking", "gain_percent.s1.as trained.longer", 1, "{} % after S1"),
-    ("thinking", "gain_percent.s2.as trained.both", 1, "the lowest energy of eight gain {} %"),
-    ("thinking", "gain_percent.s2.as trained.oracle", 1, "an oracle's choice gains {} %"),
-    ("thinking", "differences.s1.occluded.thinking_minus_transformer.transformer", 3, "{} on partly hidden"),
-    ("thinking", "differences.s1.as trained.thinking_minus_transformer.transformer", 3, "{} on clips as in"),
-    ("thinking", "steps_follow_difficulty.s1.as trained", 2, "rank correlation is {};"),
-    ("thinking", "differences.s1.faster.adaptive_minus_random", 4, "is {} on faster digits"),
-    ("uncertainty", "across.ebt_energy.entropy", 2, "entropy of the future is {} |"),
-    ("objectives", "reconstruction_minus_contrastive.widest", 3, "the better contrastive recipe is {} |"),
-    ("text_thinking", "thinking_minus_transformer.s1.held-out", 3, "on the same tokens, is {} nats"),
-    ("text_thinking", "gain_percent.s2.held-out.best of N", 2, "of ten walks gains {} % of perplexity"),
-    ("update_rule", "loss.code_noise", 2, "authors' code: {} nats a token"),
-    ("update_rule", "loss.paper_noise", 2, "above an even guess, at {};"),
-    ("update_rule", "loss.paper_zeros", 2, "from zeros it reaches {} |"),
-    ("token_energy", "correlation.within.energy_end", 2, "rank correlation with the loss is {};"),
-    ("token_energy", "correlation.within.entropy", 2, "the same model's prediction is {} |"),
-]
-
-
-@pytest.mark.parametrize("figure, path, digits, words", FOUND)
-def test_what_the_readme_says_was_found_is_on_record(figure, path, digits, words):
-    found = json.loads((ROOT / "figures" / figure / "manifest.json").read_text())["results"]
-    for part in path.split("."):
-        found = found[part]
-    middle = found.get("value", found.get("gain"))
-    numbers = [f"{number:.{digits}f}" for number in (middle, found["low"], found["high"])]
-    assert words.format(f"{numbers[0]} ({numbers[1]} to {numbers[2]})") in README.read_text(encoding="utf-8")
-
-
-def test_the_readmes_verdicts_follow_their_intervals():
-    results = {id: json.loads((ROOT / "figures" / id / "manifest.json").read_text())["results"]
-               for id in ("width", "thinking", "uncertainty", "objectives")}
-    thinking, slopes = results["thinking"], results["width"]["difference_of_slopes"]["narrow"]
-    zero_within = lambda found: found["low"] <= 0 <= found["high"]
-    assert slopes["noise_minus_transformer"]["high"] < 0 and zero_within(slopes["latent_minus_transformer"])
-    gains = thinking["gain_percent"]["s2"]["as trained"]
-    assert gains["both"]["low"] < gains["longer"]["gain"] and gains["oracle"]["low"] > gains["both"]["high"]
-    against = {name: found["thinking_minus_transformer"]["transformer"]
-               for name, found in thinking["differences"]["s1"].items()}
-    assert [name for name, found in against.items() if found["high"] < 0] == ["occluded"]
-    assert against["as trained"]["low"] > 0 < thinking["steps_follow_difficulty"]["s1"]["as trained"]["low"]
-    dealt = {name: found["adaptive_minus_random"] for name, found in thinking["differences"]["s1"].items()}
-    assert dealt.pop("faster")["high"] < 0 and all(zero_within(found) for found in dealt.values())
-    assert zero_within(results["uncertainty"]["across"]["ebt_energy"]["entropy"])
-    assert results["objectives"]["reconstruction_minus_contrastive"]["widest"]["high"] < 0
-
-
-def test_the_readmes_verdicts_on_text_follow_their_intervals():
-    thinking, rules, energy = (json.loads((ROOT / "figures" / id / "manifest.json").read_text())["results"]
-                               for id in ("text_thinking", "update_rule", "token_energy"))
-    gains, loss = thinking["gain_percent"]["s2"]["held-out"], rules["loss"]
-    within = energy["correlation"]["within"]
-    assert thinking["thinking_minus_transformer"]["s1"]["held-out"]["low"] > 0
-    assert 0 < gains["best of N"]["low"] and gains["best of N"]["high"] < 1 and gains["longer"]["value"] == 0
-    assert loss["paper_noise"]["low"] > rules["floors"]["even guess"] > loss["paper_zeros"]["high"]
-    assert loss["code_noise"]["high"] < loss["paper_noise"]["low"] and rules["kept_of_noise"]
-    assert 0 < within["energy_end"]["low"] and within["entropy"]["value"] > within["energy_end"]["value"]
-
-
-def test_a_picture_without_a_dark_twin_shows_on_both_themes(tmp_path):
+def test_a_picture_without_a_dark_variant_is_shown_in_both_themes(tmp_path):
     record(tmp_path, "fall.png")
     source = "![A fall](../figures/fall/fall.png) ![Missing](../figures/fall/rise.png)"
     placed = records.place_pictures(source, tmp_path / "nbs" / "index.ipynb", tmp_path, tmp_path / "out")
     assert placed == "![A fall](record/fall/fall.png) ![Missing](../figures/fall/rise.png)"
 
 
-def test_a_figure_that_was_never_recorded_says_so(tmp_path):
+def test_a_figure_without_a_record(tmp_path):
     record(tmp_path)
     (tmp_path / "figures" / "fall" / "manifest.json").unlink()
-    assert "| On record | nothing yet |" in records.section(Path("nbs/figures/fall.ipynb"), tmp_path)
+    assert "| On record | nothing |" in records.section(Path("nbs/figures/fall.ipynb"), tmp_path)
     assert records.section(Path("nbs/figures/other.ipynb"), tmp_path) == ""
 
 
 # The command
 
 
-@pytest.mark.parametrize("arguments", [["no-such-thing"], ["sphinx", "readme"]])
-def test_a_wrong_command_is_refused_in_one_line(arguments):
-    command = [sys.executable, ROOT / "docs" / "build.py", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 2 and "site, sphinx, quarto, readme" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-
-
-def test_without_quarto_its_name_and_its_source_are_told(monkeypatch):
+@pytest.mark.parametrize("arguments, named", [
+    (["no-such-thing"], "site, sphinx, quarto, readme"), (["sphinx", "readme"], "'sphinx readme'"),
+    (["quarto"], "'quarto', needed for the site of nbdev, is not on the PATH")])
+def test_a_command_is_refused_in_one_line(monkeypatch, arguments, named):
     monkeypatch.setenv("PATH", "")
-    command = [sys.executable, str(ROOT / "docs/build.py"), "quarto"]
+    command = [sys.executable, str(ROOT / "docs" / "build.py"), *arguments]
     result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 2 and result.stderr.count("\n") == 1
-    assert "'quarto', needed for nbdev's own site, is not on the PATH: get it from https" in result.stderr
+    assert result.returncode == 2 and named in result.stderr and result.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""One install, whichever file describes it; and an import that brings little and changes nothing."""
+"""One installation for pip and conda, pinned dependencies, light imports, and the Makefile."""
 
 import json
 import os
@@ -15,9 +15,11 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import ebwm
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-CORE = ("energy", "statistics", "sampler", "blocks", "attention", "ebt", "baselines", "objective", "thinking")
+CORE = ("energy", "evaluation.statistics", "sampler", "blocks", "attention", "ebt", "baselines", "objective", "thinking")
 HEAVY = ("matplotlib", "scipy", "pandas", "sklearn", "av", "datasets", "timm", "torchvision", "plotly",
          "papermill", "lightning", "tensorboard", "diffusers")
 
@@ -36,7 +38,7 @@ def pins() -> list[tuple[str, str]]:
     return [(canonicalize_name(pair[1]), pair[2]) for pair in pairs]
 
 
-def test_conda_installs_what_make_installs():
+def test_conda_and_make_install_the_same():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     made = shlex.split(re.search(r"pip install -q (.+)", makefile)[1])
     conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
@@ -44,22 +46,15 @@ def test_conda_installs_what_make_installs():
     assert shlex.split(" ".join(part)) == made == ["-c", "constraints.txt", "-e", ".[dev]"]
 
 
-def test_conda_python_is_one_that_the_package_takes():
-    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     version = next(entry.partition("=")[2] for entry in conda if str(entry).startswith("python="))
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(version)
 
 
-@pytest.mark.parametrize("requirement", requirements(), ids=str)
-def test_every_dependency_is_pinned_inside_its_range(requirement):
+def test_every_dependency_is_pinned_once_and_inside_its_range():
     pinned = dict(pins())
-    assert canonicalize_name(requirement.name) in pinned
-    assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
-
-
-def test_no_package_is_pinned_twice():
-    names = [name for name, _ in pins()]
-    assert len(names) == len(set(names))
+    assert len(pinned) == len(pins())
+    outside = [str(r) for r in requirements() if not r.specifier.contains(pinned.get(canonicalize_name(r.name), "0"))]
+    assert outside == []
 
 
 def in_fresh_python(code: str) -> str:
@@ -67,14 +62,15 @@ def in_fresh_python(code: str) -> str:
     return result.stdout
 
 
-def test_the_core_imports_nothing_heavy():
-    imports = ", ".join(f"ebwm.{name}" for name in CORE)
-    code = f"import {imports}, json, sys; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+@pytest.mark.parametrize("statement", [f"import {', '.join(f'ebwm.{name}' for name in CORE)}",
+                                       f"from ebwm import {', '.join(ebwm.EXPORTS)}"])
+def test_the_core_imports_nothing_heavy(statement):
+    code = f"{statement}; import json, sys; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
     assert json.loads(in_fresh_python(code)) == []
 
 
 def test_importing_changes_no_global_state():
-    imports = ", ".join(f"ebwm.{name}" for name in (*CORE, "settings", "video", "training", "figures", "cli"))
+    imports = ", ".join(f"ebwm.{name}" for name in (*CORE, "settings", "data.video", "training.trainer", "figures", "cli"))
     code = f"""
 import random, numpy, torch
 def state():
@@ -103,14 +99,14 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 @needs_make
-def test_make_alone_lists_every_command(tmp_path):
+def test_make_lists_every_command(tmp_path):
     targets = re.search(r"\.PHONY: (.+)", (ROOT / "Makefile").read_text(encoding="utf-8"))[1].split()
     listed = re.findall(r"^  make (\w+) +\S", make(tmp_path).stdout, re.MULTILINE)
     assert listed == targets
 
 
 @needs_make
-def test_an_old_python_is_refused_in_one_line_and_nothing_is_made(tmp_path):
+def test_an_old_python_is_refused_before_anything_is_made(tmp_path):
     old = tmp_path / "python-old"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
@@ -127,6 +123,6 @@ def test_an_old_python_is_refused_in_one_line_and_nothing_is_made(tmp_path):
     (["ONLY=one,two", "SCALE=cpu"], "ebwm figures run one two --scale cpu"),
     (["ONLY=all", "PROFILE=profiles/slurm"], "ebwm figures run --all --profile profiles/slurm"),
 ])
-def test_make_figures_hands_its_variables_on(tmp_path, arguments, command):
+def test_make_figures_passes_its_variables(tmp_path, arguments, command):
     printed = make(tmp_path, "-n", "figures", *arguments).stdout
     assert printed.strip().endswith(command)

@@ -45,7 +45,7 @@ def in_project(act: Callable, *arguments, edit: tuple = (), files: dict | None =
 
 def command(*words: str) -> None:
     """Run a command without the translation of errors to exit codes."""
-    options = cli._parser().parse_args(words)
+    options = cli._parser(list(words)).parse_args(words)
     options.run(options)
 
 

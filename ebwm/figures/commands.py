@@ -1,0 +1,147 @@
+"""The commands `ebwm figures ...`: list, run, replay, check, promote and report."""
+
+import argparse
+import ast
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ebwm import checks, figures, settings
+from ebwm.files import write_whole
+from ebwm.settings import SCALES
+from ebwm.usage import Parser, UsageError, count, needs
+
+__all__ = ["add"]
+
+FAILED = 1
+
+
+def add(
+    parser: Parser,  # parser of `ebwm figures`
+) -> None:
+    """Add the commands to a parser."""
+    commands = parser.add_subparsers(metavar="figures command")
+    parser.set_defaults(run=needs(commands))
+    listed = commands.add_parser("list", help="all figures with time, command and record")
+    listed.set_defaults(run=_list)
+    _add_scale(listed)
+    _add_run(commands.add_parser("run", help="make figures; skip those that are up to date"))
+    replay = commands.add_parser("replay", help="run a figure again, and compare every array")
+    replay.add_argument("id", metavar="ID", help="figure to run again")
+    replay.set_defaults(run=_replay)
+    _add_scale(replay, "compare with the last run at this scale; default: with the record")
+    check = commands.add_parser("check", help="verify records, and list those older than their code")
+    check.add_argument("ids", nargs="*", metavar="ID", help="figures to check; default: all")
+    check.set_defaults(run=_check)
+    promote = commands.add_parser("promote", help="copy a run to the record in the figures folder")
+    promote.add_argument("id", metavar="ID", help="figure of the run")
+    promote.set_defaults(run=_promote)
+    _add_scale(promote)
+    report = commands.add_parser("report", help="every claim of the papers with its verdict")
+    report.add_argument("--out", metavar="FILE", type=Path, help="write the report to this file, as Markdown")
+    report.set_defaults(run=_report)
+
+
+def _add_run(parser: Parser) -> None:
+    parser.add_argument("ids", nargs="*", metavar="ID", help="figures to make")
+    parser.add_argument("--all", action="store_true", help="all figures")
+    parser.add_argument("--headline", action="store_true", help="the headline figures")
+    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
+                        help="set a parameter of the notebook, as in -p updates=100")
+    parser.add_argument("--cores", type=count, metavar="N", help="number of processor cores; default: all")
+    parser.add_argument("--force", action="store_true", help="run figures that are up to date too")
+    parser.add_argument("--profile", type=Path, metavar="FOLDER",
+                        help="a snakemake profile, such as profiles/slurm for a cluster")
+    parser.set_defaults(run=_run)
+    _add_scale(parser)
+
+
+def _add_scale(parser: Parser, meaning: str = "default: the setting in settings.ini") -> None:
+    parser.add_argument("--scale", choices=SCALES, metavar="scale", help=f"{', '.join(SCALES)}; {meaning}")
+
+
+def _run(options: argparse.Namespace) -> int:
+    overrides = dict(_assignment(text) for text in options.parameters)
+    if options.profile and not options.profile.is_dir():
+        raise checks.refusal("--profile", str(options.profile), "must be an existing folder", "try profiles/slurm", UsageError)
+    cluster = options.profile is not None
+    plans = [figures.plan(id, options.scale, overrides, cluster=cluster) for id in _chosen(options)]
+    for plan in plans:
+        print(f"{plan.figure.id}: {plan.figure.title} ({plan.scale})", file=sys.stderr)
+    outcome = figures.make(plans, options.cores, options.force, options.profile)
+    for message in outcome.failed.values():
+        print("ebwm:", message, file=sys.stderr)
+    print(figures.table(outcome, options.scale))
+    return FAILED if outcome.failed else 0
+
+
+def _chosen(options: argparse.Namespace) -> list[str]:
+    known = figures.registry().figures
+    if options.ids and (options.all or options.headline):
+        raise UsageError("ID and --all or --headline exclude each other")
+    if not (options.ids or options.all or options.headline):
+        raise UsageError(f"ID is missing; name figures, or give --all or --headline; allowed: {', '.join(sorted(known))}")
+    return list(dict.fromkeys(options.ids)) or [f.id for f in known.values() if options.all or f.headline]
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, sign, value = text.partition("=")
+    if not (name.strip() and sign):
+        raise checks.refusal("-p", text, "must be NAME=VALUE, as in -p updates=100", error=UsageError)
+    return name.strip(), _value(value.strip())
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "null": None, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _list(options: argparse.Namespace) -> int:
+    print(figures.table(scale=options.scale))
+    return 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    arrays = figures.replay(options.id, options.scale)
+    width = max((len(row.array) for row in arrays), default=0)
+    for array, verdict, difference, allowed in arrays:
+        excess = f"; differs by {difference:.2g}, allowed {allowed:g}" if difference else ""
+        print(f"{array:<{width}}  {verdict}{excess}")
+    counts = Counter(row.verdict for row in arrays)
+    print(f"\n{options.id}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
+    return FAILED if counts["drifted"] else 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    rows = figures.check(options.ids)
+    for id, scale, wrong, stale in rows:
+        recorded = f"on record at scale {scale}" if scale else "nothing on record"
+        print(f"{id}: {'WRONG' if wrong else recorded}{', complete' if scale and not wrong else ''}")
+        print("".join(f"    {error}\n" for error in wrong), end="")
+        if stale:
+            print(f"    stale: changed since the run: {', '.join(stale)}")
+    return FAILED if any(row.wrong for row in rows) else 0
+
+
+def _promote(options: argparse.Namespace) -> int:
+    files = figures.promote(options.id, options.scale)
+    print(f"{options.id}: {len(files)} files on record in {files[0].parent}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from ebwm.figures.claims import report
+
+    text = report(settings.load())
+    if options.out is None:
+        print(text)
+        return 0
+    write_whole(options.out, lambda draft: draft.write_text(text + "\n", encoding="utf-8"))
+    print(f"report written to {options.out}")
+    return 0

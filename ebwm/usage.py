@@ -1,0 +1,51 @@
+"""Parsing of command lines, and the exceptions that the command reports in one line."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from ebwm import checks
+
+__all__ = ["Failure", "Parser", "UsageError", "count", "needs"]
+
+
+class UsageError(ValueError):
+    """Invalid command line or request; the message is one line and says what is allowed."""
+
+
+class Failure(RuntimeError):
+    """Failure of a command that had started; the message is one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises `UsageError` instead of printing its usage."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            checks.one_of(action.metavar or action.dest, value, action.choices, UsageError)
+
+
+def needs(
+    commands: Any,  # subparsers, from `add_subparsers`
+) -> Callable[[argparse.Namespace], NoReturn]:
+    """The function that refuses a command line without one of these commands."""
+
+    def refuse(options: argparse.Namespace) -> NoReturn:
+        raise UsageError(f"{commands.metavar} is missing; it must be one of {', '.join(commands.choices)}")
+
+    return refuse
+
+
+def count(
+    text: str,  # an argument
+) -> int:
+    """An integer of at least 1, as the type of an option."""
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} must be an integer of at least 1")
+    return int(text)
