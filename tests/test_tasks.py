@@ -171,19 +171,12 @@ def inverse(items):
     return matrix, torch.linalg.inv(matrix)
 
 
-def connectivity(items):
-    """Adjacency of undirected graphs with 6 nodes, and which nodes are connected."""
-    edges = (torch.rand(items, 6, 6, generator=generator(0, "graphs")) < 0.22).triu(1).float()
-    adjacency = reach = edges + edges.mT + torch.eye(6)
-    for _ in range(3):
-        reach = (reach @ reach > 0).float()
-    return adjacency, reach
-
-
-@pytest.mark.parametrize("make, factor", [(addition, 5), (inverse, 1.5), (connectivity, 1.5)])
-def test_a_joint_ebt_learns_the_reasoning_tasks_of_ired(make, factor):
-    """Its error is well below that of the mean target after 150 updates (tasks of arXiv 2406.11179)."""
-    config = load_config("pairs", ["optimiser.updates=150", "eval_every=150", "model.dim=32", "model.depth=2"])
+@pytest.mark.parametrize("make, factor, entries", [
+    (addition, 5, ["optimiser.updates=150", "model.dim=32"]),
+    (inverse, 2, ["optimiser.updates=250", "model.dim=64"])])
+def test_a_joint_ebt_learns_the_reasoning_tasks_of_ired(make, factor, entries):
+    """Its error is well below that of the mean target (tasks of arXiv 2406.11179)."""
+    config = load_config("pairs", [*entries, "eval_every=1000", "model.depth=2"])
     task = load_task(config.data, data=make(3000))
     learner = make_learner(config.model, task, 0, config.recipe, config.walk)
     batches = batches_of(task.splits["train"], config.optimiser.batch, 0)
