@@ -12,7 +12,7 @@ from ebwm.baselines import Transformer
 from ebwm.ebt import EBT
 from ebwm.evaluation.cost import Shape, ebt_training, transformer_training
 from ebwm.interop import to_official
-from ebwm.objective import S1, reconstruct, smooth_l1
+from ebwm.objective import S1, smooth_l1
 from ebwm.sampler import evaluate, gradient_descent, run
 from ebwm.settings import generator
 
@@ -132,9 +132,9 @@ def training(case: Case, name: str, official: theirs.Official | None) -> Callabl
         model = plain_model(case)
         loss = (lambda y, t: F.cross_entropy(y.flatten(0, 1), t.flatten())) if case.vocabulary else smooth_l1
         return lambda: loss(model(states), targets).backward()
-    model, options = our_model(case, **OURS[name]), {} if case.vocabulary else {"loss": smooth_l1}
+    model = our_model(case, **OURS[name])
     recipe = S1(case.steps, stream=name != EAGER)
-    return lambda: reconstruct(model, states, targets, recipe, start=start, **options).backward()
+    return lambda: recipe(model, states, targets, start=start).backward()
 
 
 def inner_gradient(case: Case, name: str, official: theirs.Official | None) -> Callable[[], None]:

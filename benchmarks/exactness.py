@@ -5,7 +5,7 @@ from torch import nn
 
 from benchmarks import official as theirs
 from ebwm.interop import from_official, to_official
-from ebwm.objective import S1, reconstruct, smooth_l1
+from ebwm.objective import S1, smooth_l1
 from ebwm.sampler import evaluate
 from ebwm.settings import generator
 
@@ -59,7 +59,7 @@ def context_difference(model, ours, states, targets, start) -> float:
     with theirs.exact(model), theirs.starting_from(model, start):
         ends = model(seen[0], learning=True)[0]
     sum(smooth_l1(end, targets) for end in ends).div(STEPS).backward()
-    reconstruct(ours, seen[1], targets, S1(STEPS), start=start).backward()
+    S1(STEPS)(ours, seen[1], targets, start=start).backward()
     return apart(seen[1].grad, seen[0].grad)
 
 
@@ -67,7 +67,7 @@ def training_differences(model, ours, sequences, states, targets, start) -> dict
     """Of one S1 step: loss and gradients, parameter by parameter under the official names."""
     loss = theirs.training_step(model, sequences, start)
     loss.backward()
-    value = reconstruct(ours, states, targets, S1(STEPS), start=start)
+    value = S1(STEPS)(ours, states, targets, start=start)
     value.backward()
     gradients = {name: p.grad for name, p in ours.named_parameters()}
     with torch.no_grad():

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .attention import KeyValues, two_stream_attention, visible_context
+from .attention import two_stream_attention, visible_context
 from .blocks import Block, check_shape, embedding, initialise, linear, rotary, size_named
 from .compat import require
+from .kv_cache import KVCache
 from .sampler import draw_like
 
 # %% ../nbs/core/13_baselines.ipynb #80ba4638
@@ -99,7 +100,7 @@ class TransformerCache:
         capacity: int,  # states of each, at most
     ):
         shape = (len(model.blocks), model.blocks[0].heads, model.head_dim)
-        self.model, self.kept = model, KeyValues(model.decode.weight, shape, batch, capacity)
+        self.model, self.kept = model, KVCache(model.decode.weight, shape, batch, capacity)
 
     @property
     def lengths(self) -> Int[Tensor, " b"]:
@@ -114,12 +115,12 @@ class TransformerCache:
     ) -> Float[Tensor, "b state_dim"]:  # prediction after each one's last state; NaN where none is new
         "Let the contexts grow."
         _check_states(states, self.model.state_dim, self.model.tokens)
-        turn = self.kept.turn(states, lengths)
-        x = self.model.embed(turn.take(states))
-        rotation = rotary(turn.places, self.model.head_dim, x.dtype)
+        turn = self.kept.update(states, lengths)
+        x = self.model.embed(turn.select(states))
+        rotation = rotary(turn.columns, self.model.head_dim, x.dtype)
         for block, pair in zip(self.model.blocks, self.kept.pairs, strict=True):
             x = block(x, rotation, partial(turn.attend, pair=pair))
-        self.kept.settle(turn.after)
+        self.kept.commit(turn.lengths)
         return self.model.decode(self.model.norm(turn.last(x)))
 
     def rewind(
@@ -129,12 +130,12 @@ class TransformerCache:
         "Forget the last states."
         self.kept.rewind(length)
 
-    def keep(
+    def select(
         self,
         rows: Tensor | Sequence[int],  # which contexts go on, in this order
     ) -> None:
         "Go on with some of the contexts; the others cost nothing more."
-        self.kept.keep(rows)
+        self.kept.select(rows)
 
 # %% ../nbs/core/13_baselines.ipynb #a5e873d5
 def _at_least_one(**counts: int) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import SIZES
-from .ebt import EBT, JointEBT
+from .ebt import EBT
 
 # %% ../nbs/core/17_interop.ipynb #266f5446
 LAYER = {
@@ -53,18 +53,18 @@ def official_names(
     if name == "embed.weight":
         return ("encoder_down_projection.weight" if model.tokens is None else "vocab_to_embed.weight",)
     if name == "head.weight":
-        return (f"transformer.final_layer.{'linear.' if model.step == 'adaln' else ''}weight",)
+        return (f"transformer.final_layer.{'linear.' if model.step_conditioning == 'adaln' else ''}weight",)
     return (AROUND[name],)
 
 # %% ../nbs/core/17_interop.ipynb #9cf7ff7a
 def _refuse(model: nn.Module) -> None:
     "Say what the authors' code has no counterpart of."
-    if not isinstance(model, EBT) or isinstance(model, JointEBT):
+    if not isinstance(model, EBT):
         raise ValueError(f"model is a {type(model).__name__}; only a causal EBT has official weights")
     biased = getattr(model.embed, "bias", None) is not None
     others = {
         "step 'candidate_token' (there the context sees the token: 'context_token')":
-            model.step == "candidate_token",
+            model.step_conditioning == "candidate_token",
         "candidates 'latent'": model.latent,
         "embed 'linear' for states (there it is 'affine' or 'identity')":
             model.tokens is None and isinstance(model.embed, nn.Linear) and not biased,
@@ -193,7 +193,8 @@ def shape_of(
     adaln = any("adaLN_modulation" in name for name in weights)
     return {
         "dim": dim, "depth": len(layers), "state_dim": state_dim, "vocabulary": vocabulary,
-        "step": "adaln" if adaln else "context_token" if steps else "none", "steps": steps or 1,
+        "step_conditioning": "adaln" if adaln else "context_token" if steps else "none",
+        "conditioned_steps": steps or 1,
         "embed": "linear" if vocabulary else "affine" if state_dim else "identity",
     }
 

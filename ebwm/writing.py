@@ -10,9 +10,9 @@ from torch import nn
 from ebwm.checks import positive, refusal, suggestion
 from ebwm.data.tokenizer import Tokenizer
 from ebwm.generation import Generated, gathered, generate_tokens, texts_of
+from ebwm.stopping import energy_change
 from ebwm.training.configuration import Config, ConfigError
-from ebwm.training.learner import LEARNERS, ModelSettings, eval_steps, load_run
-from ebwm.walk import energy_change
+from ebwm.training.learner import LEARNERS, ModelSettings, load_run
 
 __all__ = ["HEAD", "Language", "WritingError", "end_tokens", "find_model", "load_language", "prompts_of", "row_of",
            "sampling_options", "write"]
@@ -34,8 +34,7 @@ class Language(NamedTuple):
         config = self.config
         if not LEARNERS[config.model.kind].energy:
             return {}
-        steps = eval_steps(ModelSettings(config.model, config.walk, config.recipe).make_recipe())
-        return {"steps": steps, "start": config.walk.start, "update": config.walk.update}
+        return {"walk": ModelSettings(config.model, config.walk, config.recipe).make_recipe().inference}
 
     def prompt(
         self,

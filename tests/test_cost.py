@@ -8,12 +8,13 @@ import torch
 
 from ebwm.baselines import Transformer
 from ebwm.blocks import non_embedding_parameters
-from ebwm.ebt import EBT, DenseLandscape
-from ebwm.energy import DoubleWell
+from ebwm.ebt import EBT
+from ebwm.energy import DoubleWell, Landscape
 from ebwm.evaluation import cost
 from ebwm.evaluation.cost import (
     Counted,
     FlopCount,
+    Meter,
     Shape,
     dense_training,
     ebt_prediction,
@@ -26,10 +27,12 @@ from ebwm.evaluation.cost import (
     transformer_prediction,
     transformer_training,
 )
-from ebwm.objective import S1, reconstruct, smooth_l1
-from ebwm.sampler import gradient_descent, initial, langevin, run
+from ebwm.objective import S1, smooth_l1
+from ebwm.sampler import gradient_descent, init_candidates, langevin, run
 from ebwm.settings import SettingsError, generator
 from ebwm.thinking import predict
+from ebwm.walk import Walk
+from tests.dense import DenseLandscape
 
 HEADS = 2
 SHAPES = [Shape(16, 1, 1, 3), Shape(32, 3, 2, 8)]
@@ -60,7 +63,7 @@ def plus(formula, linear):
 def walk(model, states, targets, differentiated, steps, detach=True):
     """A training step by hand: plain steps, then some whose gradient is differentiated."""
     landscape, kernel = model.landscape(states), gradient_descent(model.step_size)
-    y = initial("noise", states, generator(0, "noise"))
+    y = init_candidates("noise", states, generator(0, "noise"))
     if steps > differentiated:
         y = run(landscape, y, kernel, steps - differentiated, final_energy=False).state.y
     end = run(landscape, y, kernel, differentiated, create_graph=True, detach=detach, final_energy=False)
@@ -81,7 +84,7 @@ def test_the_transformers_flops(shape):
 def test_the_ebts_flops(shape, steps):
     states, targets = data(shape)
     model = EBT(shape.dim, shape.depth, HEADS)
-    step = lambda: reconstruct(model, states, targets, S1(steps), generator=generator(0)).backward()
+    step = lambda: S1(steps)(model, states, targets, generator=generator(0)).backward()
     assert flops(step) == plus(ebt_training(shape, steps), maps(shape, 5 * steps + 2))
 
 
@@ -89,7 +92,7 @@ def test_the_ebts_flops(shape, steps):
 def test_the_flops_of_the_dense_reference(shape):
     states, targets = data(shape)
     model = Dense(shape.dim, shape.depth, HEADS)
-    step = lambda: reconstruct(model, states, targets, S1(2), generator=generator(0)).backward()
+    step = lambda: S1(2)(model, states, targets, generator=generator(0)).backward()
     assert flops(step) == plus(dense_training(shape, 2), maps(shape, 2 * (6 + 2)))
 
 
@@ -117,7 +120,7 @@ def test_the_flops_of_latent_candidates():
     shape = SHAPES[1]
     states, targets = data(shape, state_dim=48)
     model = EBT(shape.dim, shape.depth, HEADS, state_dim=48, candidates="latent")
-    step = lambda: reconstruct(model, states, targets, S1(2), generator=generator(0)).backward()
+    step = lambda: S1(2)(model, states, targets, generator=generator(0)).backward()
     rows = shape.batch * shape.length
     outside = 2 * rows * shape.dim * ((2 + 1) * 48 + 2 * 3 * 48)
     assert flops(step) == plus(ebt_training(shape, 2), outside)
@@ -128,7 +131,7 @@ def test_the_flops_of_latent_candidates():
 def test_the_flops_of_a_prediction(shape, steps, samples):
     states, _ = data(shape)
     model = EBT(shape.dim, shape.depth, HEADS)
-    counted = flops(lambda: predict(model, states, steps, samples, generator=generator(0)))
+    counted = flops(lambda: predict(model, states, steps, samples=samples, generator=generator(0)))
     passes = samples * (2 * steps + 1)
     assert counted == plus(ebt_prediction(shape, steps, samples), maps(shape, passes + 1))
 
@@ -177,27 +180,46 @@ def test_evaluations_are_those_that_the_sampler_says(kernel):
     assert (well.calls, well.evaluations) == (4, int(result.info.evaluations.sum()))
 
 
-def test_a_counted_landscape_is_walked_as_the_landscape_is():
-    class Stepwise:
+def test_counting_changes_nothing_and_covers_steps_selections_and_samples():
+    class Stepwise(Landscape):
         def __init__(self, step=0):
-            self.at_step, self.step = Stepwise, step
+            self.step = step
 
-        def __call__(self, y):
-            return (y.square().sum(-1)) * (self.step + 1)
+        def at_step(self, step):
+            return self if step == self.step else Stepwise(step)
+
+        def energy(self, y):
+            return y.square().sum(-1) * (self.step + 1)
 
     start, kernel = torch.ones(3, 2), gradient_descent(0.1)
     counted = Counted(Stepwise())
     found = run(counted, start, kernel, 3).state
     assert found.y.equal(run(Stepwise(), start, kernel, 3).state.y)
     assert (counted.calls, counted.evaluations) == (4, 12)
+    counted.select(torch.tensor([1]))(start[:1])
+    counted.expand(2)(torch.ones(2, 3, 2))
+    assert (counted.calls, counted.evaluations) == (6, 12 + 1 + 6)
 
 
-def test_predictions_evaluate_what_they_say():
-    model = EBT(16, 2, HEADS)
+@pytest.mark.parametrize("settings", [{}, {"vocabulary": 11}], ids=str)
+def test_predictions_report_the_counted_evaluations(settings):
+    model = EBT(16, 2, HEADS, **settings)
     made, landscape = [], model.landscape
     model.landscape = lambda states: made.append(Counted(landscape(states))) or made[-1]
-    prediction = predict(model, data(SHAPES[0])[0], steps=3, samples=2, generator=generator(0))
+    states = torch.ones(1, 3, dtype=torch.long) if settings else data(SHAPES[0])[0]
+    prediction = predict(model, states, steps=3, samples=2, generator=generator(0))
     assert made[0].evaluations == prediction.evaluations.sum()
+
+
+def test_a_meter_measures_each_item_and_step():
+    model, states = EBT(16, 2, HEADS), data(SHAPES[0])[0]
+    landscape, start = model.landscape(states), torch.zeros_like(states)
+    meter = Meter(landscape, start)
+    result = Walk(4).run(model, landscape, start, callback=meter)
+    assert meter.flops.shape == meter.seconds.shape == result.info.energy.shape == (4, 1, 3)
+    assert torch.equal(meter.flops, meter.per_evaluation * result.info.evaluations.double())
+    assert meter.per_evaluation * 3 == flops(lambda: landscape.value_and_grad(start)).total
+    assert (meter.seconds > 0).all()
 
 
 def test_functions_take_turns_and_ratios_are_within_rounds(monkeypatch):

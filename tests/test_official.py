@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import official as ours
 from ebwm.ebt import EBT
-from ebwm.objective import S1, reconstruct
+from ebwm.objective import S1
 from ebwm.sampler import evaluate
 from ebwm.settings import generator
 
@@ -237,7 +237,7 @@ def test_our_s1_loss_and_its_gradients_are_theirs(pair, draw):
     theirs, same = pair
     batch = draw(3, 7, 32)
     theirs_loss = ours.training_step(theirs, batch, batch[:, :-1])
-    mine_loss = reconstruct(same, batch[:, :-1], batch[:, 1:], S1(2, start="last"))
+    mine_loss = S1(2, start="last")(same, batch[:, :-1], batch[:, 1:])
     torch.testing.assert_close(mine_loss, theirs_loss, rtol=0, atol=1e-12)
     theirs_loss.backward()
     mine_loss.backward()

@@ -16,11 +16,12 @@ NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpo
 
 # A module imports from floors below it, or from a module named before it on its own floor.
 FLOORS = (
-    ("checks", "settings", "files", "compat", "evaluation", "evaluation.cost", "evaluation.statistics",
-     "evaluation.uncertainty", "energy"),
-    ("sampler", "walk", "diagnostics", "blocks"),
-    ("attention", "gradient", "gradient.kernels", "gradient.sweeps", "ebt", "baselines"),
-    ("gradient.vocabulary", "objective", "thinking", "generation", "interop"),
+    ("checks", "settings", "files", "compat", "evaluation", "energy", "evaluation.cost", "evaluation.statistics",
+     "evaluation.uncertainty"),
+    ("sampler", "schedules", "stopping", "replay", "diagnostics", "blocks"),
+    ("attention", "gradient", "gradient.kernels", "gradient.sweeps", "kv_cache", "context", "landscape", "ebt",
+     "joint", "baselines"),
+    ("gradient.vocabulary", "walk", "objective", "thinking", "generation", "interop"),
     ("data", "data.video", "data.encoders", "data.forks", "data.documents", "data.tokenizer", "data.text",
      "data.ngram", "data.downstream", "data.task", "data.arrays", "data.states", "data.pairs", "data.tasks"),
     ("training", "training.checkpoint", "training.distributed", "training.signals", "training.configuration",

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from ebwm.diagnostics import alarms, health
-from ebwm.gradient.vocabulary import walk_of
-from ebwm.sampler import initial, run
+from ebwm.walk import Walk
 
 __all__ = ["MAX_DISTANCE", "FaultState", "ProbeResult", "Spikes", "probe"]
 
@@ -81,14 +80,13 @@ class ProbeResult(NamedTuple):
 def probe(
     model: nn.Module,  # an EBT or a joint EBT
     context: Any,  # a few contexts, as `model.landscape` takes them
-    steps: int,  # of the walk
+    walk: Walk,  # settings of the sampling
     generator: torch.Generator,  # of the start
-    start: str = "noise",  # initial candidates: "noise" | "last" | "zeros"
 ) -> ProbeResult:
     """Sample from a few contexts and check the walks."""
-    recent, (landscape, kernel) = model.encode(context), walk_of(model, model.landscape(context))
-    first = initial(start, recent, generator)
-    result = run(landscape, first, kernel, steps, generator)
+    recent = model.encode(context)
+    first = walk.initial(recent, generator)
+    result = walk.run(model, model.landscape(context), first, generator)
     found, norm = health(result), torch.maximum(first.norm(dim=-1), recent.norm(dim=-1))
     distance = float(((result.state.y - first).norm(dim=-1) / norm).median())
     far = [f"walks end {distance:.3g} norms of a state away: lower the step size"] if distance > MAX_DISTANCE else []
