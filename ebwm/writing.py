@@ -161,7 +161,7 @@ def row_of(
 def _several(language: Language, prompts: list[list[int]], found: Generated, show: bool) -> Iterator[str]:
     for number, prompt in enumerate(prompts):
         one = _at(found, number)
-        last = int(one.going.sum())  # position of the end token, if there is one
+        last = int(one.active.sum())  # position of the end token, if there is one
         yield f"== {number + 1}\n"
         if show:
             yield HEAD
