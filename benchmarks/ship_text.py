@@ -1,6 +1,6 @@
 """Make the small language models in data/checkpoints: `python -m benchmarks.ship_text`.
 
-Three seeds of the presets `text` and `text_transformer` are trained, or found among the runs, or resumed. Each
+Three seeds of the presets `text` and `text_transformer` are trained, found among the runs, or resumed. Each
 is scored on the whole test split with its weights in half precision, as they are shipped, and compared with
 interpolated 5-gram models of bytes and of the same tokens, trained on the same text. Seed 0 of each is
 shipped with its tokenizer, its configuration, a thinned log and a card, unless an EBT of some seed is not

@@ -10,10 +10,9 @@ from torch import nn
 from ebwm.checks import positive, refusal, suggestion
 from ebwm.data.tokenizer import Tokenizer
 from ebwm.generation import Generated, gathered, generate_tokens, texts_of
+from ebwm.stopping import energy_change
 from ebwm.training.configuration import Config, ConfigError
 from ebwm.training.learner import LEARNERS, ModelSettings, load_run
-from ebwm.stopping import energy_change
-from ebwm.walk import Walk
 
 __all__ = ["HEAD", "Language", "WritingError", "end_tokens", "find_model", "load_language", "prompts_of", "row_of",
            "sampling_options", "write"]
@@ -30,12 +29,12 @@ class Language(NamedTuple):
     tokenizer: Tokenizer
     config: Config
 
-    def walk(self) -> Walk | None:  # None for a model that predicts in one pass
-        """Settings of the sampler, as in training."""
+    def walk(self) -> dict[str, Any]:  # empty for a model that predicts in one pass
+        """Sampling as in training, as arguments of `generate_tokens`."""
         config = self.config
         if not LEARNERS[config.model.kind].energy:
-            return None
-        return ModelSettings(config.model, config.walk, config.recipe).make_recipe().inference
+            return {}
+        return {"walk": ModelSettings(config.model, config.walk, config.recipe).make_recipe().inference}
 
     def prompt(
         self,
@@ -107,14 +106,14 @@ def sampling_options(
 ) -> dict[str, Any]:
     """Sampling of the model, as arguments of `generate_tokens`."""
     given = {name: value for name, value in given.items() if value is not None}
-    if given and language.walk() is None:
+    if given and not language.walk():
         name, value = next(iter(given.items()))
         rule = f"not for a {language.config.model.kind}, which predicts in one pass"
         raise refusal(f"--{name}", value, rule, "omit it, or choose an EBT", WritingError)
     if (tolerance := given.pop("adaptive", None)) is not None:
         positive("--adaptive", tolerance, WritingError)
         given["stop"] = energy_change(tolerance)
-    return given if language.walk() is None else {"walk": language.walk(), **given}
+    return language.walk() | given
 
 
 def write(
@@ -162,7 +161,7 @@ def row_of(
 def _several(language: Language, prompts: list[list[int]], found: Generated, show: bool) -> Iterator[str]:
     for number, prompt in enumerate(prompts):
         one = _at(found, number)
-        last = int(one.going.sum())  # position of the end token, if there is one
+        last = int(one.active.sum())  # position of the end token, if there is one
         yield f"== {number + 1}\n"
         if show:
             yield HEAD

@@ -7,8 +7,6 @@ import pytest
 import torch
 
 from ebwm.baselines import Transformer
-from tests.dense import DenseLandscape
-
 from ebwm.blocks import non_embedding_parameters
 from ebwm.ebt import EBT
 from ebwm.energy import DoubleWell

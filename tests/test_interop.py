@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from benchmarks import official as theirs
 from ebwm.ebt import EBT
 from ebwm.interop import NOISE, from_official, misfits, to_official
-from ebwm.objective import S1, reconstruct
+from ebwm.objective import S1
 from ebwm.sampler import evaluate
 from ebwm.settings import generator
 

@@ -51,6 +51,8 @@ CASES = {
     "text, transformer": ("text", ["model.kind=transformer"]),
     "states, s1": ("states", ["run.workers=1"]),
     "states, s2": ("states", S2),
+    "states and actions, s1": ("actions", ["recipe.stream=false"]),
+    "states and actions, s2": ("actions", S2),
     "pairs, s1": ("pairs", ["run.workers=1", *ACCUMULATE]),
     "pairs, s2": ("pairs", [*S2, "optimiser.average=0.9", "model.step_conditioning=adaln"]),
 }
@@ -62,7 +64,8 @@ def make(tmp_path_factory, clips):
     folder = tmp_path_factory.mktemp("whole")
     settings = {"text": lambda: tiny_text(folder), "states": lambda: [*SHAPE, "data.kind=states"],
                 "pairs": lambda: [*SHAPE, "data.kind=pairs", "model.kind=joint_ebt"]}
-    tensors = {"states": tiny_states, "pairs": tiny_pairs}
+    settings["actions"] = settings["states"]
+    tensors = {"states": tiny_states, "actions": lambda: tiny_states(actions=2), "pairs": tiny_pairs}
 
     class Make:
         def __init__(self):

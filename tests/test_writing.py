@@ -105,7 +105,8 @@ def test_without_a_text_a_new_one_is_generated(call):
 
 @pytest.mark.parametrize("words", [
     ["--model", "none"], ["--stop", "ab"], ["--temperature", "-1"], ["--top-p", "2"], ["--tokens", "0"],
-    ["--adaptive", "0"], ["--model", "transformer", "--steps", "3"], ["--model", "transformer", "--samples", "2"]])
+    ["--adaptive", "0"], ["--model", "transformer", "--steps", "3"],
+    ["--model", "transformer", "--samples", "2"]])
 def test_options_are_refused_in_one_line(call, words):
     code, out, err = call("line", *(words if "--model" in words else ["--model", "ebt", *words]))
     assert (code, out, err.count("\n")) == (2, "", 1)

@@ -1,7 +1,10 @@
 """Jobs of tests/test_distributed.py; run as a script by torchrun, and imported for a single process."""
 
+import multiprocessing
 import os
+import socket
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -9,6 +12,7 @@ from tiny_run import tiny_pairs
 
 from ebwm import settings
 from ebwm.data.task import Rows, Tokens, Vectors, select
+from ebwm.files import write_whole
 from ebwm.training.checkpoint import save_tensors
 from ebwm.training.configuration import load_config
 from ebwm.training.distributed import full_tensor, process_group
@@ -92,7 +96,7 @@ def resume_one(name, folder):
 
 
 def main(folder):
-    """All jobs of several processes; each has a process group, whose keys in the store have a new prefix."""
+    """All jobs of several processes, each in a forked child, with a process group at a free port."""
     torch.set_num_threads(1)
     jobs = [(learn_all, strategy, folder / strategy) for strategy in ("ddp", "fsdp")]
     for name in RUNS:
@@ -100,8 +104,23 @@ def main(folder):
         if name != "plain":
             jobs.append((resume_one, name, folder / "parts" / name / "001"))
     for number, (job, *given) in enumerate([*jobs, (resume_one, "plain", folder / "one" / "parts" / "001")]):
-        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)
-        job(*given)
+        port = free_port(folder / f"port-{number}")
+        os.environ |= {"MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": "False"}
+        child = multiprocessing.get_context("fork").Process(target=job, args=given)
+        child.start()
+        child.join()
+        assert child.exitcode == 0, f"{job.__name__}{tuple(given)} failed"
+
+
+def free_port(file):
+    """A port that the first process chooses and writes to a file."""
+    if os.environ["RANK"] == "0":
+        with socket.socket() as free:
+            free.bind(("", 0))
+            write_whole(file, lambda draft: draft.write_text(str(free.getsockname()[1])))
+    while not file.is_file():
+        time.sleep(0.01)
+    return file.read_text()
 
 
 if __name__ == "__main__":

@@ -262,7 +262,7 @@ PRESETS = {
     "states": Config(model=ModelConfig(dim=128, depth=3), data=StatesConfig(),
                      optimiser=OptimiserConfig(updates=2_000)),
     "pairs": Config(model=ModelConfig("joint_ebt", dim=128, depth=3), data=PairsConfig(),
-                    optimiser=OptimiserConfig(updates=2_000, batch=64)),
+                    optimiser=OptimiserConfig(updates=2_000, batch=64, learning_rate=3e-3)),
     "text": _small_text("ebt"),
     "text_transformer": _small_text("transformer"),
     **{f"{modality}-{size}-{recipe}": make(size, recipe)

@@ -80,12 +80,11 @@ class ProbeResult(NamedTuple):
 def probe(
     model: nn.Module,  # an EBT or a joint EBT
     context: Any,  # a few contexts, as `model.landscape` takes them
-    steps: int,  # of the walk
+    walk: Walk,  # settings of the sampling
     generator: torch.Generator,  # of the start
-    start: str = "noise",  # initial candidates: "noise" | "last" | "zeros"
 ) -> ProbeResult:
     """Sample from a few contexts and check the walks."""
-    walk, recent = Walk(steps, start), model.encode(context)
+    recent = model.encode(context)
     first = walk.initial(recent, generator)
     result = walk.run(model, model.landscape(context), first, generator)
     found, norm = health(result), torch.maximum(first.norm(dim=-1), recent.norm(dim=-1))

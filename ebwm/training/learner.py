@@ -7,8 +7,9 @@ __all__ = ['LEARNERS', 'MAX_ENTRIES', 'Learner', 'ebt_learner', 'one_pass_learne
            'position_losses', 'item_losses', 'evaluate', 'BatchOrder', 'batches_of', 'Trained', 'load_run',
            'load_learner']
 
-# %% ../../nbs/training/learner.ipynb #52afb3d7
+# %% ../../nbs/training/learner.ipynb #e7f31783
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,17 +25,17 @@ from ..data.pairs import Pairs
 from ..data.task import Rows, StateSpec, Task, Tokens, Vectors, chunks, next_state, stack, state_errors
 from ..data.tasks import TASKS
 from ..diffusion import DiffusionTransformer, check_steps, diffuse, diffusion_loss
-from ..ebt import EBM, EBT
+from ..ebt import EBT
 from ..joint import JointEBT
-from ..objective import S1, S2, Recipe
+from ..objective import S1, S2, Contrastive, ScoreMatching
 from ..replay import Replay
 from ..thinking import predict
 from .checkpoint import load_tensors
 from .configuration import Config, ConfigError, ModelConfig, RecipeConfig, WalkConfig, from_dict
 from .faults import ProbeResult, probe
-from ..walk import Walk, walk_of
+from ..walk import Walk
 
-# %% ../../nbs/training/learner.ipynb #05675395
+# %% ../../nbs/training/learner.ipynb #0edf9e26
 class Learner(NamedTuple):
     "A model, its training loss and its prediction."
 
@@ -48,28 +49,25 @@ class Learner(NamedTuple):
 
 
 def ebt_learner(
-    model: EBM,  # an EBT or a joint EBT
-    state: StateSpec,  # specification of its states
-    recipe: Recipe,  # training recipe
-    walk: Walk | int | None = None,  # of predictions; None: the recipe's
+    model: nn.Module,  # an EBT or a joint EBT
+    state: StateSpec,  # what it predicts
+    recipe: S1 | S2 | Contrastive | ScoreMatching,  # training recipe
+    walk: Walk | int | None = None,  # of predictions, or the number of steps; None: that of the recipe
     capacity: int = 192,  # of the replay buffer, for recipes that use one
-    samples: int = 1,  # walks of a prediction
-    **changes,  # single fields of the walk
+    **options,  # of `predict`: samples, by, and single fields of the walk
 ) -> Learner:
     "An EBT that is trained by a recipe and predicts by sampling."
-    default = recipe.inference if isinstance(recipe, S1 | S2) else None
-    if isinstance(walk, int) and default:
-        walk, changes = None, {"steps": walk, **changes}
-    walk, replay = walk_of(default if walk is None else walk, changes), Replay(capacity)
-    settings = dict(replay=replay, ignore_index=state.ignore_index)
-    probed = recipe.walk if isinstance(recipe, S1 | S2) else walk
+    default = getattr(recipe, "inference", Walk())
+    replay, walk = Replay(capacity), replace(default, steps=walk) if isinstance(walk, int) else walk or default
+    probed = replace(walk, steps=getattr(recipe, "walk", walk).steps)
     return Learner(
         model,
-        lambda context, target, g: recipe(model, context, target, generator=g, **settings),
-        lambda context, g: predict(model, context, walk, samples=samples, generator=g).value,
+        lambda context, target, g: recipe(
+            model, context, target, generator=g, replay=replay, ignore_index=state.ignore_index),
+        lambda context, g: predict(model, context, walk, generator=g, **options).value,
         replay,
         state.errors,
-        probe=lambda context, g: probe(model, context, probed.steps, g, probed.start),
+        probe=lambda context, g: probe(model, context, probed, g),
     )
 
 
@@ -85,7 +83,7 @@ def one_pass_learner(
         errors=state.errors,
     )
 
-# %% ../../nbs/training/learner.ipynb #ffbbcf78
+# %% ../../nbs/training/learner.ipynb #04f32f52
 class ModelSettings(NamedTuple):
     "The sections of a configuration that define a learner."
 
@@ -95,29 +93,28 @@ class ModelSettings(NamedTuple):
 
     def make_recipe(self) -> S1 | S2:
         "The training recipe of an EBT."
-        walk, recipe = self.walk, self.recipe
+        recipe, walk = self.recipe, Walk(self.walk.steps, self.walk.start, update=self.walk.update)
         if recipe.name == "s1":
-            return S1(Walk(walk.steps, walk.start, update=walk.update), recipe.stream)
-        most = recipe.most or walk.steps + 1
-        rough = Walk(walk.steps, walk.start, update=walk.update, noise=recipe.noise, clamp=recipe.clamp)
-        return S2(rough, most, recipe.unroll, recipe.spread, recipe.replay)
+            return S1(walk, stream=recipe.stream)
+        walk, most = replace(walk, noise=recipe.noise, clamp=recipe.clamp), recipe.most or walk.steps + 1
+        return S2(walk, most=most, unroll=recipe.unroll, spread=recipe.spread, replay=recipe.replay)
 
-# %% ../../nbs/training/learner.ipynb #2469a80a
+# %% ../../nbs/training/learner.ipynb #0b9d45a9
 def _ebt(config: ModelSettings, state: StateSpec, weights: torch.Generator) -> Learner:
-    model, walk, recipe = config.model, config.walk, config.make_recipe()
+    model, walk = config.model, config.walk
     names = ("dim", "depth", "heads", "candidates", "gradient", "recompute", "compile", "embedding_std")
     shape = {name: getattr(model, name) for name in names} | state.sizes()
     conditioning = {"step_conditioning": model.step_conditioning, "conditioned_steps": walk.steps}
     ebt = EBT(**shape, **conditioning, step_size=walk.step_size, generator=weights)
-    return ebt_learner(ebt, state, recipe, capacity=config.recipe.capacity)
+    return ebt_learner(ebt, state, config.make_recipe(), capacity=config.recipe.capacity)
 
 
 def _joint_ebt(config: ModelSettings, state: StateSpec, weights: torch.Generator) -> Learner:
-    model, walk, recipe = config.model, config.walk, config.make_recipe()
+    model, walk = config.model, config.walk
     shape = {name: getattr(model, name) for name in ("dim", "depth", "heads")} | state.sizes()
     conditioning = {"step_conditioning": model.step_conditioning, "conditioned_steps": walk.steps}
     ebt = JointEBT(**shape, **conditioning, step_size=walk.step_size, generator=weights)
-    return ebt_learner(ebt, state, recipe, capacity=config.recipe.capacity)
+    return ebt_learner(ebt, state, config.make_recipe(), capacity=config.recipe.capacity)
 
 
 def _transformer(config: ModelSettings, state: StateSpec, weights: torch.Generator) -> Learner:
