@@ -288,16 +288,16 @@ class Expanded(Wrapper):
 
     def energy(
         self,
-        y: Float[Tensor, "k *items_features"],  # candidates
+        y: Float[Tensor, " k *items_features"],  # candidates
     ) -> Float[Tensor, " k *items"]:
         "Energy of each candidate."
         return self.unfold(self.inner.energy(self.fold(y)))
 
     def value_and_grad(
         self,
-        y: Float[Tensor, "k *items_features"],  # candidates
+        y: Float[Tensor, " k *items_features"],  # candidates
         create_graph: bool = False,  # as for a landscape
-    ) -> tuple[Float[Tensor, " k *items"], Float[Tensor, "k *items_features"]]:
+    ) -> tuple[Float[Tensor, " k *items"], Float[Tensor, " k *items_features"]]:
         "Energies and gradient."
         energies, grad = self.inner.value_and_grad(self.fold(y), create_graph)
         return self.unfold(energies), self.unfold(grad)

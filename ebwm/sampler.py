@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Randomness', 'STARTS', 'State', 'Info', 'evaluate', 'SubsetNoise', 'Kernel', 'check_generator', 'draw_like',
-           'gradient_descent', 'nesterov', 'langevin', 'mala', 'leapfrog', 'hmc', 'noisy', 'Clamped', 'clamped',
+           'gradient_descent', 'nesterov', 'langevin', 'mala', 'leapfrog', 'hmc', 'noisy', 'BoundedGradient', 'clamped',
            'guarded', 'Result', 'check_start', 'kernels_of', 'known', 'stacked', 'run', 'softmax_descent',
            'init_candidates']
 
@@ -344,7 +344,7 @@ def noisy(
     return step
 
 # %% ../nbs/core/02_sampler.ipynb #5b74a4c6
-class Clamped(Wrapper):
+class BoundedGradient(Wrapper):
     "A landscape whose gradient is bounded."
 
     def __init__(
@@ -395,7 +395,7 @@ def clamped(
     def step(
         landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False
     ) -> tuple[State, Info]:
-        bounded = Clamped(landscape, value, norm)
+        bounded = BoundedGradient(landscape, value, norm)
         if state.grad is not None:
             state = state._replace(grad=bounded.bound(state.grad, state.energy.ndim))
         new, info = kernel(bounded, state, generator=generator, create_graph=create_graph)

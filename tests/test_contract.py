@@ -17,7 +17,7 @@ from ebwm.evaluation.cost import Counted
 from ebwm.joint import JointEBT
 from ebwm.objective import S1, smooth_l1
 from ebwm.sampler import (
-    Clamped,
+    BoundedGradient,
     State,
     clamped,
     gradient_descent,
@@ -133,9 +133,9 @@ KINDS = {
 WRAPPERS = {
     "unwrapped": lambda landscape: landscape,
     "counted": Counted,
-    "clamped": lambda landscape: Clamped(landscape, value=0.02, norm=0.03),
+    "clamped": lambda landscape: BoundedGradient(landscape, value=0.02, norm=0.03),
     "transformed": lambda landscape: Transformed(landscape, torch.tanh),
-    "all": lambda landscape: Counted(Transformed(Clamped(landscape, None, 0.1), torch.sin)),
+    "all": lambda landscape: Counted(Transformed(BoundedGradient(landscape, None, 0.1), torch.sin)),
 }
 CONTEXT_FREE = ("joint", "joint adaln")
 TRAINABLE = {name: kind for name, kind in KINDS.items() if kind.model}
@@ -169,9 +169,9 @@ def reference(landscape, y):
         transformed, pull_back = torch.func.vjp(landscape.transform, y)
         energies, grad = reference(landscape.inner, transformed)
         return energies, pull_back(grad)[0]
-    if isinstance(landscape, (Counted, Clamped)):
+    if isinstance(landscape, (Counted, BoundedGradient)):
         energies, grad = reference(landscape.inner, y)
-        return energies, landscape.bound(grad, energies.ndim) if isinstance(landscape, Clamped) else grad
+        return energies, landscape.bound(grad, energies.ndim) if isinstance(landscape, BoundedGradient) else grad
     return gradient_by_autograd(landscape.energy, y, create_graph=True)
 
 
