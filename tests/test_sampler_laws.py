@@ -335,22 +335,7 @@ def test_noise_has_its_standard_deviation():
     assert float(twice.var()) == pytest.approx(0.49 * (1 / 4 + 1 / 16), rel=4 * (2 / 40_000) ** 0.5)
 
 
-# Items
-
-
-@pytest.mark.parametrize("make", [
-    gradient_descent,
-    nesterov,
-    lambda size: guarded(nesterov(size)),
-    lambda size: clamped(nesterov(size), norm=1.0),
-], ids=["descent", "nesterov", "guarded", "clamped"])  # fmt: skip
-def test_items_with_a_step_size_each_move_as_alone(make):
-    start, sizes = normal(6, 2), torch.linspace(0.002, 0.02, 6).double()
-    together = run(DoubleWell(), start, make(sizes), 9)
-    for row in range(6):
-        alone = run(DoubleWell(), start[row : row + 1], make(float(sizes[row])), 9)
-        torch.testing.assert_close(alone.state.y[0], together.state.y[row], rtol=0, atol=1e-13)
-        assert torch.equal(alone.info.accepted[:, 0], together.info.accepted[:, row])
+# Items and counts
 
 
 @pytest.mark.parametrize("make", [langevin, mala, hmc])
