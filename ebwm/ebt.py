@@ -30,7 +30,8 @@ from ebwm.blocks import (
     size_named,
 )
 from .context import KV, Context, FixedContext, GrowingContext, States, check_like, states_of
-from .gradient.sweeps import Layer, can_be_fused
+from .gradient.attention import can_be_fused
+from .gradient.sweeps import Layer
 from .landscape import CausalLandscape
 
 # %% ../nbs/core/12_ebt.ipynb #28e8f445
@@ -254,8 +255,8 @@ class EBT(EBM):
 
     def as_candidates(
         self,
-        targets: Float[Tensor, "b s c"],  # true next states
-    ) -> Float[Tensor, "b s c"]:
+        targets: Tensor,  # true next states [b s c]
+    ) -> Tensor:
         "True states as candidates, if candidates are states."
         if self.tokens is not None or self.latent:
             kind = "tokens" if self.tokens is not None else "latent"

@@ -172,7 +172,7 @@ def _generate(
             reader.select(kept)
         reader.current = reader.append(recent)
 
-# %% ../nbs/core/16_generation.ipynb #ff4a7089
+# %% ../nbs/core/16_generation.ipynb #ff4a7090
 def _checked_prompts(prompts: Sequence | Tensor, vocabulary: int) -> list[list[int]]:
     "Prompts as lists of tokens."
     rows = [torch.as_tensor(prompt) for prompt in prompts]
@@ -228,7 +228,7 @@ def _noise_of(seed: int | Sequence[int], texts: int, device: torch.device) -> li
     make = lambda seed, name: generator(seed, f"generation/{name}", device)
     return [_Noise(*(make(seed, name) for name in _Noise._fields)) for seed in seeds]
 
-
+# %% ../nbs/core/16_generation.ipynb #ff4a7089
 def generate_tokens(
     model: nn.Module,  # an EBT or a Transformer of tokens
     prompts: Sequence | Tensor,  # lists of tokens of any lengths, or tokens [b s]
@@ -243,7 +243,7 @@ def generate_tokens(
     **changes,  # of an EBT: single fields of the walk
 ) -> Iterator[Generated]:  # one for each position; a text is continued as it would be alone
     "Continue texts token by token; except for attention, all tokens cost the same."
-    if getattr(model, "tokens", None) is None:
+    if not getattr(model, "tokens", None) or not hasattr(model, "cache"):
         raise checks.refusal("model", type(model).__name__, "must be an EBT or Transformer with a vocabulary")
     texts = _checked_prompts(prompts, model.state_dim)
     _check_settings(count, temperature, top_p, window, end, model.state_dim)

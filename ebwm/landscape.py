@@ -17,15 +17,8 @@ from torch import Tensor, nn
 from . import checks
 from .context import KV, Context, check_like, product_dtype
 from .energy import Landscape, Wrapper, gradient_by_autograd
-from ebwm.gradient.sweeps import (
-    FUSED,
-    PLAIN,
-    Energy,
-    Sweeps,
-    compiled_sweeps,
-    energy_gradient,
-    make_view,
-)
+from .gradient.attention import FUSED, PLAIN, make_view
+from .gradient.sweeps import Energy, Sweeps, compiled_sweeps, energy_gradient
 
 # %% ../nbs/core/11_landscape.ipynb #b8d64bd8
 class ContextLandscape(Landscape):
@@ -208,7 +201,7 @@ class CausalLandscape(ContextLandscape):
     ) -> Energy:
         "Everything except the candidates that the energy depends on, as the manual gradient takes it."
         energy = self._shared(create_graph)
-        return energy._replace(memory=tuple(self._with_token(list(energy.memory))))
+        return energy._replace(kv=tuple(self._with_token(list(energy.kv))))
 
     def _check(self, y: Tensor) -> None:
         self.check_context()
@@ -288,16 +281,16 @@ class Expanded(Wrapper):
 
     def energy(
         self,
-        y: Float[Tensor, "k *items_features"],  # candidates
-    ) -> Float[Tensor, "k *items"]:
+        y: Float[Tensor, " k *items_features"],  # candidates
+    ) -> Float[Tensor, " k *items"]:
         "Energy of each candidate."
         return self.unfold(self.inner.energy(self.fold(y)))
 
     def value_and_grad(
         self,
-        y: Float[Tensor, "k *items_features"],  # candidates
+        y: Float[Tensor, " k *items_features"],  # candidates
         create_graph: bool = False,  # as for a landscape
-    ) -> tuple[Float[Tensor, "k *items"], Float[Tensor, "k *items_features"]]:
+    ) -> tuple[Float[Tensor, " k *items"], Float[Tensor, " k *items_features"]]:
         "Energies and gradient."
         energies, grad = self.inner.value_and_grad(self.fold(y), create_graph)
         return self.unfold(energies), self.unfold(grad)

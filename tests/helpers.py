@@ -29,7 +29,7 @@ def learned(model, loss):
 
 
 def assert_same(one, other, tolerance=1e-10):
-    """Assert that two dictionaries of tensors differ by less than a fraction of the largest entry, or of 1."""
+    """Assert that tensors by name differ by less than a fraction of the largest entry, or of 1."""
     assert one.keys() == other.keys()
     for name in one:
         assert one[name].shape == other[name].shape, name

@@ -1,4 +1,4 @@
-"""Generation: each text of a batch is continued as it would be alone, by processing it again for each token."""
+"""Generation: each text of a batch is continued as alone, processed again for each token."""
 
 import math
 
@@ -164,7 +164,8 @@ def test_texts_that_have_ended_cost_nothing():
     active = [prompt for prompt, token in zip(prompts, first, strict=True) if token not in end]
     cost = lambda some, count: flops(
         lambda: list(generate_tokens(model, some, count, start="zeros", end=end))).linear
-    assert 0 < len(active) < 3 and cost(prompts, 4) - cost(prompts, 1) == cost(active, 4) - cost(active, 1) > 0
+    assert 0 < len(active) < 3
+    assert cost(prompts, 4) - cost(prompts, 1) == cost(active, 4) - cost(active, 1) > 0
 
 
 # Drawing tokens

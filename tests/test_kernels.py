@@ -1,6 +1,5 @@
 """Fused attention and its derivatives equal the dense form: interpreted on a CPU, compiled on a GPU."""
 
-import inspect
 import os
 import subprocess
 import sys
@@ -41,8 +40,10 @@ POSITIONS = {
     "all equal": lambda b, n, s: torch.full((n,), s // 2),
     "backwards": lambda b, n, s: torch.arange(n - 1, -1, -1).clamp(max=s - 1),
     "beyond the context": lambda b, n, s: torch.arange(n) + s - 3,
-    "for each item, or none": lambda b, n, s: torch.randint(-1, s, (b, n), generator=generator(0, "positions")),
+    "by item, or none": lambda b, n, s: torch.randint(-1, s, (b, n), generator=generator(0, "positions")),
 }
+NAMES = ("o", "lse", "q_bar", "k_bar", "v_bar", "o_dot", "mean", "q_bar_dot", "k_bar_dot", "v_bar_dot",
+         "context_k_bar_dot", "context_v_bar_dot")
 ROWS = ("q", "k", "v", "o_bar", "q_dot", "k_dot", "v_dot", "o_bar_dot")
 
 
@@ -74,27 +75,20 @@ def reference(given, positions):
     o_dot, mean = torch.func.jvp(lambda *rows: attend(*rows, *context, positions), tuple(own), tuple(dots))[1]
     along = (o * x["o_bar_dot"]).sum() + sum((a * b).sum() for a, b in zip(bars, dots, strict=True))
     seconds = torch.autograd.grad(along, [*own, *context])
-    names = ("o", "lse", "q_bar", "k_bar", "v_bar", "o_dot", "mean", "q_bar_dot", "k_bar_dot", "v_bar_dot",
-             "context_k_bar_dot", "context_v_bar_dot")
-    return dict(zip(names, (o, lse, *bars, o_dot, mean, *seconds), strict=True))
+    return dict(zip(NAMES, (o, lse, *bars, o_dot, mean, *seconds), strict=True))
 
 
 def fused(given, positions):
     """The same by the kernels; each takes the results of those before it."""
-    x = given | {"positions": positions}
-
-    def call(function, *names):
-        returned = function(**{name: x[name] for name in inspect.signature(function).parameters})
-        x.update(zip(names, returned, strict=True))
-        return {name: x[name] for name in names}
-
-    return (
-        call(kernels.forward, "o", "lse")
-        | call(kernels.adjoint, "q_bar", "k_bar", "v_bar")
-        | call(kernels.tangent, "o_dot", "mean")
-        | call(kernels.adjoint_tangent, "q_bar_dot", "k_bar_dot", "v_bar_dot",
-               "context_k_bar_dot", "context_v_bar_dot")
-    )
+    x = given
+    qkv, dots = (kernels.QKV(*(x[f"{name}{end}"] for name in "qkv")) for end in ("", "_dot"))
+    context = kernels.Context(x["context_k"], x["context_v"], positions)
+    o, lse = kernels.forward(qkv, context)
+    bars = kernels.adjoint(x["o_bar"], qkv, o, context, lse)
+    o_dot, mean = kernels.tangent(dots, qkv, o, context, lse)
+    seconds, of_context = kernels.adjoint_tangent(
+        x["o_bar_dot"], x["o_bar"], dots, qkv, o, o_dot, context, lse, mean)
+    return dict(zip(NAMES, (o, lse, *bars, o_dot, mean, *seconds, *of_context), strict=True))
 
 
 def assert_equal(given, positions, tolerance):
@@ -194,6 +188,21 @@ def test_a_candidate_that_sees_no_state_attends_to_itself():
     torch.testing.assert_close(found["q_bar_dot"], torch.zeros_like(given["q"]), rtol=0, atol=1e-12)
 
 
+def test_missing_triton_and_unsupported_devices_are_refused(monkeypatch):
+    given = draw(*SIZES["one state"])
+    qkv = kernels.QKV(given["q"], given["k"], given["v"])
+    context = kernels.Context(given["context_k"], given["context_v"], torch.arange(5, device=DEVICE))
+    monkeypatch.setattr(kernels, "available", lambda device: False)
+    if kernels.triton is not None:
+        with pytest.raises(ValueError, match="compute capability"):
+            kernels.forward(qkv, context)
+    monkeypatch.undo()
+    monkeypatch.setattr(kernels, "triton", None)
+    assert not kernels.available(DEVICE)
+    with pytest.raises(ImportError, match="pip install triton"):
+        kernels.forward(qkv, context)
+
+
 COMPILE = """
 import sys, torch, triton
 from triton.backends.compiler import GPUTarget
@@ -211,11 +220,12 @@ def compile_only(self, *args, grid, warmup, **kwargs):
 
 triton.runtime.driver.set_active(Driver())
 launch, JITFunction.run, kernels.available = JITFunction.run, compile_only, lambda device: True
-q, s, positions = torch.zeros(2, 2, 70, 64, dtype=torch.bfloat16), torch.zeros(2, 2, 70), torch.arange(70)
-kernels.forward(q, q, q, q, q, positions)
-kernels.adjoint(q, q, q, q, q, q, positions, q, s)
-kernels.tangent(q, q, q, q, q, q, q, q, positions, q, s)
-kernels.adjoint_tangent(q, q, q, q, q, q, q, q, q, q, positions, q, s, q, s)
+q, s = torch.zeros(2, 2, 70, 64, dtype=torch.bfloat16), torch.zeros(2, 2, 70)
+qkv, context = kernels.QKV(q, q, q), kernels.Context(q, q, torch.arange(70))
+kernels.forward(qkv, context)
+kernels.adjoint(q, qkv, q, context, s)
+kernels.tangent(qkv, qkv, q, context, s)
+kernels.adjoint_tangent(q, q, qkv, qkv, q, q, context, s, s)
 """
 
 

@@ -167,8 +167,8 @@ def test_replayed_candidates_continue_where_they_ended():
 
 @pytest.mark.parametrize("settings", [
     {"step_conditioning": "context_token"}, {"step_conditioning": "candidate_token"},
-    {"step_conditioning": "adaln"}, {"vocabulary": 9}, {"vocabulary": 9, "step_conditioning": "context_token"},
-    {"action_dim": 3}, "joint",
+    {"step_conditioning": "adaln"}, {"vocabulary": 9}, {"action_dim": 3}, "joint",
+    {"vocabulary": 9, "step_conditioning": "context_token"},
 ], ids=str)
 def test_s2_trains_every_kind_of_model(settings):
     model, replay = joint() if settings == "joint" else ebt(**settings), Replay(8)
