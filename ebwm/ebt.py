@@ -30,7 +30,8 @@ from ebwm.blocks import (
     size_named,
 )
 from .context import KV, Context, FixedContext, GrowingContext, States, check_like, states_of
-from .gradient.sweeps import Layer, can_be_fused
+from .gradient.attention import can_be_fused
+from .gradient.sweeps import Layer
 from .landscape import CausalLandscape
 
 # %% ../nbs/core/12_ebt.ipynb #28e8f445

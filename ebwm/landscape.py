@@ -17,15 +17,8 @@ from torch import Tensor, nn
 from . import checks
 from .context import KV, Context, check_like, product_dtype
 from .energy import Landscape, Wrapper, gradient_by_autograd
-from ebwm.gradient.sweeps import (
-    FUSED,
-    PLAIN,
-    Energy,
-    Sweeps,
-    compiled_sweeps,
-    energy_gradient,
-    make_view,
-)
+from .gradient.attention import FUSED, PLAIN, make_view
+from .gradient.sweeps import Energy, Sweeps, compiled_sweeps, energy_gradient
 
 # %% ../nbs/core/11_landscape.ipynb #b8d64bd8
 class ContextLandscape(Landscape):
@@ -208,7 +201,7 @@ class CausalLandscape(ContextLandscape):
     ) -> Energy:
         "Everything except the candidates that the energy depends on, as the manual gradient takes it."
         energy = self._shared(create_graph)
-        return energy._replace(memory=tuple(self._with_token(list(energy.memory))))
+        return energy._replace(kv=tuple(self._with_token(list(energy.kv))))
 
     def _check(self, y: Tensor) -> None:
         self.check_context()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ebwm.ebt import EBT
-from ebwm.gradient.sweeps import can_be_fused, energy_gradient
+from ebwm.gradient.attention import can_be_fused
+from ebwm.gradient.sweeps import energy_gradient
 from ebwm.objective import S1, StreamedLoss, smooth_l1
 from ebwm.sampler import evaluate, gradient_descent, run
 from ebwm.settings import generator

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .. import checks
-from .sweeps import Energy, second_order, up_and_down
+from .sweeps import Energy, first_order, second_order
 from ..landscape import CausalLandscape
 
 # %% ../../nbs/gradient/02_vocabulary.ipynb #67e8ebf5
@@ -65,12 +65,12 @@ def energy_of_chunk(
     chunk: Chunk,  # some of the candidates
 ) -> Energy:  # views, not copies
     "The energy of the candidates of a chunk."
-    memory = tuple((k[chunk.sequences], v[chunk.sequences]) for k, v in energy.memory)
+    kv = tuple((k[chunk.sequences], v[chunk.sequences]) for k, v in energy.kv)
     cos, sin, hidden, last = energy.view
     hidden = hidden if hidden is None else hidden[..., chunk.positions, :]
     view = energy.view._replace(cos=cos[..., chunk.positions, :], sin=sin[..., chunk.positions, :],
                                 hidden=hidden, last=last[..., chunk.positions])
-    return energy._replace(memory=memory, view=view)
+    return energy._replace(kv=kv, view=view)
 
 # %% ../../nbs/gradient/02_vocabulary.ipynb #8c27a202
 class _GradientAccumulator:
@@ -136,18 +136,18 @@ class _Trunk:
     def __init__(self, energies: list[Energy], chunk: Chunk, sums: _GradientAccumulator):
         self.energies, self.chunk, self.sums = energies, chunk, sums
         self.parts = [energy_of_chunk(energy, chunk) for energy in energies]
-        self.batch = len(self.parts[0].memory[0][0])
+        self.batch = len(self.parts[0].kv[0][0])
 
     def gradient(self, step: int, x: Float[Tensor, "r d"]) -> Float[Tensor, "r d"]:
         "Sweeps 1 and 2."
-        _, g, self.kept = up_and_down(self.parts[step], x.unflatten(0, (self.batch, -1)))
+        _, g, self.results = first_order(self.parts[step], x.unflatten(0, (self.batch, -1)))
         return g.flatten(0, 1)
 
     def add_gradients(self, step: int, g_bar: Float[Tensor, "r d"]) -> Float[Tensor, "r d"]:  # adjoint of x
         "Sweeps 3 and 4: add the gradients of layers and context, from the adjoint of the gradient."
         dot = g_bar.unflatten(0, (self.batch, -1))
-        x_bar, bars = second_order(self.parts[step], self.kept, torch.zeros_like(dot[..., 0]), dot)
-        energy, self.kept = self.energies[step], None
+        x_bar, bars = second_order(self.parts[step], self.results, torch.zeros_like(dot[..., 0]), dot)
+        energy, self.results = self.energies[step], None
         shared = 1 + 4 * len(energy.layers)
         for index, (tensor, bar) in enumerate(zip(energy.tensors(), bars, strict=True)):
             total = self.sums.of(tensor)
