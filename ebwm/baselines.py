@@ -208,7 +208,7 @@ class TransformerCache:
         self,
         rows: Tensor | Sequence[int],  # indices of contexts, in the new order
     ) -> None:
-        "Keep some of the contexts; the memory of the others is released."
+        "Keep some of the contexts, in a new order."
         self.kv.select(rows)
 
 # %% ../nbs/core/13_baselines.ipynb #a5e873d5

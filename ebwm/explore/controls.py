@@ -132,7 +132,8 @@ class Explorer(ABC):
         self.message, self.table = widgets.HTML(), widgets.HTML()
         self.result = self.compute(settings)
         drawn = self.draw(self.result, theme)
-        self._drawn, self._boxes = {}, {name: widgets.Box() for name in drawn}
+        self._drawn = {}
+        self._boxes = {name: widgets.Box(layout=dict(flex="0 0 auto")) for name in drawn}
         left = widgets.VBox([*controls.values(), self.dark, self.message, self.table])
         right = widgets.VBox(list(self._boxes.values()))
         left.layout.flex, right.layout.flex = COLUMNS
@@ -205,7 +206,7 @@ class Explorer(ABC):
         try:
             result = self.compute(settings)
             drawn = self.draw(result, theme)
-        except Exception as error:  # of any type: a person who moves a slider needs a line, not a traceback
+        except Exception as error:  # of any type: shown as a line and not as a traceback
             self._show_message(str(error).partition("\n")[0] or repr(error))
             return
         self.settings, self.result, self.theme = settings, result, theme
@@ -256,7 +257,7 @@ class Explorer(ABC):
         self._drawn[name] = wanted
 
     def _changed(self, name: str, value: Any) -> None:
-        """React to a change that a person made, and not to one that `_update` caused."""
+        """React to a change by the user; ignore those that `_update` caused."""
         if self._updating:
             return
         control, sent = self.controls[name], self.shown_value(name)

@@ -106,7 +106,7 @@ class LandscapeExplorer(Explorer):
         name: str,  # of the control that was changed
         value: Any,  # its new value
     ) -> Settings:
-        """The settings after a change; an energy comes with its own settings."""
+        """The settings after a change; each energy has settings that suit it."""
         if name == "energy":
             return replace(self.scenes[value].settings, walks=self.settings.walks, seed=self.settings.seed)
         if name in ("x", "y") or value == POINT:
