@@ -10,7 +10,7 @@ comma := ,
 CHOSEN = $(or $(patsubst all,--all,$(subst $(comma), ,$(ONLY))),--headline)
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test lab docs readme export notebooks bench clean
+.PHONY: help figures check test lab docs readme export notebooks bench clean
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +19,11 @@ help: ## list what there is
 figures: $(READY) ## make the headline figures, or those named by ONLY, at the scale SCALE
 	$(BIN)/ebwm figures run $(strip $(CHOSEN) $(if $(SCALE),--scale $(SCALE)) $(if $(PROFILE),--profile $(PROFILE)))
 
+check: $(READY) ## run the fast checks: export, style, language, fast tests
+	$(BIN)/python tests/check.py check
+
 test: $(READY) ## run every check: export, notebooks, style, tests, smoke figures, docs
-	$(BIN)/python tests/check.py
+	$(BIN)/python tests/check.py test
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs

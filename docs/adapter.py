@@ -1,8 +1,8 @@
 """Pages for Sphinx with myst-nb from the notebooks that nbdev has processed.
 
 Front matter becomes a title, directives become tags, `show_doc` cells become sections (symbols.py), callouts
-become admonitions, pictures on record get their dark variants and tables are filled (records.py), folders become
-the sidebar.
+become admonitions, pictures on record get their dark variants, tables are filled (records.py), and folders
+become the sidebar.
 """
 
 import json
@@ -144,7 +144,7 @@ def _page(source: Path, site: Site) -> list[dict]:
 
 
 def _with_folds(processed: list[dict], original: list[dict]) -> list[dict]:
-    """Cells with the source of exported cells, which nbdev drops, folded after the sections of their names."""
+    """Cells with the source of exported cells, which nbdev drops, folded after their sections."""
     places = {cell.get("id"): (index, 0) for index, cell in enumerate(original)}
     for index, cell in enumerate(original):
         places |= {name: (index, node.lineno) for name, node in symbols.defined(cell).items()}

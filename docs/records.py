@@ -113,7 +113,8 @@ def benchmarks_page(
         return ""
     pictures = [f"![{name}]({(up / name).as_posix()}.png)" for name in ("training", "cost")
                 if (folder / f"{name}.png").is_file()]
-    return "\n\n".join(["# Benchmarks", "Cost of an EBT, measured by `make bench`.", *pictures, table.read_text()])
+    lead = "Cost of an EBT, measured by `make bench`."
+    return "\n\n".join(["# Benchmarks", lead, *pictures, table.read_text()])
 
 
 def _times(minutes: dict[str, float]) -> str:

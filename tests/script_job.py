@@ -13,7 +13,10 @@ from ebwm.figures.manifest import JOB, sealed
 from ebwm.figures.notebook import cells_of, code_of
 from ebwm.files import sha256, write_json
 
-LEAVE = "import sys; sys.path.insert(0, {tests!r}); from script_job import leave; leave({{**globals()}}, {values})"
+LEAVE = """import sys
+sys.path.insert(0, {tests!r})
+from script_job import leave
+leave({{**globals()}}, {values})"""
 
 
 def leave_cell(values: str = "1") -> str:
@@ -21,16 +24,15 @@ def leave_cell(values: str = "1") -> str:
     return LEAVE.format(tests=str(Path(__file__).parent), values=values)
 
 
-def leave(names: dict, values: object = None, file: str = "values.json") -> None:
-    """Write a record of one data file: the values, or a file that the script has written."""
+def leave(names: dict, values: object) -> None:
+    """Write a record of one data file: the values."""
     folder = Path(names["out"])
     job = json.loads((folder / JOB).read_text())
-    if values is not None:
-        write_json(folder / file, values)
+    write_json(folder / "values.json", values)
     effective = {name: names[name] for name in job["asked"]}
     write_json(folder / "manifest.json", sealed({
         "scale": names["scale"], "seeds": names["seeds"], "results": {"values": values}, "pictures": {},
-        "data": {file: sha256(folder / file)}, "threads": 1, "git": None,
+        "data": {"values.json": sha256(folder / "values.json")}, "threads": 1, "git": None,
         "parameters": {"effective": effective}, "key": job["key"], "inputs": job["inputs"]}))
 
 

@@ -1,6 +1,6 @@
 """Sizes of modules, functions, signatures, cells and notebooks, and those beyond the limits.
 
-`python tests/sizes.py` writes the known exceptions to sizes.json; it refuses new and larger ones without --force.
+`python tests/sizes.py` writes the exceptions to sizes.json; it refuses new and larger ones without --force.
 """
 
 import ast

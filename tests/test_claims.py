@@ -1,4 +1,4 @@
-"""Verdicts on claims, the report, and the registry's account of the papers. Refusals are in refusals/figures.py."""
+"""Verdicts on claims, the report, and the papers in the registry. Refusals are in refusals/figures.py."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,8 @@ def claim(**fields):
 def decided(expect, result, scale="cpu", **fields):
     """The verdict on a figure with this result on record."""
     manifest = {"scale": scale, "seeds": [0, 1], "results": {"loss": {"best": result}}}
-    return verdict(claim(statistic="loss.best", expect=expect, **fields), figures.registry()["tiny"], manifest)
+    decided = claim(statistic="loss.best", expect=expect, **fields)
+    return verdict(decided, figures.registry()["tiny"], manifest)
 
 
 def interval(low, high):
@@ -30,16 +31,11 @@ def interval(low, high):
 @pytest.mark.parametrize("expect, result, found", [
     ({"below": 0}, interval(-2, -1), "holds"),
     ({"below": 0}, interval(-2, 0), "undecided"),
-    ({"below": 0}, interval(0, 1), "fails"),
     ({"below": 0}, 0.0, "fails"),
-    ({"above": 0}, interval(0, 2), "undecided"),
     ({"above": 0}, 0.0, "fails"),
     ({"below": 0}, interval(-2, 1), "undecided"),
-    ({"below": 0}, interval(1, 2), "fails"),
     ({"below": 0}, -0.1, "holds"),
-    ({"below": 0}, 0.1, "fails"),
     ({"above": 0}, interval(1, 2), "holds"),
-    ({"above": 0}, interval(-1, 2), "undecided"),
     ({"above": 0}, interval(-2, -1), "fails"),
     ({"equals": 35, "within": 1}, interval(34.5, 35.5), "holds"),
     ({"equals": 35, "within": 1}, interval(30, 40), "undecided"),
@@ -47,7 +43,6 @@ def interval(low, high):
     ({"equals": 35, "within": 1}, interval(float("-inf"), float("inf")), "undecided"),
     ({"equals": 35, "within": 1}, 34.0, "holds"),
     ({"equals": 35, "within": 1}, 33.9, "fails"),
-    ({"below": 0}, None, "undecided"),
     ({"below": 0}, {"value": None, "low": None, "high": None}, "undecided"),
     ({"below": 0}, {"value": -1.0, "low": None, "high": None}, "undecided"),
 ])
@@ -57,15 +52,15 @@ def test_the_whole_interval_decides_or_the_number(project, expect, result, found
 
 def test_claims_without_a_decision(project):
     stand_in = decided({"below": 0}, -1.0, not_tested="too small", command="ebwm figures run tiny")
-    assert (stand_in.verdict, stand_in.measured, stand_in.record) == ("not tested", (-1, -1, -1), "scale cpu, seeds 0, 1")
+    assert stand_in.verdict == "not tested" and stand_in.measured == (-1, -1, -1)
+    assert stand_in.record == "scale cpu, seeds 0, 1"
     assert decided({"below": 0}, -1.0, scale="smoke").verdict == "not tested"
     assert verdict(claim(), Planned(id="tiny", title="t", paper="p"), None).verdict == "planned"
     assert verdict(claim(), figures.registry()["tiny"], None).verdict == "not made"
 
 
 def test_numbers_are_shown_with_their_intervals():
-    assert shown((1.23456, 1.23456, 1.23456)) == "1.235"
-    assert shown((1.0, 0.5, 1.5)) == "1 (95 % interval 0.5 to 1.5)"
+    assert (shown((1.23456,) * 3), shown((1.0, 0.5, 1.5))) == ("1.235", "1 (95 % interval 0.5 to 1.5)")
     assert expected({"equals": 35.98, "within": 1}) == "35.98 within 1"
     assert expected({"below": 0}) == "below 0"
 

@@ -26,7 +26,7 @@ from ebwm.training.run import RunError
 
 @pytest.fixture
 def told(capsys):
-    """Call the command; returns exit code, standard output, and standard error without the leading `ebwm: `."""
+    """Call the command; returns exit code, standard output, and standard error without `ebwm: `."""
     def call(*words):
         code = cli.main(list(words))
         printed = capsys.readouterr()

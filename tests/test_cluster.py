@@ -42,8 +42,8 @@ def test_jobs_are_submitted_with_their_resources_and_cancelled_by_an_interrupt(p
     write_fan(project, "time.sleep(300)", sizes="[8]")
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent),
                    "PATH": os.pathsep.join([str(project / "bin"), os.environ["PATH"]])}
-    command = [sys.executable, str(ROOT / "tests/script_job.py"), "figures", "run", "tiny", "fan", "--profile",
-               "profiles/slurm"]
+    words = ["figures", "run", "tiny", "fan", "--profile", "profiles/slurm"]
+    command = [sys.executable, str(ROOT / "tests/script_job.py"), *words]
     default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell ignore SIGINT
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, env=environment, preexec_fn=default, **pipes)
@@ -107,7 +107,7 @@ def test_a_missing_gpu_is_reported(project, monkeypatch):
     job = dataclasses.replace(figures.jobs_of(figures.plan("tiny"))[0], gpus=1)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("ebwm.figures.job.gpus", lambda: 0)
-    with pytest.raises(figures.NotebookError, match="it needs a GPU, and .* has none"):
+    with pytest.raises(figures.NotebookError, match=r"it needs a GPU, and .* has none"):
         _devices(job, project).__enter__()
 
 

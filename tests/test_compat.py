@@ -42,7 +42,8 @@ def test_import_timm_retries_without_the_half_imported_torchvision(monkeypatch, 
             raise RuntimeError(message)
         return ModuleType(name)
 
-    modules = {n: ModuleType(n) for n in ("torch", "torchvision_neighbour", "torchvision", "torchvision.extension")}
+    names = ("torch", "torchvision_neighbour", "torchvision", "torchvision.extension")
+    modules = {name: ModuleType(name) for name in names}
     monkeypatch.setattr(compat, "_declared", ["already declared"])
     monkeypatch.setattr(compat, "sys", SimpleNamespace(modules=modules))
     monkeypatch.setattr(compat, "importlib", SimpleNamespace(import_module=fail_once))
@@ -77,6 +78,7 @@ def test_extras_are_those_of_the_checkout_or_of_the_installed_package(monkeypatc
     metadata = ["av>=14; extra == 'video'", "torch", "old; extra == 'text'"]
     monkeypatch.setattr(compat.importlib.metadata, "requires", lambda name: metadata)
     declared = compat.extras()
-    assert {"av", "timm"} <= set(declared["video"]) and "old" not in declared["text"] and "ebwm" not in declared["dev"]
+    assert {"av", "timm"} <= set(declared["video"])
+    assert "old" not in declared["text"] and "ebwm" not in declared["dev"]
     monkeypatch.setattr(compat, "__file__", str(tmp_path / "ebwm" / "compat.py"))
     assert compat.extras() == {"video": ["av"], "text": ["old"]}

@@ -18,6 +18,7 @@ from ebwm.training.checkpoint import Checkpoints, load_tensors
 
 ROOT = Path(__file__).parents[1]
 pytest.importorskip("lightning_fabric")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,8 @@ def test_the_readmes_links_lead_to_files():
 # Tables
 
 
-FINDING = {"asks": "Is it fast?", "found": "Yes: {speed:.1f}, above {other.limit:.2f}", "holds": ["speed.low > 1", "0 < other.limit"]}
+FINDING = {"asks": "Is it fast?", "found": "Yes: {speed:.1f}, above {other.limit:.2f}",
+           "holds": ["speed.low > 1", "0 < other.limit"]}
 
 
 def with_finding(root: Path, **changes) -> None:
@@ -92,8 +93,10 @@ def with_finding(root: Path, **changes) -> None:
 
 def test_tables_are_made_from_the_registry_and_the_records(tmp_path):
     with_finding(tmp_path)
-    placed = records.place_tables("A\n<!-- table: figures -->\n<!-- table: findings -->", tmp_path).splitlines()
-    assert "| [Fall](figures/fall.ipynb) | `ebwm figures run fall` | 18 s on 2 cores | 6 min on 2 cores | not measured |" in placed
+    text = "A\n<!-- table: figures -->\n<!-- table: findings -->"
+    placed = records.place_tables(text, tmp_path).splitlines()
+    times = "18 s on 2 cores | 6 min on 2 cores | not measured"
+    assert f"| [Fall](figures/fall.ipynb) | `ebwm figures run fall` | {times} |" in placed
     assert placed[-1] == "| Is it fast? | Yes: 1.5 (1.2 to 2.0), above 0.50 | [fall](figures/fall.ipynb) |"
 
 
@@ -124,52 +127,40 @@ def build(folder: Path, cells: list, processed: list, name: str = "core/02_walks
     return json.loads((folder / "out" / adapter.page_name(Path(name))).read_text())["cells"]
 
 
-def test_pages_are_named_without_numbers():
-    assert adapter.page_name(Path("core/02_walks.ipynb")) == Path("core/walks.ipynb")
-    assert adapter.page_name(Path("index.ipynb")) == Path("index.ipynb")
-
-
-def test_the_sidebar_is_in_order(tmp_path):
+def test_the_sidebar_is_in_order_and_pages_have_no_numbers(tmp_path):
     ordered = ["index.ipynb", "protocol.ipynb", "core/01_d.ipynb", "core/02_c.ipynb", "training/e.md",
                "figures/b.ipynb", "z/a.ipynb"]
     for name in (*reversed(ordered), ".ipynb_checkpoints/f.ipynb"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert [str(p.relative_to(tmp_path)) for p in adapter.find_sources(tmp_path)] == ordered
+    names = {"core/02_walks.ipynb": "core/walks.ipynb", "index.ipynb": "index.ipynb"}
+    assert all(adapter.page_name(Path(name)) == Path(page) for name, page in names.items())
 
 
-def test_front_matter_becomes_a_title(tmp_path):
-    raw = {**text("---\ntitle: 'Walks: two'\ndescription: Down\n---\n"), "cell_type": "raw"}
-    assert build(tmp_path, [text("# Walks")], [raw])[0]["source"] == "# Walks: two\n\n{.lead}\nDown"
-
-
-@pytest.mark.parametrize("directive, tag", [
-    ("#| echo: false", "remove-input"),
-    ("#| output: false", "remove-output"),
-    ("#| include: false", "remove-cell"),
-    ("#| warning: false", "remove-stderr"),
-    ("#| code-fold: true", "hide-input"),
+@pytest.mark.parametrize("source, expected", [
+    ('::: {.callout-note}\nLook.\n:::', ":::{note}\nLook.\n:::"),
+    ('::: {.callout-tip title="Try it"}\nDo.\n:::', ":::{admonition} Try it\n:class: tip\nDo.\n:::"),
+    ("[this](02_walks.ipynb#a) [home](../index.ipynb)", "[this](walks.ipynb#a) [home](../index.ipynb)"),
+    ("[`walk`](/core/walks.html#walk)", "[`walk`](#ebwm.walks.walk)"),
+    ("[`near`](/core/walks.html#place.near)", "[`near`](#ebwm.walks.Place)"),
+    ("[settings](../../settings.ini) [web](https://example.org)", "settings [web](https://example.org)"),
 ])
-def test_directives_become_tags_and_leave_the_source(tmp_path, directive, tag):
-    cell = code(f"{directive}\n1 + 1")
-    page = build(tmp_path, [cell], [cell])
-    assert (page[0]["metadata"]["tags"], page[0]["source"]) == ([tag], "1 + 1")
-
-
-def test_callouts_become_admonitions(tmp_path):
-    source = '::: {.callout-note}\nLook.\n:::\n\n::: {.callout-tip title="Try it"}\nDo.\n:::'
-    page = build(tmp_path, [text(source)], [text(source)])
-    assert page[0]["source"] == ":::{note}\nLook.\n:::\n\n:::{admonition} Try it\n:class: tip\nDo.\n:::"
-
-
-def test_links_lead_to_pages_and_names(tmp_path):
-    source = ("[this](02_walks.ipynb#a) [home](../index.ipynb) [`walk`](/core/walks.html#walk) "
-              "[`near`](/core/walks.html#place.near) [settings](../../settings.ini) [web](https://example.org)")
+def test_markdown_is_converted(tmp_path, source, expected):
     (tmp_path / "settings.ini").touch()
     cells = [code("#| default_exp walks"), code(EXPORTED, id="e"), text(source)]
-    assert build(tmp_path, cells, [text(source)])[-1]["source"] == (
-        "[this](walks.ipynb#a) [home](../index.ipynb) [`walk`](#ebwm.walks.walk) "
-        "[`near`](#ebwm.walks.Place) settings [web](https://example.org)")
+    assert build(tmp_path, cells, [text(source)])[-1]["source"] == expected
+
+
+def test_front_matter_becomes_a_title_and_directives_become_tags(tmp_path):
+    raw = {**text("---\ntitle: 'Walks: two'\ndescription: Down\n---\n"), "cell_type": "raw"}
+    tags = {"echo: false": "remove-input", "output: false": "remove-output", "include: false": "remove-cell",
+            "warning: false": "remove-stderr", "code-fold: true": "hide-input"}
+    cells = [code(f"#| {directive}\n1 + 1") for directive in tags]
+    first, *others = build(tmp_path, [text("# Walks"), *cells], [raw, *cells])
+    assert first["source"] == "# Walks: two\n\n{.lead}\nDown"
+    assert [c["metadata"]["tags"] for c in others] == [[tag] for tag in tags.values()]
+    assert {c["source"] for c in others} == {"1 + 1"}
 
 
 WALK_SECTION = """(ebwm.walks.walk)=
@@ -228,7 +219,7 @@ def record(root: Path, *pictures: str) -> None:
              "minutes": {"smoke": 0.3, "cpu": 6}}
     (root / "figures" / "figures.yaml").write_text(yaml.dump({"figures": [entry]}))
     for name in pictures:
-        (root / "figures" / "fall" / name).write_bytes(b"png")
+        (root / "figures" / "fall" / name).touch()
     write_manifest(root / "figures" / "fall", scale="cpu", seeds=[0, 1], seconds=61.4, device="cpu",
                    results={"speed": {"value": 1.5}})
 
@@ -262,15 +253,11 @@ def test_the_benchmark_has_a_page(tmp_path):
     assert ":caption: Results\n\nfigures/benchmarks\n" in sidebar
 
 
-def test_a_picture_without_a_dark_variant_is_shown_in_both_themes(tmp_path):
+def test_a_figure_without_a_dark_picture_or_without_a_record(tmp_path):
     record(tmp_path, "fall.png")
     source = "![A fall](../figures/fall/fall.png) ![Missing](../figures/fall/rise.png)"
     placed = records.place_pictures(source, tmp_path / "nbs" / "index.ipynb", tmp_path, tmp_path / "out")
     assert placed == "![A fall](record/fall/fall.png) ![Missing](../figures/fall/rise.png)"
-
-
-def test_a_figure_without_a_record(tmp_path):
-    record(tmp_path)
     (tmp_path / "figures" / "fall" / "manifest.json").unlink()
     assert "| On record | nothing |" in records.section(Path("nbs/figures/fall.ipynb"), tmp_path)
     assert records.section(Path("nbs/figures/other.ipynb"), tmp_path) == ""

@@ -292,6 +292,7 @@ assert (found[0] - found[1]).abs().max() < 1e-12, (found[0] - found[1]).abs().ma
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler, which torch.compile needs")
 def test_compiled_sweeps_are_equal():
     """In a separate process, because run-time type checks and compilers do not work together."""

@@ -1,4 +1,4 @@
-"""The figure engine: inputs, jobs and batches. Jobs are scripts (script_job.py) but for one Jupyter kernel."""
+"""The figure engine: inputs, jobs and batches. Jobs run as scripts (script_job.py), one in a kernel."""
 
 import ast
 import contextlib
@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +26,7 @@ from ebwm.figures.job import _alive, main, run_job, up_to_date
 from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.plan import as_json, jobs_of
 from ebwm.figures.progress import Progress, duration, last_line, time_left
+from ebwm.files import write_json
 
 pd = pytest.importorskip("pandas")
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,8 @@ LAZY = 'EXPORTS = {  # imported on first use\n    "EBT": "ebwm.high",\n    "A": 
 SOURCES = {
     "__init__": LAZY, "low": "import torch", "high": "def f():\n    from .low import x", "other": "",
     "room/__init__": "from ebwm.room.a import A", "room/a": "A = 1", "room/b": "from . import a",
-    "plain/__init__": "", "plain/c": "from .. import low", "plain/lazy/__init__": 'EXPORTS = {"d": "ebwm.plain.c"}',
+    "plain/__init__": "", "plain/c": "from .. import low",
+    "plain/lazy/__init__": 'EXPORTS = {"d": "ebwm.plain.c"}',
 }
 
 
@@ -68,7 +69,7 @@ def test_the_modules_of_a_notebook_are_those_it_imports_directly_or_indirectly(t
 
 
 def test_the_exports_of_this_package_count_as_their_modules():
-    assert "ebwm.objective" in modules(["from ebwm import S1"]) and "ebwm.ebt" in modules(["from ebwm import EBT"])
+    assert "ebwm.objective" in modules(["from ebwm import S1"])
     assert "ebwm.figures.record" in modules(["from ebwm.figures import Record"])
 
 
@@ -111,9 +112,7 @@ def test_comments_docstrings_and_empty_lines_are_not_inputs(source, left):
     assert bare(left) == left
 
 
-def test_a_leading_string_of_a_cell_is_displayed_and_counts():
-    assert bare('"about"\nx = 1', cell=True) == '"about"\nx = 1'
-    assert bare('def f():\n    "about"\n    return 1', cell=True) == "def f():\n    return 1"
+    assert bare(f'"shown"\n{source}', cell=True).startswith('"shown"'), "a cell displays a leading string"
 
 
 def undocumented(source):
@@ -134,7 +133,8 @@ def test_bare_source_of_the_package_is_the_same_code():
 
 def test_figures_depend_on_records_and_style_but_not_on_the_engine():
     engine = {f"ebwm.{name}" for name in ("figures", "figures.plan", "figures.job", "figures.batch")}
-    used = {path.stem: set(modules(code_of(cells_of(path)))) for path in (ROOT / "nbs/figures").glob("*.ipynb")}
+    notebooks = (ROOT / "nbs/figures").glob("*.ipynb")
+    used = {path.stem: set(modules(code_of(cells_of(path)))) for path in notebooks}
     assert len(used) > 10
     assert [id for id, names in used.items() if names & engine or "ebwm.figures.record" not in names] == []
 
@@ -250,66 +250,57 @@ def test_a_job_beyond_its_limit_of_memory_or_time_is_killed_with_its_children(pr
     hoard = "x = bytearray(600 * 2**20); x[::4096] = b'x' * len(x[::4096]); import time; time.sleep(60)"
     message = failure(scripts(child.format(hoard)), memory=0.5)
     assert re.search(r"it used 0\.\d GiB of memory and exceeded its limit of 0\.5", message)
-    assert "it exceeded its limit of 0.01 minutes" in failure(scripts("import time\ntime.sleep(60)"), timeout=0.01)
+    message = failure(scripts("import time\ntime.sleep(60)"), timeout=0.01)
+    assert "it exceeded its limit of 0.01 minutes" in message
     assert not scripts_of(project)
 
 
-def finish(manifest):
-    """A stand-in for the execution of a notebook, with this manifest."""
-    def execute(job, folder, log, watch):
-        if isinstance(manifest, dict):
-            write_manifest(folder, **manifest)
-        elif manifest:
-            (folder / "manifest.json").write_text(manifest)
-    return execute
+@pytest.fixture
+def kernel(monkeypatch):
+    """Replace the execution of a notebook by a function of the job and the folder."""
+    place = "ebwm.figures.job._papermill"
+    return lambda act: monkeypatch.setattr(place, lambda job, folder, *_: act(job, folder))
 
 
-@pytest.mark.parametrize("manifest, message", [
-    ("", "the notebook wrote no manifest.json"),
-    ({"parameters": {"effective": {"scale": "smoke", "seeds": [0, 1], "rate": 1}}}, "its parameter 'updates'"),
-    ("{", "manifest.json is not a valid manifest"),
-])
-def test_an_incomplete_record_is_an_error(project, monkeypatch, manifest, message):
-    monkeypatch.setattr("ebwm.figures.job._papermill", finish(manifest))
-    assert message in failure(only_job())
+def test_an_incomplete_record_is_an_error(project, kernel):
+    kernel(lambda job, folder: None)
+    assert "the notebook wrote no manifest.json" in failure(only_job())
+    kernel(lambda job, folder: write_manifest(folder, parameters={"effective": {"scale": "smoke"}}))
+    assert "did not record its parameter" in failure(only_job())
+    kernel(lambda job, folder: (folder / "manifest.json").write_text("{"))
+    assert "manifest.json is not a valid manifest" in failure(only_job())
 
 
 @pytest.mark.parametrize("exits, executed, fails", [(1, None, False), (2, None, True), (1, 3, True)])
-def test_a_kernel_that_exits_before_the_first_cell_is_restarted_once(project, monkeypatch, exits, executed, fails):
+def test_a_kernel_that_exits_before_a_cell_is_restarted_once(project, kernel, exits, executed, fails):
     starts = []
 
-    def start(job, folder, log, watch):
+    def start(job, folder):
         starts.append(job)
         write_notebook(folder / "tiny.ipynb", code("x = 1") | {"execution_count": executed})
         if len(starts) <= exits:
             raise RuntimeError("Kernel died")
         write_manifest(folder, parameters={"effective": job.parameters})
 
-    monkeypatch.setattr("ebwm.figures.job._papermill", start)
-    if fails:
-        assert "Kernel died" in failure(only_job())
-    else:
-        assert run_job(only_job()).is_dir()
+    kernel(start)
+    assert "Kernel died" in failure(only_job()) if fails else run_job(only_job()).is_dir()
     assert len(starts) == (1 if executed else 2)
 
 
-def test_an_interrupted_job_stores_its_partial_result(project, monkeypatch):
-    def interrupt(job, folder, log, watch):
+def test_an_interrupted_job_stores_its_partial_result(project, kernel):
+    def interrupt(job, folder):
         (folder / "half").touch()
         raise KeyboardInterrupt
 
-    earlier = project / "figures/tiny/runs/smoke/manifest.json"
-    earlier.parent.mkdir(parents=True)
-    earlier.write_text("{}")
-    left = project / f"figures/tiny/runs/.smoke@{socket.gethostname()}@999999999"
-    left.mkdir()
-    replaced = left.with_name(f"{left.name}.earlier")
-    replaced.mkdir()
-    monkeypatch.setattr("ebwm.figures.job._papermill", interrupt)
+    runs = project / "figures/tiny/runs"
+    left = f".smoke@{socket.gethostname()}@999999999"
+    for name in ("smoke", left, f"{left}.earlier"):
+        (runs / name).mkdir(parents=True)
+    kernel(interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_job(only_job())
-    assert earlier.read_text() == "{}" and (project / "figures/tiny/runs/smoke.failed/half").exists()
-    assert not left.exists() and not replaced.exists()
+    assert sorted(path.name for path in runs.iterdir()) == ["smoke", "smoke.failed"]
+    assert (runs / "smoke.failed/half").exists()
 
 
 def batch_of(process, **changes):
@@ -337,30 +328,16 @@ def test_a_job_detects_the_end_of_its_batch():
 @pytest.fixture
 def job_process(project, monkeypatch):
     """Run the main function of a job with a stand-in for the notebook; its exit code and last status."""
-    @contextlib.contextmanager
-    def unlogged(path):
-        yield
-
     def call(run, batch=None, already=None):
-        for name in ("jobs", "status"):
-            (project / "batch" / name).mkdir(parents=True, exist_ok=True)
-        path = project / "batch/jobs/tiny.json"
-        path.write_text(json.dumps({"job": as_json(only_job()), "batch": batch}))
-        status = project / "batch/status/tiny.json"
-        if already:
-            status.write_text(json.dumps(already))
-        monkeypatch.setattr("ebwm.figures.job._logged", unlogged)
+        path, status = project / "batch/jobs/tiny.json", project / "batch/status/tiny.json"
+        write_json(path, {"job": as_json(only_job()), "batch": batch})
+        write_json(status, already or {})
+        monkeypatch.setattr("ebwm.figures.job._logged", contextlib.nullcontext)
         monkeypatch.setattr("ebwm.figures.job.run_job", run)
         monkeypatch.setattr("signal.signal", lambda *arguments: None)
         return main([str(path)]), json.loads(status.read_text())
 
     return call
-
-
-def raising(error):
-    def run(job, batch):
-        raise error
-    return run
 
 
 def raising(error):
@@ -387,35 +364,24 @@ def test_the_first_failure_of_several_ranks_is_reported(job_process, monkeypatch
     assert job_process(raising(KeyboardInterrupt()), already=failed) == (130, failed)
 
 
-def parts_made(project, *items):
-    """The record that joins parts of `fan` over these items."""
-    folders = []
-    for seed, size in items:
-        folder = project / f"parts/{seed}_{size}"
-        names = {"scale": "smoke", "seeds": [seed], "sizes": [size], "out": str(folder), "power": 1.0}
-        folder.mkdir(parents=True)
-        (folder / "job.json").write_text(json.dumps({"part": True}))
-        Record("fan", names).each(worked, seed=[seed], size=[size])
-        folders.append(str(folder))
-    (project / "whole").mkdir()
-    (project / "whole/job.json").write_text(json.dumps({"parts": folders, "each": ["seeds", "sizes"]}))
-    names = {"scale": "smoke", "seeds": [0], "sizes": [8, 16], "power": 1.0}
-    return Record("fan", {**names, "out": str(project / "whole")})
-
-
-def worked(seed, size):
-    return {"losses": pd.DataFrame({"loss": [seed + 1 / size, 0.0]})}
-
-
 def test_a_join_checks_the_order_of_its_parts(project):
-    joined = parts_made(project, (0, 8), (0, 16)).each(pytest.fail, seed=[0], size=[8, 16])
+    work = lambda seed, size: {"losses": pd.DataFrame({"loss": [seed + 1 / size, 0.0]})}
+
+    def record(name, job, **names):
+        (project / name).mkdir(exist_ok=True)
+        (project / name / "job.json").write_text(json.dumps(job))
+        values = {"scale": "smoke", "seeds": [0], "power": 1.0, "out": str(project / name)}
+        return Record("fan", values | names)
+
+    for size in (8, 16):
+        record(f"part{size}", {"part": True}, sizes=[size]).each(work, seed=[0], size=[size])
+    parts = {"each": ["seeds", "sizes"], "parts": [str(project / "part8"), str(project / "part16")]}
+    joined = record("whole", parts, sizes=[8, 16]).each(pytest.fail, seed=[0], size=[8, 16])
     expected = {"seed": [0] * 4, "size": [8, 8, 16, 16], "loss": [1 / 8, 0, 1 / 16, 0]}
     assert joined["losses"].to_dict("list") == expected
-    shutil.rmtree(project / "whole")
-    shutil.rmtree(project / "parts")
-    swapped = parts_made(project, (0, 16), (0, 8))
+    parts["parts"].reverse()
     with pytest.raises(figures.FigureError, match="is not the part for"):
-        swapped.each(pytest.fail, seed=[0], size=[8, 16])
+        record("whole", parts, sizes=[8, 16]).each(pytest.fail, seed=[0], size=[8, 16])
 
 
 # Batches, through the command line
@@ -452,8 +418,8 @@ def write_fan(project, work="", sizes="[8]"):
 def test_jobs_run_in_parallel_and_only_failed_or_changed_ones_run_again(project, ebwm_command):
     failing = "if (seeds, sizes) == ([1], [8]) and os.path.exists('fail'): os._exit(9)"
     write_fan(project, failing)
-    write_notebook(project / "nbs/figures/tiny.ipynb", *json.loads((project / "nbs/figures/tiny.ipynb").read_text())[
-        "cells"][:1], code(leave_cell(), id="l"))
+    path = project / "nbs/figures/tiny.ipynb"
+    write_notebook(path, json.loads(path.read_text())["cells"][0], code(leave_cell(), id="l"))
     (project / "fail").touch()
     status, out, err = finished(ebwm_command("run", "fan", "tiny"))
     expected = {"fan.seeds-0_sizes-8": "made", "fan.seeds-1_sizes-8": "failed", "tiny": "made"}
@@ -468,7 +434,8 @@ def test_jobs_run_in_parallel_and_only_failed_or_changed_ones_run_again(project,
     assert "2 of 2 jobs" in err and "about" in err and re.search(r"^tiny +up to date ", out, re.M)
     assert not list(project.glob("figures/fan/runs/**/*.failed"))
 
-    waiting = lambda **overrides: [job.name for job in stale(jobs_of(figures.plan("fan", overrides=overrides)))]
+    planned = lambda **overrides: jobs_of(figures.plan("fan", overrides=overrides))
+    waiting = lambda **overrides: [job.name for job in stale(planned(**overrides))]
     parts = ["fan.seeds-0_sizes-8", "fan.seeds-1_sizes-8"]
     assert waiting() == []
     assert waiting(sizes=[8, 32]) == ["fan.seeds-0_sizes-32", "fan.seeds-1_sizes-32", "fan"]
@@ -496,6 +463,7 @@ def scripts_of(project):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_a_batch_that_is_ended_leaves_no_process_and_resumes(project, ebwm_command, end):
     write_fan(project, "time.sleep(300 if seeds == [1] and os.path.exists('slow') else 0)")
@@ -557,28 +525,29 @@ def test_a_scheduler_that_does_not_start_is_reported_with_its_log(project):
     assert not (project / "figures/.batch.json").exists()
 
 
-def test_replay_and_check_leave_the_record_unchanged(project, ebwm_command):
-    frame = "import pandas as pd\npd.DataFrame({'loss': [1.0, 2.0], 'update': [0, 1]}).to_parquet(out + '/losses.parquet')"
-    path, folder = project / "nbs/figures/tiny.ipynb", project / "figures/tiny"
-    write_notebook(path, json.loads(path.read_text())["cells"][0], code(frame, id="f"),
-                   code(leave_cell("file='losses.parquet'"), id="l"))
-    rewrite(project / "figures/figures.yaml", "headline:", "tolerances: {losses.loss: 0.1}\n    headline:")
-    rewrite(project / "figures/figures.yaml", "rate: 1}", "rate: 1.0}")
-    assert finished(ebwm_command("run", "tiny"))[0] == 0
-    figures.promote("tiny")
-    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    rewrite(path, "[1.0, 2.0]", "[1.0, 2.02]")
-    rewrite(path, "[0, 1]", "[0, 2]")
-    status, out, _ = finished(ebwm_command("replay", "tiny"))
-    assert status == 1 and re.search(r"losses\.loss +within tolerance; differs by 0.01, allowed 0.1\n", out)
-    assert re.search(r"losses\.update +drifted\b", out)
-    assert out.endswith("\ntiny: 1 within tolerance, 1 drifted\n")
-    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
-    status, out, _ = finished(ebwm_command("check"))
-    assert status == 0 and "tiny: on record at scale smoke, complete\n    stale: changed since the run: notebook\n" in out
-
-
 # Progress
+
+
+def test_each_finished_job_is_reported_once_with_the_remaining_time(tmp_path):
+    jobs = [figures.Job(name, "f", "", "", "", {}, {}) for name in ("a", "b", "c")]
+    (tmp_path / "status").mkdir()
+    write = lambda name, **status: (tmp_path / f"status/{name}.json").write_text(json.dumps(status))
+    lines = []
+    with Progress(tmp_path, jobs, 1, lines.append) as progress:
+        progress.update()
+        write("a", state="running", started=time.time() - 30)
+        progress.update()
+        assert lines == []
+        for name, seconds in (("a", 30), ("b", 120)):
+            write(name, state="running", started=time.time() - seconds)
+            progress.update()
+            write(name, state="made")
+            progress.update()
+            progress.update()
+        write("c", state="failed", message="no")
+        progress.update()
+    assert lines == ["a: made, 30 s; 1 of 3 jobs, about 60 s left",
+                     "b: made, 2 min; 2 of 3 jobs, about 75 s left", "c: failed, 0 s; 3 of 3 jobs"]
 
 
 def test_the_remaining_time_follows_measured_times():
@@ -590,30 +559,9 @@ def test_the_remaining_time_follows_measured_times():
     assert time_left(jobs[:1], done, 1, 0.0) == 0
 
 
-def test_each_finished_job_is_reported_once(tmp_path):
-    jobs = [figures.Job(name, "f", "", "", "", {}, {}) for name in ("a", "b")]
-    (tmp_path / "status").mkdir()
-    write = lambda name, **status: (tmp_path / f"status/{name}.json").write_text(json.dumps(status))
-    lines = []
-    with Progress(tmp_path, jobs, 2, lines.append) as progress:
-        progress.update()
-        write("a", state="running", started=time.time() - 30)
-        progress.update()
-        assert lines == []
-        write("a", state="made")
-        progress.update()
-        progress.update()
-        write("b", state="failed", message="no")
-        progress.update()
-    assert lines == ["a: made, 30 s; 1 of 2 jobs, about 30 s left", "b: failed, 0 s; 2 of 2 jobs"]
-
-
-def test_the_last_line_of_a_log(tmp_path):
+def test_the_last_line_of_a_log_and_durations(tmp_path):
     path = tmp_path / "a.log"
     assert last_line(path) == ""
     path.write_bytes(b"x" * 10_000 + b"\nfirst\n 10%\r 20% done\r\n\n")
     assert last_line(path) == "20% done"
-
-
-def test_durations():
     assert [duration(s) for s in (0.4, 89, 150, 4000, 9000)] == ["0 s", "89 s", "2 min", "67 min", "2.5 h"]

@@ -297,6 +297,7 @@ def notebook(tmp_path):
 
 
 @pytest.mark.skipif(not lab.chromium(), reason="no chromium on the PATH: apt-get install chromium")
+@pytest.mark.slow
 def test_the_explorer_works_in_jupyterlab(notebook):
     for package in ("playwright", "jupyterlab", "anywidget"):
         pytest.importorskip(package, reason=f"{package} is not installed: pip install 'ebwm[dev]'")

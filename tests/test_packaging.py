@@ -19,7 +19,8 @@ import ebwm
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-CORE = ("energy", "evaluation.statistics", "sampler", "blocks", "attention", "ebt", "baselines", "objective", "thinking")
+CORE = ("energy", "evaluation.statistics", "sampler", "blocks", "attention", "ebt", "baselines", "objective",
+        "thinking")
 HEAVY = ("matplotlib", "scipy", "pandas", "sklearn", "av", "datasets", "timm", "torchvision", "plotly",
          "papermill", "lightning", "tensorboard", "diffusers")
 
@@ -53,8 +54,8 @@ def test_conda_and_make_install_the_same():
 def test_every_dependency_is_pinned_once_and_inside_its_range():
     pinned = dict(pins())
     assert len(pinned) == len(pins())
-    outside = [str(r) for r in requirements() if not r.specifier.contains(pinned.get(canonicalize_name(r.name), "0"))]
-    assert outside == []
+    versions = {r: pinned.get(canonicalize_name(r.name), "0") for r in requirements()}
+    assert [str(r) for r, version in versions.items() if not r.specifier.contains(version)] == []
 
 
 def in_fresh_python(code: str) -> str:
@@ -70,7 +71,8 @@ def test_the_core_imports_nothing_heavy(statement):
 
 
 def test_importing_changes_no_global_state():
-    imports = ", ".join(f"ebwm.{name}" for name in (*CORE, "settings", "data.video", "training.trainer", "figures", "cli"))
+    others = ("settings", "data.video", "training.trainer", "figures", "cli")
+    imports = ", ".join(f"ebwm.{name}" for name in (*CORE, *others))
     code = f"""
 import random, numpy, torch
 def state():

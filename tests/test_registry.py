@@ -41,7 +41,8 @@ def test_plan_merges_registry_settings_and_overrides(project, monkeypatch):
 def test_folders_are_relative_to_the_working_folder(project, monkeypatch):
     (project / "nbs" / "clips").mkdir()
     monkeypatch.chdir(project / "nbs")
-    assert figures.plan("tiny", overrides={"clips_dir": "clips"}).parameters["clips_dir"] == str(project / "nbs/clips")
+    parameters = figures.plan("tiny", overrides={"clips_dir": "clips"}).parameters
+    assert parameters["clips_dir"] == str(project / "nbs/clips")
 
 
 def test_missing_packages_are_named_with_their_extra(project, monkeypatch):
@@ -105,11 +106,15 @@ def test_the_registry_of_this_repository_matches_its_notebooks():
 
 
 TUNED_OTHERWISE = {  # figures that were tuned with other values of these parameters than their defaults
-    "facets": {"updates"}, "text_scaling": {"dim", "heads", "updates"}, "uncertainty": {"updates", "learning_rate"},
+    "facets": {"updates"}, "text_scaling": {"dim", "heads", "updates"},
+    "uncertainty": {"updates", "learning_rate"},
 }
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "figures").glob("*/tuning.json")), ids=lambda path: path.parent.name)
+TUNINGS = sorted((ROOT / "figures").glob("*/tuning.json"))
+
+
+@pytest.mark.parametrize("path", TUNINGS, ids=lambda path: path.parent.name)
 def test_defaults_are_the_best_settings_of_equally_many_trials(path):
     tuning, id = json.loads(path.read_text()), path.parent.name
     defaults = figures.parameter_defaults(ROOT / f"nbs/figures/{id}.ipynb")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ebwm.figures.manifest import sealed
 
-REGISTRY_PATH = "figures/figures.yaml"
+YAML = "figures/figures.yaml"
 NOTEBOOKS = ("nbs/figures/tiny.ipynb", "nbs/figures/fan.ipynb")
 
 PARAMETERS = """
