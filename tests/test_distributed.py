@@ -101,8 +101,8 @@ def start(folder: Path, *words: str) -> subprocess.Popen:
     """Start the script as a job."""
     path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
     job = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "1", "MASTER_PORT": "0"}
-    variables = {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "EBWM_RUNS": str(folder / "runs"),
-           "EBWM_DEVICE": "cpu", "EBWM_CACHE": str(folder / "cache")}
+    variables = {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "EBWM_DEVICE": "cpu",
+                 "EBWM_RUNS": str(folder / "runs"), "EBWM_CACHE": str(folder / "cache")}
     script = ROOT / "profiles" / "slurm" / "train.sh"
     return subprocess.Popen(["bash", str(script), *words], env=os.environ | job | variables, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -21,7 +21,6 @@ from tiny_run import (
     tiny_pairs,
     tiny_states,
     tiny_text,
-    trained,
 )
 
 from ebwm.data.tasks import load_task
@@ -286,13 +285,6 @@ def test_a_state_that_does_not_fit_is_refused_even_with_changed(make, entry):
     assert files_of(stopped) == before
 
 
-def test_without_a_checkpoint_a_run_cannot_be_resumed(parts):
-    for path in (parts / "checkpoints").iterdir():
-        path.unlink()
-    with pytest.raises(CheckpointError, match="there is none"):
-        resume(parts, progress=False)
-
-
 def test_with_another_world_size_noise_and_replay_start_anew(parts):
     checkpoint, _ = Checkpoints(parts / "checkpoints").newest()
     config = tiny(*S2)
@@ -304,6 +296,3 @@ def test_with_another_world_size_noise_and_replay_start_anew(parts):
     assert (trainer.noise.get_state() != fresh).any() and len(trainer.learner.replay) == 6
 
 
-def test_the_first_free_number_names_a_run(runs):
-    for expected in ("001", "002"):
-        assert trained(runs, "optimiser.updates=1").name == expected

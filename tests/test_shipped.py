@@ -72,15 +72,3 @@ def test_the_5_gram_models_score_as_on_the_card():
     assert ship_text.by_ngrams() == pytest.approx(card["ngram_bits_per_byte"], rel=1e-9)
 
 
-def test_the_pages_tell_what_the_cards_say():
-    root, cards = SHIPPED.parent.parent, {preset: card_of(preset) for preset in ship_text.SHIPPED}
-    readme, data = (" ".join((root / name).read_text().split()) for name in ("README.md", "data/README.md"))
-    own = {preset: card["seeds"]["0"]["bits_per_byte"] for preset, card in cards.items()}
-    five = min(cards["text"]["ngram_bits_per_byte"].values())
-    assert (f"it hasn't seen it needs {own['text']:.2f} bits a byte, the Transformer++ "
-            f"{own['text_transformer']:.2f}, an interpolated 5-gram model {five:.2f}") in readme
-    for preset, card in cards.items():
-        told = " | ".join(f"{s['bits_per_byte']:.3f} ({s['value']:.1f})" for s in card["seeds"].values())
-        assert f"`{preset}`" in data and f"{told} |" in data
-        assert card["corpus_digest"][:12] in data
-    assert all(f"{value:.3f} |" in data for value in cards["text"]["ngram_bits_per_byte"].values())
