@@ -1,10 +1,10 @@
 """Make the small language models in data/checkpoints: `python -m benchmarks.ship_text`.
 
-Three seeds of the presets `text` and `text_transformer` are trained, or found among the runs, or gone on
-with; each is scored on the whole test split with its weights rounded as they are shipped, beside
+Three seeds of the presets `text` and `text_transformer` are trained, found among the runs, or resumed. Each
+is scored on the whole test split with its weights in half precision, as they are shipped, and compared with
 interpolated 5-gram models of bytes and of the same tokens, trained on the same text. Seed 0 of each is
-written, with its tokenizer, its configuration, its thinned log and a card; an EBT that doesn't beat both
-5-gram models at every seed isn't.
+shipped with its tokenizer, its configuration, a thinned log and a card, unless an EBT of some seed is not
+better than both 5-gram models.
 """
 
 import argparse
@@ -17,55 +17,57 @@ import torch
 
 from ebwm import settings
 from ebwm.data.ngram import NGram
-from ebwm.data.text import perplexity, text_corpus
+from ebwm.data.tasks import load_task
+from ebwm.data.text import text_corpus
 from ebwm.files import write_json, write_whole
 from ebwm.training import history as runs
-from ebwm.training import trainer as training
 from ebwm.training.checkpoint import load_tensors, save_tensors
+from ebwm.training.configuration import ConfigError, differences, load_config
+from ebwm.training.learner import load_run, position_losses
+from ebwm.training.run import resume, train
 
 SEEDS, ORDER, EVERY = (0, 1, 2), 5, 100
 SHIPPED = {"text": "ebt", "text_transformer": "transformer"}
 
 
 def finished(preset, seed, folder, digest):
-    """The run of a preset and a seed on a text: one that is there, gone on with if need be, or a new one."""
-    config = training.load_config(preset, [f"seed={seed}", "run.logger=none"])
+    """The run of a preset, a seed and a corpus: an existing one, resumed if necessary, or a new one."""
+    config = load_config(preset, [f"seed={seed}", "run.logger=none"])
     for path in runs.known(folder):
         if not is_of(path, config):
             continue
         if not (path / "result.json").is_file():
-            return training.resume(path)
-        if json.loads((path / "result.json").read_text())["corpus_digest"] == digest:
+            return resume(path)
+        if json.loads((path / "result.json").read_text())["data_digests"].get("corpus") == digest:
             return path
-    return training.train(config, folder)
+    return train(config, folder)
 
 
 def is_of(path, config):
     try:
-        return not training.differences(training.load_config(str(path / "config.json")), config)
-    except training.ConfigError:  # of another version
+        return not differences(load_config(str(path / "config.json")), config)
+    except ConfigError:  # of another version
         return False
 
 
 def rounded(folder):
-    """Weights of a run as they are shipped: in half precision."""
+    """Weights of a run in half precision, as they are shipped."""
     tensors, values = load_tensors(folder / "model.safetensors")
     return {name: value.half() for name, value in tensors.items()}, values
 
 
 def scored(folder):
-    """Perplexity and bits per byte of the whole test split, by the rounded weights."""
-    language = training.load_language(folder)
-    learner, data = training.load_learner(folder), training.load_data(language.config.data)["test"]
+    """Perplexity and bits per byte of the whole test split, with the rounded weights."""
+    learner, _, config = load_run(folder)
+    task = load_task(config.data)
     learner.model.load_state_dict(rounded(folder)[0])
-    windows = data.whole()
-    losses = training.position_losses(learner, windows, language.config.seed)
-    return perplexity(losses, data.tokenizer.bytes[windows[:, 1:]])._asdict()
+    windows = task.splits["test"].whole()
+    return task.summary(position_losses(learner, windows, config.seed), learner.pair(windows)[1])
 
 
 def by_ngrams():
-    """Bits per byte of the test split by interpolated n-gram models, of bytes and of the preset's pieces."""
-    tokenizer = training.load_config("text").data.tokenizer
+    """Bits per byte of the test split by interpolated n-gram models of bytes and of the preset's tokens."""
+    tokenizer = load_config("text").data.tokenizer
     return {"bytes": by_ngrams_of("byte"), "tokens": by_ngrams_of(tokenizer)}
 
 
@@ -78,7 +80,7 @@ def by_ngrams_of(tokenizer):
 
 
 def thinned(folder):
-    """A few columns of a run's log, at every hundredth update and where it was evaluated."""
+    """A few columns of a run's log, at every hundredth update and at evaluations."""
     names = ("update", "loss", "valid_loss", "grad_norm", "step_size", "seconds")
     rows = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
     return [{name: row[name] for name in names if name in row} for row in rows
@@ -86,7 +88,7 @@ def thinned(folder):
 
 
 def ship(preset, found, card, where):
-    """Seed 0 of a preset, with all that belongs to it."""
+    """Write seed 0 of a preset with its tokenizer, configuration, log and card."""
     source, target = found[SEEDS[0]], where / preset
     target.mkdir(parents=True, exist_ok=True)
     save_tensors(target / "model.safetensors", *rounded(source))

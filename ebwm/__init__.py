@@ -7,13 +7,14 @@ __version__ = "0.1.0"
 
 EXPORTS = {  # public name: the module that defines it, imported on first use
     "EBT": "ebwm.ebt",
-    "JointEBT": "ebwm.ebt",
+    "JointEBT": "ebwm.joint",
     "Transformer": "ebwm.baselines",
     "S1": "ebwm.objective",
     "S2": "ebwm.objective",
+    "Walk": "ebwm.walk",
     "predict": "ebwm.thinking",
     "generate": "ebwm.thinking",
-    "train": "ebwm.training.trainer",
+    "train": "ebwm.training.run",
 }
 __all__ = [*EXPORTS]
 

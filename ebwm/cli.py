@@ -2,19 +2,18 @@
 
 import argparse
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
 import sys
 import textwrap
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ebwm import __version__, settings
 from ebwm.compat import MissingPart, extras, lacking
+from ebwm.checks import refusal
 from ebwm.settings import SettingsError
 from ebwm.usage import Failure, Parser, UsageError, needs
 from ebwm.usage import count as _count
@@ -51,9 +50,10 @@ def _tell(message: object, code: int) -> int:
     line = " ".join(str(message).split())
     if _first():
         print("ebwm:", line, file=sys.stderr)
-    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        about = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
-        Path(file).write_text(json.dumps({"message": about}))
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(message if isinstance(message, Exception) else RuntimeError(line))
     return code
 
 
@@ -82,9 +82,9 @@ def _parser(words: list[str]) -> Parser:
         from ebwm.figures.commands import add
 
         add(figures)
-    _add_train(commands.add_parser("train", help="train a model, or go on with a run that has stopped"))
-    _add_runs(commands.add_parser("runs", help="what runs have left: list, show, compare"))
-    _add_generate(commands.add_parser("generate", help="go on with a text, token by token, by walks downhill"))
+    _add_train(commands.add_parser("train", help="train a model, or resume a run"))
+    _add_runs(commands.add_parser("runs", help="training runs: list, show, compare"))
+    _add_generate(commands.add_parser("generate", help="continue a text, token by token"))
     info = commands.add_parser("info", help="versions, devices, settings, optional packages")
     info.set_defaults(run=_info)
     return parser
@@ -94,41 +94,41 @@ def _add_train(parser: Parser) -> None:
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="name of a preset, or a JSON file")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="entries to change")
     parser.add_argument("--list", action="store_true", help="print the presets")
-    parser.add_argument("--resume", metavar="RUN", help="go on with a run: its folder or its name, as 001")
+    parser.add_argument("--resume", metavar="RUN", help="resume a run: its folder or its name, such as 001")
     parser.add_argument("--changed", action="store_true",
-                        help="with --resume: go on although configuration or data have changed")
+                        help="with --resume: accept changes of the configuration or the data")
     parser.set_defaults(run=_train)
 
 
 def _add_runs(parser: Parser) -> None:
     commands = parser.add_subparsers(metavar="runs command")
     parser.set_defaults(run=needs(commands))
-    listed = commands.add_parser("list", help="all runs: model, updates, state, losses, trouble")
+    listed = commands.add_parser("list", help="all runs: model, updates, state, losses, faults")
     listed.set_defaults(run=_list_runs)
-    show = commands.add_parser("show", help="one run: configuration, losses, pace, faults, how to go on")
-    show.add_argument("name", metavar="RUN", help="its folder, or its name, such as 001")
+    show = commands.add_parser("show", help="one run: configuration, losses, pace, faults, next command")
+    show.add_argument("name", metavar="RUN", help="folder or name of a run, such as 001")
     show.set_defaults(run=_show_run)
-    compare = commands.add_parser("compare", help="several runs: where they differ, their losses, a picture")
-    compare.add_argument("names", nargs="+", metavar="RUN", help="a folder, or a name, such as 001")
-    compare.add_argument("--out", metavar="FILE", type=Path, help="draw them there: FILE.png, .svg or .pdf")
+    compare = commands.add_parser("compare", help="several runs: differences, losses, a plot")
+    compare.add_argument("names", nargs="+", metavar="RUN", help="folder or name of a run, such as 001")
+    compare.add_argument("--out", metavar="FILE", type=Path, help="plot to FILE.png, .svg or .pdf")
     compare.set_defaults(run=_compare_runs)
 
 
 def _add_generate(parser: Parser) -> None:
     option = parser.add_argument
-    option("texts", nargs="*", metavar="TEXT", help="texts to go on from, side by side; none begins a new one")
+    option("texts", nargs="*", metavar="TEXT", help="texts to continue; none: start a new one")
     option("--model", default="text", metavar="MODEL",
-           help="one that came along (text, text_transformer), or a run's name or folder; text by default")
-    option("--tokens", type=_count, default=100, metavar="N", help="at most so many for each text; 100")
-    option("--temperature", type=float, default=0.8, metavar="T", help="0: always the most likely token; 0.8")
-    option("--top-p", type=float, default=0.95, metavar="P", help="only the likeliest tokens of this mass; 0.95")
-    option("--stop", action="append", default=[], metavar="TOKEN", help="a token that ends a text, as --stop .")
-    option("--steps", type=_count, metavar="N", help="of each walk, or the most; as in training")
-    option("--samples", type=_count, metavar="N", help="walks for each token; the lowest energy is kept")
-    option("--adaptive", type=float, metavar="E", help="a walk ends when its energy changes by less than this")
-    option("--times", type=_count, default=1, metavar="N", help="so many texts from each, by seeds that follow")
-    option("--seed", type=int, default=0, metavar="N", help="of all chance; 0")
-    option("--show", action="store_true", help="a line for each token: its bits, energy and steps")
+           help="a shipped model (text, text_transformer), or the name or folder of a run; default: text")
+    option("--tokens", type=_count, default=100, metavar="N", help="maximum number for each text; default: 100")
+    option("--temperature", type=float, default=0.8, metavar="T", help="0: always the most likely token; default: 0.8")
+    option("--top-p", type=float, default=0.95, metavar="P", help="probability of the smallest set of tokens to draw from; default: 0.95")
+    option("--stop", action="append", default=[], metavar="TOKEN", help="a token that ends a text, such as --stop .")
+    option("--steps", type=_count, metavar="N", help="sampling steps for each token, or their maximum; default: as in training")
+    option("--samples", type=_count, metavar="N", help="samples for each token; the one of lowest energy is selected")
+    option("--adaptive", type=float, metavar="E", help="stop sampling when the energy changes by less than this")
+    option("--times", type=_count, default=1, metavar="N", help="continuations of each text, with consecutive seeds")
+    option("--seed", type=int, default=0, metavar="N", help="seed of the random numbers; default: 0")
+    option("--show", action="store_true", help="one line for each token: bits, energy and steps")
     parser.set_defaults(run=_generate)
 
 
@@ -136,21 +136,21 @@ def _add_generate(parser: Parser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from ebwm.training import trainer as training
     from ebwm.training.checkpoint import CheckpointError
     from ebwm.training.configuration import ConfigError
+    from ebwm.training.run import RunError, Stopped
 
     if options.list:
         _say(_presets())
         return 0
     _use_threads()
     try:
-        path = _resume(options) if options.resume else _begin(options)
+        path = _resume(options) if options.resume else _start(options)
     except (ConfigError, CheckpointError) as error:
         return _tell(error, REFUSED)
-    except (training.RunError, FloatingPointError) as error:
+    except (RunError, FloatingPointError) as error:
         return _tell(error, FAILED)
-    except training.Stopped as stopped:
+    except Stopped as stopped:
         return _tell(stopped, TERMINATED if stopped.signal == "SIGTERM" else INTERRUPTED)
     if _first():
         print(path)
@@ -158,30 +158,30 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _use_threads() -> None:
-    """Set torch's threads to the setting; 0 leaves torch's default."""
+    """Set the number of threads of the settings; 0 leaves the default of torch."""
     if threads := settings.load().threads:
         import torch
 
         torch.set_num_threads(threads)
 
 
-def _begin(options: argparse.Namespace) -> Path:
-    from ebwm.training import trainer as training
+def _start(options: argparse.Namespace) -> Path:
+    from ebwm.training import run
     from ebwm.training.configuration import load_config
 
     if options.changed:
-        raise UsageError("--changed goes with --resume RUN")
+        raise UsageError("--changed: only with --resume RUN")
     if options.config is None:
-        raise UsageError("name a configuration, a JSON file or a preset (ebwm train --list), or --resume RUN")
-    return training.train(load_config(options.config, options.overrides), progress=_watched())
+        raise UsageError("CONFIG is missing: give a preset (ebwm train --list) or a JSON file, or --resume RUN")
+    return run.train(load_config(options.config, options.overrides), progress=_interactive())
 
 
 def _resume(options: argparse.Namespace) -> Path:
-    from ebwm.training import trainer as training
+    from ebwm.training import run
 
     overrides = [options.config, *options.overrides] if options.config else []
     path = _find(options.resume)
-    return training.resume(path, overrides, progress=_watched(), changed=options.changed)
+    return run.resume(path, overrides, progress=_interactive(), changed=options.changed)
 
 
 def _find(name: str) -> Path:
@@ -194,20 +194,20 @@ def _find(name: str) -> Path:
         raise UsageError(str(error)) from None
 
 
-def _watched() -> bool:
-    """Whether somebody looks at the terminal; a progress bar would fill a file."""
+def _interactive() -> bool:
+    """Whether stderr is a terminal outside continuous integration, where a progress bar is useful."""
     return sys.stderr.isatty() and not os.environ.get("CI")
 
 
 def _presets() -> str:
-    """Presets, one a line; those of a family, FAMILY-SIZE-RECIPE, on one together."""
+    """Presets, one a line; those of a family, FAMILY-SIZE-RECIPE, share a line."""
     from ebwm.training.configuration import presets
 
     families: dict[str, list[str]] = {}
     for name in presets():
         family = f"{name.partition('-')[0]}-SIZE-RECIPE" if name.count("-") == 2 else name
         families.setdefault(family, []).append(name)
-    rows = {name: _about(name) if name in own else _family(own) for name, own in families.items()}
+    rows = {name: _about(name) if name in members else _family(members) for name, members in families.items()}
     width = 2 + max(map(len, rows))
     fill = partial(textwrap.fill, width=100, subsequent_indent=" " * width)
     return "\n".join(fill(about, initial_indent=f"{name:<{width}}") for name, about in rows.items())
@@ -215,21 +215,21 @@ def _presets() -> str:
 
 def _about(name: str) -> str:
     from ebwm.training.configuration import load_config
+    from ebwm.training.learner import LEARNERS
 
     config = load_config(name)
-    model, told = config.model, f" by {config.recipe.name}" if config.model.kind == "ebt" else ""
-    return f"{model.kind} {model.depth}x{model.dim}{told}, {_length(config)}"
+    model = config.model
+    recipe = f" by {config.recipe.name}" if LEARNERS[model.kind].energy else ""
+    return f"{model.kind} {model.depth}x{model.dim}{recipe}, {_length(config)}"
 
 
 def _length(config: "Config") -> str:
-    optimiser, data = config.optimiser, config.data
-    text = data.kind == "text"
-    what = f"windows of {data.length} tokens" if text else f"clips, {data.size}x{data.size} pixels"
-    return f"{optimiser.updates:,} updates of {optimiser.batch} {what}"
+    optimiser = config.optimiser
+    return f"{optimiser.updates:,} updates of {optimiser.batch} {config.data.items}"
 
 
 def _family(names: list[str]) -> str:
-    """What presets of one family share, and what the words in their names may be."""
+    """Description of the presets of a family, and the parts of their names."""
     from ebwm.training.configuration import load_config
 
     recipes = dict.fromkeys(name.split("-")[2] for name in names)
@@ -244,20 +244,19 @@ def _family(names: list[str]) -> str:
 def _generate(options: argparse.Namespace) -> int:
     from ebwm import writing
     from ebwm.training.checkpoint import CheckpointError
-    from ebwm.training.trainer import load_language
 
     config = settings.load()
     _use_threads()
     try:
-        language = load_language(writing.find_model(options.model, config.data / "checkpoints", config.runs))
+        language = writing.load_language(writing.find_model(options.model, config.data / "checkpoints", config.runs))
         texts = options.texts or [""]
-        prompts = writing.begun(language, texts, options.times)
-        asked = {name: getattr(options, name) for name in ("steps", "samples", "adaptive")}
+        prompts = writing.prompts_of(language, texts, options.times)
+        given = {name: getattr(options, name) for name in ("steps", "samples", "adaptive")}
         seeds = [options.seed + number for _ in texts for number in range(options.times)]
         pieces = writing.write(
             language, prompts, options.tokens, options.show, temperature=options.temperature,
-            top_p=options.top_p, end=writing.ends_of(language, options.stop), seed=seeds,
-            **writing.settings_of(language, asked))
+            top_p=options.top_p, end=writing.end_tokens(language, options.stop), seed=seeds,
+            **writing.sampling_options(language, given))
         for piece in pieces:
             _say(piece, end="")
     except (ValueError, CheckpointError) as error:
@@ -272,8 +271,8 @@ def _list_runs(options: argparse.Namespace) -> int:
     from ebwm.training import history as runs
 
     folder = settings.load().runs
-    there = runs.names(runs.known(folder), folder)
-    _say(runs.listing(there) if there else f"no runs in {folder} yet; begin one: ebwm train next_frame")
+    found = runs.names(runs.known(folder), folder)
+    _say(runs.listing(found) if found else f"no runs in {folder}; start one: ebwm train next_frame")
     return 0
 
 
@@ -288,16 +287,16 @@ def _compare_runs(options: argparse.Namespace) -> int:
     from ebwm.training import history as runs
 
     out = options.out
-    if out and out.suffix not in PICTURES:
-        raise UsageError(f"--out {str(out)!r} must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}")
+    if out and out.suffix not in PLOT_ENDINGS:
+        raise refusal("--out", str(out), f"must end in one of {', '.join(PLOT_ENDINGS)}", error=UsageError)
     chosen = runs.names([_find(name) for name in options.names], settings.load().runs)
     if out:
         _draw_runs(chosen, out)
-    _say(runs.compare(chosen) + (f"\n\nThe picture is {out}" if out else ""))
+    _say(runs.compare(chosen) + (f"\n\nPlot: {out}" if out else ""))
     return 0
 
 
-PICTURES = (".png", ".svg", ".pdf")
+PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 
 def _draw_runs(chosen: dict[str, Path], out: Path) -> None:
@@ -307,7 +306,7 @@ def _draw_runs(chosen: dict[str, Path], out: Path) -> None:
     try:
         save({name: history(path) for name, path in chosen.items()}, out)
     except OSError as error:
-        raise UsageError(f"--out {str(out)!r} cannot be written: {error.strerror}") from error
+        raise refusal("--out", str(out), f"cannot be written: {error.strerror}", error=UsageError) from error
 
 
 # What there is

@@ -1,96 +1,136 @@
-"""Text from a trained model as a person reads it: as it comes, or token by token with energies and steps."""
+"""Text generation with trained models: for the command line and for Python."""
 
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from torch import nn
+
+from ebwm.checks import positive, refusal, suggestion
+from ebwm.data.tokenizer import Tokenizer
 from ebwm.generation import Generated, gathered, generate_tokens, texts_of
-from ebwm.training.trainer import Language
-from ebwm.walk import energy_change
+from ebwm.stopping import energy_change
+from ebwm.training.configuration import Config, ConfigError
+from ebwm.training.learner import LEARNERS, ModelSettings, load_run
 
-__all__ = ["WritingError", "begun", "ends_of", "find_model", "settings_of", "told", "write"]
+__all__ = ["HEAD", "Language", "WritingError", "end_tokens", "find_model", "load_language", "prompts_of", "row_of",
+           "sampling_options", "write"]
 
 
 class WritingError(ValueError):
-    """Text that cannot be written; the message names the option, its value and the remedy."""
+    """Text that cannot be generated; the message names the option, its value and the remedy."""
+
+
+class Language(NamedTuple):
+    """A trained model of tokens with its tokenizer."""
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    config: Config
+
+    def walk(self) -> dict[str, Any]:  # empty for a model that predicts in one pass
+        """Sampling as in training, as arguments of `generate_tokens`."""
+        config = self.config
+        if not LEARNERS[config.model.kind].energy:
+            return {}
+        return {"walk": ModelSettings(config.model, config.walk, config.recipe).make_recipe().inference}
+
+    def prompt(
+        self,
+        text: str,  # to continue; may be empty for a model that was trained on packed windows
+    ) -> list[int]:  # tokens
+        """Tokens of a text at the start of a document; packed windows have an end token before it."""
+        packed = self.config.data.packing == "packed"
+        return [*([self.tokenizer.end] if packed else []), *self.tokenizer.encode(text)]
+
+
+def load_language(
+    folder: Path | str,  # of a finished run on text
+) -> Language:
+    """Load a trained model of tokens with its tokenizer."""
+    learner, task, config = load_run(folder)
+    tokenizer = getattr(task, "tokenizer", None)
+    if tokenizer is None:
+        rule = f"must hold a model of text; this one was trained on {config.data.kind}"
+        raise refusal("model", str(folder), rule, error=ConfigError)
+    return Language(learner.model.eval(), tokenizer, config)
 
 
 def find_model(
-    word: str,  # name of a model that comes along, a run's name, or a folder
-    shipped: Path,  # folder of the models that come along
+    name: str,  # of a shipped model or of a run, or a folder
+    shipped: Path,  # folder of the shipped models
     runs: Path,  # folder of runs
 ) -> Path:
     """The folder of a model of text."""
-    for folder in (Path(word), shipped / word, runs / word):
+    for folder in (Path(name), shipped / name, runs / name):
         if (folder / "model.safetensors").is_file():
             return folder
-    there = sorted(path.parent.name for path in shipped.glob("*/model.safetensors"))
-    has = f"those that come along are {', '.join(there)}" if there else f"none came along in {shipped}"
-    raise WritingError(f"model {word!r} is neither a finished run's name nor a folder with model.safetensors; "
-                       f"{has}; train one: ebwm train text")
+    known = sorted(path.parent.name for path in shipped.glob("*/model.safetensors"))
+    rule = f"must be a finished run, a folder with model.safetensors, or a shipped model ({', '.join(known) or 'none'})"
+    raise refusal("--model", name, rule, suggestion(name, known) or "train one: ebwm train text", WritingError)
 
 
-def begun(
+def prompts_of(
     language: Language,  # a model and its tokenizer
-    texts: list[str],  # to go on from
-    times: int = 1,  # how often from each
-) -> list[list[int]]:  # tokens; each stands at the beginning of a document
-    """Texts as tokens."""
-    rows = [language.begin(text) for text in texts]
+    texts: list[str],  # to continue
+    times: int = 1,  # continuations of each
+) -> list[list[int]]:  # tokens
+    """Prompts of texts, each at the start of a document."""
+    rows = [language.prompt(text) for text in texts]
     if not all(rows):
-        raise WritingError("a text is empty, and this model, trained with data.packing=documents, never saw how one "
-                           "begins; give a text to go on from")
+        rule = "must not be empty for a model that was trained with data.packing=documents"
+        raise refusal("TEXT", "", rule, "give a text to continue", WritingError)
     return [row for row in rows for _ in range(times)]
 
 
-def ends_of(
+def end_tokens(
     language: Language,  # a model and its tokenizer
     words: list[str],  # each a single token, such as "."
 ) -> set[int]:
-    """Tokens at which a text ends: that of the end, and those asked for."""
+    """Tokens that end a text: the end token, and those of the words."""
     ends = {language.tokenizer.end}
     for word in words:
         tokens = language.tokenizer.encode(word)
         if len(tokens) != 1:
             parts = ", ".join(repr(language.tokenizer.decode([token])) for token in tokens) or "none"
-            raise WritingError(f"--stop {word!r} is {len(tokens)} tokens of this model ({parts}); give one that is "
-                               "a single token")
+            raise refusal("--stop", word, f"must be a single token of the model, not {len(tokens)} ({parts})",
+                          error=WritingError)
         ends.add(tokens[0])
     return ends
 
 
-def settings_of(
+def sampling_options(
     language: Language,  # a model
-    asked: dict[str, Any],  # steps, samples, adaptive: what was asked for; None: as in training
+    given: dict[str, Any],  # steps, samples, adaptive; None: as in training
 ) -> dict[str, Any]:
-    """How the model is to think, as `generate_tokens` takes it."""
-    asked = {name: value for name, value in asked.items() if value is not None}
-    if asked and language.config.model.kind != "ebt":
-        raise WritingError(f"--{', --'.join(asked)}: a {language.config.model.kind} predicts in one pass and has no energy; "
-                           "leave it out, or take an EBT")
-    if (tolerance := asked.pop("adaptive", None)) is not None:
-        if not tolerance > 0:
-            raise WritingError(f"--adaptive is {tolerance}; it must be a change of energy above 0")
-        asked["stop"] = energy_change(tolerance)
-    return language.thinking() | asked
+    """Sampling of the model, as arguments of `generate_tokens`."""
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and not language.walk():
+        name, value = next(iter(given.items()))
+        rule = f"not for a {language.config.model.kind}, which predicts in one pass"
+        raise refusal(f"--{name}", value, rule, "omit it, or choose an EBT", WritingError)
+    if (tolerance := given.pop("adaptive", None)) is not None:
+        positive("--adaptive", tolerance, WritingError)
+        given["stop"] = energy_change(tolerance)
+    return language.walk() | given
 
 
 def write(
     language: Language,  # a model and its tokenizer
-    prompts: list[list[int]],  # from `begun`
-    count: int,  # tokens to add to each, at most
-    show: bool = False,  # a line for each token, with energy and steps
-    **settings: Any,  # as for `generate_tokens`
-) -> Iterator[str]:  # pieces; one text comes piece by piece, several come whole, one after the other
-    """Go on with texts, to be printed."""
-    positions = generate_tokens(language.model, prompts, count, window=language.config.data.length, **settings)
+    prompts: list[list[int]],  # from `prompts_of`
+    count: int,  # maximum number of tokens to add to each
+    show: bool = False,  # one line for each token, with energy and steps
+    **options: Any,  # as for `generate_tokens`
+) -> Iterator[str]:  # pieces: a single text as it is generated, several texts one after the other
+    """Continue texts, for printing."""
+    positions = generate_tokens(language.model, prompts, count, window=language.config.data.length, **options)
     if len(prompts) > 1:
         yield from _several(language, prompts, gathered(positions), show)
         return
     if show:
         yield HEAD
-        yield from (told(language, _at(position, 0)) for position in positions)
+        yield from (row_of(language, _at(position, 0)) for position in positions)
     else:
         yield language.tokenizer.decode(prompts[0])
         yield from (new for new, in texts_of(positions, language.tokenizer))
@@ -102,14 +142,14 @@ def _at(found: Generated, index: int) -> Generated:
     return Generated(*(None if part is None else part[index] for part in found))
 
 
-HEAD = f"{'token':<16}{'bits':>8}{'energy':>12}{'steps':>7}{'energies asked for':>20}\n"
+HEAD = f"{'token':<16}{'bits':>8}{'energy':>12}{'steps':>7}{'energy evaluations':>20}\n"
 
 
-def told(
+def row_of(
     language: Language,  # whose tokenizer made the token
     row: Generated,  # one token
 ) -> str:
-    """A token, how unlikely it was, its energy, the steps of its walk, and what that cost: a line."""
+    """Line of a token: text, bits, energy, steps and energy evaluations."""
     token = repr(language.tokenizer.decode([int(row.tokens)]))
     if int(row.tokens) == language.tokenizer.end:
         token = "(end)"
@@ -121,10 +161,10 @@ def told(
 def _several(language: Language, prompts: list[list[int]], found: Generated, show: bool) -> Iterator[str]:
     for number, prompt in enumerate(prompts):
         one = _at(found, number)
-        last = int(one.going.sum())  # the position of the end token, if there was one
+        last = int(one.active.sum())  # position of the end token, if there is one
         yield f"== {number + 1}\n"
         if show:
             yield HEAD
-            yield from (told(language, _at(one, place)) for place in range(min(last + 1, len(one.tokens))))
+            yield from (row_of(language, _at(one, place)) for place in range(min(last + 1, len(one.tokens))))
         else:
             yield language.tokenizer.decode([*prompt, *one.tokens[:last].tolist()]) + "\n"

@@ -1,4 +1,4 @@
-"""Losses of small runs that shall stay as they are; to write them anew: python tests/golden.py"""
+"""Losses of small runs that must not change; to write them again: python tests/golden.py"""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from tiny_run import S2, log_of, trained
 
 FILE = Path(__file__).with_name("golden_losses.json")
-CALM = "model.step_size=1"
+CALM = "walk.step_size=1"
 RUNS = {"s1": [CALM], "s2": [*S2, CALM], "transformer": ["model.kind=transformer"]}
 
 

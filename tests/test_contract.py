@@ -1,169 +1,372 @@
-"""One contract for everything that can be walked: a tiny instance of each kind, the same questions to all."""
+"""One contract for all landscapes: plain callables, models' landscapes, their parts, and wrappers."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ebwm import thinking
-from ebwm.baselines import Transformer
-from ebwm.ebt import EBT, JointEBT
-from ebwm.energy import DoubleWell, GaussianMixture, Quadratic
-from ebwm.objective import S1, reconstruct
-from ebwm.sampler import State, Through, gradient_descent, langevin, run
+from ebwm.ebt import EBT
+from ebwm.energy import GaussianMixture, Quadratic, Transformed, Wrapper, as_landscape, gradient_by_autograd
+from ebwm.evaluation.cost import Counted
+from ebwm.joint import JointEBT
+from ebwm.objective import S1, smooth_l1
+from ebwm.sampler import (
+    BoundedGradient,
+    State,
+    clamped,
+    gradient_descent,
+    guarded,
+    hmc,
+    langevin,
+    mala,
+    nesterov,
+    noisy,
+    run,
+    softmax_descent,
+)
 from ebwm.settings import generator
+from ebwm.stopping import budget, run_until
+from ebwm.thinking import predict
+from tests.dense import DenseLandscape
+from tests.helpers import assert_same, draw, ebt, gradients, learned
+
+CONDITIONINGS = ["none", "context_token", "candidate_token", "adaln"]
+close = partial(torch.testing.assert_close, rtol=0, atol=1e-12)
+softmax = partial(torch.softmax, dim=-1)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Something that can be walked."""
+class Kind(NamedTuple):
+    """A landscape, or a trainable model with its context."""
 
-    make: Callable[[], tuple[Callable[[Tensor], Tensor], Tensor]]  # a landscape and candidates
+    landscape: Callable[[], tuple[Callable, torch.Tensor]]  # a landscape and candidates
     items: tuple[int, ...]  # shape of the energies
-    model: Callable[[], EBT] | None = None  # for what can be trained
-    batch: Callable[[EBT], tuple[Tensor, Tensor]] | None = None  # its states and targets
+    model: Callable | None = None  # makes the model, if it can be trained
+    batch: Callable | None = None  # from the model to a context and targets
 
 
-def analytic(energy, dim):
-    return lambda: (energy, torch.randn(4, dim, dtype=torch.float64, generator=generator(0)))
-
-
-def tiny(kind=EBT, **settings):
-    return lambda: kind(8, 2, 2, generator=generator(0, "weights"), **settings).double()
-
-
-def draw(*shape, stream="states"):
-    return torch.randn(shape, dtype=torch.float64, generator=generator(0, stream))
+def plain(energy):
+    return Kind(lambda: (energy, draw(4, 3, stream="start")), (4,))
 
 
 def causal_batch(model):
+    """A context and targets; two contexts of five states."""
     if model.tokens is not None:
-        return torch.randint(model.state_dim, (2, 2, 5), generator=generator(0, "states"))
-    return draw(2, 2, 5, model.state_dim)
+        return torch.randint(model.state_dim, (2, 2, 5), generator=generator(0, "states")).unbind()
+    states, targets = draw(2, 2, 5, model.state_dim)
+    return (states if model.embed_actions is None else (states, draw(2, 5, 3, stream="actions"))), targets
 
 
-def candidates_of(model, *shape):
-    """Anything; where states are tokens, distributions."""
-    y = draw(*shape, model.candidate_dim, stream="start")
-    return y if model.tokens is None else y.softmax(-1)
-
-
-def causal(at=0, **settings):
-    """The landscape of one step of an EBT, which can be trained."""
-    make = tiny(**settings)
+def causal(part=lambda landscape: landscape, items=(2, 5), step=0, **settings):
+    """A landscape of an EBT, or a part of it."""
+    make = partial(ebt, conditioned_steps=3, **settings)
 
     def landscape():
         model = make()
-        return model.landscape(causal_batch(model)[0]).at_step(at), candidates_of(model, 2, 5)
+        here = part(model.landscape(causal_batch(model)[0]).at_step(step))
+        y = draw(*items, model.candidate_dim, stream="start")
+        if model.tokens is not None:
+            here = Transformed(here, softmax)
+        return here, y
 
-    return Kind(landscape, (2, 5), make, causal_batch)
+    return Kind(landscape, items, *((make, causal_batch) if items == (2, 5) and not step else ()))
 
 
-def joint(**settings):
+def growing(**settings):
+    """The landscape of contexts that grow to unequal lengths; without trainable weights."""
+    def landscape():
+        model = ebt(conditioned_steps=3, action_dim=3, **settings).requires_grad_(False)
+        states, actions = draw(2, 5, 8), draw(2, 5, 3, stream="actions")
+        cache = model.cache(2, 6)
+        cache.append((states[:, :3], actions[:, :3]), [3, 2])
+        return cache.append((states[:, 3:5], actions[:, 3:5])), draw(2, 2, 8, stream="start")
+
+    return Kind(landscape, (2, 2))
+
+
+def joint(step=0, **settings):
     """Candidates of three rows with one energy each."""
-    make = tiny(JointEBT, rows=3, candidate_dim=4, **settings)
+    make = lambda: JointEBT(8, 2, 2, rows=3, candidate_dim=4, conditioned_steps=3, **settings,
+                            generator=generator(0, "weights")).double()
+    batch = lambda model: (draw(2, 5, 6) if model.state_dim else None, draw(2, 3, 4, stream="targets"))
 
     def landscape():
         model = make()
-        observations = None if model.state_dim is None else draw(2, 5, model.state_dim)
-        return model.landscape(observations), draw(2, 3, 4, stream="start")
+        return model.landscape(batch(model)[0]).at_step(step), draw(2, 3, 4, stream="start")
 
-    batch = lambda model: (draw(2, 5, model.state_dim), draw(2, 3, 4, stream="targets"))
-    return Kind(landscape, (2,), make, batch) if "state_dim" in settings else Kind(landscape, (2,))
+    return Kind(landscape, (2,), make, batch)
 
 
-def single_items():
-    landscape, start = causal().make()
-    rows, positions = torch.tensor([1, 0, 1]), torch.tensor([0, 4, 2])
-    return landscape.at(rows, positions), start[rows, positions]
-
-
-def logits():
-    landscape, start = causal(vocabulary=11).make()
-    return Through(landscape, lambda y: y.softmax(-1)), start.log()
-
-
-DOUBLE = dict(dtype=torch.float64)
-MIXTURE = GaussianMixture(torch.eye(2, **DOUBLE), torch.tensor([0.5, 0.5], **DOUBLE))
+double = partial(torch.tensor, dtype=torch.float64)
+SOME = torch.tensor([9, 0, 4, 7, 0])
 KINDS = {
-    "quadratic": Kind(analytic(Quadratic(torch.zeros(3, **DOUBLE), torch.ones(3, **DOUBLE)), 3), (4,)),
-    "double well": Kind(analytic(DoubleWell(), 2), (4,)),
-    "mixture": Kind(analytic(MIXTURE, 2), (4,)),
-    "causal states": causal(),
-    "causal states, by autograd": causal(gradient="eager"),
-    "causal latents": causal(candidates="latent", state_dim=12),
-    "step token in the context": causal(step="context_token", steps=3),
-    "step token in the context, a later step": causal(1, step="context_token", steps=3),
-    "step token for candidates": causal(step="candidate_token"),
-    "step token for candidates, a later step": causal(1, step="candidate_token"),
-    "adaLN": causal(step="adaln"),
-    "adaLN, a later step": causal(1, step="adaln"),
-    "distributions of tokens": causal(vocabulary=11),
-    "logits of tokens": Kind(logits, (2, 5)),
-    "items that leave early": Kind(single_items, (3,)),
-    "joint candidates": joint(),
-    "joint candidates with observations": joint(state_dim=5),
-    "joint candidates with observations, adaLN": joint(state_dim=5, step="adaln"),
+    "callable": plain(lambda y: y.sin().sum(-1) + y.square().sum(-1)),
+    "quadratic": plain(Quadratic(double([1.0, 0.0, -1.0]), double([1.0, 2.0, 3.0]))),
+    "mixture": plain(GaussianMixture(torch.eye(3).double(), double([0.2, 0.3, 0.5]))),
+    **{f"causal {name} {gradient}": causal(gradient=gradient, step_conditioning=name)
+       for name, gradient in product(CONDITIONINGS[:3], ("auto", "eager"))},
+    "causal adaln": causal(step_conditioning="adaln"),
+    **{f"causal {name}, a later step": causal(step=1, step_conditioning=name) for name in CONDITIONINGS[1:]},
+    "latents": causal(candidates="latent", state_dim=12),
+    "tokens": causal(vocabulary=7),
+    "tokens eager": causal(vocabulary=7, gradient="eager"),
+    "actions": causal(action_dim=3),
+    "actions eager, context_token": causal(action_dim=3, gradient="eager", step_conditioning="context_token"),
+    "last": causal(lambda landscape: landscape.last(), (2, 1)),
+    "items": causal(lambda landscape: landscape.select(SOME), (5,), step_conditioning="candidate_token"),
+    "expanded": causal(lambda landscape: landscape.expand(3), (3, 2, 5)),
+    "expanded items": causal(lambda landscape: landscape.select(SOME).expand(2), (2, 5)),
+    "growing": growing(),
+    "growing context_token": growing(step_conditioning="context_token"),
+    "growing eager": growing(gradient="eager"),
+    "joint": joint(),
+    "joint with context": joint(state_dim=6),
+    "joint with context, adaln": joint(state_dim=6, step_conditioning="adaln"),
+    "joint with context, adaln, a later step": joint(1, state_dim=6, step_conditioning="adaln"),
+    "joint adaln": joint(step_conditioning="adaln"),
 }
+WRAPPERS = {
+    "unwrapped": lambda landscape: landscape,
+    "counted": Counted,
+    "clamped": lambda landscape: BoundedGradient(landscape, value=0.02, norm=0.03),
+    "transformed": lambda landscape: Transformed(landscape, torch.tanh),
+    "all": lambda landscape: Counted(Transformed(BoundedGradient(landscape, None, 0.1), torch.sin)),
+}
+CONTEXT_FREE = ("joint", "joint adaln")
 TRAINABLE = {name: kind for name, kind in KINDS.items() if kind.model}
-by_name = lambda kinds: pytest.mark.parametrize("kind", kinds.values(), ids=list(kinds))
+by_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
+by_trainable = pytest.mark.parametrize("kind", TRAINABLE.values(), ids=list(TRAINABLE))
+PAIRS = [*product(KINDS, ("unwrapped", "all")),
+         *product(("quadratic", "tokens", "joint with context"), ("counted", "clamped", "transformed"))]
+by_pair = pytest.mark.parametrize("kind, wrap", [(KINDS[kind], WRAPPERS[wrap]) for kind, wrap in PAIRS],
+                                  ids=map(", ".join, PAIRS))
+KERNELS = {
+    "descent": gradient_descent(1e-3), "nesterov": nesterov(1e-3), "langevin": langevin(1e-3, 0.1),
+    "mala": mala(1e-3), "hmc": hmc(0.03, steps=2), "noisy": noisy(gradient_descent(1e-3), 0.1),
+    "softmax": softmax_descent(1e-3), "clamped": clamped(nesterov(1e-3), norm=0.1),
+    "guarded": guarded(gradient_descent(1e-3)),
+}  # fmt: skip
 
 
-@by_name(KINDS)
-def test_one_energy_for_each_item(kind):
-    landscape, y = kind.make()
-    assert landscape(y).shape == kind.items
-    assert landscape(y).isfinite().all()
+def made(kind, wrap=lambda landscape: landscape):
+    """A wrapped landscape, candidates, and the trainable weights."""
+    landscape, y = kind.landscape()
+    inner = landscape = wrap(as_landscape(landscape))
+    while isinstance(inner, Wrapper):
+        inner = inner.inner
+    weights = inner.model.parameters() if hasattr(inner, "model") else ()
+    return landscape, y, [weight for weight in weights if weight.requires_grad]
 
 
-@by_name(KINDS)
-def test_items_do_not_touch_each_other(kind):
-    landscape, y = kind.make()
-    first = (0,) * len(kind.items)
-    other = y.clone()
+def reference(landscape, y):
+    """Energies and their gradient by autograd, bounded where the landscape bounds it."""
+    if isinstance(landscape, Transformed):
+        transformed, pull_back = torch.func.vjp(landscape.transform, y)
+        energies, grad = reference(landscape.inner, transformed)
+        return energies, pull_back(grad)[0]
+    if isinstance(landscape, (Counted, BoundedGradient)):
+        energies, grad = reference(landscape.inner, y)
+        return energies, landscape.bound(grad, energies.ndim) if isinstance(landscape, BoundedGradient) else grad
+    return gradient_by_autograd(landscape.energy, y, create_graph=True)
+
+
+def derivatives(losses, tensors, bars=None):
+    return torch.autograd.grad(losses, tensors, bars, retain_graph=True, allow_unused=True,
+                               materialize_grads=True)
+
+
+@by_pair
+def test_value_and_grad_equals_autograd_of_the_energy(kind, wrap):
+    """Also the gradients of a loss on energies and gradient, for candidates and weights."""
+    landscape, y, weights = made(kind, wrap)
+    expected = reference(landscape, y.requires_grad_())
+    assert expected[0].shape == kind.items and expected[1].shape == y.shape
+    for one, other in zip(landscape.value_and_grad(y), expected, strict=True):
+        assert not one.requires_grad
+        close(one, other.detach())
+    found = [derivatives((energies * energies.detach().sin()).sum() + (grad * y.cos()).square().sum(),
+                         [y, *weights])
+             for energies, grad in (landscape.value_and_grad(y, create_graph=True), expected)]
+    assert found[0][0].abs().sum() > 0
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@by_kind
+def test_items_are_independent(kind):
+    landscape, y, _ = made(kind)
+    first, other = (0,) * len(kind.items), y.clone()
     other[first] += draw(*y[first].shape, stream="elsewhere")
-    moved = (landscape(other) - landscape(y)).abs() > 1e-12
-    assert moved[first] and moved.sum() == 1
+    changed = (landscape(other) - landscape(y)).abs() > 1e-12
+    assert landscape(y).isfinite().all() and changed[first] and changed.sum() == 1
 
 
-@by_name(KINDS)
-@pytest.mark.parametrize(
-    "kernel", [gradient_descent(1e-3), langevin(1e-3, temperature=0.1)], ids=["descent", "Langevin"]
-)
-def test_every_kernel_walks_it(kind, kernel):
-    landscape, y = kind.make()
-    result = run(landscape, y, kernel, 3, generator(0))
-    assert result.state.y.shape == y.shape
-    assert result.state.energy.shape == kind.items
-    assert all(field.shape == (3, *kind.items) for field in result.info[:5])
-    assert result.info.finite.all()
+@by_pair
+def test_selections_samples_and_steps_agree_with_the_whole(kind, wrap):
+    landscape, y, _ = made(kind, wrap)
+    axes, count = len(kind.items), math.prod(kind.items)
+    chosen, again, samples = torch.tensor([count - 1, 0, 1]), torch.tensor([2, 0]), torch.stack([y, y / 2])
+    flat = lambda part, axes=axes: part.flatten(0, axes - 1)
+    for step in (0, 1, 9):
+        whole = landscape.at_step(step)
+        assert whole.at_step(step) is whole
+        expected = [flat(part) for part in whole.value_and_grad(y)]
+        for part, items in [(whole.select(chosen), chosen), (landscape.select(chosen).at_step(step), chosen),
+                            (whole.select(chosen).select(again), chosen[again])]:
+            assert_equal(part.value_and_grad(flat(y)[items]), [each[items] for each in expected])
+            close(part(flat(y)[items]), expected[0][items])
+        if kind is KINDS["expanded"] or kind is KINDS["expanded items"]:
+            continue
+        expected = [torch.stack(pair) for pair in zip(*map(whole.value_and_grad, samples), strict=True)]
+        for several in (whole.expand(2), landscape.expand(2).at_step(step)):
+            assert_equal(several.value_and_grad(samples), expected)
+            items = chosen + torch.tensor([0, count, 0])
+            close(several.select(items)(flat(samples, axes + 1)[items]), expected[0].flatten()[items])
 
 
-@by_name(KINDS)
-def test_small_steps_go_down(kind):
-    """In one landscape: the kernel is called without the loop, which would go on to that of the next step."""
-    landscape, y = kind.make()
-    state, kernel, energies = State(y), gradient_descent(1e-4), []
-    for _ in range(6):
-        state, info = kernel(landscape, state)
+def assert_equal(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        close(one, other)
+
+
+@by_pair
+def test_detached_contexts_and_unwrapped_landscapes_agree(kind, wrap):
+    """The gradient through detached copies, continued into their originals, is that of the whole."""
+    landscape, y, weights = made(kind, wrap)
+    inner, transformed = landscape.unwrap(y)
+    close(inner(transformed), landscape(y))
+    detached, tensors, copies = landscape.detach_context()
+    found = []
+    for each in (landscape, detached):
+        energies, grad = each.value_and_grad(y, create_graph=bool(weights))
+        found.append([energies, grad, energies.sin().sum() + grad.square().sum()])
+    assert_equal(*found)
+    if weights:
+        cut = derivatives(found[1][2], [*weights, *copies])
+        bars = cut[len(weights) :]
+        rest = derivatives(tensors, weights, bars) if tensors else [0] * len(weights)
+        assert all(copy.is_leaf for copy in copies)
+        assert_equal([one + other for one, other in zip(cut, rest, strict=False)],
+                     derivatives(found[0][2], weights))
+
+
+@by_pair
+def test_items_with_a_number_of_steps_each_end_as_alone(kind, wrap):
+    """And what is counted is what is reported."""
+    landscape, start, _ = made(kind, wrap)
+    counted, limits = Counted(landscape), torch.randint(1, 4, kind.items, generator=generator(0))
+    limits.view(-1)[0], limits.view(-1)[-1] = 1, 3
+    with torch.no_grad():
+        result = run_until(counted, start, KERNELS["nesterov"], 3, budget(limits))
+        assert torch.equal(result.info.evaluations.sum(0), limits)
+        assert counted.evaluations == int(result.evaluations.sum()) == int(limits.sum()) + limits.numel()
+        flat, ends = start.flatten(0, limits.ndim - 1), result.state.y.flatten(0, limits.ndim - 1)
+        for item, steps in enumerate(limits.flatten().tolist()):
+            alone = landscape.select(torch.tensor([item]))
+            close(run(alone, flat[item : item + 1], KERNELS["nesterov"], steps).state.y[0], ends[item])
+
+
+@by_pair
+def test_every_kernel_samples_it(kind, wrap):
+    landscape, start, _ = made(kind, wrap)
+    start = start.detach()
+    for kernel in KERNELS.values():
+        counted = Counted(landscape)
+        with torch.no_grad():
+            result = run(counted, start, kernel, 3, generator(0))
+        assert result.state.y.shape == start.shape and result.info.finite.all()
+        assert all(field.shape == (3, *kind.items) for field in result.info)
+        assert counted.evaluations == int(result.evaluations.sum())
+    state, energies = State(start), []
+    for _ in range(4):  # in the landscape of one step
+        state, info = gradient_descent(1e-4)(landscape, state)
         energies.append(info.energy)
     assert (torch.stack(energies).diff(dim=0) < 0).all()
 
 
-@by_name(TRAINABLE)
-def test_it_is_trained_and_predicts(kind):
+@pytest.mark.parametrize("kind", [kind for name, kind in TRAINABLE.items() if name not in CONTEXT_FREE])
+def test_streamed_s1_equals_s1_of_one_graph(kind):
+    found = []
+    for stream in (True, False):
+        model = kind.model()
+        context, targets = kind.batch(model)
+        recipe = S1(steps=model.conditioned_steps + 1, stream=stream)
+        found.append(learned(model, recipe(model, context, targets, generator=generator(0))))
+    assert_same(*found)
+    assert all(gradient.abs().sum() > 0 for gradient in found[0].values())
+
+
+@by_trainable
+def test_the_best_of_several_walks_has_the_lowest_energy(kind):
     model = kind.model()
-    states, targets = kind.batch(model)
-    reconstruct(model, states, targets, S1(steps=max(2, model.steps)), generator=generator(0)).backward()
-    assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
-    prediction = thinking.predict(model, states, steps=2, samples=2, generator=generator(0))
-    scores = () if model.tokens is None else (model.state_dim,)  # logits, where the target is one number
-    assert prediction.value.shape == (*targets.shape, *scores)
-    assert prediction.energy.shape == kind.items
+    context, targets = kind.batch(model)
+    walk = dict(steps=3, start="noise" if context is not None else torch.zeros(2, 3, 4).double())
+    few, many = (predict(model, context, samples=count, generator=generator(0), **walk) for count in (1, 4))
+    scores = () if model.tokens is None else (model.state_dim,)
+    assert many.value.shape == (*targets.shape, *scores) and many.energy.shape == kind.items
+    assert (many.energy <= few.energy).all() and (many.evaluations == 4 * few.evaluations).all()
+    if not model.latent:
+        candidates = many.value if model.tokens is None else softmax(many.value)
+        close(model.landscape(context).at_step(2)(candidates), many.energy)
 
 
-def test_the_baseline_answers_to_the_same_shapes():
-    states = torch.randn(2, 5, 12, generator=generator(0))
-    assert Transformer(8, 2, 2, state_dim=12, generator=generator(0))(states).shape == states.shape
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=list(WRAPPERS))
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_single_item_without_a_batch_axis(name, wrap):
+    """An item of some features, and an item that is one number, end as in a batch of one."""
+    kernel = KERNELS[name]
+    for energy, start in [(lambda y: y.square().sum(-1), draw(3)), (lambda y: y.square(), draw(1)[0])]:
+        alone, batch = (run(wrap(energy), y, kernel, 4, generator(0)) for y in (start, start[None]))
+        until = run_until(wrap(energy), start, kernel, 4, budget(3), generator(0))
+        assert alone.state.y.shape == until.state.y.shape == start.shape and until.state.energy.shape == ()
+        assert all(field.shape == (4,) for field in alone.info)
+        assert_equal([alone.state.y, *alone.info], [batch.state.y[0], *(field[:, 0] for field in batch.info)])
+
+
+# Exactness: model, gradient rule, landscape
+
+
+def sampled(model, landscape, start, targets, steps, detach=False):
+    """Energies, final candidates, and the gradients of a loss on them."""
+    tokens, kernel = model.tokens is not None, gradient_descent(model.step_size)
+    result = run(Transformed(landscape, softmax) if tokens else landscape, start, kernel, steps,
+                 create_graph=True, detach=detach, final_energy=False)
+    loss = smooth_l1(result.state.y, targets) + result.state.y.sin().mean()
+    return {"y": result.state.y.detach(), "energy": result.info.energy, **gradients(model, loss, start)}
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+@pytest.mark.parametrize("options", [
+    {}, {"candidates": "latent", "state_dim": 20}, {"embed": "identity"}, {"embed": "affine", "state_dim": 3},
+    {"vocabulary": 9}, {"action_dim": 3}, {"recompute": True},
+], ids=str)  # fmt: skip
+@settings(max_examples=3, deadline=None)
+@given(batch=st.integers(1, 3), length=st.integers(1, 7), heads=st.integers(1, 3), depth=st.integers(1, 3),
+       head_dim=st.sampled_from([4, 6]), steps=st.integers(1, 3), detach=st.booleans())
+def test_manual_eager_and_dense_gradients_are_equal(
+    conditioning, options, batch, length, heads, depth, head_dim, steps, detach
+):
+    """Energies, final candidates, and by a second-order loss the gradient for every parameter."""
+    manual, eager = (EBT(heads * head_dim, depth, heads, step_size=2.0, gradient=gradient,
+                         step_conditioning=conditioning, generator=generator(1), **options).double()
+                     for gradient in ("auto", "eager"))
+    assert manual.manual_gradient == (conditioning != "adaln") and not eager.manual_gradient
+    for parameter in (*manual.parameters(), *eager.parameters()):
+        if parameter.ndim == 1:  # gains and biases that differ from their initial values
+            parameter.data.add_(0.3 * draw(*parameter.shape, stream="gains"))
+    context = draw(batch, length, manual.state_dim)
+    if manual.tokens is not None:
+        context = context[..., 0].abs().mul(3).long()
+    if manual.embed_actions is not None:
+        context = context, draw(batch, length, 3, stream="actions")
+    targets, start = draw(2, batch, length, manual.candidate_dim, stream="start")
+    pairs = [(manual, manual.landscape), (eager, eager.landscape), (eager, partial(DenseLandscape, eager))]
+    first, *others = [sampled(model, make(context), start.clone().requires_grad_(), targets, steps, detach)
+                      for model, make in pairs]
+    for other in others:
+        assert_same(first, other)

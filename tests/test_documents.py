@@ -1,4 +1,4 @@
-"""Texts of Python itself, of files and of the hub; what is wrong with them is told with a remedy."""
+"""Texts of Python's documentation, of files and of the Hugging Face Hub."""
 
 import ast
 import gzip
@@ -16,19 +16,21 @@ from ebwm.data.text import text_corpus
 from ebwm.data.tokenizer import load_tokenizer
 
 
-def test_python_carries_a_corpus_without_repeated_docstrings():
-    names = dict(documents("python"))
+def test_the_python_corpus_has_topics_and_docstrings_without_repeated_paragraphs():
     from pydoc_data.topics import topics
 
+    names = dict(documents("python"))
     assert {name.removeprefix("topics/") for name in names if name.startswith("topics/")} == {*topics}
     assert ast.get_docstring(ast.parse(Path(ast.__file__).read_bytes())) in names["ast.py"]
     assert not any({"tests", "site-packages", "idlelib"} & {*name.split("/")} for name in names)
     library = [name for name in names if not name.startswith("topics/")]
     assert library == sorted(library) and sum(map(len, names.values())) > 1_000_000
+    paragraphs = [" ".join(part.split()) for body in names.values() for part in body.split("\n\n")]
+    longer = [part for part in paragraphs if len(part) >= sources.LONG]
+    assert len(longer) == len({*longer}) > 1000
 
 
-def test_a_longer_paragraph_that_stands_twice_counts_once(tmp_path, monkeypatch):
-    """However it is indented; short ones, such as "Example:", may stand anywhere."""
+def test_a_repeated_long_paragraph_is_used_once(tmp_path, monkeypatch):
     (tmp_path / "tests").mkdir()
     long = "A paragraph of more than eighty letters, which one module has copied from another one."
     (tmp_path / "a.py").write_text(f'"""One."""\ndef f():\n    "{long}"\n')
@@ -41,13 +43,8 @@ def test_a_longer_paragraph_that_stands_twice_counts_once(tmp_path, monkeypatch)
         "a.py": f"One.\n\n{long}", "b.py": "One.\n\nThree."}
 
 
-def test_no_longer_paragraph_of_the_embedded_corpus_stands_twice():
-    paragraphs = [" ".join(part.split()) for _, body in documents("python") for part in body.split("\n\n")]
-    longer = [part for part in paragraphs if len(part) >= sources.LONG]
-    assert len(longer) == len({*longer}) > 1000
-
-
 def test_files_of_all_formats(tmp_path):
+    parquet, pyarrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
     (tmp_path / "b").mkdir()
     (tmp_path / ".hidden.txt").write_text("never")
     (tmp_path / "picture.png").write_bytes(b"\xff")
@@ -56,54 +53,43 @@ def test_files_of_all_formats(tmp_path):
     (tmp_path / "d.ndjson").write_text('{"text": "one"}\n\n"two"\n{"text": ""}\n{"text": null}\n')
     (tmp_path / "e.json").write_text('\n[{"text": "three"},\n "four"]')
     with gzip.open(tmp_path / "f.jsonl.gz", "wt") as file:
-        file.write('{"text": "half \\ud800 letter"}\n')
+        file.write('{"text": "half \\ud800 character"}\n')
+    parquet.write_table(pyarrow.table({"text": ["five", "six"], "number": [1, 2]}), tmp_path / "g.parquet")
     assert [*documents(tmp_path)] == [
         ("a.txt", "zwölf\r\nBoxkämpfer"), ("b/c.md", "# Title"), ("d.ndjson:1", "one"), ("d.ndjson:3", "two"),
-        ("e.json:1", "three"), ("e.json:2", "four"), ("f.jsonl.gz:1", "half ? letter")]
+        ("e.json:1", "three"), ("e.json:2", "four"), ("f.jsonl.gz:1", "half ? character"),
+        ("g.parquet:1", "five"), ("g.parquet:2", "six")]
 
 
-def test_rows_of_parquet(tmp_path):
-    parquet = pytest.importorskip("pyarrow.parquet")
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet.write_table(pyarrow.table({"text": ["one", "two"], "number": [1, 2]}), tmp_path / "a.parquet")
-    assert [body for _, body in documents(tmp_path)] == ["one", "two"]
-    with pytest.raises(ValueError, match=r"key='body' is not in a.parquet:1; it has 'text', 'number'"):
-        next(documents(tmp_path, key="body"))
-
-
-@pytest.mark.parametrize(("name", "content", "error", "message"), [
-    ("a.txt", b"caf\xe9", ValueError, "a.txt is not UTF-8: byte 3 is 0xe9; convert it, as by iconv"),
-    ("a.txt", b"one\ntwo\n\xff", ValueError, "byte 8 is 0xff"),
-    ("a.txt", "x".encode("utf-16"), ValueError, "byte 0 is 0xff"),
-    ("a.jsonl", b'{"text": "a"}\n{"text": ', ValueError, "a.jsonl, line 2, cannot be read as JSON"),
-    ("a.jsonl", b'{"question": "a", "answer": "b"}', ValueError, "it has 'question', 'answer'"),
-    ("a.jsonl", b'{"text": 3}', ValueError, "a.jsonl:1 holds int where text should be; choose another key"),
-    ("a.json", b'[{"text": "a"},]', ValueError, "a.json cannot be read as JSON"),
-    ("a.txt.gz", gzip.compress(b"text", mtime=0)[:-9], ValueError, "a.txt.gz cannot be decomp.*fetch"),
-    ("a.txt.gz", b"text", ValueError, "a.txt.gz cannot be decompressed"),
-    ("a.jsonl.gz", gzip.compress(b"text" * 99, mtime=0)[:12] + b"text", ValueError,
-     "a.jsonl.gz cannot be de"),
-    ("a.parquet", b"text", ValueError, "a.parquet cannot be read as Parquet .*fetch it again"),
+@pytest.mark.parametrize(("name", "content", "place"), [
+    ("a.txt", b"caf\xe9", "byte 3 is 0xe9"),
+    ("a.txt", b"one\ntwo\n\xff", "byte 8 is 0xff"),
+    ("a.jsonl", b'{"text": "a"}\n{"text": ', "a.jsonl:2"),
+    ("a.jsonl", b'{"question": "a", "answer": "b"}', "'question', 'answer'"),
+    ("a.jsonl", b'{"text": 3}', "a.jsonl:1"),
+    ("a.json", b'[{"text": "a"},]', "a.json"),
+    ("a.txt.gz", gzip.compress(b"text", mtime=0)[:-9], "a.txt.gz"),
+    ("a.txt.gz", b"text", "a.txt.gz"),
+    ("a.jsonl.gz", gzip.compress(b"text" * 99, mtime=0)[:12] + b"text", "a.jsonl.gz"),
+    ("a.parquet", b"text", "a.parquet"),
 ])
-def test_a_bad_file_is_named_with_place_and_remedy(tmp_path, name, content, error, message):
+def test_a_damaged_file_is_named_with_the_place(tmp_path, name, content, place):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(error, match=message):
+    with pytest.raises(ValueError, match=place) as caught:
         [*documents(tmp_path)]
+    assert "\n" not in str(caught.value)
 
 
-def test_sources_without_text(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no file, no folder and no name of a data set"):
-        documents(tmp_path / "none.txt")
-    with pytest.raises(FileNotFoundError, match="is no file"):
-        documents("texts/none.txt")
-    with pytest.raises(FileNotFoundError, match=r"holds no text; looked for .txt"):
-        documents(tmp_path)
+def test_sources_without_text_are_refused(tmp_path):
+    for source in (tmp_path / "none.txt", "texts/none.txt", tmp_path):
+        with pytest.raises(FileNotFoundError, match="source="):
+            documents(source)
     (tmp_path / "empty.txt").touch()
-    with pytest.raises(ValueError, match="holds no text: nothing in it has a character"):
+    with pytest.raises(ValueError, match="source="):
         text_corpus(tmp_path, cache=tmp_path / "cache")
 
 
-# The hub
+# The Hugging Face Hub
 
 
 def module(**members) -> ModuleType:
@@ -114,7 +100,7 @@ def module(**members) -> ModuleType:
 
 @pytest.fixture
 def hub(monkeypatch):
-    """Stand-ins for the network; `calls` says what was asked for."""
+    """Stand-ins for the network; the value lists all calls."""
     calls, rows = [], [{"text": f"web {n}", "raw_content": f"page {n}"} for n in range(40)]
 
     def load_dataset(path, name=None, **settings):
@@ -141,18 +127,15 @@ def hub(monkeypatch):
 ])
 def test_names_of_the_hub(hub, source, path, name, revision):
     assert next(documents(source)) == ("0", "web 0")
-    asked = (path, name, dict(split="train", streaming=True, revision=revision))
-    assert hub == [("huggingface.co", 443), asked]
+    request = (path, name, dict(split="train", streaming=True, revision=revision))
+    assert hub == [("huggingface.co", 443), request]
     [*documents(source, key="raw_content")]
     assert hub.count(("huggingface.co", 443)) == 1
+    with pytest.raises(ValueError, match=r"key='body': .*'text', 'raw_content'"):
+        next(documents(source, key="body"))
 
 
-def test_a_wrong_column_of_the_hub_is_answered_by_those_there_are(hub):
-    with pytest.raises(ValueError, match=r"key='body' is not in row 0 of owner/name; it has 'text', 'raw_c"):
-        next(documents("owner/name", key="body"))
-
-
-def test_redpajama_is_fetched_file_by_file(hub, tmp_path, monkeypatch):
+def test_redpajama_is_downloaded_file_by_file(hub, tmp_path, monkeypatch):
     base = "https://data.together.xyz/redpajama-data-v2/v1.0.0/documents"
     (tmp_path / "_CC_SNAPSHOT_IDS").write_text("2014-15\n2023-14\n")
     (tmp_path / "urls").mkdir()
@@ -166,31 +149,32 @@ def test_redpajama_is_fetched_file_by_file(hub, tmp_path, monkeypatch):
     assert files[-1] == f"{base}/2023-14/0009/it_middle.json.gz" and found[0] == "page 0"
 
 
-def test_without_a_network_the_remedy_comes_at_once(hub, monkeypatch):
+def test_without_a_network_the_error_comes_at_once_with_a_remedy(hub, monkeypatch):
     def refuse(address, timeout):
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "create_connection", refuse)
-    with pytest.raises(OSError, match=r"cannot be reached \(Name or service not known\).*HF_HUB_OFFLINE=1"):
+    with pytest.raises(OSError, match=r"HF_ENDPOINT=.*HF_HUB_OFFLINE=1"):
         next(documents("fineweb"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert next(documents("fineweb")) == ("0", "web 0")
 
 
-def test_what_is_kept_needs_no_network(hub, tmp_path, monkeypatch):
+def test_a_cached_corpus_needs_no_network(hub, tmp_path, monkeypatch):
     first = text_corpus("owner/name", length=16, documents=30, cache=tmp_path)
     assert len(hub) == 2 and texts_of(first)[0] == "web 0"
     monkeypatch.setattr(sys.modules["datasets"], "load_dataset", None)
     assert text_corpus("owner/name", length=16, documents=30, cache=tmp_path).digest == first.digest
 
 
-def test_what_the_hub_answers_becomes_one_line(hub, monkeypatch):
+def test_an_error_of_the_hub_becomes_one_line(hub, monkeypatch):
     def refuse(*_, **__):
         raise RuntimeError("Dataset scripts are no longer supported\nmore")
 
     monkeypatch.setattr(sys.modules["datasets"], "load_dataset", refuse)
-    with pytest.raises(OSError, match=r"'owner/name' cannot be loaded \(Dataset scripts are no .*ed\);"):
+    with pytest.raises(OSError, match=r"source='owner/name': .*no longer supported\)") as caught:
         next(documents("owner/name"))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_tokenizer_of_the_hub(hub, tmp_path, monkeypatch):

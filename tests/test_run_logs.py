@@ -1,4 +1,4 @@
-"""What a run writes while it goes: pace, memory, looks at the inner walk, TensorBoard, Weights & Biases."""
+"""Logs of a run: pace, memory, probes of the inner walk, TensorBoard, Weights & Biases, precision."""
 
 import json
 import sys
@@ -8,26 +8,21 @@ import pytest
 import torch
 
 from ebwm.evaluation.cost import matrix_speed
-from ebwm.training import trainer as training
+from ebwm.training import run as running
+from ebwm.training.checkpoint import Checkpoints
 from ebwm.training.configuration import load_config
+from ebwm.training.learner import load_learner
 
 TINY = ["model.dim=16", "model.heads=2", "data.features=16", "optimiser.updates=4", "run.monitor_every=1"]
 
 
-@pytest.fixture
-def runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("EBWM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("EBWM_DEVICE", "cpu")
-    return tmp_path / "runs"
-
-
 def train(runs, *entries):
     config = load_config("smoke", [*TINY, *entries])
-    folder = training.train(config, runs, progress=False)
+    folder = running.train(config, runs, progress=False)
     return folder, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_each_update_says_what_it_took(runs):
+def test_each_row_has_pace_and_memory(runs):
     _, rows = train(runs, "run.logger=none")
     for row in rows:
         assert row["items_per_second"] == pytest.approx(4 / row["seconds"])
@@ -36,18 +31,18 @@ def test_each_update_says_what_it_took(runs):
     assert all(0 <= row["rising"] <= 1 and row["inner_gradient"] > 0 for row in rows)
 
 
-def test_looks_come_as_often_as_asked(runs):
+def test_probes_follow_monitor_every(runs):
     _, rows = train(runs, "run.logger=none", "run.monitor_every=3", "optimiser.updates=8")
     assert [row["update"] for row in rows if "energy_gap" in row] == [1, 3, 6]
 
 
-def test_looks_and_counts_change_nothing(runs):
+def test_probes_change_no_loss(runs):
     (_, often), (_, seldom) = (train(runs, "run.logger=none", f"run.monitor_every={n}", "recipe.name=s2")
                                for n in (1, 1000))
     assert [row["loss"] for row in often] == [row["loss"] for row in seldom]
 
 
-def test_tensorboard_has_what_the_log_has(runs):
+def test_tensorboard_has_the_values_of_the_log(runs):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     folder, rows = train(runs)
     seen = events.EventAccumulator(str(folder / "tensorboard")).Reload()
@@ -56,43 +51,43 @@ def test_tensorboard_has_what_the_log_has(runs):
         assert [event.value for event in seen.Scalars(name)] == pytest.approx([row[name] for row in rows])
 
 
-def test_weights_and_biases_is_told_the_same(runs, monkeypatch):
-    told, wandb = [], ModuleType("wandb")
-    note = lambda row, step: told.append((step, row["loss"]))
-    run = SimpleNamespace(log=note, finish=lambda: told.append("end"))
-    wandb.init = lambda **about: told.append(about) or run
+def test_weights_and_biases_has_the_values_of_the_log(runs, monkeypatch):
+    calls, wandb = [], ModuleType("wandb")
+    note = lambda row, step: calls.append((step, row["loss"]))
+    run = SimpleNamespace(log=note, finish=lambda: calls.append("end"))
+    wandb.init = lambda **about: calls.append(about) or run
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     folder, rows = train(runs, "run.logger=wandb")
-    about, *steps, end = told
+    about, *steps, end = calls
     assert about["name"] == folder.name and about["config"]["model"]["dim"] == 16 and end == "end"
     assert steps == [(row["update"], row["loss"]) for row in rows]
 
 
-def test_a_missing_logger_is_named(runs, monkeypatch):
+def test_a_missing_logger_is_reported_before_a_run_starts(runs, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ImportError, match=r"pip install 'ebwm\[wandb\]'"):
         train(runs, "run.logger=wandb")
     assert not runs.exists()
 
 
-def test_products_in_bf16_leave_energies_in_float32(runs):
+def test_energies_stay_in_float32_with_bf16_products(runs):
     _, low = train(runs, "run.logger=none", "run.precision=bf16-mixed")
     folder, full = train(runs, "run.logger=none")
     for one, other in zip(low, full, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=0.05) and one["loss"] != other["loss"]
-    learner = training.load_learner(folder)
+    learner = load_learner(folder)
     states = torch.randn(2, 3, 16)
     with torch.autocast("cpu", torch.bfloat16):
         assert learner.model.landscape(states)(torch.randn(2, 3, 16)).dtype == torch.float32
 
 
-def test_the_average_of_the_weights_predicts(runs):
+def test_the_average_of_the_weights_is_the_result(runs):
     folder, _ = train(runs, "run.logger=none", "optimiser.average=0.9", "optimiser.learning_rate=0.01")
-    checkpoint, _ = training.Checkpoints(folder / "checkpoints").newest()
-    saved = training.load_learner(folder).model.state_dict()
+    checkpoint, _ = Checkpoints(folder / "checkpoints").newest()
+    saved = load_learner(folder).model.state_dict()
     assert all(torch.equal(saved[name], checkpoint.tensors[f"average.{name}"]) for name in saved)
     assert not torch.equal(saved["embed.weight"], checkpoint.tensors["model.embed.weight"])
 
 
-def test_a_product_says_how_fast_a_machine_is():
+def test_the_speed_of_products_is_measured():
     assert matrix_speed(size=256) > 1e8

@@ -11,21 +11,23 @@ from sizes import MODULES, NOTEBOOKS, ROOT
 
 # A module imports from floors below it, or from a module named before it on its own floor.
 FLOORS = (
-    ("checks", "parameters", "usage", "settings", "files", "compat", "evaluation", "evaluation.cost",
-     "evaluation.statistics", "evaluation.uncertainty", "energy"),
-    ("sampler", "walk", "diagnostics", "blocks"),
-    ("attention", "gradient", "gradient.kernels", "gradient.sweeps", "ebt", "baselines"),
-    ("gradient.vocabulary", "objective", "thinking", "generation", "interop"),
-    ("data", "data.video", "data.encoders", "data.forks", "data.documents", "data.tokenizer", "data.text",
-     "data.ngram", "data.downstream"),
-    ("training", "training.checkpoint", "training.distributed", "training.configuration", "training.faults",
-     "training.learner", "training.trainer", "training.history"),
-    ("figures.errors", "figures.manifest", "figures.notebook", "figures.registry", "figures.findings",
-     "figures.style", "figures.inputs",
+    ("checks", "parameters", "usage", "settings", "files", "compat", "energy", "evaluation", "evaluation.cost",
+     "evaluation.statistics", "evaluation.uncertainty"),
+    ("sampler", "schedules", "stopping", "replay", "diagnostics", "blocks"),
+    ("attention", "gradient", "gradient.triton_kernels", "gradient.kernels", "gradient.attention",
+     "gradient.sweeps", "kv_cache", "context", "landscape", "ebt", "joint", "baselines", "diffusion"),
+    ("gradient.vocabulary", "walk", "objective", "thinking", "generation", "interop"),
+    ("data", "data.cache", "data.task", "data.video", "data.digits", "data.encoders", "data.forks",
+     "data.documents", "data.tokenizer", "data.text", "data.ngram", "data.questions", "data.grammars",
+     "data.arrays", "data.states", "data.pairs", "data.tasks"),
+    ("training", "training.checkpoint", "training.distributed", "training.signals", "training.configuration",
+     "training.faults", "training.learner", "training.optimiser", "training.trainer", "training.folder",
+     "training.run", "training.history"),
+    ("figures.errors", "figures.manifest", "figures.notebook", "figures.registry", "figures.style", "figures.inputs",
      "figures.curves", "figures.plan", "figures.record", "figures.job", "figures.progress", "figures.batch",
-     "figures.claims", "figures.ledger", "figures.comparison", "figures.table", "figures", "figures.commands",
-     "figures.__main__",
-     "explore", "explore.landscape", "writing", "cli", "__main__"),
+     "figures.claims", "figures.findings", "figures.ledger", "figures.comparison", "figures.table", "figures",
+     "figures.commands", "figures.__main__", "explore", "explore.scenes", "explore.walks", "explore.plots",
+     "explore.controls", "explore.landscape", "writing", "cli", "__main__"),
 )
 ORDER = [name for floor in FLOORS for name in floor]
 

@@ -1,33 +1,68 @@
-"""Prediction: the cache says what everything anew would say; the best of more walks is never worse."""
+"""Prediction: best of N by any score, adaptive steps, and generation with a cache as without one."""
 
 import pytest
 import torch
 
-from ebwm.ebt import EBT, JointEBT
 from ebwm.evaluation.cost import flops
+from ebwm.joint import JointEBT
 from ebwm.settings import generator
-from ebwm.thinking import generate, predict
+from ebwm.stopping import budget
+from ebwm.thinking import CHOICES, best_of, choose, generate, predict, propose
+from tests.helpers import draw, ebt
 
-STEPS = ["none", "context_token", "candidate_token", "adaln"]
-
-
-def model_of(step="none", gradient="auto", **settings):
-    model = EBT(12, 2, 2, step=step, gradient=gradient, step_size=2.0, generator=generator(0), **settings)
-    return model.double()
+CONDITIONINGS = ["none", "context_token", "candidate_token", "adaln"]
 
 
-def states_for(model, length=4):
-    return torch.randn(3, length, model.state_dim, dtype=torch.float64, generator=generator(0))
+@pytest.mark.parametrize("by", [*CHOICES, "oracle"])
+def test_choices_select_the_lowest_score_of_each_position(by):
+    model, targets = ebt(), draw(2, 4, 8, stream="targets")
+    found = propose(model, draw(2, 4, 8), steps=3, samples=5, generator=generator(0))
+    error = (found.value - targets).square().mean(-1)
+    score = {"min": found.energy, "max": -found.energy, "drop": -found.drop, "oracle": error}[by]
+    best, index = choose(found, error if by == "oracle" else by), score.argmin(0)
+    for b in range(2):
+        for s in range(4):
+            assert torch.equal(best.value[b, s], found.value[index[b, s], b, s])
+            assert best.energy[b, s] == found.energy[index[b, s], b, s]
+    assert (best.evaluations == 5 * (3 + 1)).all()
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("gradient", ["auto", "eager"])
-@pytest.mark.parametrize("settings", [{}, {"candidates": "latent", "state_dim": 7}], ids=str)
-def test_generation_with_a_cache_says_what_everything_anew_says(step, gradient, settings):
-    model = model_of(step, gradient, **settings)
-    states = anew = states_for(model)
-    grown = generate(model, states, count=4, steps=3, start="last")
-    energies = []
+def test_non_finite_proposals_are_selected_only_if_all_are():
+    found = propose(ebt(), draw(1, 3, 8), samples=3, generator=generator(0))
+    found.energy[0, 0, 1], found.energy[2, 0, 0] = torch.nan, -torch.inf
+    for by in (*CHOICES, torch.zeros(3, 1, 3)):
+        assert choose(found, by).energy.isfinite().all()
+    found.energy.fill_(torch.nan)
+    assert choose(found).energy.isnan().all()
+    assert best_of(torch.tensor([torch.nan, 2.0, -torch.inf, 1.0]), torch.arange(4))[0] == 3
+
+
+@pytest.mark.parametrize("kind", ["causal", "joint"])
+def test_more_walks_do_not_raise_the_energy_of_the_selected_candidate(kind):
+    model, context, shape = ebt(step_size=2.0), draw(2, 5, 8), (2, 5, 8)
+    if kind == "joint":
+        model = JointEBT(8, 2, 2, rows=3, candidate_dim=4, state_dim=5, generator=generator(0)).double()
+        context, shape = draw(2, 6, 5), (2, 3, 4)
+    found = [predict(model, context, 3, samples=n, generator=generator(0)) for n in (1, 2, 6)]
+    assert (found[0].energy >= found[1].energy).all() and (found[1].energy >= found[2].energy).all()
+    assert found[2].value.shape == shape and not found[2].value.requires_grad
+    torch.testing.assert_close(model.landscape(context)(found[2].value), found[2].energy, rtol=0, atol=1e-12)
+
+
+def test_adaptive_predictions_count_the_evaluations_of_each_position():
+    limits = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]])
+    found = predict(ebt(), draw(2, 4, 8), 6, samples=2, stop=budget(limits), start="last")
+    assert torch.equal(found.evaluations, 2 * (limits + 1))
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+@pytest.mark.parametrize("settings", [
+    {}, {"gradient": "eager"}, {"candidates": "latent", "state_dim": 7},
+], ids=str)
+def test_generation_with_a_cache_is_repeated_prediction(conditioning, settings):
+    model = ebt(step_conditioning=conditioning, **settings)
+    anew = states = draw(3, 4, model.state_dim)
+    grown, energies = generate(model, states, count=4, steps=3, start="last"), []
     for _ in range(4):
         found = predict(model, anew, steps=3, start="last")
         anew, energies = torch.cat([anew, found.value[:, -1:]], 1), [*energies, found.energy[:, -1:]]
@@ -36,57 +71,17 @@ def test_generation_with_a_cache_says_what_everything_anew_says(step, gradient, 
     assert grown.evaluations == 4
 
 
-def test_a_batch_says_what_each_row_says():
-    model = model_of()
-    states = states_for(model)
+def test_generated_sequences_do_not_depend_on_the_batch_and_improve_with_samples():
+    model, states = ebt(step_size=2.0), draw(3, 4, 8)
     whole = generate(model, states, count=3, start="zeros").value
     rows = [generate(model, row[None], count=3, start="zeros").value for row in states]
     torch.testing.assert_close(whole, torch.cat(rows), rtol=0, atol=1e-10)
+    one, eight = (generate(model, states, 1, samples=n, generator=generator(0)).energy for n in (1, 8))
+    assert (eight <= one).all() and (eight < one).any()
 
 
-def test_the_best_of_more_walks_is_never_worse():
-    model = model_of()
-    one, eight = (generate(model, states_for(model), 1, samples=n, generator=generator(0)) for n in (1, 8))
-    assert (eight.energy <= one.energy).all() and (eight.energy < one.energy).any()
-
-
-def test_a_state_costs_the_same_wherever_it_stands():
-    """But for attention, whose products grow with the context."""
-    model = model_of()
+def test_the_cost_of_a_state_does_not_depend_on_its_position():
+    """Attention is not counted, whose products grow with the context."""
     cost = lambda length, count: flops(
-        lambda: generate(model, states_for(model, length), count, generator=generator(0))).linear
-    prompt = lambda length: cost(length, 1)
-    assert cost(4, 5) - prompt(4) == cost(40, 5) - prompt(40) > 0
-
-
-def test_joint_candidates_are_predicted():
-    model = JointEBT(12, 2, 2, rows=3, candidate_dim=4, state_dim=5, generator=generator(0)).double()
-    states = torch.randn(2, 6, 5, dtype=torch.float64, generator=generator(0))
-    one, four = (predict(model, states, samples=n, generator=generator(0)) for n in (1, 4))
-    assert one.value.shape == (2, 3, 4) and (four.energy <= one.energy).all()
-
-
-@pytest.mark.parametrize("call", [
-    lambda m, s: generate(m, s, 0),
-    lambda m, s: generate(m, s, 1, samples=0),
-    lambda m, s: predict(m, s, samples=0),
-])
-def test_bad_counts_are_named(call):
-    model = model_of()
-    with pytest.raises(ValueError, match=r"(count|samples) is 0; at least 1 is needed"):
-        call(model, states_for(model))
-
-
-def test_tokens_have_a_function_of_their_own():
-    with pytest.raises(ValueError, match=r"model predicts tokens; use ebwm\.generation\.generate_tokens"):
-        generate(model_of(vocabulary=11), torch.zeros(1, 2, dtype=torch.long), 1)
-
-
-def test_what_thinking_costs_is_reported_where_it_is_measured():
-    model, noise = model_of(), lambda: generator(0, "starts")
-    think = lambda steps, samples, **how: predict(
-        model, states_for(model), steps, samples, generator=noise(), **how)
-    plain, told, one = think(3, 2), think(3, 2, measure=True), think(1, 1, measure=True)
-    assert plain.flops is None and plain.seconds is None
-    assert told.flops.shape == told.seconds.shape == told.energy.shape and (told.seconds > 0).all()
-    assert torch.equal(told.flops, 6 * one.flops) and torch.equal(told.value, plain.value)
+        lambda: generate(ebt(), draw(3, length, 8), count, generator=generator(0))).linear
+    assert cost(4, 5) - cost(4, 1) == cost(40, 5) - cost(40, 1) > 0

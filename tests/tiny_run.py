@@ -1,4 +1,4 @@
-"""A run of a moment: its configuration, where it ended, and a process that waits at each update."""
+"""Tiny training runs: their configuration, their results, and a child process that waits at each update."""
 
 import json
 import os
@@ -9,22 +9,49 @@ from pathlib import Path
 import torch
 
 import ebwm
-from ebwm.training import trainer as training
+from ebwm.settings import generator
 from ebwm.training.checkpoint import Checkpoints
+from ebwm.training.configuration import load_config
+from ebwm.training.run import train
 
-TINY = ["model.dim=16", "model.heads=2", "data.features=8", "data.frames=5", "data.train_clips=14",
-        "data.eval_clips=4", "optimiser.updates=8", "eval_every=4", "run.save_every=2", "run.logger=none"]
+SHAPE = ["model.dim=16", "model.heads=2", "optimiser.updates=8", "eval_every=4", "run.save_every=2",
+         "run.logger=none"]
+TINY = [*SHAPE, "data.features=8", "data.frames=5", "data.train_clips=14", "data.eval_clips=4"]
 MEASURED = {"seconds", "items_per_second", "flops_utilisation", "peak_mib"}
 S2 = ["recipe.name=s2", "recipe.replay=1", "recipe.capacity=6", "recipe.clamp=5"]
 
 
 def tiny(*entries):
-    """Eight updates, three of them to a pass over the clips, with a checkpoint after every second one."""
-    return training.load_config("smoke", [*TINY, *entries])
+    """Eight updates, three to a pass over the clips, with a checkpoint after every second one."""
+    return load_config("smoke", [*TINY, *entries])
 
 
 def trained(folder, *entries):
-    return training.train(tiny(*entries), folder, progress=False)
+    return train(tiny(*entries), folder, progress=False)
+
+
+def tiny_text(folder, *entries):
+    """Entries of a run on a corpus of short documents, which is written to a folder."""
+    path, words = folder / "lines.jsonl", ("one", "two", "three", "four", "five", "six", "seven")
+    texts = [f"{a} and {b} make {a} {b}, not {words[(i + k) % 7]}" for k, a in enumerate(words)
+             for i, b in enumerate(words)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return [*SHAPE, "data.kind=text", "data.length=12", "data.eval_windows=6", "walk.step_size=2",
+            f"data.source={path}", "data.held_out=0.2", *entries]
+
+
+def tiny_states(features=3, actions=0):
+    """Rotations at random phases, [20 6 features], and actions if there are any."""
+    noise = generator(0, "states")
+    time = torch.rand(20, 1, 1, generator=noise) * 6 + torch.arange(6.0)[:, None] / 2
+    states = (time + torch.arange(features)).sin() * 2 + 1
+    return (states, torch.randn(20, 6, actions, generator=noise)) if actions else states
+
+
+def tiny_pairs():
+    """Two rows, and one row that is their sum: [20 2 4] and [20 1 4]."""
+    context = torch.randn(20, 2, 4, generator=generator(0, "pairs"))
+    return context, context.sum(1, keepdim=True)
 
 
 def stopping(update):
@@ -54,8 +81,8 @@ def assert_same_end(folder, other):
     """The same weights, result and last checkpoint, to the last bit, and the same lines of log."""
     for name in ("model.safetensors", "result.json"):
         assert (folder / name).read_bytes() == (other / name).read_bytes(), name
-    (one, refused), (two, others) = (Checkpoints(path / "checkpoints").newest() for path in (folder, other))
-    assert refused == others == []
+    (one, _), (two, _) = found = [Checkpoints(path / "checkpoints").newest() for path in (folder, other)]
+    assert [refused for _, refused in found] == [[], []]
     assert one.tensors.keys() == two.tensors.keys()
     for name, tensor in one.tensors.items():
         torch.testing.assert_close(tensor, two.tensors[name], atol=0, rtol=0, msg=name)
@@ -66,33 +93,33 @@ def assert_same_end(folder, other):
 PROGRAM = """
 import sys
 from ebwm import cli
-from ebwm.training import trainer as training
+from ebwm.training import run
 
 def wait(row):
     print(row["update"], flush=True)
     sys.stdin.readline()
 
-train = training.train
-training.train = lambda config, **options: train(config, **options | {"callback": wait, "progress": False})
+train = run.train
+run.train = lambda config, **options: train(config, **options | {"callback": wait, "progress": False})
 BEFORE
 sys.exit(cli.main(["train", *sys.argv[1:]]))
 """
 
 
 def environment():
-    """That of a process which shall find the package that is tested."""
+    """Environment in which a child process imports the package under test."""
     return {**os.environ, "PYTHONPATH": str(Path(ebwm.__file__).parents[1])}
 
 
 def command(*words):
-    """What `ebwm` with these words gives: exit status, output and complaints."""
+    """Exit status, output and errors of a command."""
     called = [sys.executable, "-m", "ebwm", *words]
     done = subprocess.run(called, capture_output=True, text=True, env=environment())
     return done.returncode, done.stdout, done.stderr
 
 
 class Child:
-    """A run in a process of its own, which tells each update and then waits until it may go on."""
+    """A run in a child process that prints the number of each update and waits for a line of input."""
 
     def __init__(self, *entries, before=""):
         called = [sys.executable, "-c", PROGRAM.replace("BEFORE", before), "smoke", *TINY, *entries]
@@ -107,22 +134,22 @@ class Child:
         self.process.__exit__(*error)
 
     def until(self, word):
-        """Let it go on until it tells this."""
-        while (told := self.process.stdout.readline()) != f"{word}\n":
-            assert told, self.process.communicate()[1]
+        """Continue until it prints a word."""
+        while (line := self.process.stdout.readline()) != f"{word}\n":
+            assert line, self.process.communicate()[1]
             self.process.stdin.write("\n")
             self.process.stdin.flush()
 
-    def tell(self, number):
-        """Send a signal to it and to all its processes, as a cluster or Ctrl-C does."""
+    def signal(self, number):
+        """Send a signal to its process group, as a cluster or Ctrl-C does."""
         os.killpg(self.process.pid, number)
 
     def end(self):
-        """Let it go on to its end: its exit status and what it complained of."""
+        """Continue to the end: exit status and errors."""
         errors = self.process.communicate("\n" * 100)[1]
         return self.process.returncode, errors
 
     def kill(self):
-        """End it without a warning; processes that load its data may live on for some seconds."""
+        """Send SIGKILL; its loader processes may run for some more seconds."""
         self.process.kill()
         return self.process.wait()

@@ -1,4 +1,4 @@
-"""A few lines of text, a file of rows, and the texts of a data set."""
+"""A short text, a file of rows, and the decoded texts of a data set."""
 
 import json
 from pathlib import Path

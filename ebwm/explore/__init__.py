@@ -1,0 +1,1 @@
+"""Explorers: interactive figures of energies in Jupyter; each needs the extra `ebwm[figures]`."""

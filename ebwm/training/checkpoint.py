@@ -1,4 +1,4 @@
-"""State on disk: tensors as safetensors with JSON in the header, and the checkpoints of a run."""
+"""Checkpoints: tensors as safetensors with JSON in the header, digests, and the lock of a run's folder."""
 
 import contextlib
 import json
@@ -13,33 +13,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ebwm.checks import at_least, refusal
 from ebwm.compat import require
 from ebwm.files import sha256, write_whole
 
 __all__ = ["FORMAT", "Checkpoint", "CheckpointError", "Checkpoints", "check_digest", "check_finite", "held",
            "load_tensors", "locked", "save_tensors"]
 
-FORMAT = 1  # of a run's checkpoints; a file of another format is refused
-LOCK, GRACE = ".lock", 0.2  # name of a run's lock; seconds that `held` may be in the way of who wants it
+FORMAT = 2  # of a run's checkpoints; a file of another format is refused
+LOCK = ".lock"  # file that is locked
+LOCK_TIMEOUT = 0.2  # seconds that `locked` waits, because `held` takes a shared lock for a moment
 
 
 class CheckpointError(ValueError):
-    """A file that cannot be used as a checkpoint; the message names it and says why."""
+    """A file that cannot be used as a checkpoint; the message names the file and the reason."""
 
 
 def save_tensors(
     path: Path,  # where to write, ending in .safetensors
     tensors: dict[str, Tensor],  # by name
-    meta: dict[str, Any] | None = None,  # kept as JSON in the file's header
+    meta: dict[str, Any] | None = None,  # JSON values for the header of the file
 ) -> None:
-    """Save tensors, and what belongs to them, in one file."""
+    """Write tensors and JSON values to one file, atomically."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     header = {"meta": json.dumps(meta or {}, sort_keys=True)}
     write_whole(path, lambda draft: _save_file(tensors, draft, header))
 
 
 def _save_file(tensors: dict[str, Tensor], draft: Path, header: dict[str, str]) -> None:
-    """Write; what the system refuses, such as more than the disk holds, is an OSError as everywhere else."""
+    """Write a file; errors of the operating system, such as a full disk, are raised as OSError."""
     try:
         save_file(tensors, draft, header)
     except SafetensorError as error:
@@ -50,8 +52,8 @@ def _save_file(tensors: dict[str, Tensor], draft: Path, header: dict[str, str]) 
 
 def load_tensors(
     path: Path,  # a file written by `save_tensors`
-) -> tuple[dict[str, Tensor], dict[str, Any]]:  # tensors by name, and what was kept beside them
-    """Read tensors back; nothing in the file is ever run."""
+) -> tuple[dict[str, Tensor], dict[str, Any]]:  # tensors by name, and the JSON values
+    """Read tensors and JSON values; no code in the file is executed."""
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     if not Path(path).stat().st_size:
@@ -65,67 +67,66 @@ def load_tensors(
 
 
 def _meta(file: Any) -> dict[str, Any]:
-    """What the header of an open file holds as JSON."""
+    """The JSON values in the header of an open file."""
     meta = json.loads((file.metadata() or {}).get("meta", "{}"))
     if not isinstance(meta, dict):
-        raise TypeError(f"its meta is {type(meta).__name__}, and must be a dictionary")
+        raise TypeError(f"meta={type(meta).__name__}: must be a dictionary")
     return meta
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
 
     path: Path
     tensors: dict[str, Tensor]  # by name
-    meta: dict[str, Any]  # the rest of a run's state; `update` says after how many updates
+    meta: dict[str, Any]  # JSON values of the state; `update` is the number of updates
 
 
 class Checkpoints:
-    """The checkpoints of a run: the last few and the best, each with the SHA-256 of its bytes beside it."""
+    """The checkpoints of a run: the last ones and the best, each with a file of its SHA-256."""
 
     def __init__(
         self,
-        folder: Path,  # of the checkpoints, which need not exist yet
-        keep: int = 3,  # so many of the last ones
+        folder: Path,  # of the checkpoints; created when the first is saved
+        keep: int = 3,  # number of last checkpoints
     ):
-        if keep < 1:
-            raise ValueError(f"keep is {keep}; at least 1 checkpoint must stay")
+        at_least("keep", keep, 1)
         self.folder, self.keep = Path(folder), keep
 
     def all(self) -> list[Path]:  # oldest first
-        """The checkpoints that there are, good or not."""
+        """All checkpoints, valid or not."""
         return sorted(self.folder.glob("[0-9]*.safetensors"))
 
     def save(
         self,
-        update: int,  # updates that have been made
-        tensors: dict[str, Tensor],  # by name; a float that isn't finite is refused
-        meta: dict[str, Any],  # the rest of the state
-        score: float | None = None,  # validation loss: the lowest so far is kept beyond the last few
+        update: int,  # number of updates
+        tensors: dict[str, Tensor],  # by name; non-finite values are refused
+        meta: dict[str, Any],  # JSON values of the state
+        score: float | None = None,  # validation loss; the checkpoint with the lowest is kept
     ) -> Path:  # of the checkpoint
-        """Write a checkpoint, then its digest, then let old ones go."""
+        """Write a checkpoint and its digest, then delete old ones."""
         check_finite(tensors)
         path = self.folder / f"{update:08d}.safetensors"
         save_tensors(path, tensors, meta | {"format": FORMAT, "update": update, "score": score})
         line = f"{sha256(path)}  {path.name}\n"
-        write_whole(_beside(path), lambda draft: draft.write_text(line))
-        self._thin(path)
+        write_whole(_digest_file(path), lambda draft: draft.write_text(line))
+        self._delete_old(path)
         return path
 
     def load(
         self,
         path: Path,  # one of the checkpoints
     ) -> Checkpoint:
-        """Read a checkpoint whose bytes are those that were written, in a format that is known."""
+        """Read a checkpoint after checking its digest and its format."""
         check_digest(path)
         tensors, meta = load_tensors(path)
         if meta.get("format") != FORMAT:
-            found = meta.get("format", "none")
-            raise CheckpointError(f"{path}: its format is {found}, and this version of ebwm reads {FORMAT}")
+            remedy = "resume it with the version of ebwm that wrote it"
+            raise refusal("format", meta.get("format"), f"{path}: must be {FORMAT}", remedy, CheckpointError)
         return Checkpoint(path, tensors, meta)
 
-    def newest(self) -> tuple[Checkpoint | None, list[str]]:  # None if no good one is left; what was refused
-        """The newest checkpoint that is good, and why those after it are not."""
+    def newest(self) -> tuple[Checkpoint | None, list[str]]:  # None if there is none; reasons
+        """The newest valid checkpoint, and why later ones were refused."""
         refused = []
         for path in reversed(self.all()):
             try:
@@ -133,17 +134,17 @@ class Checkpoints:
             except CheckpointError as error:
                 refused.append(str(error))
             except OSError as error:
-                refused.append(f"{path}: it cannot be read ({error.strerror})")
+                refused.append(f"{path}: cannot be read ({error.strerror})")
         return None, refused
 
-    def best(self) -> Path | None:  # None where none was scored
+    def best(self) -> Path | None:  # None if none was scored
         """The checkpoint with the lowest score."""
         scores = {path: self._score(path) for path in self.all()}
         scored = {path: score for path, score in scores.items() if score is not None}
         return min(scored, key=scored.get) if scored else None
 
     def sweep(self) -> None:
-        """Remove what a crash left half-written; only for whoever holds the folder's lock."""
+        """Delete incomplete files that a crash left; the caller must hold the lock of the folder."""
         for draft in self.folder.glob(".*.safetensors*"):
             draft.unlink(missing_ok=True)
 
@@ -156,56 +157,55 @@ class Checkpoints:
             return None
         return score if isinstance(score, int | float) and math.isfinite(score) else None
 
-    def _thin(self, saved: Path) -> None:
-        """Let old ones go; what lies there under a later number isn't of this run's making, and counts for nothing."""
+    def _delete_old(self, saved: Path) -> None:
+        """Delete old checkpoints; files with later numbers do not belong to this run and are left alone."""
         ours = [path for path in self.all() if path <= saved]
-        stay = {*ours[-self.keep:], self.best()}
+        kept = {*ours[-self.keep:], self.best()}
         for path in ours:
-            if path not in stay:
-                _beside(path).unlink(missing_ok=True)
+            if path not in kept:
+                _digest_file(path).unlink(missing_ok=True)
                 path.unlink()
 
 
-def _beside(path: Path) -> Path:
+def _digest_file(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
 def check_digest(
-    path: Path,  # a file with its SHA-256 beside it, as `sha256sum` writes it
+    path: Path,  # a file; its digest is in FILE.sha256, as `sha256sum` writes it
 ) -> None:
-    """Refuse a file that isn't the one that was written."""
+    """Refuse a file whose SHA-256 is not the stored one."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
-    beside = _beside(path)
-    if not beside.is_file():
-        raise CheckpointError(f"{path}: no {beside.name} beside it; it wasn't written to the end, or isn't ours")
-    told = beside.read_text(errors="replace").partition(" ")[0]
-    if told != sha256(path):
-        what = "the file is empty" if not path.stat().st_size else "its bytes aren't those that were written"
-        raise CheckpointError(f"{path}: {what} (SHA-256 differs from {beside.name})")
+    stored = _digest_file(path)
+    if not stored.is_file():
+        raise CheckpointError(f"{path}: {stored.name} is missing; the file is incomplete or of another program")
+    if stored.read_text(errors="replace").partition(" ")[0] != sha256(path):
+        reason = "the file is damaged" if path.stat().st_size else "the file is empty"
+        raise CheckpointError(f"{path}: {reason} (SHA-256 differs from {stored.name})")
 
 
 def check_finite(
     tensors: dict[str, Tensor],  # by name
 ) -> None:
-    """Refuse a state that no run could go on from."""
+    """Refuse a state with non-finite values."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise FloatingPointError(f"{name} holds values that aren't finite: not saved as a checkpoint")
+            raise FloatingPointError(f"{name} holds non-finite values and is not saved as a checkpoint")
 
 
 @contextlib.contextmanager
 def locked(
     folder: Path,  # of a run
 ) -> Iterator[None]:
-    """Be the only one who writes to a folder; a second one is refused."""
+    """Lock a folder for writing; a second writer is refused."""
     filelock = require("filelock", "training")
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=GRACE, poll_interval=GRACE / 10)
+        lock.acquire(timeout=LOCK_TIMEOUT, poll_interval=LOCK_TIMEOUT / 10)
     except filelock.Timeout:
-        raise CheckpointError(f"{folder}: another process is training here; wait for it, or stop it") from None
+        raise CheckpointError(f"{folder}: another process is training here; wait for it or stop it") from None
     try:
         yield
     finally:
@@ -214,8 +214,8 @@ def locked(
 
 def held(
     folder: Path,  # of a run
-) -> bool:  # never on a system without flock
-    """Whether somebody writes to a folder; needs no right to write there oneself."""
+) -> bool:  # False on a system without flock
+    """Whether a process has locked a folder for writing; needs no right to write."""
     try:
         import fcntl
 

@@ -1,4 +1,4 @@
-"""What runs have left behind: read while they are written, after a crash, and once they have finished."""
+"""Reports on training runs from their folders: list, show, compare; also during a run and after a crash."""
 
 import contextlib
 import json
@@ -14,43 +14,48 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
+from ebwm.checks import refusal, suggestion
+from ebwm.data.task import Task
+from ebwm.data.tasks import TASKS
 from ebwm.training.checkpoint import Checkpoints, held
-from ebwm.training.configuration import DATA, Config, as_dict, flat
+from ebwm.training.configuration import RENAMED, Config, as_dict, flat
+from ebwm.training.learner import LEARNERS
 
 __all__ = ["Run", "UnknownRun", "compare", "find", "history", "known", "listing", "names", "read", "show"]
 
 WRITTEN = ("config.json", "log.jsonl", "events.jsonl", "result.json")
-FEW, RECENT = 10, 20  # updates that are shown; updates over which losses of runs are averaged
+MAX_ROWS = 10  # rows of a table
+RECENT = 20  # updates over which the loss of a run is averaged
 
 
 class UnknownRun(ValueError):
-    """A run that isn't there; the message says which are."""
+    """A run that does not exist; the message lists those that do."""
 
 
 class Run(NamedTuple):
-    """A run, as its folder tells it."""
+    """Content of a run's folder."""
 
     path: Path
-    values: dict[str, Any]  # its configuration by dotted key; empty where it cannot be read
-    last: dict[str, Any]  # last row of its log, with the last validation loss; empty before the first
-    events: list[dict[str, Any]]  # what happened to it, oldest first
-    result: dict[str, Any]  # what a whole run leaves
-    running: bool  # whether a process holds its lock
+    values: dict[str, Any]  # configuration by dotted key; empty if it cannot be read
+    last: dict[str, Any]  # last row of the log, with the last validation loss; empty before the first update
+    events: list[dict[str, Any]]  # oldest first
+    result: dict[str, Any]  # scores of a finished run
+    running: bool  # whether a process holds the lock
 
     @property
     def made(self) -> int:
-        """Updates that were made."""
+        """Number of updates made."""
         return self.last.get("update", 0)
 
     @property
     def total(self) -> int:
-        """Updates that it is to make."""
-        told = self.values.get("optimiser.updates")
-        return told if isinstance(told, int) else 0
+        """Number of updates of the whole run."""
+        updates = self.values.get("optimiser.updates")
+        return updates if isinstance(updates, int) else 0
 
     @property
     def state(self) -> str:
-        """"running", "finished", "stopped" (told to, and saved) or "broken off"."""
+        """State: "running", "finished", "stopped" (by a signal, and saved) or "broken off"."""
         if self.running:
             return "running"
         if self.result and self.made >= self.total:
@@ -60,39 +65,40 @@ class Run(NamedTuple):
 
     @property
     def test_loss(self) -> float | None:
-        """Of a run that has finished; a run that goes on has none until it ends again."""
+        """Test loss of a finished run; None while a resumed run is not finished."""
         return self.result.get("test_loss") if self.made >= self.total else None
 
 
-# What there is
+# Finding runs
 
 
 def known(
-    folder: Path,  # that holds runs
+    folder: Path,  # of runs
 ) -> list[Path]:  # by name
-    """The runs in a folder, and those one folder deeper, where jobs on a cluster leave them."""
+    """The runs in a folder and in its subfolders, which jobs on a cluster create."""
     near, far = (sorted(path.parent for path in folder.glob(f"{deep}/config.json")) for deep in ("*", "*/*"))
     return near + [path for path in far if path.parent not in near]
 
 
 def find(
-    word: str,  # a run's folder, or its name
-    folder: Path,  # that holds runs
+    word: str,  # folder or name of a run
+    folder: Path,  # of runs
 ) -> Path:
     """The folder of a run."""
     for path in (Path(word), folder / word):
         if (path / "config.json").is_file():
             return path
-    there = list(names(known(folder), folder))
-    some = ", ".join(["..."] * (len(there) > FEW) + there[-FEW:]) or "no runs yet"
-    raise UnknownRun(f"{word!r} is neither a run's folder, with a config.json, nor in {folder}: {some}")
+    existing = list(names(known(folder), folder))
+    some = ", ".join(["..."] * (len(existing) > MAX_ROWS) + existing[-MAX_ROWS:]) or "none"
+    raise refusal("RUN", word, f"must be the folder of a run, or a run in {folder}: {some}",
+                  suggestion(word, existing), UnknownRun)
 
 
 def names(
     paths: Iterable[Path],  # of runs
-    folder: Path,  # that holds runs
+    folder: Path,  # of runs
 ) -> dict[str, Path]:
-    """Runs by what to call them: a run in the folder needs no more than what it is called there."""
+    """Runs by name: the path within the folder of runs, or the whole path of other runs."""
     folder, whole = folder.resolve(), {path: path.resolve() for path in paths}
     within = {path: place.is_relative_to(folder) and place != folder for path, place in whole.items()}
     return {str(place.relative_to(folder) if within[path] else path): path for path, place in whole.items()}
@@ -101,16 +107,16 @@ def names(
 def read(
     path: Path,  # of a run
 ) -> Run:
-    """What a run has left so far."""
-    values = dict(flat(_object(path / "config.json")))
+    """Read the folder of a run."""
+    values = {RENAMED.get(key, key): value for key, value in flat(_object(path / "config.json"))}
     events = [event for event in _parsed(_lines(path / "events.jsonl")) if "kind" in event]
     return Run(path, values, _last(path), events, _object(path / "result.json"), held(path))
 
 
 def history(
     path: Path,  # of a run
-) -> list[dict[str, Any]]:  # rows of the log, of each update the last; what a run went back on is left out
-    """How a run got where it is."""
+) -> list[dict[str, Any]]:  # rows of the log; updates before a rollback are dropped
+    """The updates that led to the present state of a run."""
     rows = []
     for row in _parsed(_lines(path / "log.jsonl")):
         while rows and rows[-1]["update"] >= row["update"]:
@@ -120,7 +126,7 @@ def history(
 
 
 def _last(path: Path) -> dict[str, Any]:
-    """The end of a run's history, read from the end of its log."""
+    """The last row of a run's history, read from the end of the log."""
     last, bound = {}, math.inf
     for row in _parsed(_backwards(path / "log.jsonl")):
         if row["update"] < bound:
@@ -138,7 +144,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _parsed(lines: Iterable[str | bytes]) -> Iterator[dict[str, Any]]:
-    """Rows; a line that is cut, because it is being written or a crash has cut it, is left out."""
+    """Rows; an incomplete line, which is being written or was cut by a crash, is dropped."""
     for line in lines:
         try:
             row = json.loads(line)
@@ -166,13 +172,13 @@ def _backwards(path: Path, block: int = 1 << 16) -> Iterator[bytes]:
 
 
 def _weights(path: Path) -> int | None:
-    """How many a run's model has, told by the head of its newest file."""
+    """Number of weights of a run's model, from the header of its newest file."""
     files = {path / "model.safetensors": ""}
     files |= dict.fromkeys(reversed(Checkpoints(path / "checkpoints").all()), "model.")
     for file, prefix in files.items():
         with contextlib.suppress(OSError, SafetensorError), safe_open(file, "pt") as tensors:
-            own = [name for name in tensors.keys() if name.startswith(prefix)]
-            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in own)
+            chosen = [name for name in tensors.keys() if name.startswith(prefix)]
+            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in chosen)
     return None
 
 
@@ -180,10 +186,10 @@ def _weights(path: Path) -> int | None:
 
 
 def listing(
-    runs: Mapping[str, Path],  # their folders by what to call them
+    runs: Mapping[str, Path],  # folders by name
 ) -> str:
     """A table of runs, one a line."""
-    head = ("run", "model", "recipe", "updates", "state", "loss", "valid", "test", "trouble", "last written")
+    head = ("run", "model", "recipe", "updates", "state", "loss", "valid", "test", "faults", "last written")
     rows = [_row(name, read(path)) for name, path in runs.items()]
     return _table([head, *rows], "lllrlrrrll")
 
@@ -191,7 +197,7 @@ def listing(
 def _row(name: str, run: Run) -> tuple[str, ...]:
     losses = [run.last.get("loss"), run.last.get("valid_loss"), run.test_loss]
     return (name, _model(run), _recipe(run), f"{run.made}/{run.total}", run.state, *map(_number, losses),
-            _trouble(run), _written(run.path))
+            _faults(run), _written(run.path))
 
 
 def _model(run: Run) -> str:
@@ -201,20 +207,21 @@ def _model(run: Run) -> str:
 
 
 def _short(count: int) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
-            return f"{count / size:.3g}{letter}"
+            return f"{count / size:.3g}{unit}"
     return str(count)
 
 
 def _recipe(run: Run) -> str:
-    return run.values.get("recipe.name", "?") if run.values.get("model.kind") == "ebt" else "-"
+    kind = LEARNERS.get(run.values.get("model.kind"))
+    return "-" if kind and not kind.energy else run.values.get("recipe.name", "?")
 
 
-def _trouble(run: Run) -> str:
+def _faults(run: Run) -> str:
     counts = Counter(event["kind"] for event in run.events)
-    told = ("skipped", "rolled back", "refused")
-    return ", ".join(f"{counts[kind]} {kind}" for kind in told if counts[kind]) or "-"
+    kinds = ("skipped", "rolled back", "refused")
+    return ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts[kind]) or "-"
 
 
 def _written(path: Path) -> str:
@@ -228,7 +235,7 @@ def _written(path: Path) -> str:
 def show(
     path: Path,  # of a run
 ) -> str:
-    """A run in words and tables: what it is, how it fared, how to go on."""
+    """Report on a run: configuration, losses, pace, events, and the next command."""
     run, rows = read(path), history(path)
     parts = [_heading(run), _settings(run), _losses(rows, run), _pace(rows), _events(run), _next(run)]
     return "\n\n".join(part for part in parts if part)
@@ -241,12 +248,15 @@ def _heading(run: Run) -> str:
 
 
 def _settings(run: Run) -> str:
-    data = DATA.get(run.values.get("data.kind"), DATA["clips"])
-    usual = dict(flat(as_dict(Config(data=data())))) | {"data.kind": "clips"}
-    other = {key: value for key, value in run.values.items() if key not in usual or usual[key] != value}
-    default = {key: f"(default {_word(usual.get(key, 'unknown'))})" for key in other}
-    rows = [(f"  {key}", _word(value), default[key]) for key, value in other.items()]
-    return "Configuration, where it isn't the default:\n" + _table(rows, "lll") if rows else ""
+    defaults = dict(flat(as_dict(Config(data=_task(run).Config())))) | {"data.kind": "clips"}
+    other = {key: value for key, value in run.values.items() if key not in defaults or defaults[key] != value}
+    rows = [(f"  {key}", _word(value), f"(default {_word(defaults.get(key, 'unknown'))})")
+            for key, value in other.items()]
+    return "Configuration, other than the defaults:\n" + _table(rows, "lll") if rows else ""
+
+
+def _task(run: Run) -> type[Task]:
+    return TASKS.get(run.values.get("data.kind"), TASKS["clips"])
 
 
 def _word(value: Any) -> str:
@@ -259,42 +269,41 @@ SHOWN = {"update": "update", "loss": "loss", "valid_loss": "valid", "grad_norm":
 
 def _losses(rows: list[dict[str, Any]], run: Run) -> str:
     if not rows:
-        return "No update was made yet."
+        return "No updates yet."
     columns = [key for key in SHOWN if any(key in row for row in rows)]
     chosen = _few([row for row in rows if "valid_loss" in row] or rows)
     chosen = [rows[0], *chosen] if chosen[0] is not rows[0] else chosen
     chosen += [rows[-1]] if chosen[-1] is not rows[-1] else []
     body = [[_number(row.get(key)) for key in columns] for row in chosen]
-    test = "" if run.test_loss is None else f"\ntest loss {_number(run.test_loss)}{_in_text(run)}"
-    return _table([[SHOWN[key] for key in columns], *body], "r" * len(columns)) + test
+    return _table([[SHOWN[key] for key in columns], *body], "r" * len(columns)) + _test(run)
 
 
-def _in_text(run: Run) -> str:
-    """What the test loss means for text."""
-    text = run.result.get("text")
-    if not text:
+def _test(run: Run) -> str:
+    """The test loss, its description by the task, and trivial baselines."""
+    if run.test_loss is None:
         return ""
-    told = (f"perplexity {text['value']:.4g} ± {text['error']:.2g}",
-            f"{text['bits_per_byte']:.4g} ± {text['bits_error']:.2g} bits per byte")
-    return f" ({', '.join(told)}, over {text['tokens']:,} tokens; standard errors over windows)"
+    text = _task(run).describe(run.result.get("summary", {}))
+    parts = [f"{name} {_number(loss)}" for name, loss in run.result.get("baselines", {}).items()]
+    baselines = f"\ntrivial baselines: {', '.join(parts)}" if parts else ""
+    return f"\ntest loss {_number(run.test_loss)}{f' ({text})' if text else ''}{baselines}"
 
 
 def _few(rows: list[Any]) -> list[Any]:
-    """Some of many, evenly, with the first and the last."""
-    if len(rows) <= FEW:
+    """Evenly spaced rows, with the first and the last."""
+    if len(rows) <= MAX_ROWS:
         return rows
-    return [rows[round(place * (len(rows) - 1) / (FEW - 1))] for place in range(FEW)]
+    return [rows[round(place * (len(rows) - 1) / (MAX_ROWS - 1))] for place in range(MAX_ROWS)]
 
 
 def _pace(rows: list[dict[str, Any]]) -> str:
-    """Medians; the first update of a process is longer."""
+    """Medians over updates, because the first update of a process takes longer."""
     if not rows:
         return ""
     seconds = sum(row.get("seconds", 0) for row in rows)
     memory = max((row["peak_mib"] for row in rows if "peak_mib" in row), default=None)
-    told = (("{:.4g} items/s", _median(rows, "items_per_second")), ("peak memory {} MiB", memory),
-            ("{:.1%} of the FLOPs that matrix products reach there", _median(rows, "flops_utilisation")))
-    parts = [words.format(value) for words, value in told if value is not None]
+    values = (("{:.4g} items/s", _median(rows, "items_per_second")), ("peak memory {} MiB", memory),
+            ("{:.1%} of the measured peak of matrix products", _median(rows, "flops_utilisation")))
+    parts = [form.format(value) for form, value in values if value is not None]
     return f"Pace: {', '.join([*parts, f'{_duration(seconds)} in updates'])}"
 
 
@@ -311,35 +320,34 @@ def _duration(seconds: float) -> str:
 
 def _events(run: Run) -> str:
     if not run.events:
-        return "Nothing went wrong."
+        return "No events."
     counts = Counter(event["kind"] for event in run.events)
-    told = [(f"  update {e['update']}", e["kind"], str(e.get("what", ""))) for e in run.events]
-    left = len(told) - FEW
-    more = f"  ... and {left} before\n" if left > 0 else ""
+    rows = [(f"  update {e['update']}", e["kind"], str(e.get("what", ""))) for e in run.events]
+    earlier = len(rows) - MAX_ROWS
+    more = f"  ... {earlier} earlier\n" if earlier > 0 else ""
     total = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    return f"Events: {total}\n{more}{_table(told[-FEW:], 'lll')}"
+    return f"Events: {total}\n{more}{_table(rows[-MAX_ROWS:], 'lll')}"
 
 
 def _next(run: Run) -> str:
     if run.running:
-        return "It is running: SIGINT or SIGTERM lets the update end, saves and stops."
+        return "The run is in progress; SIGINT or SIGTERM stops it after the current update and saves it."
     if run.state == "finished":
-        loaded = f"Load it: ebwm.training.trainer.load_learner({str(run.path)!r})"
-        text = run.values.get("data.kind") == "text"
-        return loaded + (f"\nWrite with it: ebwm generate --model {shlex.quote(str(run.path))}" if text else "")
+        loaded = f"Load the model: ebwm.training.learner.load_learner({str(run.path)!r})"
+        return "\n".join(filter(None, (loaded, _task(run).usage(run.path))))
     if Checkpoints(run.path / "checkpoints").all():
-        return f"Go on: ebwm train --resume {shlex.quote(str(run.path))}"
+        return f"Resume: ebwm train --resume {shlex.quote(str(run.path))}"
     again = f"ebwm train {shlex.quote(str(run.path / 'config.json'))}"
-    return f"There is no checkpoint to go on from; begin anew: {again}"
+    return f"There is no checkpoint to resume from; start again: {again}"
 
 
 # Several runs
 
 
 def compare(
-    folders: Mapping[str, Path],  # of runs, by what to call them
+    folders: Mapping[str, Path],  # of runs, by name
 ) -> str:
-    """Where the configurations of runs differ, and their losses side by side."""
+    """Compare runs: different entries of their configurations, and their losses."""
     runs = {name: read(path) for name, path in folders.items()}
     logs = {name: history(run.path) for name, run in runs.items()}
     parts = [_differing(runs) if len(runs) > 1 else "", _outcomes(runs, logs), _validation(logs)]
@@ -351,7 +359,7 @@ def _differing(runs: dict[str, Run]) -> str:
     values = {key: [_word(run.values.get(key, "-")) for run in runs.values()] for key in keys}
     rows = [(key, *row) for key, row in values.items() if len(set(row)) > 1]
     if not rows:
-        return "Their configurations are the same."
+        return "The configurations are the same."
     return _table([("configuration", *runs), *rows], "l" * (1 + len(runs)))
 
 
@@ -371,12 +379,12 @@ def _outcome(run: Run, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _validation(logs: dict[str, list[dict[str, Any]]]) -> str:
-    """Validation losses at updates that all runs have."""
+    """Validation losses at the updates that all runs have."""
     scored = ([row for row in rows if "valid_loss" in row] for rows in logs.values())
     found = [{row["update"]: row["valid_loss"] for row in rows} for rows in scored]
     shared = sorted(set.intersection(*map(set, found)))
     if not shared:
-        return "They have no validation loss at the same update."
+        return "No update has a validation loss in all runs."
     rows = [(str(update), *(_number(losses[update]) for losses in found)) for update in _few(shared)]
     return _table([("valid at update", *logs), *rows], "r" * (1 + len(logs)))
 
@@ -391,7 +399,7 @@ def _number(value: float | None) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]], sides: str) -> str:
-    """Columns, each kept to its side: "l" or "r"."""
+    """Align columns: "l" or "r" for each."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cells = [[cell.ljust(width) if side == "l" else cell.rjust(width)
               for cell, width, side in zip(row, widths, sides, strict=True)] for row in rows]

@@ -1,5 +1,5 @@
 #!/bin/bash
-# One training run on several nodes, which goes on by itself when its time is over:
+# One training run on several nodes, which is requeued and resumed when its time limit is reached:
 #     sbatch --account research --partition gpu profiles/slurm/train.sh video-small-s1 data.folder=DIR run.strategy=fsdp
 #SBATCH --job-name=ebwm
 #SBATCH --nodes=2
@@ -25,7 +25,7 @@ srun torchrun --nnodes "$nodes" --nproc-per-node "$processes" --rdzv-backend c10
   --rdzv-endpoint "$head:${MASTER_PORT:-29500}" -m ebwm train "${words[@]}"
 code=$?
 if [ "$code" -ne 0 ] && [ -f "$run/events.jsonl" ] && tail -n 1 "$run/events.jsonl" | grep -q '"stopped"'; then
-  echo "stopped, and saved: the job goes on when its turn comes"
+  echo "stopped and saved; the job is requeued and resumes the run"
   exec scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

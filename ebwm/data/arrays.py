@@ -1,0 +1,95 @@
+"""Arrays from files: NumPy, PyTorch (weights only), safetensors and Parquet."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ebwm.checks import refusal
+from ebwm.compat import require
+
+__all__ = ["READERS", "array_files", "as_float", "read_arrays"]
+
+
+def read_arrays(
+    path: Path,  # a file with one of the endings of READERS
+) -> dict[str, Any]:  # arrays by name; a file with a single array without a name gives the name ""
+    """Read the arrays of a file."""
+    if path.suffix not in READERS:
+        raise refusal("data.source", str(path), f"must end in one of {', '.join(READERS)}")
+    try:
+        return READERS[path.suffix](path)
+    except (OSError, ValueError, RuntimeError, EOFError, KeyError) as error:
+        raise refusal("data.source", str(path), f"cannot be read ({error})") from None
+    except Exception as error:  # a package's own class of errors, as of safetensors and pickle
+        raise refusal("data.source", str(path), f"cannot be read ({type(error).__name__}: {error})") from None
+
+
+def _numpy(path: Path) -> dict[str, Any]:
+    loaded = np.load(path, allow_pickle=False)
+    return {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+
+
+def _torch(path: Path) -> dict[str, Any]:
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    return loaded if isinstance(loaded, dict) else {"": loaded}
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(path))
+
+
+def _parquet(path: Path) -> dict[str, Any]:
+    """Columns of nested lists, one row for each item, or a long table with columns `item`, `time` and features."""
+    table = require("pyarrow.parquet", "figures").read_table(path)
+    if "item" not in table.column_names:
+        return {name: np.array(table[name].to_pylist()) for name in table.column_names}
+    keys = [name for name in ("item", "time") if name in table.column_names]
+    rows = table.sort_by([(name, "ascending") for name in keys])
+    _, counts = np.unique(rows["item"].to_numpy(), return_counts=True)
+    if len({*counts.tolist()}) != 1:
+        raise ValueError("items have different numbers of rows")
+    features = [name for name in table.column_names if name not in keys]
+    groups = {"states": [name for name in features if not name.startswith("action")],
+              "actions": [name for name in features if name.startswith("action")]}
+    values = {group: np.stack([rows[name].to_numpy() for name in names], 1)
+              for group, names in groups.items() if names}
+    return {group: array.reshape(len(counts), counts[0], -1) for group, array in values.items()}
+
+
+READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    ".npy": _numpy, ".npz": _numpy, ".pt": _torch, ".safetensors": _safetensors, ".parquet": _parquet}
+
+
+def array_files(
+    source: str,  # a file, or a folder
+) -> list[Path]:  # the file, or the files of the folder by name
+    """The files of a source."""
+    path = Path(source)
+    files = sorted(p for p in path.iterdir() if p.suffix in READERS) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise refusal("data.source", source, f"must be a file or a folder of files ({', '.join(READERS)})")
+    return files
+
+
+def as_float(
+    name: str,  # of the array, for the message
+    values: Any,  # array or tensor of numbers
+    axes: int,  # number of axes
+) -> Float[Tensor, "..."]:  # float32
+    """Convert an array to a finite float32 tensor."""
+    try:
+        tensor = torch.as_tensor(values).detach().cpu().float()
+    except (TypeError, ValueError, RuntimeError):
+        raise refusal(name, type(values).__name__, "must be an array of numbers") from None
+    if tensor.ndim != axes:
+        raise refusal(name, list(tensor.shape), f"must have a shape of {axes} axes")
+    if bad := int((~tensor.isfinite()).sum()):
+        raise refusal(name, f"{bad} values", "must be finite", "replace NaN and infinite values")
+    return tensor

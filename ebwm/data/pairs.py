@@ -1,0 +1,98 @@
+"""Task: predict a target of several rows, as one joint candidate, from the rows of a context."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ebwm.checks import refusal
+from ebwm.data.arrays import as_float, read_arrays
+from ebwm.data.task import Items, Rows, Scale, Task, check_data_config, read_task, save_task, split_items
+
+__all__ = ["Pairs", "PairsConfig"]
+
+
+@dataclass(frozen=True)
+class PairsConfig:
+    """Pairs of a context and a target."""
+
+    kind: str = "pairs"  # name of the task
+    source: str | None = None  # .npz, .pt, .safetensors or .parquet with "context" and "target"; None: `train(data=...)`
+    held_out: float = 0.1  # share of pairs in validation, and in test
+    eval_items: int = 512  # pairs of the validation and test splits that are scored
+
+    def __post_init__(self):
+        check_data_config(self)
+
+    @property
+    def scored(self) -> int:
+        """Number of scored items."""
+        return self.eval_items
+
+    @property
+    def items(self) -> str:
+        """What a batch consists of."""
+        return "pairs of context and target"
+
+
+class Pairs(Task):
+    """Contexts and targets, both [items rows features], standardised on the training split."""
+
+    Config, in_memory = PairsConfig, True
+    scales: dict[str, Scale]  # of "context" and "target"
+
+    @classmethod
+    def load(cls, config: PairsConfig, seed: int = 0, data: Any = None) -> "Pairs":
+        """Read pairs from `data`, a tuple (context, target), or from the source."""
+        arrays = _checked(data if data is not None else _read(config.source))
+        chosen = split_items(len(arrays["target"]), config.held_out, seed, config.source or "data")
+        scales = {name: Scale.of(array[chosen["train"]]) for name, array in arrays.items()}
+        context, target = (scales[name].standardise(arrays[name]) for name in ("context", "target"))
+        splits = {split: Items((context[index], target[index])) for split, index in chosen.items()}
+        task = cls(config, Rows(target.shape[1], target.shape[2], context.shape[2]), splits)
+        task.scales = scales
+        return task
+
+    @classmethod
+    def restore(cls, config: PairsConfig, folder: Path, tensors: dict[str, Tensor]) -> "Pairs":
+        """The task of a finished run, with its standardisation."""
+        state, scales = read_task(folder, Rows)
+        task = cls(config, state)
+        task.scales = scales
+        return task
+
+    @staticmethod
+    def pair(batch: Any) -> tuple[Tensor, Tensor]:
+        """A batch is a pair of context and target already."""
+        context, target = batch
+        return context, target
+
+    def baselines(self) -> dict[str, float]:
+        """The mean target of the training split."""
+        target = self.items("test")[1]
+        mean = self.splits["train"].whole()[1].mean(0)
+        return {"mean target": float(self.errors(mean.expand_as(target), target).mean())}
+
+    def save(self, folder: Path) -> None:
+        """Write the sizes of contexts and targets and their standardisation."""
+        save_task(folder, self.state, self.scales)
+
+
+def _read(source: str | None) -> dict[str, Any]:
+    if source is None:
+        raise refusal("data.source", source, "must be a file", "or pass train(config, data=(context, target))")
+    if not Path(source).is_file():
+        raise refusal("data.source", source, "must be a file with the arrays 'context' and 'target'")
+    return read_arrays(Path(source))
+
+
+def _checked(data: Any) -> dict[str, Tensor]:
+    named = data if isinstance(data, dict) else dict(zip(("context", "target"), data, strict=False))
+    if missing := {"context", "target"} - named.keys():
+        raise refusal("data.source", sorted(named), f"must have the array {min(missing)!r}")
+    arrays = {name: as_float(name, named[name], 3) for name in ("context", "target")}
+    if len(arrays["context"]) != len(arrays["target"]):
+        counts = [len(array) for array in arrays.values()]
+        raise refusal("target", counts, "must have as many items as context")
+    return arrays

@@ -1,0 +1,123 @@
+"""Task: predict the next vector of a sequence, from arrays in files or in memory, with optional actions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ebwm.checks import at_least, refusal
+from ebwm.data.arrays import array_files, as_float, read_arrays
+from ebwm.data.task import Items, Scale, Sequences, Vectors, check_data_config, read_task, save_task, split_items
+
+__all__ = ["States", "StatesConfig"]
+
+
+@dataclass(frozen=True)
+class StatesConfig:
+    """Sequences of state vectors."""
+
+    kind: str = "states"  # name of the task
+    source: str | None = None  # .npy, .npz, .pt, .safetensors or .parquet file, or a folder of them; None: `train(data=...)`
+    length: int | None = None  # states in a sequence; longer recordings are cut; None: whole recordings
+    held_out: float = 0.1  # share of recordings in validation, and in test
+    eval_items: int = 512  # sequences of the validation and test splits that are scored
+
+    def __post_init__(self):
+        check_data_config(self)
+        if self.length is not None:
+            at_least("length", self.length, 2)
+
+    @property
+    def scored(self) -> int:
+        """Number of scored items."""
+        return self.eval_items
+
+    @property
+    def items(self) -> str:
+        """What a batch consists of."""
+        return "sequences of states"
+
+
+class States(Sequences):
+    """Sequences of vectors, standardised on the training split; recordings are split at random."""
+
+    Config, in_memory = StatesConfig, True
+    scales: dict[str, Scale]  # of "states", and of "actions" if there are any
+
+    @classmethod
+    def load(cls, config: StatesConfig, seed: int = 0, data: Any = None) -> "States":
+        """Read recordings [items time features] from `data` (states, or (states, actions)) or from the source."""
+        arrays = _named(data) if data is not None else _read(config.source)
+        chosen = split_items(len(arrays["states"]), config.held_out, seed, config.source or "data")
+        scales = {name: Scale.of(array[chosen["train"]]) for name, array in arrays.items()}
+        arrays = {name: scales[name].standardise(array) for name, array in arrays.items()}
+        parts = {split: tuple(_cut(array[index], config.length) for array in arrays.values())
+                 for split, index in chosen.items()}
+        splits = {split: Items(part if len(part) > 1 else part[0]) for split, part in parts.items()}
+        task = cls(config, Vectors(*(array.shape[-1] for array in arrays.values())), splits)
+        task.scales = scales
+        return task
+
+    @classmethod
+    def restore(cls, config: StatesConfig, folder: Path, tensors: dict[str, Tensor]) -> "States":
+        """The task of a finished run, with its standardisation."""
+        state, scales = read_task(folder, Vectors)
+        task = cls(config, state)
+        task.scales = scales
+        return task
+
+    def save(self, folder: Path) -> None:
+        """Write the sizes of states and actions and their standardisation."""
+        save_task(folder, self.state, self.scales)
+
+
+def _named(data: Any) -> dict[str, Tensor]:
+    """Arrays in memory by name: a tensor of states, or a pair or dictionary of states and actions."""
+    if isinstance(data, dict):
+        unknown = data.keys() - {"states", "actions"}
+        if unknown or "states" not in data:
+            raise refusal("data", sorted(data), "must have the keys 'states' and, optionally, 'actions'")
+        named = {name: data[name] for name in ("states", "actions") if name in data}
+    else:
+        named = dict(zip(("states", "actions"), data if isinstance(data, tuple) else (data,), strict=False))
+    arrays = {name: as_float(name, values, 3) for name, values in named.items()}
+    if len({array.shape[:2] for array in arrays.values()}) > 1:
+        shapes = [list(array.shape) for array in arrays.values()]
+        raise refusal("actions", shapes, "must be one action for each state, [items time features]")
+    if arrays["states"].shape[1] < 2:
+        raise refusal("states", list(arrays["states"].shape), "must have at least 2 states in a sequence")
+    return arrays
+
+
+def _read(source: str | None) -> dict[str, Tensor]:
+    if source is None:
+        raise refusal("data.source", source, "must be a file or a folder", "or pass train(config, data=tensor)")
+    found = [_recordings(path) for path in array_files(source)]
+    if len({tuple((name, part.shape[1:]) for name, part in arrays.items()) for arrays in found}) > 1:
+        raise refusal("data.source", source, "must hold recordings of one length and one number of features",
+                      "cut them to one length")
+    return _named({name: torch.cat([arrays[name] for arrays in found]) for name in found[0]})
+
+
+def _recordings(path: Path) -> dict[str, Tensor]:
+    """States, and actions if there are any, of one file; an array without item axis is one recording."""
+    arrays = read_arrays(path)
+    states = arrays.get("states", next(iter(arrays.values())) if len(arrays) == 1 else None)
+    if states is None:
+        raise refusal("data.source", str(path), f"holds the arrays {', '.join(arrays)}; one must be 'states'")
+    named = {"states": states} | {name: arrays[name] for name in ("actions",) if name in arrays}
+    axes = {name: getattr(values, "ndim", 0) for name, values in named.items()}
+    tensors = {name: as_float(name, values, 2 if axes[name] == 2 else 3) for name, values in named.items()}
+    return {name: tensor if tensor.ndim == 3 else tensor[None] for name, tensor in tensors.items()}
+
+
+def _cut(array: Tensor, length: int | None) -> Tensor:
+    """Consecutive windows of recordings; the rest of a recording is dropped."""
+    if length is None or length == array.shape[1]:
+        return array
+    if length > array.shape[1]:
+        raise refusal("length", length, f"must be at most {array.shape[1]}, the states of a recording")
+    count = array.shape[1] // length
+    return array[:, :count * length].unflatten(1, (count, length)).flatten(0, 1)

@@ -1,0 +1,357 @@
+"""Tasks: what a model predicts, the data it learns from, and how predictions are scored."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ebwm.checks import at_least, refusal
+from ebwm.files import write_json
+from ebwm.settings import generator
+
+__all__ = ["SPLITS", "Items", "Rows", "Scale", "Sequences", "StateSpec", "Task", "Tokens", "Vectors", "check_data_config",
+           "chunks", "count", "next_state", "read_task", "save_task", "select", "split_items", "stack", "state_errors",
+           "token_errors"]
+
+SPLITS = ("train", "valid", "test")
+
+
+# What a model predicts
+
+
+def state_errors(
+    prediction: Float[Tensor, "*items state_dim"],  # predicted states
+    target: Float[Tensor, "*items state_dim"],  # true states
+) -> Float[Tensor, "..."]:  # [*items], mean over the features of each state
+    """SmoothL1 error of each predicted state; infinite if the prediction is NaN."""
+    errors = F.smooth_l1_loss(prediction, target, reduction="none").mean(-1)
+    return errors.masked_fill(errors.isnan(), torch.inf)
+
+
+def token_errors(
+    prediction: Float[Tensor, "b s v"],  # logits
+    target: Int[Tensor, "b s"],  # true tokens
+    ignore_index: int | None = None,  # token that is not scored
+) -> Float[Tensor, "b s"]:  # in nats; NaN where the target is not scored
+    """Cross-entropy of each token; infinite if the prediction is NaN."""
+    scored = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
+    errors = F.cross_entropy(prediction.transpose(1, 2), target.where(scored, 0), reduction="none")
+    return errors.masked_fill(errors.isnan(), torch.inf).where(scored, torch.nan)
+
+
+class StateSpec(ABC):
+    """Specification of the states that a model predicts: `Vectors`, `Tokens` or `Rows`."""
+
+    ignore_index: ClassVar[int | None] = None  # target that is not scored
+
+    @abstractmethod
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Training loss of a model that predicts in one pass: a scalar."""
+
+    @abstractmethod
+    def errors(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Error of each predicted state."""
+
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """Arguments of a model's constructor."""
+
+
+@dataclass(frozen=True)
+class Vectors(StateSpec):
+    """States that are vectors; contexts may also hold an action for each state."""
+
+    dim: int  # features of a state
+    action_dim: int | None = None  # features of an action; None: there are no actions
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return F.smooth_l1_loss(prediction, target)
+
+    def errors(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return state_errors(prediction, target)
+
+    def sizes(self) -> dict[str, int]:
+        actions = {} if self.action_dim is None else {"action_dim": self.action_dim}
+        return {"state_dim": self.dim} | actions
+
+
+@dataclass(frozen=True)
+class Tokens(StateSpec):
+    """States that are tokens."""
+
+    vocabulary: int  # number of tokens
+    ignore_index: int | None = None  # target that is not scored, such as padding
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        ignored = -100 if self.ignore_index is None else self.ignore_index
+        return F.cross_entropy(prediction.flatten(0, -2), target.flatten(), ignore_index=ignored)
+
+    def errors(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return token_errors(prediction, target, self.ignore_index)
+
+    def sizes(self) -> dict[str, int]:
+        return {"vocabulary": self.vocabulary}
+
+
+@dataclass(frozen=True)
+class Rows(StateSpec):
+    """Candidates of several rows that share one energy."""
+
+    rows: int  # rows of a candidate
+    dim: int  # features of a row
+    context_dim: int  # features of a context row
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return F.smooth_l1_loss(prediction, target)
+
+    def errors(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return state_errors(prediction, target).mean(-1)
+
+    def sizes(self) -> dict[str, int]:
+        return {"rows": self.rows, "candidate_dim": self.dim, "state_dim": self.context_dim}
+
+
+# Batches: tensors, or tuples and dictionaries of tensors
+
+
+def stack(
+    items: Sequence[Any],  # tensors, or tuples or dictionaries of tensors, all of one structure
+) -> Any:  # the same structure with a batch axis in front
+    """Join items to a batch."""
+    return tree_map(lambda *parts: torch.stack(parts), *items)
+
+
+def count(
+    batch: Any,  # tensor, or tuple or dictionary of tensors, each [items ...]
+) -> int:
+    """Number of items of a batch."""
+    return len(tree_leaves(batch)[0])
+
+
+def select(
+    batch: Any,  # tensor, or tuple or dictionary of tensors, each [items ...]
+    index: int | slice,  # of items
+) -> Any:  # the same structure
+    """Some items of a batch, or a single item."""
+    return tree_map(lambda tensor: tensor[index], batch)
+
+
+def chunks(
+    batch: Any,  # tensor, or tuple or dictionary of tensors, each [items ...]
+    size: int,  # items of a chunk; the last may have fewer
+) -> list[Any]:  # batches
+    """Split a batch along its items."""
+    return [select(batch, slice(start, start + size)) for start in range(0, count(batch), size)]
+
+
+def next_state(
+    batch: Tensor | Sequence[Tensor],  # sequences [b s ...], or (states, actions) with one action for each state
+) -> tuple[Any, Tensor]:  # context: all but the last state, with actions if there are any; target: all but the first
+    """Pair each state of a sequence with the states before it."""
+    if isinstance(batch, Tensor):
+        return batch[:, :-1], batch[:, 1:]
+    states, actions = batch
+    return (states[:, :-1], actions[:, :-1]), states[:, 1:]
+
+
+class Items(torch.utils.data.Dataset):
+    """A data set in memory: a tensor with an item axis, or a tuple of such tensors."""
+
+    def __init__(
+        self,
+        tensors: Tensor | tuple[Tensor, ...],  # each [items ...]
+    ):
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return count(self.tensors)
+
+    def __getitem__(self, index: int) -> Any:
+        return select(self.tensors, index)
+
+    def whole(
+        self,
+        limit: int | None = None,  # number of items from the start; None: all
+    ) -> Any:  # [items ...]
+        """All items in their order, for evaluation."""
+        return select(self.tensors, slice(limit))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of shapes, types and values."""
+        digest = hashlib.sha256()
+        for tensor in tree_leaves(self.tensors):
+            digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().numpy())
+        return digest.hexdigest()
+
+
+# Tasks
+
+
+class Task(ABC):
+    """Data of one modality, and how the training loop uses it."""
+
+    Config: ClassVar[type]  # entries of the section `data` of a configuration
+    in_memory: ClassVar[bool] = False  # whether `load` accepts tensors
+    usage: ClassVar[Callable[[Path], str]] = staticmethod(lambda folder: "")  # hint for a finished run
+
+    def __init__(
+        self,
+        config: Any,  # of the class `Config`
+        state: StateSpec,  # what a model predicts
+        splits: dict[str, torch.utils.data.Dataset] | None = None,  # "train", "valid", "test"; empty at inference
+    ):
+        self.config, self.state, self.splits = config, state, splits or {}
+
+    @classmethod
+    @abstractmethod
+    def load(cls, config: Any, seed: int = 0, data: Any = None) -> "Task":
+        """Read or make the data; `data` replaces the source of the configuration."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, config: Any, folder: Path, tensors: dict[str, Tensor]) -> "Task":
+        """The task of a finished run, without data, from its folder and its weights."""
+
+    @staticmethod
+    @abstractmethod
+    def pair(batch: Any) -> tuple[Any, Tensor]:
+        """Context and target of a batch; a context is a tensor or a tuple (states, actions)."""
+
+    def errors(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Error of each predicted state."""
+        return self.state.errors(prediction, target)
+
+    def items(self, split: str) -> Any:
+        """The items of a split that are scored."""
+        return self.splits[split].whole(self.config.scored)
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each split, by which a resumed run recognises its data."""
+        return {name: split.digest for name, split in self.splits.items()}
+
+    def summary(self, errors: Tensor, target: Tensor) -> dict[str, Any]:
+        """Scores of a test set, by name."""
+        return {"smooth_l1": float(errors.nanmean())}
+
+    @staticmethod
+    def describe(summary: dict[str, Any]) -> str:
+        """Scores in words, if there is more to say than the loss."""
+        return ""
+
+    @abstractmethod
+    def baselines(self) -> dict[str, float]:
+        """Test losses of trivial baselines, by name."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write to a run's folder the files that `restore` needs."""
+
+
+class Sequences(Task):
+    """Sequences whose next state is predicted from the states before it."""
+
+    pair = staticmethod(next_state)
+
+    def baselines(self) -> dict[str, float]:
+        """Repeat the last state, and the mean state of the training split."""
+        context, target = self.pair(self.items("test"))
+        last = context if isinstance(context, Tensor) else context[0]
+        mean = self.pair(self.items("train"))[1].flatten(0, 1).mean(0)
+        guesses = {"last state": last, "mean state": mean.expand_as(target)}
+        return {name: float(self.errors(guess, target).nanmean()) for name, guess in guesses.items()}
+
+
+# Standardisation
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Standardisation of features: (x - mean) / std."""
+
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        values: Float[Tensor, "*items features"],  # of the training split
+    ) -> "Scale":
+        """Fit mean and standard deviation of each feature; a constant feature is only centred."""
+        flat = values.reshape(-1, values.shape[-1]).double()
+        std = flat.std(0, correction=0)
+        return cls(flat.mean(0).tolist(), std.where(std > 0, 1.0).tolist())
+
+    def standardise(
+        self,
+        values: Float[Tensor, "*items features"],  # in their units
+    ) -> Float[Tensor, "*items features"]:
+        """Values of mean 0 and standard deviation 1."""
+        return ((values.double() - self._tensor(self.mean)) / self._tensor(self.std)).float()
+
+    def restore(
+        self,
+        values: Float[Tensor, "*items features"],  # standardised, such as predictions
+    ) -> Float[Tensor, "*items features"]:
+        """Values in their units."""
+        return (values.double() * self._tensor(self.std) + self._tensor(self.mean)).to(values.dtype)
+
+    @staticmethod
+    def _tensor(numbers: list[float]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.float64)
+
+
+def split_items(
+    count: int,  # number of items
+    held_out: float,  # share of validation, and of test
+    seed: int,  # fixes which items they are
+    source: str,  # for the message
+) -> dict[str, Int[Tensor, " items"]]:  # indices, by split
+    """Split items at random; validation and test have at least one item each."""
+    held = max(1, round(held_out * count))
+    if count < 2 * held + 1:
+        raise refusal("data.source", source, f"must hold at least 3 items, not {count}", "one item is one sequence")
+    order = torch.randperm(count, generator=generator(seed, "split"))
+    parts = order.split([count - 2 * held, held, held])
+    return {name: part.sort().values for name, part in zip(SPLITS, parts, strict=True)}
+
+
+def save_task(
+    folder: Path,  # of a run
+    state: StateSpec,  # what its model predicts
+    scales: dict[str, Scale],  # by name of the array
+) -> None:
+    """Write task.json: the states of a run and their standardisation."""
+    write_json(folder / "task.json", {"state": asdict(state), "scales": {k: asdict(v) for k, v in scales.items()}})
+
+
+def read_task(
+    folder: Path,  # of a run
+    kind: type[StateSpec],  # class of its states
+) -> tuple[StateSpec, dict[str, Scale]]:
+    """Read task.json."""
+    path = folder / "task.json"
+    if not path.is_file():
+        raise refusal("folder", str(folder), "must hold the task.json of a finished run")
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    return kind(**saved["state"]), {name: Scale(**scale) for name, scale in saved["scales"].items()}
+
+
+def check_data_config(
+    config: Any,  # with the entries held_out and eval_items
+) -> None:
+    """Refuse a held-out share or a number of scored items that is out of range."""
+    at_least("eval_items", config.eval_items, 1)
+    if not 0 < config.held_out < 0.5:
+        raise refusal("held_out", config.held_out, "must be above 0 and below 0.5")

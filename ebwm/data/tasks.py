@@ -1,0 +1,196 @@
+"""The tasks by name: clips of video, text, sequences of states, and pairs."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ebwm.checks import at_least, one_of, positive, refusal
+from ebwm.data.digits import moving_digits
+from ebwm.data.encoders import principal
+from ebwm.data.pairs import Pairs
+from ebwm.data.states import States
+from ebwm.data.task import SPLITS, Sequences, Task, Tokens, Vectors
+from ebwm.data.text import PACKINGS, ignore_index, perplexity, text_corpus
+from ebwm.data.tokenizer import load_tokenizer
+from ebwm.data.video import video_folder
+
+__all__ = ["TASKS", "Clips", "ClipsConfig", "Text", "TextConfig", "load_data", "load_task"]
+
+
+@dataclass(frozen=True)
+class ClipsConfig:
+    """Clips of moving digits, or of a folder of video files."""
+
+    kind: str = "clips"  # name of the task
+    folder: str | None = None  # folder of mp4, webm or avi files; None: moving digits
+    frames: int = 16  # states in a clip
+    size: int = 16  # pixels along each side of a frame
+    spacing: float = 0.25  # video files: seconds between frames
+    turn: float = 0.0  # moving digits: probability that a digit turns, per frame
+    train_clips: int = 8192  # moving digits: clips of the training split
+    eval_clips: int = 512  # clips of the validation and test splits that are scored
+    features: int | None = None  # number of principal components of a frame that form a state; None: its pixels
+
+    def __post_init__(self):
+        for name in ("frames", "size", "train_clips", "eval_clips"):
+            at_least(name, getattr(self, name), 1)
+        if self.features is not None:
+            at_least("features", self.features, 1)
+        positive("spacing", self.spacing)
+
+    @property
+    def scored(self) -> int:
+        """Number of scored items."""
+        return self.eval_clips
+
+    @property
+    def items(self) -> str:
+        """What a batch consists of."""
+        return f"clips, {self.size}x{self.size} pixels"
+
+
+class Clips(Sequences):
+    """Clips of video as sequences of standardised frames."""
+
+    Config = ClipsConfig
+
+    @classmethod
+    def load(cls, config: ClipsConfig, seed: int = 0, data: Any = None) -> "Clips":
+        """Make moving digits, or read video files; each split has scans or files that no other split has."""
+        splits = _files(config, seed) if config.folder is not None else _digits(config, seed)
+        splits = splits if config.features is None else principal(splits, config.features)
+        return cls(config, Vectors(splits["train"].state_dim), splits)
+
+    @classmethod
+    def restore(cls, config: ClipsConfig, folder: Path, tensors: dict[str, Tensor]) -> "Clips":
+        """The task of a finished run; the width of its states is that of the embedding."""
+        return cls(config, Vectors(tensors["embed.weight"].shape[1]))
+
+    def save(self, folder: Path) -> None:
+        """No file is needed."""
+
+
+def _files(config: ClipsConfig, seed: int) -> dict[str, Any]:
+    shape = dict(frames=config.frames, size=config.size, spacing=config.spacing, seed=seed)
+    return {split: video_folder(config.folder, split, **shape) for split in SPLITS}
+
+
+def _digits(config: ClipsConfig, seed: int) -> dict[str, Any]:
+    shape = dict(frames=config.frames, size=config.size, turn=config.turn, seed=seed)
+    clips = {"train": config.train_clips, "valid": config.eval_clips, "test": config.eval_clips}
+    return {split: moving_digits(split, clips=count, **shape) for split, count in clips.items()}
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Windows of tokens of a text."""
+
+    kind: str = "text"  # name of the task
+    source: str = "python"  # "python": its documentation; a file, a folder, or a data set of the Hugging Face Hub
+    tokenizer: str = "byte"  # "byte", "train:V" on the corpus, a tokenizer's file, or its name on the Hub
+    length: int = 256  # predicted tokens of a window
+    packing: str = "packed"  # "packed": every token is used | "documents": one truncated window a document
+    documents: int | None = None  # maximum number of documents; None: all
+    held_out: float = 0.05  # share of documents in validation, and in test
+    eval_windows: int = 512  # windows of the validation and test splits that are scored
+
+    def __post_init__(self):
+        for name in ("length", "eval_windows"):
+            at_least(name, getattr(self, name), 1)
+        if self.documents is not None:
+            at_least("documents", self.documents, 1)
+        if not 0 < self.held_out < 0.5:
+            raise refusal("held_out", self.held_out, "must be above 0 and below 0.5")
+        one_of("packing", self.packing, PACKINGS)
+
+    @property
+    def scored(self) -> int:
+        """Number of scored items."""
+        return self.eval_windows
+
+    @property
+    def items(self) -> str:
+        """What a batch consists of."""
+        return f"windows of {self.length} tokens"
+
+
+class Text(Sequences):
+    """Windows of text whose next token is predicted."""
+
+    Config = TextConfig
+    tokenizer: Any  # between text and tokens
+    usage: Callable[[Path], str] = staticmethod(lambda folder: f"Generate text: ebwm generate --model {folder}")
+
+    @classmethod
+    def load(cls, config: TextConfig, seed: int = 0, data: Any = None) -> "Text":
+        """Tokenise a corpus."""
+        names = ("tokenizer", "length", "packing", "documents", "held_out")
+        corpus = partial(text_corpus, config.source, seed=seed, **{name: getattr(config, name) for name in names})
+        return cls._of(config, corpus("train").tokenizer, {split: corpus(split) for split in SPLITS})
+
+    @classmethod
+    def restore(cls, config: TextConfig, folder: Path, tensors: dict[str, Tensor]) -> "Text":
+        """The task of a finished run, with its tokenizer."""
+        file = Path(folder) / "tokenizer.json"
+        if not file.is_file():
+            raise refusal("folder", str(folder), "holds a model of text, but no tokenizer.json")
+        return cls._of(config, load_tokenizer(str(file)))
+
+    @classmethod
+    def _of(cls, config: TextConfig, tokenizer: Any, splits: dict[str, Any] | None = None) -> "Text":
+        task = cls(config, Tokens(tokenizer.vocabulary, ignore_index(tokenizer, config.packing)), splits)
+        task.tokenizer = tokenizer
+        return task
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each split, and of the corpus."""
+        return super().digests() | {"corpus": self.splits["test"].corpus_digest}
+
+    def summary(self, errors: Tensor, target: Tensor) -> dict[str, Any]:
+        """Perplexity and bits per byte, with standard errors over windows."""
+        return perplexity(errors.cpu(), self.tokenizer.bytes[target.cpu()])._asdict()
+
+    @staticmethod
+    def describe(summary: dict[str, Any]) -> str:
+        """Perplexity and bits per byte in words."""
+        return (f"perplexity {summary['value']:.4g} ± {summary['error']:.2g}, "
+                f"{summary['bits_per_byte']:.4g} ± {summary['bits_error']:.2g} bits per byte, "
+                f"over {summary['tokens']:,} tokens; standard errors over windows")
+
+    def baselines(self) -> dict[str, float]:
+        """Uniform probabilities, and frequencies of tokens in some windows of the training split."""
+        target = self.pair(self.items("test"))[1]
+        target = target[target != self.state.ignore_index]
+        counts = torch.bincount(self.items("train").flatten(), minlength=self.state.vocabulary) + 1.0
+        nats = (counts.sum().log() - counts.log())[target].mean()
+        return {"uniform": math.log(self.state.vocabulary), "token frequencies": float(nats)}
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer."""
+        self.tokenizer.save(folder / "tokenizer.json")
+
+
+TASKS: dict[str, type[Task]] = {"clips": Clips, "text": Text, "states": States, "pairs": Pairs}
+
+
+def load_task(
+    config: Any,  # the section `data` of a configuration
+    seed: int = 0,  # fixes moving digits and splits
+    data: Any = None,  # tensors instead of the source, for tasks that take them
+) -> Task:
+    """The task of a configuration, with its data."""
+    return TASKS[config.kind].load(config, seed, data)
+
+
+def load_data(
+    config: Any,  # the section `data` of a configuration
+    seed: int = 0,  # fixes moving digits and splits
+) -> dict[str, Any]:  # "train", "valid", "test"
+    """The three splits of a data set."""
+    return load_task(config, seed).splits

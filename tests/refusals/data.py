@@ -1,0 +1,72 @@
+"""Refusals of ebwm.data."""
+
+import functools
+import math
+import tempfile
+
+import numpy as np
+import torch
+
+from ebwm.data.digits import moving_digits
+from ebwm.data.forks import forking_digits
+from ebwm.data.grammars import Dyck, Sums
+from ebwm.data.ngram import NGram
+from ebwm.data.questions import downstream, text_windows
+from ebwm.data.text import perplexity, text_corpus
+from ebwm.data.tokenizer import load_tokenizer
+from ebwm.data.video import VideoDataset, video_folder, video_hub
+from ebwm.evaluation.statistics import perplexity_ratio
+
+digits = functools.partial(moving_digits, cache="unused")
+forks = functools.partial(forking_digits, cache="unused")
+EMPTY = tempfile.gettempdir() + "/ebwm-no-such-folder"
+
+
+def table(function, *cases, **defaults):
+    """Cases of one function: a label for each bad argument, and the arguments."""
+    return [(f"{getattr(function, '__name__', 'data')} {name}={value!r}",
+             functools.partial(function, **defaults | {name: value}), ValueError, f"{name}=")
+            for name, value in cases]
+
+
+CASES = [
+    *table(digits, ("split", "validation"), ("clips", 0), ("frames", 1), ("size", 15), ("seed", -1),
+           ("turn", 1.5), ("turn", math.nan), ("speeds", (0, 8)), ("speeds", (32, 8)), ("speeds", (8, 129)),
+           ("digits", ()), ("digits", (-1, 3)), ("occlusion", -1), ("occlusion", 17), split="train"),
+    *table(forks, ("split", "dev"), ("clips", 0), ("frames", 1), ("size", 15), ("seed", -1), ("every", 0),
+           ("every", 16), ("speed", 0), ("speed", 57), ("chances", ()), ("chances", (0.5, 1.5)),
+           ("chances", (math.nan,)), ("chances", (0.5, 0.501)), ("digits", (3, 10)), split="train"),
+    *table(VideoDataset, ("std", 0.0), ("clips", np.zeros((0, 2, 4, 4), np.uint8)),
+           clips=np.zeros((1, 2, 4, 4), np.uint8), mean=0.5, std=0.5),
+    *table(VideoDataset(np.zeros((7, 2, 4, 4), np.uint8), 0.5, 0.5).epochs, ("batch", 0), ("batch", 8),
+           generator=torch.Generator()),
+    *table(video_folder, ("frames", 1), ("spacing", 0.0), ("stride", -1.0), ("size", 0), ("split", "dev"),
+           folder=EMPTY, split="train"),
+    ("no folder", lambda: video_folder(EMPTY, "train"), FileNotFoundError, "folder="),
+    *table(video_hub, ("limit", 0), name="owner/name", split="train"),
+    *table(text_corpus, ("split", "dev"), ("packing", "loose"), ("length", 0), ("documents", 0),
+           ("held_out", 0.5), ("held_out", -0.1), cache="unused"),
+    *table(perplexity, ("losses", torch.full((1, 2), math.nan))),
+    *((f"tokenizer {spec}", functools.partial(load_tokenizer, spec, ["a small text of small words"]), error,
+       "tokenizer=") for spec, error in [
+        ("train:256", ValueError), ("train:many", ValueError), ("train:400", ValueError),
+        ("bytes", FileNotFoundError), ("mine/none.json", FileNotFoundError)]),
+    ("no training texts", lambda: load_tokenizer("train:300"), ValueError, "tokenizer="),
+    *table(Dyck, ("pairs", 5), ("length", 7), ("depth", 0), ("shift", -0.5), ("shift", math.nan),
+           ("along", "width")),
+    ("too deep", lambda: Dyck(length=10, shift=1.5), ValueError, "depth + shift=6"),
+    *table(Sums, ("digits", 0), ("terms", 1), ("operations", "*"), ("along", "width"), ("shift", -1)),
+    *table(Dyck().draw, ("count", 0), ("seed", -1), count=1),
+    *table(functools.partial(NGram.fit, np.arange(10)), ("order", 0), vocabulary=10),
+    ("too few tokens", lambda: NGram.fit(np.arange(10), 10), ValueError, "tokens=10"),
+    ("large tokens", lambda: NGram.fit(np.arange(10), 2, 9), ValueError, "tokens=(0, 9)"),
+    ("negative tokens", lambda: NGram.fit(np.arange(10), 2, 10).log_probabilities(np.array([3, -1])),
+     ValueError, "tokens=(-1, 3)"),
+    ("unknown context", lambda: NGram.fit(np.arange(10), 2, 10).distribution([10]), ValueError, "tokens="),
+    *table(downstream, ("name", "gsm"), ("limit", 0), name="gsm8k"),
+    ("no file", lambda: downstream("gsm8k", "none.json"), FileNotFoundError, "source="),
+    ("a folder", lambda: downstream("gsm8k", tempfile.gettempdir()), FileNotFoundError, "source="),
+    *table(text_windows, ("length", 0), texts=["a"], encode=str.encode, end=0),
+    ("one window", lambda: perplexity_ratio(np.ones((2, 2)), np.array([[1.0, 2.0], [math.nan] * 2])),
+     ValueError, "shifted"),
+]

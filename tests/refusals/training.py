@@ -1,0 +1,114 @@
+"""Refusals of configurations, tasks, learners, checkpoints and text generation."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ebwm.data.arrays import read_arrays
+from ebwm.data.task import Rows, Tokens, Vectors
+from ebwm.data.tasks import load_task
+from ebwm.training.checkpoint import CheckpointError, Checkpoints, load_tensors
+from ebwm.training.configuration import ConfigError, ModelConfig, from_dict, load_config
+from ebwm.training.history import UnknownRun, find
+from ebwm.training.learner import BatchOrder, load_learner, make_learner
+from ebwm.training.run import resume
+from ebwm.writing import WritingError, find_model
+
+FOLDER = Path(tempfile.mkdtemp())
+
+
+def written(name, content=b"no data"):
+    """Path of a file with some content."""
+    path = FOLDER / name
+    path.write_bytes(content)
+    return path
+
+
+def saved(name, **arrays):
+    """Path of a NumPy archive."""
+    np.savez(FOLDER / name, **arrays)
+    return FOLDER / name
+
+
+def load(preset, data=None, **entries):
+    """Load the task of a preset."""
+    config = load_config(preset, [f"data.{key}={value}" for key, value in entries.items()])
+    return load_task(config.data, data=data)
+
+
+states, pairs = partial(load, "states"), partial(load, "pairs")
+ENTRIES = {  # entry of a configuration: word that the message must contain
+    "model.widht=3": "model.widht", "model=3": "model", "seed.x=3": "seed.x",
+    "model.depth=two": "model.depth",
+    "optimiser.updates=1.5": "optimiser.updates", "seed": "seed", "seed=-1": "seed=-1",
+    "eval_every=0": "eval_every=0", "model.diffusion_steps=0": "model.diffusion_steps=0",
+    "walk.step_size=-1": "walk.step_size=-1", "optimiser.learning_rate=nan": "optimiser.learning_rate=nan",
+    "optimiser.average=1": "optimiser.average=1", "model.compile=maybe": "model.compile",
+    "recipe.name=s3": "recipe.name", "recipe.spread=0.5": "recipe.spread", "run.logger=printer": "run.logger",
+    "run.precision=16": "run.precision", "faults.lower=0": "faults.lower", "data.kind=sound": "data.kind",
+    "data.frames=0": "data.frames=0", "data.spacing=0": "data.spacing=0",
+    "data.features=0": "data.features=0",
+    "model.steps=3": "walk.steps=3", "model.step=adaln": "model.step_conditioning",
+}
+TEXT_ENTRIES = {"data.size=3": "data.size", "data.packing=loose": "data.packing",
+                "data.held_out=0.5": "data.held_out", "data.length=0": "data.length=0",
+                "data.documents=0": "data.documents=0"}
+FILES = {"not JSON": b"{", "empty": b"{}", "section": b'{"model": 3}', "list": b'["model"]',
+         "null": b'{"seed": null}', "nested": b'{"data": {"folder": ["a"]}}',
+         "type": b'{"model": {"depth": "2"}}', "bool": b'{"seed": true}', "binary": b"\x80\xff"}
+NAN = torch.ones(9, 4, 2).index_fill(0, torch.tensor([3]), torch.nan)
+ITEMS = torch.ones(9, 4, 2)
+
+CASES = [
+    *[(entry, lambda entry=entry: load_config("smoke", [entry]), ConfigError, word)
+      for entry, word in ENTRIES.items()],
+    *[(f"text {entry}", lambda entry=entry: load_config("text", [entry]), ConfigError, word)
+      for entry, word in TEXT_ENTRIES.items()],
+    *[(f"file {name}", lambda text=text: load_config(str(written("config.json", text))), ConfigError, "")
+      for text, name in zip(FILES.values(), FILES, strict=True)],
+    ("preset", lambda: load_config("next_fram"), ConfigError,
+     "config='next_fram': must be a preset or a JSON file; did"),
+    ("old kind of value", lambda: from_dict({"model": {"steps": "2"}}), ConfigError, "walk.steps"),
+    ("kind", lambda: make_learner(ModelConfig(kind="lstm"), 16, 0), ConfigError, "model.kind='lstm'"),
+    ("diffusion of tokens", lambda: make_learner(ModelConfig("diffusion"), Tokens(5), 0), ConfigError,
+     "model.kind"),
+    ("joint states", lambda: make_learner(ModelConfig("joint_ebt"), Vectors(5), 0), ConfigError,
+     "model.kind"),
+    ("causal rows", lambda: make_learner(ModelConfig("ebt"), Rows(2, 3, 3), 0), ConfigError,
+     "choose one of joint_ebt"),
+    ("actions", lambda: make_learner(ModelConfig("gru"), Vectors(5, 2), 0), ConfigError, "model.kind='gru'"),
+    ("large batch", lambda: BatchOrder(4, 5, 0), ConfigError, "batch=5"),
+    ("indivisible batch", lambda: BatchOrder(9, 5, 0, part=(0, 2)), ConfigError, "batch=5"),
+    ("no source", lambda: states(), ValueError, "data.source=None"),
+    ("missing file", lambda: states(source="nowhere.npy"), ValueError, "data.source='nowhere.npy'"),
+    ("empty folder", lambda: states(source=tempfile.mkdtemp()), ValueError, "data.source"),
+    ("ending", lambda: read_arrays(Path("x.csv")), ValueError, "data.source='x.csv'"),
+    *[(f"damaged {end}", lambda end=end: read_arrays(written(f"bad{end}")), ValueError, "data.source")
+      for end in (".npy", ".npz", ".pt", ".safetensors", ".parquet")],
+    ("name", lambda: states(source=saved("a.npz", x=ITEMS, y=ITEMS)), ValueError, "one must be 'states'"),
+    ("text array", lambda: states(source=saved("t.npz", states=np.array(["a"]))), ValueError, "states"),
+    ("axes", lambda: states(torch.ones(5)), ValueError, "states=[5]"),
+    ("one state", lambda: states(torch.ones(9, 1, 2)), ValueError, "states=[9, 1, 2]"),
+    ("not finite", lambda: states(NAN), ValueError, "states='8 values'"),
+    ("few items", lambda: states(ITEMS[:2]), ValueError, "data.source='data'"),
+    ("length", lambda: states(ITEMS, length=5), ValueError, "length=5"),
+    ("keys", lambda: states({"states": ITEMS, "action": ITEMS}), ValueError, "data="),
+    ("action count", lambda: states((ITEMS, ITEMS[:, 1:])), ValueError, "actions="),
+    ("no target", lambda: pairs(source=saved("c.npz", context=ITEMS)), ValueError, "'target'"),
+    ("other target", lambda: pairs((ITEMS, ITEMS[1:])), ValueError, "target=[9, 8]"),
+    ("pairs folder", lambda: pairs(source=str(FOLDER)), ValueError, "data.source"),
+    ("no pairs", lambda: pairs(), ValueError, "data.source=None"),
+    ("no checkpoint", lambda: load_tensors(FOLDER / "none.safetensors"), CheckpointError, "none.safetensors"),
+    ("other file", lambda: load_tensors(written("x.safetensors")), CheckpointError,
+     "not a safetensors checkpoint"),
+    ("pickle", lambda: load_tensors(written("y.safetensors", b"\x80\x04cos\nsystem\n")), CheckpointError,
+     "y.safeten"),
+    ("keep", lambda: Checkpoints(FOLDER, 0), ValueError, "keep=0"),
+    ("no run", lambda: resume(FOLDER / "nothing"), ConfigError, "run="),
+    ("unknown run", lambda: find("005", FOLDER), UnknownRun, "RUN='005'"),
+    ("no model", lambda: load_learner(FOLDER), CheckpointError, "model.safetensors"),
+    ("model name", lambda: find_model("txt", FOLDER, FOLDER), WritingError, "--model='txt'"),
+]

@@ -1,0 +1,126 @@
+"""The cache of arrays: read back, made again after damage, resumed after interruptions."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ebwm.data import cache as module
+from ebwm.data.cache import cached_array, cached_arrays
+
+
+@pytest.fixture
+def made():
+    """The chunks that were computed."""
+    return []
+
+
+@pytest.fixture
+def store(tmp_path, made):
+    """Store one array, or several, in a cache of the test."""
+
+    def make(chunk):
+        made.append(chunk)
+        return np.full(1000, chunk, np.uint8), {"kind": "test"}
+
+    def store(*chunks, folder=tmp_path):
+        if len(chunks) == 1:
+            return cached_array("one", {"chunk": chunks[0]}, lambda: make(chunks[0]), folder)
+        return cached_arrays(folder, lambda: chunks, lambda chunk: {"chunk": chunk}, make)
+
+    return store
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 4
+    path.write_bytes(content)
+
+
+def other_type(path):
+    if path.suffix == ".npy":
+        np.save(path, np.load(path).view(np.int8))
+    else:
+        path.write_text("[3]")
+
+
+DAMAGES = [flip, other_type, lambda path: path.unlink(), lambda path: path.write_bytes(b""),
+           lambda path: path.write_bytes(path.read_bytes()[:-40])]
+
+
+def test_an_array_is_computed_once_and_read_as_a_memory_map(store, made, tmp_path):
+    first, second = store(7), store(7)
+    assert made == [7] and isinstance(second[0], np.memmap)
+    assert np.array_equal(first[0], second[0]) and first[1] == second[1] == {"kind": "test"}
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".npy"]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_array_is_computed_again(suffix, damage, store, made, tmp_path):
+    store(7)
+    path, = tmp_path.glob(f"*{suffix}")
+    intact = path.read_bytes()
+    damage(path)
+    array, facts = store(7)
+    assert made == [7, 7] and path.read_bytes() == intact
+    assert (array == 7).all() and array.dtype == np.uint8 and facts == {"kind": "test"}
+
+
+def test_changed_facts_are_noticed(store, made, tmp_path):
+    store(7)
+    card, = tmp_path.glob("*.json")
+    content = json.loads(card.read_text())
+    content["facts"]["kind"] = "another"
+    card.write_text(json.dumps(content))
+    assert store(7)[1] == {"kind": "test"} and made == [7, 7]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, lambda path: path.write_bytes(
+    path.with_name(f"00003{path.suffix}").read_bytes())])
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_of_several_arrays_only_the_damaged_one_is_computed_again(damage, suffix, store, made, tmp_path):
+    before = store(*range(5))
+    bytes_before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    damage(tmp_path / f"00002{suffix}")
+    assert store(*range(5)) == before and made == [0, 1, 2, 3, 4, 2]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == bytes_before
+
+
+def test_an_array_of_another_chunk_is_computed_again(store, made, tmp_path):
+    store(*range(5))
+    for suffix in (".npy", ".json"):
+        (tmp_path / f"00002{suffix}").write_bytes((tmp_path / f"00003{suffix}").read_bytes())
+    assert [facts["chunk"] for _, facts in store(*range(5))] == [*range(5)] and made[5:] == [2]
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"facts": [3]}', "shorter"])
+def test_a_damaged_index_is_written_again_without_computing(content, store, made, tmp_path):
+    before, index = store(*range(5)), tmp_path / "index.json"
+    known = json.loads(index.read_text())
+    known["facts"]["arrays"].pop()
+    index.write_text(json.dumps(known) if content == "shorter" else content)
+    assert store(*range(5)) == before and len(made) == 5
+
+
+def test_with_an_index_the_chunks_are_not_read(store, tmp_path):
+    before = store(*range(5))
+    fail = lambda *_: pytest.fail("must come from the index")
+    assert cached_arrays(tmp_path, fail, fail, fail) == before
+
+
+def test_the_cache_folder_of_the_settings_is_the_default(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("EBWM_CACHE", str(tmp_path / "elsewhere"))
+    store(7, folder=None)
+    assert len(list((tmp_path / "elsewhere").glob("one-*.npy"))) == 1
+
+
+def test_a_failed_write_leaves_nothing(store, tmp_path, monkeypatch):
+    def full(file, array, **_):
+        file.write_bytes(b"some bytes")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.np, "save", full)
+    with pytest.raises(OSError, match=r"cache=.*No space left"):
+        store(7)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,185 @@
+"""Tasks of arrays: reading, splitting and standardising them, and models that learn from them."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_run import SHAPE, tiny_pairs, tiny_states
+
+from ebwm import train
+from ebwm.data.pairs import PairsConfig
+from ebwm.data.states import StatesConfig
+from ebwm.data.task import Items, Rows, Scale, Vectors, chunks, next_state, select, stack
+from ebwm.data.tasks import TASKS, load_task
+from ebwm.settings import generator
+from ebwm.training.configuration import load_config
+from ebwm.training.learner import batches_of, evaluate, load_run, make_learner
+from ebwm.training.trainer import fit
+
+SPLITS = ("train", "valid", "test")
+
+
+def long_table(path, states, actions=None):
+    """A Parquet table with one row for each item and time, in random order."""
+    table = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    items, times = states.shape[:2]
+    order = torch.randperm(items * times, generator=generator(0)).numpy()
+    columns = {"time": np.tile(np.arange(times), items), "item": np.repeat(np.arange(items), times)}
+    columns |= {f"x{index}": part for index, part in enumerate(states.flatten(0, 1).T.numpy())}
+    if actions is not None:
+        columns |= {f"action{index}": part for index, part in enumerate(actions.flatten(0, 1).T.numpy())}
+    table[1].write_table(table[0].table({name: column[order] for name, column in columns.items()}), path)
+
+
+def nested_table(path, **arrays):
+    """A Parquet table with one row for each item."""
+    arrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet").write_table(
+        arrow.table({name: array.tolist() for name, array in arrays.items()}), path)
+
+
+WRITERS = {
+    "x.npy": lambda path, states: np.save(path, states.numpy()),
+    "x.npz": lambda path, states: np.savez(path, states=states.numpy(), other=np.ones(3)),
+    "x.pt": lambda path, states: torch.save(states, path),
+    "dictionary.pt": lambda path, states: torch.save({"states": states}, path),
+    "x.safetensors": lambda path, states: save_file({"states": states}, path),
+    "long.parquet": long_table,
+    "nested.parquet": lambda path, states: nested_table(path, states=states),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_states_are_read_from_every_kind_of_file(tmp_path, name):
+    states = tiny_states()
+    WRITERS[name](tmp_path / name, states)
+    task = load_task(StatesConfig(source=str(tmp_path / name)))
+    expected = load_task(StatesConfig(), data=states)
+    assert task.digests() == expected.digests() and task.state == Vectors(3)
+
+
+def test_a_folder_holds_recordings_or_arrays_of_recordings(tmp_path):
+    states = tiny_states()
+    for number, recording in enumerate(states[:10]):
+        np.save(tmp_path / f"{number:02d}.npy", recording.numpy())
+    np.save(tmp_path / "rest.npy", states[10:].numpy())
+    (tmp_path / "notes.txt").write_text("not data")
+    task = load_task(StatesConfig(source=str(tmp_path)))
+    assert task.digests() == load_task(StatesConfig(), data=states).digests()
+
+
+@pytest.mark.parametrize("write", [
+    lambda folder, states, actions: np.savez(folder / "x.npz", actions=actions, states=states),
+    lambda folder, states, actions: long_table(folder / "x.parquet", states, actions)])
+def test_actions_are_part_of_the_context(tmp_path, write):
+    states, actions = tiny_states(actions=2)
+    write(tmp_path, states, actions)
+    task = load_task(StatesConfig(source=str(tmp_path)))
+    assert task.state == Vectors(3, 2)
+    assert task.digests() == load_task(StatesConfig(), data=(states, actions)).digests()
+    batch = next(batches_of(task.splits["train"], 4, 0))
+    (seen, moves), target = task.pair(batch)
+    assert (seen.shape, moves.shape, target.shape) == ((4, 5, 3), (4, 5, 2), (4, 5, 3))
+    assert torch.equal(target, batch[0][:, 1:]) and torch.equal(moves, batch[1][:, :-1])
+    assert task.baselines().keys() == {"last state", "mean state"}
+
+
+def test_items_are_split_and_standardised_on_the_training_split():
+    states = tiny_states() * torch.tensor([1.0, 10.0, 0.0]) + 5
+    task = load_task(StatesConfig(held_out=0.2), data=states)
+    sizes = {name: len(split) for name, split in task.splits.items()}
+    assert sizes == {"train": 12, "valid": 4, "test": 4}
+    train_split = task.splits["train"].whole()
+    assert train_split.mean((0, 1)).abs().max() < 1e-6
+    torch.testing.assert_close(train_split.std((0, 1), correction=0), torch.tensor([1.0, 1.0, 0.0]))
+    restored = torch.cat([task.scales["states"].restore(task.splits[name].whole()) for name in SPLITS])
+    found = {tuple(item.flatten().round(decimals=3).tolist()) for item in restored}
+    assert found == {tuple(item.flatten().round(decimals=3).tolist()) for item in states}
+    other = load_task(StatesConfig(held_out=0.2), seed=1, data=states)
+    assert other.digests() != task.digests() == load_task(StatesConfig(held_out=0.2), data=states).digests()
+
+
+def test_long_recordings_are_cut_after_the_split():
+    states = tiny_states()
+    task = load_task(StatesConfig(held_out=0.2, length=2), data=states)
+    assert task.splits["train"].whole().shape == (36, 2, 3)
+    whole = load_task(StatesConfig(held_out=0.2), data=states)
+    assert torch.equal(task.splits["test"].whole().flatten(0, 1), whole.splits["test"].whole().flatten(0, 1))
+
+
+@pytest.mark.parametrize("name", ["p.npz", "p.pt", "p.safetensors", "p.parquet", "memory"])
+def test_pairs_are_read_from_every_kind_of_file(tmp_path, name):
+    context, target = tiny_pairs()
+    path, arrays = tmp_path / name, {"context": context, "target": target}
+    {"p.npz": lambda: np.savez(path, **{key: array.numpy() for key, array in arrays.items()}),
+     "p.pt": lambda: torch.save(arrays, path), "p.safetensors": lambda: save_file(arrays, path),
+     "p.parquet": lambda: nested_table(path, **arrays), "memory": lambda: None}[name]()
+    expected = load_task(PairsConfig(), data=(context, target))
+    task = expected if name == "memory" else load_task(PairsConfig(source=str(path)))
+    assert task.state == Rows(1, 4, 4) and task.digests() == expected.digests()
+    seen, wanted = task.pair(task.items("test"))
+    assert seen.shape == (2, 2, 4) and wanted.shape == (2, 1, 4)
+    mean = task.splits["train"].whole()[1].mean(0).expand_as(wanted)
+    assert task.baselines()["mean target"] == pytest.approx(float(task.errors(mean, wanted).mean()))
+
+
+def test_batches_are_tensors_tuples_or_dictionaries():
+    items = [(torch.ones(2) * n, {"a": torch.ones(1) * n}) for n in range(5)]
+    batch = stack(items)
+    assert batch[0].shape == (5, 2) and batch[1]["a"].flatten().tolist() == [0, 1, 2, 3, 4]
+    assert [len(part[0]) for part in chunks(batch, 2)] == [2, 2, 1]
+    assert select(batch, 3)[1]["a"].tolist() == [3.0]
+    data = Items((torch.arange(6.0).view(3, 2), torch.arange(3)))
+    assert len(data) == 3 and data[1][0].tolist() == [2.0, 3.0] and data.whole(2)[1].tolist() == [0, 1]
+    context, target = next_state(torch.arange(4).view(1, 4))
+    assert (context.tolist(), target.tolist()) == ([[0, 1, 2]], [[1, 2, 3]])
+
+
+def test_a_constant_feature_is_only_centred():
+    scale = Scale.of(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+    assert scale.standardise(torch.tensor([[1.0, 5.0]])).tolist() == [[-1.0, 0.0]]
+
+
+@pytest.mark.parametrize("kind", ["states", "pairs"])
+def test_a_run_on_tensors_predicts_in_their_units(runs, kind):
+    """`train` with a preset's name; a preset of clips trains on a tensor as sequences of states."""
+    states, pairs = tiny_states(), tiny_pairs()
+    settings = {"states": ("smoke", [], states), "pairs": ("pairs", ["data.held_out=0.2"], pairs)}
+    preset, entries, data = settings[kind]
+    config = load_config(preset, [*SHAPE, *entries, "optimiser.batch=4"])
+    folder = train(config, runs, progress=False, data=data)
+    learner, task, config = load_run(folder)
+    assert config.data.kind == kind and type(task) is TASKS[kind] and task.splits == {}
+    if kind == "states":
+        context = task.scales["states"].standardise(states[:2, :4])
+        assert task.scales["states"].restore(learner.predict(context, generator(0))).shape == (2, 4, 3)
+    else:
+        context = task.scales["context"].standardise(pairs[0][:2])
+        assert task.scales["target"].restore(learner.predict(context, generator(0))).shape == (2, 1, 4)
+
+
+def addition(items):
+    """Two rows of eight numbers and their sum."""
+    context = torch.rand(items, 2, 8, generator=generator(0, "addition")) * 2 - 1
+    return context, context.sum(1, keepdim=True)
+
+
+def inverse(items):
+    """Well-conditioned matrices of 4 by 4 and their inverses."""
+    factor = torch.randn(items, 4, 4, generator=generator(0, "inverse"))
+    matrix = factor @ factor.mT / 4 + torch.eye(4) / 2
+    return matrix, torch.linalg.inv(matrix)
+
+
+@pytest.mark.parametrize("make, factor, entries", [
+    (addition, 5, ["optimiser.updates=150", "model.dim=32"]),
+    (inverse, 2, ["optimiser.updates=250", "model.dim=64"])])
+def test_a_joint_ebt_learns_the_reasoning_tasks_of_ired(make, factor, entries):
+    """Its error is well below that of the mean target (tasks of arXiv 2406.11179)."""
+    config = load_config("pairs", [*entries, "eval_every=1000", "model.depth=2"])
+    task = load_task(config.data, data=make(3000))
+    learner = make_learner(config.model, task, 0, config.recipe, config.walk)
+    batches = batches_of(task.splits["train"], config.optimiser.batch, 0)
+    fit(learner, batches, task.items("valid"), config)
+    error, trivial = evaluate(learner, task.items("test"), 0), task.baselines()["mean target"]
+    assert error < trivial / factor
