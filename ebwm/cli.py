@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 import textwrap
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,19 +137,16 @@ def _add_generate(parser: Parser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from ebwm.training.checkpoint import CheckpointError
-    from ebwm.training.configuration import ConfigError
-    from ebwm.training.run import RunError, Stopped
-
     if options.list:
         _say(_presets())
         return 0
+    train = _resume(options) if options.resume else _start(options)
+    from ebwm.training.run import Stopped
+
     _use_threads()
     try:
-        path = _resume(options) if options.resume else _start(options)
-    except (ConfigError, CheckpointError) as error:
-        return _tell(error, REFUSED)
-    except (RunError, FloatingPointError) as error:
+        path = train()
+    except FloatingPointError as error:
         return _tell(error, FAILED)
     except Stopped as stopped:
         return _tell(stopped, TERMINATED if stopped.signal == "SIGTERM" else INTERRUPTED)
@@ -165,33 +163,29 @@ def _use_threads() -> None:
         torch.set_num_threads(threads)
 
 
-def _start(options: argparse.Namespace) -> Path:
-    from ebwm.training import run
+def _start(options: argparse.Namespace) -> Callable[[], Path]:
+    """The function that starts a run, after the checks that need no torch."""
     from ebwm.training.configuration import load_config
 
     if options.changed:
         raise UsageError("--changed: only with --resume RUN")
     if options.config is None:
         raise UsageError("CONFIG is missing: give a preset (ebwm train --list) or a JSON file, or --resume RUN")
-    return run.train(load_config(options.config, options.overrides), progress=_interactive())
-
-
-def _resume(options: argparse.Namespace) -> Path:
+    config = load_config(options.config, options.overrides)
     from ebwm.training import run
 
+    return lambda: run.train(config, progress=_interactive())
+
+
+def _resume(options: argparse.Namespace) -> Callable[[], Path]:
+    """The function that resumes a run, if the run exists."""
+    from ebwm.training.history import find
+
     overrides = [options.config, *options.overrides] if options.config else []
-    path = _find(options.resume)
-    return run.resume(path, overrides, progress=_interactive(), changed=options.changed)
+    path = find(options.resume, settings.load().runs)
+    from ebwm.training import run
 
-
-def _find(name: str) -> Path:
-    """The folder of a run."""
-    from ebwm.training import history
-
-    try:
-        return history.find(name, settings.load().runs)
-    except history.UnknownRun as error:
-        raise UsageError(str(error)) from None
+    return lambda: run.resume(path, overrides, progress=_interactive(), changed=options.changed)
 
 
 def _interactive() -> bool:
@@ -214,12 +208,11 @@ def _presets() -> str:
 
 
 def _about(name: str) -> str:
-    from ebwm.training.configuration import load_config
-    from ebwm.training.learner import LEARNERS
+    from ebwm.training.configuration import ENERGY_MODELS, load_config
 
     config = load_config(name)
     model = config.model
-    recipe = f" by {config.recipe.name}" if LEARNERS[model.kind].energy else ""
+    recipe = f" by {config.recipe.name}" if model.kind in ENERGY_MODELS else ""
     return f"{model.kind} {model.depth}x{model.dim}{recipe}, {_length(config)}"
 
 
@@ -279,17 +272,17 @@ def _list_runs(options: argparse.Namespace) -> int:
 def _show_run(options: argparse.Namespace) -> int:
     from ebwm.training import history
 
-    _say(history.show(_find(options.name)))
+    _say(history.show(history.find(options.name, settings.load().runs)))
     return 0
 
 
 def _compare_runs(options: argparse.Namespace) -> int:
     from ebwm.training import history as runs
 
-    out = options.out
+    out, folder = options.out, settings.load().runs
     if out and out.suffix not in PLOT_ENDINGS:
         raise refusal("--out", str(out), f"must end in one of {', '.join(PLOT_ENDINGS)}", error=UsageError)
-    chosen = runs.names([_find(name) for name in options.names], settings.load().runs)
+    chosen = runs.names([runs.find(name, folder) for name in options.names], folder)
     if out:
         _draw_runs(chosen, out)
     _say(runs.compare(chosen) + (f"\n\nPlot: {out}" if out else ""))

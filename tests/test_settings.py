@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from ebwm import settings
+from ebwm.training.configuration import ENERGY_MODELS
+from ebwm.training.learner import LEARNERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -86,10 +88,14 @@ def test_generators_repeat_and_their_streams_differ():
 WITHOUT_TORCH = """
 import contextlib, sys
 from ebwm.cli import main
-commands = {"--version": 0, "--help": 0, "figures list": 0, "figures run no": 2, "figurs": 2}
-for words, status in commands.items():
-    with contextlib.suppress(SystemExit):
-        assert main(words.split()) == status, words
+def run(commands):
+    for words, status in commands.items():
+        with contextlib.suppress(SystemExit):
+            assert main(words.split()) == status, words
+run({"--version": 0, "--help": 0, "figurs": 2, "train --list": 0, "train": 2, "train no": 2, "train smoke seed=-1": 2,
+     "train smoke model.dpth=2": 2, "train --resume no": 2, "runs list": 0, "runs show no": 2, "runs compare no": 2})
+assert "ebwm.figures" not in sys.modules
+run({"figures list": 0, "figures run no": 2})
 heavy = {"torch", "numpy", "pandas", "scipy", "papermill", "matplotlib"} & sys.modules.keys()
 assert not heavy, heavy
 """
@@ -100,3 +106,7 @@ def test_the_command_line_answers_without_torch():
     command = [sys.executable, "-c", WITHOUT_TORCH]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_models_with_an_energy_are_those_with_a_recipe():
+    assert {name for name, kind in LEARNERS.items() if kind.energy} == set(ENERGY_MODELS)

@@ -11,13 +11,13 @@ from sizes import MODULES, NOTEBOOKS, ROOT
 
 # A module imports from floors below it, or from a module named before it on its own floor.
 FLOORS = (
-    ("checks", "parameters", "usage", "settings", "files", "compat", "energy", "evaluation", "evaluation.cost",
+    ("checks", "parameters", "usage", "sizes", "settings", "files", "compat", "energy", "evaluation", "evaluation.cost",
      "evaluation.statistics", "evaluation.uncertainty"),
     ("sampler", "schedules", "stopping", "replay", "diagnostics", "blocks"),
     ("attention", "gradient", "gradient.triton_kernels", "gradient.kernels", "gradient.attention",
      "gradient.sweeps", "kv_cache", "context", "landscape", "ebt", "joint", "baselines", "diffusion"),
     ("gradient.vocabulary", "walk", "objective", "thinking", "generation", "interop"),
-    ("data", "data.cache", "data.task", "data.video", "data.digits", "data.encoders", "data.forks",
+    ("data", "data.configs", "data.cache", "data.task", "data.video", "data.digits", "data.encoders", "data.forks",
      "data.documents", "data.tokenizer", "data.text", "data.ngram", "data.questions", "data.grammars",
      "data.arrays", "data.states", "data.pairs", "data.tasks"),
     ("training", "training.checkpoint", "training.distributed", "training.signals", "training.configuration",

@@ -1,6 +1,5 @@
 """Task: predict a target of several rows, as one joint candidate, from the rows of a context."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,32 +7,10 @@ from torch import Tensor
 
 from ebwm.checks import refusal
 from ebwm.data.arrays import as_float, read_arrays
-from ebwm.data.task import Items, Rows, Scale, Task, check_data_config, read_task, save_task, split_items
+from ebwm.data.configs import PairsConfig
+from ebwm.data.task import Items, Rows, Scale, Task, read_task, save_task, split_items
 
 __all__ = ["Pairs", "PairsConfig"]
-
-
-@dataclass(frozen=True)
-class PairsConfig:
-    """Pairs of a context and a target."""
-
-    kind: str = "pairs"  # name of the task
-    source: str | None = None  # .npz, .pt, .safetensors or .parquet with "context" and "target"; None: `train(data=...)`
-    held_out: float = 0.1  # share of pairs in validation, and in test
-    eval_items: int = 512  # pairs of the validation and test splits that are scored
-
-    def __post_init__(self):
-        check_data_config(self)
-
-    @property
-    def scored(self) -> int:
-        """Number of scored items."""
-        return self.eval_items
-
-    @property
-    def items(self) -> str:
-        """What a batch consists of."""
-        return "pairs of context and target"
 
 
 class Pairs(Task):

@@ -1,43 +1,17 @@
 """Task: predict the next vector of a sequence, from arrays in files or in memory, with optional actions."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ebwm.checks import at_least, refusal
+from ebwm.checks import refusal
 from ebwm.data.arrays import array_files, as_float, read_arrays
-from ebwm.data.task import Items, Scale, Sequences, Vectors, check_data_config, read_task, save_task, split_items
+from ebwm.data.configs import StatesConfig
+from ebwm.data.task import Items, Scale, Sequences, Vectors, read_task, save_task, split_items
 
 __all__ = ["States", "StatesConfig"]
-
-
-@dataclass(frozen=True)
-class StatesConfig:
-    """Sequences of state vectors."""
-
-    kind: str = "states"  # name of the task
-    source: str | None = None  # .npy, .npz, .pt, .safetensors or .parquet file, or a folder of them; None: `train(data=...)`
-    length: int | None = None  # states in a sequence; longer recordings are cut; None: whole recordings
-    held_out: float = 0.1  # share of recordings in validation, and in test
-    eval_items: int = 512  # sequences of the validation and test splits that are scored
-
-    def __post_init__(self):
-        check_data_config(self)
-        if self.length is not None:
-            at_least("length", self.length, 2)
-
-    @property
-    def scored(self) -> int:
-        """Number of scored items."""
-        return self.eval_items
-
-    @property
-    def items(self) -> str:
-        """What a batch consists of."""
-        return "sequences of states"
 
 
 class States(Sequences):

@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ebwm.checks import at_least, refusal
+from ebwm.checks import refusal
 from ebwm.files import write_json
 from ebwm.settings import generator
 
-__all__ = ["SPLITS", "Items", "Rows", "Scale", "Sequences", "StateSpec", "Task", "Tokens", "Vectors", "check_data_config",
+__all__ = ["SPLITS", "Items", "Rows", "Scale", "Sequences", "StateSpec", "Task", "Tokens", "Vectors",
            "chunks", "count", "next_state", "read_task", "save_task", "select", "split_items", "stack", "state_errors",
            "token_errors"]
 
@@ -346,12 +346,3 @@ def read_task(
         raise refusal("folder", str(folder), "must hold the task.json of a finished run")
     saved = json.loads(path.read_text(encoding="utf-8"))
     return kind(**saved["state"]), {name: Scale(**scale) for name, scale in saved["scales"].items()}
-
-
-def check_data_config(
-    config: Any,  # with the entries held_out and eval_items
-) -> None:
-    """Refuse a held-out share or a number of scored items that is out of range."""
-    at_least("eval_items", config.eval_items, 1)
-    if not 0 < config.held_out < 0.5:
-        raise refusal("held_out", config.held_out, "must be above 0 and below 0.5")

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,49 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ebwm.checks import at_least, one_of, positive, refusal
+from ebwm.checks import refusal
+from ebwm.data.configs import ClipsConfig, TextConfig
 from ebwm.data.digits import moving_digits
 from ebwm.data.encoders import principal
 from ebwm.data.pairs import Pairs
 from ebwm.data.states import States
 from ebwm.data.task import SPLITS, Sequences, Task, Tokens, Vectors
-from ebwm.data.text import PACKINGS, ignore_index, perplexity, text_corpus
+from ebwm.data.text import ignore_index, perplexity, text_corpus
 from ebwm.data.tokenizer import load_tokenizer
 from ebwm.data.video import video_folder
 
 __all__ = ["TASKS", "Clips", "ClipsConfig", "Text", "TextConfig", "load_data", "load_task"]
-
-
-@dataclass(frozen=True)
-class ClipsConfig:
-    """Clips of moving digits, or of a folder of video files."""
-
-    kind: str = "clips"  # name of the task
-    folder: str | None = None  # folder of mp4, webm or avi files; None: moving digits
-    frames: int = 16  # states in a clip
-    size: int = 16  # pixels along each side of a frame
-    spacing: float = 0.25  # video files: seconds between frames
-    turn: float = 0.0  # moving digits: probability that a digit turns, per frame
-    train_clips: int = 8192  # moving digits: clips of the training split
-    eval_clips: int = 512  # clips of the validation and test splits that are scored
-    features: int | None = None  # number of principal components of a frame that form a state; None: its pixels
-
-    def __post_init__(self):
-        for name in ("frames", "size", "train_clips", "eval_clips"):
-            at_least(name, getattr(self, name), 1)
-        if self.features is not None:
-            at_least("features", self.features, 1)
-        positive("spacing", self.spacing)
-
-    @property
-    def scored(self) -> int:
-        """Number of scored items."""
-        return self.eval_clips
-
-    @property
-    def items(self) -> str:
-        """What a batch consists of."""
-        return f"clips, {self.size}x{self.size} pixels"
 
 
 class Clips(Sequences):
@@ -85,39 +53,6 @@ def _digits(config: ClipsConfig, seed: int) -> dict[str, Any]:
     shape = dict(frames=config.frames, size=config.size, turn=config.turn, seed=seed)
     clips = {"train": config.train_clips, "valid": config.eval_clips, "test": config.eval_clips}
     return {split: moving_digits(split, clips=count, **shape) for split, count in clips.items()}
-
-
-@dataclass(frozen=True)
-class TextConfig:
-    """Windows of tokens of a text."""
-
-    kind: str = "text"  # name of the task
-    source: str = "python"  # "python": its documentation; a file, a folder, or a data set of the Hugging Face Hub
-    tokenizer: str = "byte"  # "byte", "train:V" on the corpus, a tokenizer's file, or its name on the Hub
-    length: int = 256  # predicted tokens of a window
-    packing: str = "packed"  # "packed": every token is used | "documents": one truncated window a document
-    documents: int | None = None  # maximum number of documents; None: all
-    held_out: float = 0.05  # share of documents in validation, and in test
-    eval_windows: int = 512  # windows of the validation and test splits that are scored
-
-    def __post_init__(self):
-        for name in ("length", "eval_windows"):
-            at_least(name, getattr(self, name), 1)
-        if self.documents is not None:
-            at_least("documents", self.documents, 1)
-        if not 0 < self.held_out < 0.5:
-            raise refusal("held_out", self.held_out, "must be above 0 and below 0.5")
-        one_of("packing", self.packing, PACKINGS)
-
-    @property
-    def scored(self) -> int:
-        """Number of scored items."""
-        return self.eval_windows
-
-    @property
-    def items(self) -> str:
-        """What a batch consists of."""
-        return f"windows of {self.length} tokens"
 
 
 class Text(Sequences):

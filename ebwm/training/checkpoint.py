@@ -7,15 +7,17 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from ebwm.checks import at_least, refusal
 from ebwm.compat import require
 from ebwm.files import sha256, write_whole
+from ebwm.usage import UsageError
+
+if TYPE_CHECKING:  # imported where tensors are written: torch takes a second
+    import torch
 
 __all__ = ["FORMAT", "Checkpoint", "CheckpointError", "Checkpoints", "check_digest", "check_finite", "held",
            "load_tensors", "locked", "save_tensors"]
@@ -25,13 +27,13 @@ LOCK = ".lock"  # file that is locked
 LOCK_TIMEOUT = 0.2  # seconds that `locked` waits, because `held` takes a shared lock for a moment
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UsageError):
     """A file that cannot be used as a checkpoint; the message names the file and the reason."""
 
 
 def save_tensors(
     path: Path,  # where to write, ending in .safetensors
-    tensors: dict[str, Tensor],  # by name
+    tensors: dict[str, "torch.Tensor"],  # by name
     meta: dict[str, Any] | None = None,  # JSON values for the header of the file
 ) -> None:
     """Write tensors and JSON values to one file, atomically."""
@@ -40,8 +42,10 @@ def save_tensors(
     write_whole(path, lambda draft: _save_file(tensors, draft, header))
 
 
-def _save_file(tensors: dict[str, Tensor], draft: Path, header: dict[str, str]) -> None:
+def _save_file(tensors: dict[str, "torch.Tensor"], draft: Path, header: dict[str, str]) -> None:
     """Write a file; errors of the operating system, such as a full disk, are raised as OSError."""
+    from safetensors.torch import save_file
+
     try:
         save_file(tensors, draft, header)
     except SafetensorError as error:
@@ -52,7 +56,7 @@ def _save_file(tensors: dict[str, Tensor], draft: Path, header: dict[str, str]) 
 
 def load_tensors(
     path: Path,  # a file written by `save_tensors`
-) -> tuple[dict[str, Tensor], dict[str, Any]]:  # tensors by name, and the JSON values
+) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:  # tensors by name, and the JSON values
     """Read tensors and JSON values; no code in the file is executed."""
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
@@ -78,7 +82,7 @@ class Checkpoint(NamedTuple):
     """The content of a checkpoint."""
 
     path: Path
-    tensors: dict[str, Tensor]  # by name
+    tensors: dict[str, "torch.Tensor"]  # by name
     meta: dict[str, Any]  # JSON values of the state; `update` is the number of updates
 
 
@@ -100,7 +104,7 @@ class Checkpoints:
     def save(
         self,
         update: int,  # number of updates
-        tensors: dict[str, Tensor],  # by name; non-finite values are refused
+        tensors: dict[str, "torch.Tensor"],  # by name; non-finite values are refused
         meta: dict[str, Any],  # JSON values of the state
         score: float | None = None,  # validation loss; the checkpoint with the lowest is kept
     ) -> Path:  # of the checkpoint
@@ -186,7 +190,7 @@ def check_digest(
 
 
 def check_finite(
-    tensors: dict[str, Tensor],  # by name
+    tensors: dict[str, "torch.Tensor"],  # by name
 ) -> None:
     """Refuse a state with non-finite values."""
     for name, tensor in tensors.items():

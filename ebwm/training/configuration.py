@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
@@ -11,17 +12,19 @@ from types import NoneType
 from typing import Any, NamedTuple, get_args
 
 from ebwm import checks
-from ebwm.blocks import SIZES
-from ebwm.data.pairs import PairsConfig
-from ebwm.data.states import StatesConfig
-from ebwm.data.tasks import TASKS, ClipsConfig, TextConfig
+from ebwm.data.configs import CONFIGS, ClipsConfig, PairsConfig, StatesConfig, TextConfig
+from ebwm.sizes import SIZES
+from ebwm.usage import UsageError
 
-__all__ = ["LEARNING_RATES", "PRESETS", "REGIMES", "RENAMED", "RESUMABLE_FIELDS", "TEXT_BATCHES", "Config",
+__all__ = ["ENERGY_MODELS", "LEARNING_RATES", "PRESETS", "REGIMES", "RENAMED", "RESUMABLE_FIELDS", "TEXT_BATCHES", "Config",
            "ConfigError", "FaultConfig", "ModelConfig", "OptimiserConfig", "RecipeConfig", "Regime", "RunConfig",
            "WalkConfig", "as_dict", "differences", "flat", "from_dict", "load_config", "override", "presets"]
 
 
-class ConfigError(ValueError):
+ENERGY_MODELS = ("ebt", "joint_ebt")  # kinds of models that have a training recipe and sampling settings
+
+
+class ConfigError(UsageError):
     """A run that cannot start; the message names the entry, its value and the rule."""
 
 
@@ -319,8 +322,10 @@ def _hint(config: Any, section: str, name: str) -> str:
 
 def _other_task(current: Any, kind: Any) -> Any:
     """The entries of another task start with their defaults."""
-    checks.one_of("data.kind", kind, TASKS, ConfigError)
-    return current if kind == current.kind else TASKS[kind].Config()
+    tasks = sys.modules.get("ebwm.data.tasks")  # with tasks that were registered after its import
+    known = CONFIGS | ({name: task.Config for name, task in tasks.TASKS.items()} if tasks else {})
+    checks.one_of("data.kind", kind, known, ConfigError)
+    return current if kind == current.kind else known[kind]()
 
 
 def _kind_of(declared: Any) -> tuple[type, bool]:

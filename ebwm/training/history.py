@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from ebwm.checks import refusal, suggestion
-from ebwm.data.task import Task
-from ebwm.data.tasks import TASKS
+from ebwm.data.configs import CONFIGS
 from ebwm.training.checkpoint import Checkpoints, held
-from ebwm.training.configuration import RENAMED, Config, as_dict, flat
-from ebwm.training.learner import LEARNERS
+from ebwm.training.configuration import ENERGY_MODELS, RENAMED, Config, as_dict, flat
+from ebwm.usage import UsageError
 
 __all__ = ["Run", "UnknownRun", "compare", "find", "history", "known", "listing", "names", "read", "show"]
 
@@ -28,7 +27,7 @@ MAX_ROWS = 10  # rows of a table
 RECENT = 20  # updates over which the loss of a run is averaged
 
 
-class UnknownRun(ValueError):
+class UnknownRun(UsageError):
     """A run that does not exist; the message lists those that do."""
 
 
@@ -214,8 +213,8 @@ def _short(count: int) -> str:
 
 
 def _recipe(run: Run) -> str:
-    kind = LEARNERS.get(run.values.get("model.kind"))
-    return "-" if kind and not kind.energy else run.values.get("recipe.name", "?")
+    kind = run.values.get("model.kind")
+    return run.values.get("recipe.name", "?") if kind is None or kind in ENERGY_MODELS else "-"
 
 
 def _faults(run: Run) -> str:
@@ -248,14 +247,16 @@ def _heading(run: Run) -> str:
 
 
 def _settings(run: Run) -> str:
-    defaults = dict(flat(as_dict(Config(data=_task(run).Config())))) | {"data.kind": "clips"}
+    defaults = dict(flat(as_dict(Config(data=CONFIGS.get(run.values.get("data.kind"), CONFIGS["clips"])())))) | {"data.kind": "clips"}
     other = {key: value for key, value in run.values.items() if key not in defaults or defaults[key] != value}
     rows = [(f"  {key}", _word(value), f"(default {_word(defaults.get(key, 'unknown'))})")
             for key, value in other.items()]
     return "Configuration, other than the defaults:\n" + _table(rows, "lll") if rows else ""
 
 
-def _task(run: Run) -> type[Task]:
+def _task(run: Run) -> Any:
+    from ebwm.data.tasks import TASKS
+
     return TASKS.get(run.values.get("data.kind"), TASKS["clips"])
 
 

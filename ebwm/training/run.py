@@ -33,6 +33,7 @@ from ebwm.training.folder import LOGGERS, RunFolder, new_folder
 from ebwm.training.learner import BatchOrder, make_learner, position_losses
 from ebwm.training.signals import CHILD_SIGNALS, recorded_signals, set_handler
 from ebwm.training.trainer import Observer, Trainer, averaged, restore, roll_back, train_loop, update_flops
+from ebwm.usage import Failure
 
 __all__ = ["RunError", "Stopped", "resume", "train"]
 
@@ -49,7 +50,7 @@ class Stopped(RuntimeError):
         self.signal = name  # "SIGTERM", "SIGINT" or "callback"
 
 
-class RunError(RuntimeError):
+class RunError(Failure):
     """A run that cannot continue; the message gives the reason and the remedy."""
 
 

@@ -1,0 +1,136 @@
+"""Configurations of the tasks: the section `data` of a configuration, without the data or torch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ebwm.checks import at_least, one_of, positive, refusal
+
+__all__ = ["CONFIGS", "PACKINGS", "ClipsConfig", "PairsConfig", "StatesConfig", "TextConfig"]
+
+PACKINGS = ("packed", "documents")
+
+
+def _check_shares(
+    config: Any,  # with the entries held_out and eval_items
+) -> None:
+    """Refuse a held-out share or a number of scored items that is out of range."""
+    at_least("eval_items", config.eval_items, 1)
+    if not 0 < config.held_out < 0.5:
+        raise refusal("held_out", config.held_out, "must be above 0 and below 0.5")
+
+
+@dataclass(frozen=True)
+class ClipsConfig:
+    """Clips of moving digits, or of a folder of video files."""
+
+    kind: str = "clips"  # name of the task
+    folder: str | None = None  # folder of mp4, webm or avi files; None: moving digits
+    frames: int = 16  # states in a clip
+    size: int = 16  # pixels along each side of a frame
+    spacing: float = 0.25  # video files: seconds between frames
+    turn: float = 0.0  # moving digits: probability that a digit turns, per frame
+    train_clips: int = 8192  # moving digits: clips of the training split
+    eval_clips: int = 512  # clips of the validation and test splits that are scored
+    features: int | None = None  # number of principal components of a frame that form a state; None: its pixels
+
+    def __post_init__(self):
+        for name in ("frames", "size", "train_clips", "eval_clips"):
+            at_least(name, getattr(self, name), 1)
+        if self.features is not None:
+            at_least("features", self.features, 1)
+        positive("spacing", self.spacing)
+
+    @property
+    def scored(self) -> int:
+        """Number of scored items."""
+        return self.eval_clips
+
+    @property
+    def items(self) -> str:
+        """What a batch consists of."""
+        return f"clips, {self.size}x{self.size} pixels"
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Windows of tokens of a text."""
+
+    kind: str = "text"  # name of the task
+    source: str = "python"  # "python": its documentation; a file, a folder, or a data set of the Hugging Face Hub
+    tokenizer: str = "byte"  # "byte", "train:V" on the corpus, a tokenizer's file, or its name on the Hub
+    length: int = 256  # predicted tokens of a window
+    packing: str = "packed"  # "packed": every token is used | "documents": one truncated window a document
+    documents: int | None = None  # maximum number of documents; None: all
+    held_out: float = 0.05  # share of documents in validation, and in test
+    eval_windows: int = 512  # windows of the validation and test splits that are scored
+
+    def __post_init__(self):
+        for name in ("length", "eval_windows"):
+            at_least(name, getattr(self, name), 1)
+        if self.documents is not None:
+            at_least("documents", self.documents, 1)
+        if not 0 < self.held_out < 0.5:
+            raise refusal("held_out", self.held_out, "must be above 0 and below 0.5")
+        one_of("packing", self.packing, PACKINGS)
+
+    @property
+    def scored(self) -> int:
+        """Number of scored items."""
+        return self.eval_windows
+
+    @property
+    def items(self) -> str:
+        """What a batch consists of."""
+        return f"windows of {self.length} tokens"
+
+
+@dataclass(frozen=True)
+class StatesConfig:
+    """Sequences of state vectors."""
+
+    kind: str = "states"  # name of the task
+    source: str | None = None  # .npy, .npz, .pt, .safetensors or .parquet file, or a folder of them; None: `train(data=...)`
+    length: int | None = None  # states in a sequence; longer recordings are cut; None: whole recordings
+    held_out: float = 0.1  # share of recordings in validation, and in test
+    eval_items: int = 512  # sequences of the validation and test splits that are scored
+
+    def __post_init__(self):
+        _check_shares(self)
+        if self.length is not None:
+            at_least("length", self.length, 2)
+
+    @property
+    def scored(self) -> int:
+        """Number of scored items."""
+        return self.eval_items
+
+    @property
+    def items(self) -> str:
+        """What a batch consists of."""
+        return "sequences of states"
+
+
+@dataclass(frozen=True)
+class PairsConfig:
+    """Pairs of a context and a target."""
+
+    kind: str = "pairs"  # name of the task
+    source: str | None = None  # .npz, .pt, .safetensors or .parquet with "context" and "target"; None: `train(data=...)`
+    held_out: float = 0.1  # share of pairs in validation, and in test
+    eval_items: int = 512  # pairs of the validation and test splits that are scored
+
+    def __post_init__(self):
+        _check_shares(self)
+
+    @property
+    def scored(self) -> int:
+        """Number of scored items."""
+        return self.eval_items
+
+    @property
+    def items(self) -> str:
+        """What a batch consists of."""
+        return "pairs of context and target"
+
+
+CONFIGS: dict[str, type] = {"clips": ClipsConfig, "text": TextConfig, "states": StatesConfig, "pairs": PairsConfig}
