@@ -30,7 +30,7 @@ PHRASES = {
     r"(?<!kernel )(?:dies|died|dying)": "exits, fails",
     r"had better": "should",
     r"for the while": "during",
-    r"the hub": "the Hugging Face Hub",
+    r"(?-i:the hub)": "the Hugging Face Hub",
     r"weights that learn": "trainable weights",
     r"energies asked for": "energy evaluations",
     r"walks? downhill|walking downhill": "descends the energy",
