@@ -1,8 +1,8 @@
-"""What an EBT costs: `make bench`, or `python -m benchmarks`.
+"""Cost of an EBT: `make bench`, or `python -m benchmarks`.
 
-Contenders take turns in one process, on the same weights and inputs, on one thread. Given
-OFFICIAL_EBT=path/to/checkout, the official code takes part, and what it computes is compared with ours.
-Written are a table, two pictures and all numbers, to figures/benchmarks.
+Contenders run interleaved in one process, with the same weights and inputs, on one thread. With
+OFFICIAL_EBT=path/to/checkout, the official code is measured too, and its results are compared with ours.
+Results are a table, two plots and all numbers in figures/benchmarks.
 """
 
 import argparse
@@ -24,11 +24,11 @@ FOLDER = Path(__file__).resolve().parents[1] / "figures" / "benchmarks"
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=("full", "smoke"), default="full", help="smoke: to see it run")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each contender that count")
+    parser.add_argument("--size", choices=("full", "smoke"), default="full", help="smoke: tiny models")
+    parser.add_argument("--rounds", type=int, default=7, help="measured rounds of each contender")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", help="only the cases whose names hold this")
-    parser.add_argument("--out", type=Path, help="folder of the results; needed unless all is run in full")
+    parser.add_argument("--only", help="only the cases whose names contain this")
+    parser.add_argument("--out", type=Path, help="folder of the results; required for a partial run")
     parser.add_argument("--memory-of", nargs=2, metavar=("CASE", "CONTENDER"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -38,7 +38,7 @@ def sized(cases: list, size: str) -> list:
 
 
 def run(given: argparse.Namespace, official: theirs.Official | None) -> dict:
-    """Measure everything that was asked for, telling what is at hand."""
+    """Measure the selected cases; progress is printed to stderr."""
     cases = enumerate(sized(CASES, given.size))
     cases = [(i, case) for i, case in cases if (given.only or "") in case.name]
     records = []
@@ -62,7 +62,7 @@ def main() -> None:
     given = arguments()
     torch.set_num_threads(given.threads)
     if not (given.out or given.memory_of) and (given.only or given.size != "full"):
-        raise SystemExit("--only and --size smoke need --out FOLDER: the results of record are whole")
+        raise SystemExit("--only and --size smoke need --out FOLDER: recorded results must be complete")
     out = given.out or FOLDER
     official = theirs.load() if os.environ.get("OFFICIAL_EBT") else None
     if given.memory_of:
@@ -74,7 +74,7 @@ def main() -> None:
     write_json(out / "benchmarks.json", result)
     text = report.table(result)
     write_whole(out / "table.md", lambda draft: draft.write_text(text, encoding="utf-8"))
-    report.pictures(result, out)
+    report.plots(result, out)
     print(text)
 
 

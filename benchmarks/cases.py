@@ -1,4 +1,4 @@
-"""What is measured: sizes, contenders, and a function to time for each of them."""
+"""Cases of the benchmark: sizes, contenders, and a function to time for each of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,8 +17,8 @@ from ebwm.sampler import evaluate, gradient_descent, run
 from ebwm.settings import generator
 
 PLAIN, OFFICIAL = "Transformer++", "official"
-EAGER, BY_HAND, COMPILED = "eager", "by hand", "compiled"
-OURS = {EAGER: {"gradient": "eager"}, BY_HAND: {"gradient": "auto"}, COMPILED: {"compile": True}}
+EAGER, MANUAL, COMPILED = "eager", "manual", "compiled"
+OURS = {EAGER: {"gradient": "eager"}, MANUAL: {"gradient": "auto"}, COMPILED: {"compile": True}}
 
 
 @dataclass(frozen=True)
@@ -26,25 +26,25 @@ class Case:
     """One comparison: every contender does the same work on the same weights and inputs."""
 
     name: str
-    what: str  # "training", "inner gradient" or "generation"
+    kind: str  # "training", "inner gradient" or "generation"
     batch: int
     length: int
     dim: int = 384
     depth: int = 6
     heads: int = 6
     steps: int = 2
-    vocabulary: int | None = None  # states are tokens; the body alone is measured without
-    contenders: tuple[str, ...] = (PLAIN, OFFICIAL, EAGER, BY_HAND, COMPILED)
-    memory: bool = False  # whether peak memory is measured as well
+    vocabulary: int | None = None  # number of tokens; None: states are vectors
+    contenders: tuple[str, ...] = (PLAIN, OFFICIAL, EAGER, MANUAL, COMPILED)
+    memory: bool = False  # also measure peak memory
 
     @property
-    def floor(self) -> float:  # of a training step of the EBT, in steps of the Transformer++
-        """What the FLOPs say: nearly 2 n + 1, attention and a vocabulary's products included."""
+    def bound(self) -> float:  # of a training step of the EBT, in training steps of the Transformer++
+        """Lower bound by FLOPs: nearly 2 n + 1, with attention and the products of the vocabulary."""
         shape = Shape(self.dim, self.depth, self.batch, self.length)
         plain, ebt = transformer_training(shape).total, ebt_training(shape, self.steps).total
         row = 2 * self.batch * self.length * self.dim
-        read = (3 * self.steps + 2) * row * self.vocabulary if self.vocabulary else 0
-        return (ebt + read) / (plain + 3 * row * (self.vocabulary or self.dim))
+        maps = (3 * self.steps + 2) * row * self.vocabulary if self.vocabulary else 0
+        return (ebt + maps) / (plain + 3 * row * (self.vocabulary or self.dim))
 
 
 VIDEO = Case("video", "training", batch=16, length=16, memory=True)
@@ -56,17 +56,17 @@ CASES = (
     TEXT,
     replace(TEXT, name="text body, n = 8", batch=2, steps=8),
     replace(TEXT, name="text, V = 50,277", batch=2, vocabulary=50_277,
-            contenders=(PLAIN, OFFICIAL, EAGER, BY_HAND)),
-    Case("video, inner gradient", "inner gradient", 16, 16, contenders=(OFFICIAL, EAGER, BY_HAND, COMPILED)),
-    Case("text, inner gradient", "inner gradient", 8, 256, contenders=(OFFICIAL, EAGER, BY_HAND, COMPILED)),
-    Case("generation, S = 64", "generation", 1, 64, contenders=(PLAIN, OFFICIAL, BY_HAND)),
-    Case("generation, S = 256", "generation", 1, 256, contenders=(PLAIN, OFFICIAL, BY_HAND)),
+            contenders=(PLAIN, OFFICIAL, EAGER, MANUAL)),
+    Case("video, inner gradient", "inner gradient", 16, 16, contenders=(OFFICIAL, EAGER, MANUAL, COMPILED)),
+    Case("text, inner gradient", "inner gradient", 8, 256, contenders=(OFFICIAL, EAGER, MANUAL, COMPILED)),
+    Case("generation, S = 64", "generation", 1, 64, contenders=(PLAIN, OFFICIAL, MANUAL)),
+    Case("generation, S = 256", "generation", 1, 256, contenders=(PLAIN, OFFICIAL, MANUAL)),
 )
 
 
 def cost_cases() -> list[tuple[str, int, Case]]:  # axis, value, case
-    """How the cost of a training step grows with the steps, the context, the width and the batch."""
-    base = replace(VIDEO, contenders=(PLAIN, EAGER, BY_HAND), memory=False)
+    """Cases for the cost of a training step by number of steps, context length, width and batch size."""
+    base = replace(VIDEO, contenders=(PLAIN, EAGER, MANUAL), memory=False)
     axes = {
         "steps": [replace(base, steps=n) for n in (1, 2, 4, 8)],
         "length": [replace(base, batch=256 // s, length=s) for s in (16, 64, 256)],
@@ -77,7 +77,7 @@ def cost_cases() -> list[tuple[str, int, Case]]:  # axis, value, case
 
 
 def small(case: Case) -> Case:
-    """The same comparison at a size that only shows that it runs; nothing is compiled."""
+    """The same comparison at a tiny size, to test the program; nothing is compiled."""
     words = 101 if case.vocabulary else None
     contenders = tuple(name for name in case.contenders if name != COMPILED)
     sizes = {"batch": 2, "length": 16, "dim": 32, "heads": 2, "depth": 2}
@@ -85,7 +85,7 @@ def small(case: Case) -> Case:
 
 
 def plain_model(case: Case) -> nn.Module:
-    """The Transformer++ of a case; states are as wide as the model and go in as they are."""
+    """The Transformer++ of a case; vectors have the width of the model and are not embedded."""
     sizes = {"dim": case.dim, "depth": case.depth, "heads": case.heads}
     model = Transformer(**sizes, vocabulary=case.vocabulary, generator=generator(0, "weights"))
     if not case.vocabulary:
@@ -110,8 +110,8 @@ def their_model(case: Case, official: theirs.Official) -> nn.Module:
     return model
 
 
-def data(case: Case) -> tuple[Tensor, Tensor]:  # sequences with one state more than the context, and a start
-    """The inputs of a case."""
+def data(case: Case) -> tuple[Tensor, Tensor]:  # sequences, initial candidates
+    """Inputs of a case; sequences have one state more than the context."""
     size = (case.batch, case.length + 1)
     g = generator(0, "data")
     if case.vocabulary:
@@ -138,7 +138,7 @@ def training(case: Case, name: str, official: theirs.Official | None) -> Callabl
 
 
 def inner_gradient(case: Case, name: str, official: theirs.Official | None) -> Callable[[], None]:
-    """Energies and gradient of one step of a walk; ours has the context already."""
+    """Energies and gradient of one sampling step; ours with an encoded context."""
     sequences, start = data(case)
     states = sequences[:, :-1]
     if name == OFFICIAL:
@@ -150,7 +150,7 @@ def inner_gradient(case: Case, name: str, official: theirs.Official | None) -> C
 
 
 def generation(case: Case, name: str, official: theirs.Official | None) -> Callable[[], None]:
-    """The state after S others, eight times; ours and the Transformer++ have kept their keys and values."""
+    """The state after S others, eight times; ours and the Transformer++ with a KV cache."""
     sequences, start = data(case)
     states = sequences[:, :-1]
     if name == OFFICIAL:
@@ -162,7 +162,7 @@ def generation(case: Case, name: str, official: theirs.Official | None) -> Calla
 
 
 def our_generation(case: Case, name: str, states: Tensor, start: Tensor) -> Callable[[], None]:
-    """Append the last state to a cache that holds the others, and walk."""
+    """Append the last state to a cache of the others, and sample."""
     model = our_model(case, **OURS[name])
     cache, kernel = model.cache(case.batch, case.length), gradient_descent(model.step_size)
     cache.append(states[:, :-1])
@@ -176,7 +176,7 @@ def our_generation(case: Case, name: str, states: Tensor, start: Tensor) -> Call
 
 
 def plain_generation(case: Case, states: Tensor) -> Callable[[], None]:
-    """Append the last state to a cache of the Transformer++ that holds the others."""
+    """Append the last state to a cache of the others in the Transformer++."""
     cache = plain_model(case).cache(case.batch, case.length)
     cache.append(states[:, :-1])
 
@@ -187,9 +187,9 @@ def plain_generation(case: Case, states: Tensor) -> Callable[[], None]:
     return step
 
 
-WHAT = {"training": training, "inner gradient": inner_gradient, "generation": generation}
+FUNCTIONS = {"training": training, "inner gradient": inner_gradient, "generation": generation}
 
 
 def function_of(case: Case, name: str, official: theirs.Official | None) -> Callable[[], None]:
-    """What one contender does in a case."""
-    return WHAT[case.what](case, name, official)
+    """The function of one contender in a case."""
+    return FUNCTIONS[case.kind](case, name, official)

@@ -1,4 +1,4 @@
-"""Whether ours and the official code compute the same, in float64, on the official weights."""
+"""Differences between our results and those of the official code, in float64 with the same weights."""
 
 import torch
 from torch import nn
@@ -14,8 +14,8 @@ SIZES = {"dim": 48, "depth": 3, "heads": 4}
 BATCH, LENGTH, STEPS, WORDS = 2, 7, 2, 61
 
 
-def shaken(model: nn.Module) -> nn.Module:
-    """Weights away from where they begin, so that no part of the model is silent."""
+def perturbed(model: nn.Module) -> nn.Module:
+    """Perturb the initial weights, so that every part of the model has an effect."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim:
@@ -24,17 +24,17 @@ def shaken(model: nn.Module) -> nn.Module:
     return model
 
 
-def apart(ours: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest difference, as a share of the largest value."""
+def relative_difference(ours: torch.Tensor, other: torch.Tensor) -> float:
+    """The largest difference, as a fraction of the largest value."""
     return ((ours - other).abs().max() / other.abs().max().clamp_min(1e-300)).item()
 
 
 def differences(official: theirs.Official, kind: str, modality: str) -> dict[str, float]:
-    """Ours against theirs: energies, a loss, and gradients to everything."""
+    """Differences of energies, a loss, and gradients with respect to all inputs and weights."""
     g, text = generator(0, "data"), modality == "text"
     make = theirs.text if text else theirs.video
     shape = (*SIZES.values(), LENGTH, STEPS)
-    model = shaken(make(official, *((WORDS,) if text else ()), *shape, kind=kind, dtype=torch.float64,
+    model = perturbed(make(official, *((WORDS,) if text else ()), *shape, kind=kind, dtype=torch.float64,
                         mcmc_step_size=1.2))
     ours = from_official(model.state_dict(), heads=SIZES["heads"])
     double = {"dtype": torch.float64, "generator": g}
@@ -46,25 +46,25 @@ def differences(official: theirs.Official, kind: str, modality: str) -> dict[str
     for step in range(STEPS):
         energies, gradient = theirs.inner_gradient(model, states, start, step)
         here = evaluate(ours.landscape(states).at_step(step), start.softmax(-1) if text else start)
-        found["energies"] = max(found["energies"], apart(here.energy, energies))
-        found["candidates"] = max(found["candidates"], apart(here.grad, gradient))
+        found["energies"] = max(found["energies"], relative_difference(here.energy, energies))
+        found["candidates"] = max(found["candidates"], relative_difference(here.grad, gradient))
     if not text:  # tokens have no gradient, their vectors are parameters
         found["context"] = context_difference(model, ours, states, targets, start)
     return found | training_differences(model, ours, sequences, states, targets, start)
 
 
 def context_difference(model, ours, states, targets, start) -> float:
-    """The gradient of an S1 loss to the states of the context."""
+    """Difference of the gradient of an S1 loss with respect to the states of the context."""
     seen = [states.clone().requires_grad_() for _ in range(2)]
     with theirs.exact(model), theirs.starting_from(model, start):
         ends = model(seen[0], learning=True)[0]
     sum(smooth_l1(end, targets) for end in ends).div(STEPS).backward()
     S1(STEPS)(ours, seen[1], targets, start=start).backward()
-    return apart(seen[1].grad, seen[0].grad)
+    return relative_difference(seen[1].grad, seen[0].grad)
 
 
 def training_differences(model, ours, sequences, states, targets, start) -> dict[str, float]:
-    """Of one S1 step: loss and gradients, parameter by parameter under the official names."""
+    """Differences of one S1 step: loss and gradients, by official parameter names."""
     loss = theirs.training_step(model, sequences, start)
     loss.backward()
     value = S1(STEPS)(ours, states, targets, start=start)
@@ -76,11 +76,11 @@ def training_differences(model, ours, sequences, states, targets, start) -> dict
     named, wanted = to_official(ours), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     largest = max(gradient.abs().max() for gradient in wanted.values())
     parameters = {n: ((named[n] - gradient).abs().max() / largest).item() for n, gradient in wanted.items()}
-    found = {"loss": apart(value.detach(), loss.detach()), "step size": parameters.pop("alpha")}
+    found = {"loss": relative_difference(value.detach(), loss.detach()), "step size": parameters.pop("alpha")}
     return found | {"parameters": max(parameters.values())}
 
 
 def table(official: theirs.Official) -> dict[str, dict[str, float]]:
-    """The differences of all kinds and modalities."""
+    """Differences for all kinds and modalities."""
     return {f"{modality}, {kind}": differences(official, kind, modality)
             for modality in ("video", "text") for kind in KINDS}

@@ -1,4 +1,4 @@
-"""Measuring: seconds in turns in one process, memory in a process for each contender."""
+"""Measurement: seconds in interleaved rounds, memory in a separate process for each contender."""
 
 import json
 import platform
@@ -11,25 +11,25 @@ from pathlib import Path
 import torch
 
 from benchmarks import official as theirs
-from benchmarks.cases import BY_HAND, OFFICIAL, PLAIN, Case, function_of
+from benchmarks.cases import MANUAL, OFFICIAL, PLAIN, Case, function_of
 from ebwm.evaluation.cost import cpu_model, flops, seconds
 
 
 def names(case: Case, official: theirs.Official | None) -> list[str]:
-    """The contenders that can take part."""
+    """Contenders that are available."""
     return [name for name in case.contenders if official or name != OFFICIAL]
 
 
 def timed(case: Case, official: theirs.Official | None, rounds: int) -> dict:
-    """Seconds of all contenders of a case, and their ratios round by round."""
+    """Seconds of all contenders of a case, and their ratios."""
     functions = {name: function_of(case, name, official) for name in names(case, official)}
     times = seconds(functions, rounds)
-    record = {"case": asdict(case), "floor": case.floor if case.what == "training" else None,
+    record = {"case": asdict(case), "bound": case.bound if case.kind == "training" else None,
               "seconds": {name: time._asdict() for name, time in times.items()}}
-    if case.what == "training" and not case.vocabulary:
-        record["flops"] = {name: flops(functions[name]).total for name in (PLAIN, BY_HAND)}
+    if case.kind == "training" and not case.vocabulary:
+        record["flops"] = {name: flops(functions[name]).total for name in (PLAIN, MANUAL)}
     if OFFICIAL in functions:
-        record["official / by hand"] = times[OFFICIAL].median / times[BY_HAND].median
+        record["official / manual"] = times[OFFICIAL].median / times[MANUAL].median
     return record
 
 
@@ -39,9 +39,9 @@ def _status(name: str) -> int:
 
 
 def own_peak(case: Case, name: str, official: theirs.Official | None) -> float:  # MiB
-    """What two steps of a contender take beyond its model and its data; called in a process of its own."""
+    """Memory of two steps of a contender beyond its model and data; called in a separate process."""
     function = function_of(case, name, official)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = _status("VmRSS")
     for _ in range(2):
         function()
@@ -49,7 +49,7 @@ def own_peak(case: Case, name: str, official: theirs.Official | None) -> float: 
 
 
 def memory(index: int, size: str, threads: int, of: list[str]) -> dict[str, float]:
-    """Peak memory of each contender of a case, named by its place among the cases."""
+    """Peak memory of each contender of a case, given by its index."""
     found = {}
     for name in of:
         options = ["--size", size, "--threads", str(threads), "--memory-of", str(index), name]
@@ -60,7 +60,7 @@ def memory(index: int, size: str, threads: int, of: list[str]) -> dict[str, floa
 
 
 def machine() -> dict[str, str | int]:
-    """What the numbers belong to."""
+    """Hardware and versions."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     versions = {"torch": torch.__version__, "python": platform.python_version(), "system": platform.system()}
     return {"processor": cpu_model(), "gpu": gpu, "threads": torch.get_num_threads(), **versions}

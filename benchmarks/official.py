@@ -1,9 +1,8 @@
-"""The authors' own models, from a checkout of github.com/alexiglad/EBT, to measure and compare with.
+"""The authors' models, from a checkout of github.com/alexiglad/EBT, as a reference for tests and benchmarks.
 
-Nothing of that code is kept here. Its heavy imports (Lightning, transformers, diffusers, ...) have stand-ins
-while it is imported; its models, losses and inner loops are its own. In place of an image encoder the states
-come as they are, and in place of drawn initial candidates the given ones. A float64 model computes in float64
-throughout: see `exact`.
+None of that code is included here. Stand-ins replace its heavy imports (Lightning, transformers, diffusers,
+...) during the import; its models, losses and inner loops are unchanged. States replace the output of the
+image encoder, and given initial candidates replace random ones. Float64 models compute in float64 (`exact`).
 """
 
 import os
@@ -20,13 +19,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ebwm import checks
+
 KINDS = ("default", "time_embed", "adaln", "adaln_zero")
 NAMES = ("nlp.ebt", "nlp.baseline_transformer", "vid.ebt", "vid.baseline_transformer", "ar_ebt_default",
          "ar_ebt_time_embed", "ar_ebt_adaln", "ar_transformer", "model_utils")
 STOOD_IN = ("PIL", "datasets", "diffusers", "pytorch_lightning", "timm", "torchmetrics", "torchvision",
             "torchvision.models", "torchvision.transforms", "torchvision.utils", "transformers", "wandb")
 
-# Settings of the models that every script leaves at their defaults; any of them can be given to a builder.
+# Settings with the defaults of all scripts; any of them can be given to a builder.
 FLAGS = {
     "absolute_clamp": 0.0, "batch_size_per_device": 16, "clamp_futures_grad": False,
     "clamp_futures_grad_max_change": 9.0, "clamp_max_after_warm_up": 0.0, "contrastive_loss": False,
@@ -51,13 +52,13 @@ TEXT_S1 = {"mcmc_step_size": 500.0, "batch_size_per_device": 32, "normalize_init
 
 
 class Official(NamedTuple):
-    """The model classes of a checkout."""
+    """Model classes of a checkout."""
 
     video: type[nn.Module]  # EBT_VID
     text: type[nn.Module]  # EBT_NLP
     video_baseline: type[nn.Module]  # Baseline_Transformer_VID
     text_baseline: type[nn.Module]  # Baseline_Transformer_NLP
-    modules: dict[str, ModuleType]  # every module of the checkout that was imported, by its full name
+    modules: dict[str, ModuleType]  # all modules imported from the checkout, by full name
 
 
 class HParams(dict):
@@ -73,7 +74,7 @@ class HParams(dict):
 
 
 class Module(nn.Module):
-    """What the models need of a LightningModule."""
+    """The parts of a LightningModule that the models use."""
 
     def __init__(self):
         super().__init__()
@@ -85,7 +86,7 @@ class Module(nn.Module):
 
 
 class Tokenizer:
-    """A tokenizer that knows its number of tokens only; the builders pass that number as its name."""
+    """A tokenizer with a number of tokens only, which the builders pass as its name."""
 
     eos_token_id = 0
 
@@ -101,7 +102,7 @@ class Tokenizer:
 
 
 class Encoder(nn.Module):
-    """An image encoder whose images are states already."""
+    """An image encoder that returns its input."""
 
     @classmethod
     def from_pretrained(cls, _: str) -> "Encoder":
@@ -112,7 +113,7 @@ class Encoder(nn.Module):
 
 
 class StandIn(ModuleType):
-    """A package that isn't there: whatever is imported from it is an empty class, unless given."""
+    """A package whose attributes are empty classes unless they are set."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -134,7 +135,7 @@ def _of_checkout(name: str) -> bool:
 
 @contextmanager
 def _present(modules: Mapping[str, ModuleType]) -> Iterator[None]:
-    """Have these modules, and no other package called `model`, in sys.modules; then what was there before."""
+    """Put modules in sys.modules, without other packages named `model`; restore it at the end."""
     def ours():
         return {name: m for name, m in sys.modules.items() if name in modules or _of_checkout(name)}
 
@@ -151,10 +152,10 @@ def _present(modules: Mapping[str, ModuleType]) -> Iterator[None]:
 
 
 def import_modules(
-    folder: Path,  # the checkout, which holds the package `model`; nothing is written there
+    folder: Path,  # the checkout, which contains the package `model`; it is not modified
     names: tuple[str, ...] = NAMES,  # modules of that package
-) -> dict[str, ModuleType]:  # all that were imported from it, by full name
-    """Import modules of a checkout with stand-ins for heavy packages; sys.modules is left as it was."""
+) -> dict[str, ModuleType]:  # all modules imported from it, by full name
+    """Import modules of a checkout with stand-ins for heavy packages; sys.modules is restored."""
     path = patch.object(sys, "path", [str(folder), *sys.path])
     with _present(_stand_ins()), path, patch.object(sys, "dont_write_bytecode", True):
         for name in names:
@@ -163,17 +164,17 @@ def import_modules(
 
 
 def load(
-    path: str | Path | None = None,  # the checkout; by default where OFFICIAL_EBT points
-) -> Official:  # its models
+    path: str | Path | None = None,  # the checkout; None: the environment variable OFFICIAL_EBT
+) -> Official:
     """Import the official models."""
     path = path or os.environ.get("OFFICIAL_EBT")
     if not path:
-        raise ValueError("OFFICIAL_EBT isn't set: give the path of a checkout of github.com/alexiglad/EBT")
+        raise ValueError("OFFICIAL_EBT is not set: must be a checkout of github.com/alexiglad/EBT")
     folder = Path(path).resolve()
     missing = [f"model/{name.replace('.', '/')}.py" for name in NAMES]
     missing = [name for name in missing if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"{path} isn't a checkout of github.com/alexiglad/EBT: it has no {missing[0]}")
+        raise ValueError(f"path={path}: must be a checkout of github.com/alexiglad/EBT; has no {missing[0]}")
     modules = import_modules(folder)
     return Official(
         modules["model.vid.ebt"].EBT_VID,
@@ -185,12 +186,10 @@ def load(
 
 
 def _settings(script: Mapping, given: Mapping, **shape: Any) -> dict:
-    """All that a model reads of its settings: the defaults, the script's, then those given."""
+    """Settings of a model: the defaults, those of a script, then the given ones."""
     for name in given:
-        if name not in FLAGS:
-            raise ValueError(f"{name} isn't a flag of the official models; the flags are {', '.join(FLAGS)}")
-    if (kind := shape.get("ebt_type", "default")) not in KINDS:
-        raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
+        checks.one_of("flag", name, FLAGS)
+    checks.one_of("kind", shape.get("ebt_type", "default"), KINDS)
     fixed = {"debug_unused_parameters": False, "execution_mode": "pretrain", "backbone_type": "vae",
              "vit_backbone_size": "base", "weight_tie_vae_proj": False}
     return FLAGS | script | given | fixed | shape
@@ -203,14 +202,14 @@ def _shape(dim: int, depth: int, heads: int, length: int) -> dict[str, int]:
 
 @contextmanager
 def _building(official: Official, seed: int) -> Iterator[None]:
-    """Its modules import each other as late as when a model is made, and draw weights from global streams."""
+    """Build a model: its modules import each other then, and draw weights from the global generator."""
     with _present(official.modules), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
 def _project(official: Official, model: nn.Module, dim: int, encoder_dim: int) -> None:
-    """Give a video model maps for states of any width: its own are for 3,136 features only."""
+    """Replace the maps of a video model, which are for 3,136 features, by maps for any width."""
     if encoder_dim == model.encoder_dim:
         return
     model.encoder_dim = encoder_dim
@@ -236,15 +235,15 @@ def video(
     dim: int,  # width of the model
     depth: int,  # layers
     heads: int,  # attention heads
-    length: int,  # states it sees at most
-    steps: int = 2,  # steps of a candidate, each with a landscape of its own unless kind is "default"
+    length: int,  # maximum number of states
+    steps: int = 2,  # sampling steps; each has another landscape unless kind is "default"
     kind: str = "time_embed",  # one of KINDS
-    encoder_dim: int | None = None,  # features of a state, projected down to dim; dim itself unless given
+    encoder_dim: int | None = None,  # features of a state, projected to dim; None: dim, without projection
     dtype: torch.dtype = torch.float32,  # of the weights
     seed: int = 0,  # of the initial weights
-    **flags: Any,  # other settings than its S1 script's, such as truncate_mcmc=True; see FLAGS
+    **flags: Any,  # settings that differ from its S1 script, such as truncate_mcmc=True; see FLAGS
 ) -> nn.Module:
-    """The official EBT for states, set as in its S1 video script, without an image encoder."""
+    """The official EBT for states with the settings of its S1 video script, without an image encoder."""
     shape = _shape(dim, depth, heads, length) | {"mcmc_num_steps": steps, "ebt_type": kind}
     settings = _settings(VIDEO_S1, flags, **shape)
     return _video(official, official.video, settings, encoder_dim, seed).to(dtype)
@@ -255,8 +254,8 @@ def video_baseline(
     dim: int,  # width of the model
     depth: int,  # layers
     heads: int,  # attention heads
-    length: int,  # states it sees at most
-    encoder_dim: int | None = None,  # features of a state, projected to dim and back; dim itself unless given
+    length: int,  # maximum number of states
+    encoder_dim: int | None = None,  # features of a state, projected to dim and back; None: dim
     dtype: torch.dtype = torch.float32,  # of the weights
     seed: int = 0,  # of the initial weights
 ) -> nn.Module:
@@ -267,18 +266,18 @@ def video_baseline(
 
 def text(
     official: Official,  # from `load`
-    vocabulary: int,  # tokens there are; token 0 ends a text and fills it up, and is left out of the loss
+    vocabulary: int,  # number of tokens; token 0 is the end of a text and padding, ignored in the loss
     dim: int,  # width of the model
     depth: int,  # layers
     heads: int,  # attention heads
-    length: int,  # tokens it sees at most
-    steps: int = 2,  # steps of a candidate, each with a landscape of its own unless kind is "default"
+    length: int,  # maximum number of tokens
+    steps: int = 2,  # sampling steps; each has another landscape unless kind is "default"
     kind: str = "time_embed",  # one of KINDS
     dtype: torch.dtype = torch.float32,  # of the weights
     seed: int = 0,  # of the initial weights
-    **flags: Any,  # other settings than its S1 script's, such as no_mcmc_detach=True; see FLAGS
+    **flags: Any,  # settings that differ from its S1 script, such as no_mcmc_detach=True; see FLAGS
 ) -> nn.Module:
-    """The official EBT for tokens, set as in its S1 text script."""
+    """The official EBT for tokens with the settings of its S1 text script."""
     shape = _shape(dim, depth, heads, length) | {"mcmc_num_steps": steps, "ebt_type": kind}
     with _building(official, seed):
         return official.text(_settings(TEXT_S1, flags, tokenizer=vocabulary, **shape)).to(dtype)
@@ -286,11 +285,11 @@ def text(
 
 def text_baseline(
     official: Official,  # from `load`
-    vocabulary: int,  # tokens there are, as for `text`
+    vocabulary: int,  # number of tokens, as for `text`
     dim: int,  # width of the model
     depth: int,  # layers
     heads: int,  # attention heads
-    length: int,  # tokens it sees at most
+    length: int,  # maximum number of tokens
     dtype: torch.dtype = torch.float32,  # of the weights
     seed: int = 0,  # of the initial weights
 ) -> nn.Module:
@@ -306,9 +305,9 @@ def _is_ebt(model: nn.Module) -> bool:
 
 @contextmanager
 def exact(
-    model: nn.Module,  # an official model; nothing happens unless its weights are float64
+    model: nn.Module,  # an official model; no effect unless its weights are float64
 ) -> Iterator[None]:
-    """Let a float64 model compute in float64: `Tensor.float` is no rounding here, and angles are exact."""
+    """Compute in float64 with a float64 model: `Tensor.float` does not round, and angles are exact."""
     if next(model.parameters()).dtype != torch.float64:
         yield
         return
@@ -321,10 +320,11 @@ def exact(
 
 
 def starting_from(model: nn.Module, start: Tensor | None) -> AbstractContextManager:
-    """Have an EBT start from the given candidates in place of what it would draw."""
+    """Start an EBT from the given candidates instead of random ones."""
     if _is_ebt(model) != (start is not None):
-        needs = "an EBT needs initial candidates" if start is None else "a baseline has no candidates"
-        raise ValueError(f"start is {None if start is None else list(start.shape)}: {needs}")
+        given, rule = ("None", "must be initial candidates of an EBT") if start is None else (
+            f"tensor {list(start.shape)}", "must be None for a baseline")
+        raise ValueError(f"start={given}: {rule}")
     if start is None:
         return nullcontext()
     return patch.object(model, "corrupt_embeddings", lambda _: start.detach().clone())
@@ -335,9 +335,9 @@ def training_step(
     batch: Tensor,  # states [b s+1 features], or tokens [b s+1]
     start: Float[Tensor, "b s c"] | None = None,  # initial candidates: states or logits; none for a baseline
 ) -> Float[Tensor, ""]:  # the loss; call backward on it
-    """The loss of one training step, by the model's own forward and its own loss.
+    """The loss of one training step by the model's forward pass and loss.
 
-    What else an S2 setting draws (noise, step sizes, numbers of steps) comes from torch's global stream.
+    Other random numbers of S2 (noise, step sizes, numbers of steps) come from the global generator.
     """
     batch = batch if batch.is_floating_point() else {"input_ids": batch}
     with exact(model), starting_from(model, start):
@@ -346,13 +346,13 @@ def training_step(
 
 def inner_gradient(
     model: nn.Module,  # an EBT
-    states: Tensor,  # what it sees: states [b s features], or tokens [b s]
+    states: Tensor,  # context: states [b s features], or tokens [b s]
     candidates: Float[Tensor, "b s c"],  # states, or logits
-    step: int = 0,  # the landscape, where each step has its own
+    step: int = 0,  # index of the sampling step, if landscapes differ
 ) -> tuple[Float[Tensor, "b s"], Float[Tensor, "b s c"]]:  # energies, and their gradient
-    """One step of its inner loop, whole, not to be differentiated again.
+    """One step of its inner loop, without a graph.
 
-    Where it turns logits into probabilities first, the gradient is to the probabilities, as in its update.
+    For tokens, the gradient is that with respect to the probabilities, as in its update.
     """
     found, differentiate = [], torch.autograd.grad
 
@@ -373,10 +373,10 @@ def inner_gradient(
 
 def walk(
     model: nn.Module,  # an EBT
-    states: Tensor,  # what it sees: states [b s features], or tokens [b s]
+    states: Tensor,  # context: states [b s features], or tokens [b s]
     candidates: Float[Tensor, "b s c"],  # states, or logits
-) -> Float[Tensor, "b s c"]:  # where its walk ends
-    """A prediction at every position, as it makes one for each new state: the whole sequence, every step."""
+) -> Float[Tensor, "b s c"]:  # final candidates
+    """A prediction at every position; it processes the whole sequence for each new state, in every step."""
     with exact(model), starting_from(model, candidates):
         return model(states, learning=False)[0][-1].detach().view(candidates.shape)
 
@@ -392,13 +392,13 @@ def _logits(model: nn.Module, tokens: Tensor, start: Tensor | None) -> Tensor:
 def generate(
     model: nn.Module,  # an EBT or a baseline for text
     tokens: Int[Tensor, "b s"],  # the prompt
-    new: int,  # tokens to append; it doesn't stop at the end of a text
+    new: int,  # number of tokens to append; it does not stop at the end of a text
     start: Float[Tensor, "b longer v"] | None = None,  # initial candidates of every position but the last
-) -> Int[Tensor, "b longest"]:  # the prompt and what follows
-    """Greedy generation its way: the whole sequence anew, all its candidates too, for each new token."""
+) -> Int[Tensor, "b longest"]:  # the prompt and its continuation
+    """Greedy generation by its method: the whole sequence and all candidates again for each new token."""
     total, longest = tokens.shape[1] + new, model.hparams.context_length
     if total > longest:
-        raise ValueError(f"new is {new}: with the prompt that makes {total} tokens, above {longest}")
+        raise ValueError(f"new={new}: the prompt and new tokens must be at most {longest}, not {total}")
     with exact(model):
         for _ in range(new):
             follows = _logits(model, tokens, start)[:, -1:].argmax(-1)

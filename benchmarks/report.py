@@ -1,14 +1,14 @@
-"""What was measured, as a table and two pictures."""
+"""Results of the benchmark as a table and two plots."""
 
 from collections import defaultdict
 from pathlib import Path
 
-from benchmarks.cases import BY_HAND, COMPILED, EAGER, OFFICIAL, PLAIN
+from benchmarks.cases import COMPILED, EAGER, MANUAL, OFFICIAL, PLAIN
 from ebwm.compat import require
 from ebwm.figures.style import colour, style
 
-ROLES = {PLAIN: "truth", OFFICIAL: "transformer", EAGER: "floor", BY_HAND: "ebt", COMPILED: "gru"}
-AXES = {"steps": "steps of a walk, n", "length": "states in the context, S (256 in the batch)",
+ROLES = {PLAIN: "truth", OFFICIAL: "transformer", EAGER: "floor", MANUAL: "ebt", COMPILED: "gru"}
+AXES = {"steps": "sampling steps, n", "length": "states in the context, S (256 in the batch)",
         "dim": "width of the model, D", "batch": "contexts in the batch, B"}
 
 
@@ -22,9 +22,9 @@ def _cell(times: dict, name: str) -> str:
 def _row(record: dict) -> list[str]:
     times = record["seconds"]
     ratio = lambda a, b: f"{times[a]['median'] / times[b]['median']:.2f}" if a in times and b in times else ""
-    floor = f"{record['floor']:.2f}" if record["floor"] else ""
+    bound = f"{record['bound']:.2f}" if record["bound"] else ""
     return [record["case"]["name"], *(_cell(times, name) for name in ROLES),
-            ratio(OFFICIAL, BY_HAND), ratio(BY_HAND, PLAIN), floor]
+            ratio(OFFICIAL, MANUAL), ratio(MANUAL, PLAIN), bound]
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -35,21 +35,21 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 def table(result: dict) -> str:
     """Milliseconds, ratios, memory and differences, in Markdown."""
     machine = result["machine"]
-    head = ["", *ROLES, "official / by hand", "by hand / Transformer++", "floor"]
+    head = ["", *ROLES, "official / manual", "manual / Transformer++", "lower bound"]
     text = (f"{machine['processor']}, {machine['threads']} thread(s), torch {machine['torch']}, "
-            f"Python {machine['python']}. Milliseconds: median of {result['rounds']} turns "
-            "(fastest to slowest); the floor is that of FLOPs.\n\n")
+            f"Python {machine['python']}. Milliseconds: median of {result['rounds']} rounds "
+            "(fastest to slowest); the lower bound is that of FLOPs.\n\n")
     text += _markdown(head, [_row(record) for record in result["cases"]])
-    remembered = [record for record in result["cases"] if "memory" in record]
-    if remembered:
-        text += "\nPeak memory of a step beyond model and data, MiB, each in a process of its own:\n\n"
+    measured = [record for record in result["cases"] if "memory" in record]
+    if measured:
+        text += "\nPeak memory of a step beyond model and data, MiB, each in a separate process:\n\n"
         cells = lambda found: [f"{found[n]:,.0f}" if n in found else "" for n in ROLES]
-        share = lambda found: f"{found[BY_HAND] / found[OFFICIAL]:.2f}" if OFFICIAL in found else ""
-        rows = [[r["case"]["name"], *cells(r["memory"]), share(r["memory"])] for r in remembered]
-        text += _markdown(["", *ROLES, "by hand / official"], rows)
+        share = lambda found: f"{found[MANUAL] / found[OFFICIAL]:.2f}" if OFFICIAL in found else ""
+        rows = [[r["case"]["name"], *cells(r["memory"]), share(r["memory"])] for r in measured]
+        text += _markdown(["", *ROLES, "manual / official"], rows)
     if result["exactness"]:
         names = list(next(iter(result["exactness"].values())))
-        text += "\nLargest differences from the official code in float64, as shares of the largest value:\n\n"
+        text += "\nLargest differences from the official code in float64, relative to the largest value:\n\n"
         cells = lambda found: [f"{found[n]:.0e}" if n in found else "" for n in names]
         rows = [[kind, *cells(found)] for kind, found in result["exactness"].items()]
         text += _markdown(["", *names], rows)
@@ -70,8 +70,8 @@ def _bars(ax, records: list[dict]) -> None:
                       [b - r for r, b in zip(ratio, high, strict=True)]],
                 error_kw={"ecolor": colour("text"), "elinewidth": 0.8})
     for y, record in enumerate(records):
-        ax.plot([record["floor"]] * 2, [y - 0.45, y + 0.45], color=colour("truth"), lw=1.5,
-                label="floor by FLOPs" if y == 0 else None)
+        ax.plot([record["bound"]] * 2, [y - 0.45, y + 0.45], color=colour("truth"), lw=1.5,
+                label="lower bound by FLOPs" if y == 0 else None)
     ax.set(yticks=range(len(records)), yticklabels=[r["case"]["name"] for r in records],
            xlabel="training step, in steps of the Transformer++ (median; lines: fastest to slowest)")
     ax.set_ylim(len(records) - 0.5, -0.5)
@@ -86,7 +86,7 @@ def _curves(axes, result: dict) -> None:
         grouped[axis].append((value, record))
     for ax, (axis, found) in zip(axes.flat, grouped.items(), strict=True):
         x = [value for value, _ in found]
-        for name in (EAGER, BY_HAND):
+        for name in (EAGER, MANUAL):
             times = [r["seconds"] for _, r in found]
             ratio = [t[name]["median"] / t[PLAIN]["median"] for t in times]
             ax.plot(x, ratio, "o-", color=colour(ROLES[name]), label=name)
@@ -101,12 +101,12 @@ def _curves(axes, result: dict) -> None:
     axes.flat[0].legend()
 
 
-def pictures(result: dict, folder: Path) -> None:
-    """Both pictures, for light and for dark pages."""
+def plots(result: dict, folder: Path) -> None:
+    """Both plots, for light and dark pages."""
     plt = require("matplotlib.pyplot", "figures")
     for theme, ending in (("light", ""), ("dark", "-dark")):
         with style(theme):
-            records = [record for record in result["cases"] if record["case"]["what"] == "training"]
+            records = [record for record in result["cases"] if record["case"]["kind"] == "training"]
             if records:
                 figure, ax = plt.subplots(figsize=(7.2, 1.2 + 0.7 * len(records)))
                 _bars(ax, records)

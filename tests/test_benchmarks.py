@@ -1,4 +1,4 @@
-"""The benchmark runs, says what it measured, and measures the same work."""
+"""The benchmark runs, reports all results, and its contenders do the same work."""
 
 import json
 import os
@@ -11,23 +11,23 @@ import torch
 
 from benchmarks import exactness, measure, report
 from benchmarks import official as theirs
-from benchmarks.cases import BY_HAND, CASES, EAGER, PLAIN, cost_cases, our_model, small
+from benchmarks.cases import CASES, EAGER, MANUAL, PLAIN, cost_cases, our_model, small
 from ebwm.objective import S1
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def test_every_case_is_measured_and_shown(tmp_path):
+def test_every_case_is_measured_and_reported(tmp_path):
     records = [measure.timed(small(case), None, 1) for case in CASES]
     for record in records:
         assert all(time["median"] > 0 for time in record["seconds"].values())
-    records[0]["memory"] = {PLAIN: 10.0, EAGER: 30.0, BY_HAND: 20.0}
+    records[0]["memory"] = {PLAIN: 10.0, EAGER: 30.0, MANUAL: 20.0}
     cost = [(axis, value, records[0]) for axis, value, _ in cost_cases()]
     machine = measure.machine()
     result = {"machine": machine, "rounds": 1, "cases": records, "cost": cost, "exactness": {}}
     text = report.table(json.loads(json.dumps(result)))
     assert all(case.name in text for case in CASES) and machine["torch"] in text
-    report.pictures(result, tmp_path)
+    report.plots(result, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "training.png", "training-dark.png", "cost.png", "cost-dark.png"}
 
@@ -40,17 +40,17 @@ def test_contenders_have_the_same_weights_and_losses():
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_the_floor_is_what_flops_say():
-    case = replace(CASES[0], contenders=(PLAIN, BY_HAND))
+def test_the_lower_bound_agrees_with_counted_flops():
+    case = replace(CASES[0], contenders=(PLAIN, MANUAL))
     found = measure.timed(replace(case, dim=64, heads=2), None, 1)
-    counted = found["flops"][BY_HAND] / found["flops"][PLAIN]
-    assert counted == pytest.approx(found["floor"], rel=0.005)
+    counted = found["flops"][MANUAL] / found["flops"][PLAIN]
+    assert counted == pytest.approx(found["bound"], rel=0.005)
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the system forgets no peak")
-def test_memory_is_measured_in_a_process_of_its_own():
-    found = measure.memory(0, "smoke", 1, [PLAIN, BY_HAND])
-    assert set(found) == {PLAIN, BY_HAND} and all(0 <= taken < 2_000 for taken in found.values())
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the peak of memory cannot be reset")
+def test_memory_is_measured_in_a_separate_process():
+    found = measure.memory(0, "smoke", 1, [PLAIN, MANUAL])
+    assert set(found) == {PLAIN, MANUAL} and all(0 <= taken < 2_000 for taken in found.values())
 
 
 def test_unknown_sizes_are_refused():
@@ -59,8 +59,8 @@ def test_unknown_sizes_are_refused():
     assert done.returncode == 2 and "invalid choice: 'huge'" in done.stderr
 
 
-@pytest.mark.skipif("OFFICIAL_EBT" not in os.environ, reason="OFFICIAL_EBT names no official checkout")
-def test_ours_computes_what_the_official_code_computes():
+@pytest.mark.skipif("OFFICIAL_EBT" not in os.environ, reason="OFFICIAL_EBT is not set")
+def test_results_equal_those_of_the_official_code():
     found = exactness.table(theirs.load())
     assert len(found) == 6
     assert max(value for row in found.values() for value in row.values()) < 1e-10

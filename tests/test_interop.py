@@ -158,10 +158,12 @@ def test_all_that_does_not_fit_is_listed():
 
 
 @pytest.mark.parametrize(("model", "message"), [
-    (lambda: EBT(16, 1, 2, step_conditioning="candidate_token", embed="identity"), "no model with step 'candidate_token'"),
+    (lambda: EBT(16, 1, 2, step_conditioning="candidate_token", embed="identity"),
+     "no model with step 'candidate_token'"),
     (lambda: EBT(16, 1, 2, candidates="latent", embed="affine"), "no model with candidates 'latent'$"),
     (lambda: EBT(16, 1, 2), "no model with embed 'linear' for states .there it is 'affine' or 'identity'.$"),
-    (lambda: EBT(16, 1, 2, candidates="latent", step_conditioning="candidate_token"), "'candidate_token' .*, candidates "),
+    (lambda: EBT(16, 1, 2, candidates="latent", step_conditioning="candidate_token"),
+     "'candidate_token' .*, candidates "),
     (lambda: JointEBT(16, 1, 2), "model is a JointEBT; only a causal EBT has official weights"),
     (lambda: Transformer(16, 1, 2), "model is a Transformer; only a causal EBT"),
 ])

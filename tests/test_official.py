@@ -1,4 +1,4 @@
-"""The official models imported with stand-ins: from a made-up checkout always, from the real one if given."""
+"""The official models with stand-ins for their imports: a made-up checkout, and the real one if given."""
 
 import os
 import sys
@@ -8,9 +8,6 @@ import pytest
 import torch
 
 from benchmarks import official as ours
-from ebwm.ebt import EBT
-from ebwm.objective import S1
-from ebwm.sampler import evaluate
 from ebwm.settings import generator
 
 BASE = """
@@ -39,7 +36,7 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def test_stand_ins_are_there_during_the_import_only(checkout, monkeypatch):
+def test_stand_ins_are_present_during_the_import_only(checkout, monkeypatch):
     real = {name: ModuleType(name) for name in ("torchvision", "torchvision.ops", "model", "model.base")}
     for name, module in real.items():
         monkeypatch.setitem(sys.modules, name, module)
@@ -57,7 +54,7 @@ def test_nothing_is_written_to_the_checkout(checkout):
     assert sorted(checkout.rglob("*")) == before and sys.dont_write_bytecode is setting
 
 
-def test_all_is_put_back_when_an_import_fails(checkout):
+def test_modules_and_paths_are_restored_after_a_failed_import(checkout):
     (checkout / "model" / "bad.py").write_text("import pytorch_lightning\nraise RuntimeError('no')")
     before, path = dict(sys.modules), list(sys.path)
     with pytest.raises(RuntimeError, match="no"):
@@ -65,7 +62,7 @@ def test_all_is_put_back_when_an_import_fails(checkout):
     assert sys.modules == before and sys.path == path
 
 
-def test_stand_ins_do_what_models_need(checkout):
+def test_stand_ins_support_the_models(checkout):
     base = ours.import_modules(checkout, ("base",))["model.base"]
     model = base.Small({"tokenizer": 12})
     assert model.tokens == 12 and model.device == torch.device("cpu") and isinstance(model, torch.nn.Module)
@@ -75,28 +72,20 @@ def test_stand_ins_do_what_models_need(checkout):
     assert model.device.type == "meta"
 
 
-def test_load_says_what_it_needs(tmp_path, monkeypatch):
+def test_load_refuses_other_folders(tmp_path, monkeypatch):
     monkeypatch.delenv("OFFICIAL_EBT", raising=False)
-    with pytest.raises(ValueError, match=r"OFFICIAL_EBT isn't set: give the path of a checkout of github"):
-        ours.load()
-    with pytest.raises(ValueError, match=r"isn't a checkout of .*: it has no model/nlp/ebt.py"):
-        ours.load(tmp_path)
-    monkeypatch.setenv("OFFICIAL_EBT", str(tmp_path / "absent"))
-    with pytest.raises(ValueError, match=r"absent isn't a checkout"):
-        ours.load()
-
-
-def test_unknown_settings_are_refused():
+    for path, message in ((None, "OFFICIAL_EBT"), (tmp_path, "has no model"), ("absent", "absent")):
+        with pytest.raises(ValueError, match=message):
+            ours.load(path)
     fake = ours.Official(*[torch.nn.Module] * 4, {})
-    with pytest.raises(ValueError, match=r"trunkate isn't a flag of the official models; the flags are"):
-        ours.video(fake, 8, 1, 1, 4, trunkate=True)
-    with pytest.raises(ValueError, match=r"kind is 'time'; it must be one of default, time_embed"):
-        ours.text(fake, 9, 8, 1, 1, 4, kind="time")
+    for settings in ({"trunkate": True}, {"kind": "time"}):
+        with pytest.raises(ValueError, match=r"trunkate|time"):
+            ours.video(fake, 8, 1, 1, 4, **settings)
 
 
 @pytest.fixture(scope="module")
 def official():
-    """The models of the checkout that OFFICIAL_EBT names; without it the test is skipped."""
+    """The models of the checkout of OFFICIAL_EBT; without it the test is skipped."""
     if not os.environ.get("OFFICIAL_EBT"):
         pytest.skip("OFFICIAL_EBT is not set: no checkout of the official code to compare with")
     return ours.load()
@@ -141,7 +130,7 @@ def test_s2_settings_change_the_loss(official, draw):
     assert last.item() != pytest.approx(mean.item(), abs=1e-6) and model.alpha.grad is None
 
 
-def test_inner_gradient_is_that_of_its_step(official, draw):
+def test_the_inner_gradient_is_that_of_its_step(official, draw):
     states, start = draw(2, 5, 32), draw(2, 5, 32, stream="candidates")
     model = ours.video(official, 32, 2, 2, 5, 1, dtype=torch.float64, mcmc_step_size=0.5)
     energies, gradient = ours.inner_gradient(model, states, start)
@@ -154,16 +143,16 @@ def test_inner_gradient_is_that_of_its_step(official, draw):
     assert (first - second).abs().max() > 1e-3
 
 
-def test_generation_goes_token_by_token(official, draw):
+def test_generation_appends_tokens_one_by_one(official, draw):
     start, prompt = draw(2, 7, 20), tokens(2, 4)
     model = ours.text(official, 20, 32, 2, 2, 8, dtype=torch.float64, mcmc_step_size=1.0)
     all_at_once = ours.generate(model, prompt, 4, start)
     halfway = ours.generate(model, prompt, 2, start)
     assert torch.equal(all_at_once, ours.generate(model, halfway, 2, start))
     assert torch.equal(all_at_once[:, :4], prompt) and all_at_once.shape == (2, 8)
-    with pytest.raises(ValueError, match=r"new is 5: with the prompt that makes 9 tokens, above 8"):
+    with pytest.raises(ValueError, match="new=5"):
         ours.generate(model, prompt, 5, start)
-    with pytest.raises(ValueError, match=r"start is None: an EBT needs initial candidates"):
+    with pytest.raises(ValueError, match="start=None"):
         ours.generate(model, prompt, 4)
 
 
@@ -176,11 +165,11 @@ def test_baselines_train_and_generate(official, dtype, draw):
         loss.backward()
         assert loss.dtype == dtype and all(p.grad is not None for p in model.parameters())
     assert ours.generate(text, tokens(2, 4), 4).shape == (2, 8)
-    with pytest.raises(ValueError, match=r"start is \[2, 8, 20\]: a baseline has no candidates"):
+    with pytest.raises(ValueError, match="start"):
         ours.training_step(text, tokens(2, 9), draw(2, 8, 20))
 
 
-def test_seeds_fix_the_weights_and_leave_the_global_stream(official):
+def test_seeds_fix_the_weights_and_not_the_global_generator(official):
     state = torch.random.get_rng_state()
     models = [ours.video(official, 32, 1, 2, 4, seed=seed) for seed in (0, 0, 1)]
     a, b, c = (model.transformer.final_layer.weight for model in models)
@@ -188,7 +177,7 @@ def test_seeds_fix_the_weights_and_leave_the_global_stream(official):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_float_rounds_again_outside_exact(official):
+def test_float_rounds_outside_exact(official):
     model = ours.video(official, 32, 1, 2, 4, dtype=torch.float64)
     table = model.transformer.freqs_cis
     with ours.exact(model):
@@ -198,54 +187,3 @@ def test_float_rounds_again_outside_exact(official):
     assert model.transformer.freqs_cis is table
     with ours.exact(model.float()):
         assert torch.zeros(1, dtype=torch.float64).float().dtype == torch.float32
-
-
-def weights_of(model):
-    """The weights of an official model of kind "default" without projection, by the names that ours has."""
-    body = model.transformer
-    found = {"embed.weight": torch.eye(body.params.dim), "head.weight": body.final_layer.weight,
-             "norm.weight": body.norm.weight, "step_size": model.alpha}
-    for i, layer in enumerate(body.layers):
-        a, f = layer.attention, layer.feed_forward
-        found |= {f"blocks.{i}.{name}.weight": weight for name, weight in {
-            "attention_norm": layer.attention_norm.weight, "feed_forward_norm": layer.ffn_norm.weight,
-            "qkv": torch.cat([a.wq.weight, a.wk.weight, a.wv.weight]), "out": a.wo.weight,
-            "feed_forward.gate_up": torch.cat([f.w1.weight, f.w3.weight]), "feed_forward.down": f.w2.weight,
-        }.items()}
-    return found
-
-
-@pytest.fixture
-def pair(official):
-    """An official video model and ours, of the same weights in float64."""
-    theirs = ours.video(official, 32, 2, 2, 6, kind="default", dtype=torch.float64, mcmc_step_size=2.0)
-    same = EBT(32, 2, 2).double()
-    same.load_state_dict(weights_of(theirs))
-    return theirs, same
-
-
-def test_our_energies_and_gradients_are_theirs(pair, draw):
-    theirs, same = pair
-    states, candidates = draw(3, 6, 32), draw(3, 6, 32, stream="candidates")
-    energies, gradient = ours.inner_gradient(theirs, states, candidates)
-    mine = evaluate(same.landscape(states), candidates)
-    torch.testing.assert_close(mine.energy, energies, rtol=0, atol=1e-12)
-    torch.testing.assert_close(mine.grad, gradient, rtol=0, atol=1e-12)
-
-
-def test_our_s1_loss_and_its_gradients_are_theirs(pair, draw):
-    theirs, same = pair
-    batch = draw(3, 7, 32)
-    theirs_loss = ours.training_step(theirs, batch, batch[:, :-1])
-    mine_loss = S1(2, start="last")(same, batch[:, :-1], batch[:, 1:])
-    torch.testing.assert_close(mine_loss, theirs_loss, rtol=0, atol=1e-12)
-    theirs_loss.backward()
-    mine_loss.backward()
-    expected, own = theirs.transformer, same.blocks
-    torch.testing.assert_close(same.step_size.grad, theirs.alpha.grad, rtol=0, atol=1e-12)
-    torch.testing.assert_close(same.head.weight.grad, expected.final_layer.weight.grad, rtol=0, atol=1e-12)
-    for block, layer in zip(own, expected.layers, strict=True):
-        split = [getattr(layer.attention, name).weight.grad for name in ("wq", "wk", "wv")]
-        torch.testing.assert_close(block.qkv.weight.grad, torch.cat(split), rtol=0, atol=1e-12)
-        down = layer.feed_forward.w2.weight.grad
-        torch.testing.assert_close(block.feed_forward.down.weight.grad, down, rtol=0, atol=1e-12)
