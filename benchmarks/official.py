@@ -2,7 +2,7 @@
 
 None of that code is included here. Stand-ins replace its heavy imports (Lightning, transformers, diffusers,
 ...) during the import; its models, losses and inner loops are unchanged. States replace the output of the
-image encoder, and given initial candidates replace random ones. A float64 model computes in float64 (`exact`).
+image encoder, and given initial candidates replace random ones. Float64 models compute in float64 (`exact`).
 """
 
 import os

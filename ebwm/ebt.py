@@ -32,7 +32,7 @@ from ebwm.blocks import (
 from .context import KV, Context, FixedContext, GrowingContext, States, check_like, states_of
 from .gradient.attention import can_be_fused
 from .gradient.sweeps import Layer
-from .landscape import CausalLandscape
+from .landscape import CausalLandscape, ContextLandscape
 
 # %% ../nbs/core/12_ebt.ipynb #28e8f445
 CANDIDATES = ("state", "latent")
@@ -59,7 +59,6 @@ class EBTOptions:
         checks.one_of("step_conditioning", self.step_conditioning, CONDITIONINGS)
         checks.one_of("embed", self.embed, EMBEDDINGS)
         checks.one_of("gradient", self.gradient, GRADIENTS)
-        checks.at_least("conditioned_steps", self.conditioned_steps, 1)
         if self.gradient in ("fused", "handwritten") and self.step_conditioning == "adaln":
             raise checks.refusal("gradient", self.gradient, "must be 'eager' with step_conditioning='adaln'")
 
@@ -95,6 +94,7 @@ class EBM(nn.Module, ABC):
     ):
         super().__init__()
         check_shape(dim, heads, depth)
+        checks.at_least("conditioned_steps", conditioned_steps, 1)
         self.dim, self.depth, self.heads, self.head_dim = dim, depth, heads, dim // heads
         self.step_conditioning = step_conditioning
         self.conditioned_steps = conditioned_steps if step_conditioning != "none" else 1
@@ -157,7 +157,7 @@ class EBM(nn.Module, ABC):
             raise checks.refusal("dtype", self.dtype, "must be float32 or float64", "use torch.autocast")
 
     @abstractmethod
-    def landscape(self, context: States) -> CausalLandscape:
+    def landscape(self, context: States) -> ContextLandscape:
         "The energy of candidates for a context."
 
     @abstractmethod

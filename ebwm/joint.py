@@ -20,7 +20,7 @@ from .attention import joint_attention
 from .blocks import initialise, linear, rotary
 from .context import KV, Context, FixedContext, check_like
 from .ebt import EBM
-from .energy import Landscape
+from .energy import Landscape, gradient_by_autograd
 from .landscape import ContextLandscape, Expanded
 
 # %% ../nbs/core/13_joint.ipynb #57357d24
@@ -39,6 +39,16 @@ class JointLandscape(ContextLandscape):
         nothing = [(None, None)] * len(self.model.blocks)
         kv = self.selected_kv(self.context.kv(self.step)) if self.context else nothing
         return self.model.candidate_energy(y, kv, self.step)
+
+    def value_and_grad(
+        self,
+        y: Float[Tensor, "b n c"],  # candidates of n rows
+        create_graph: bool = False,  # keep the gradient differentiable
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b n c"]]:
+        "Energies and gradient by autograd."
+        if self.context is not None:
+            self.check_graph(create_graph)
+        return gradient_by_autograd(self.energy, y, create_graph)
 
     def select(
         self,
@@ -103,6 +113,7 @@ class JointEBT(EBM):
         conditioned_steps: int = 2,  # number of steps that differ, if the energy depends on the step
     ):
         checks.one_of("step_conditioning", step_conditioning, ("none", "adaln"))
+        checks.at_least("rows", rows, 1)
         super().__init__(dim, depth, heads, step_conditioning, conditioned_steps)
         self.rows, self.state_dim, self.candidate_dim = rows, state_dim, candidate_dim or dim
         self.embed = linear(self.candidate_dim, dim)
@@ -116,9 +127,12 @@ class JointEBT(EBM):
 
     def encode(
         self,
-        context: Float[Tensor, "b s state_dim"],  # observations, or any tensor with as many rows
+        context: Float[Tensor, "b ..."] | None,  # observations, or any tensor with as many rows
     ) -> Float[Tensor, "b n c"]:
         "Zeros in the shape of candidates: an observation is not a candidate."
+        if context is None:
+            rule = "does not give the number of candidates"
+            raise checks.refusal("context", None, rule, "give start=tensor of initial candidates")
         shape = len(context), self.rows, self.candidate_dim
         return torch.zeros(shape, dtype=self.dtype, device=context.device)
 

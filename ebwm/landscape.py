@@ -90,6 +90,16 @@ class ContextLandscape(Landscape):
             raise RuntimeError(f"the cache changed to {self.context.length} states since this landscape "
                                "was made: use the landscape that append returned last")
 
+    def check_graph(
+        self,
+        create_graph: bool,  # whether the gradient stays differentiable
+    ) -> None:
+        "Refuse to train on a context without a graph."
+        learning = create_graph and any(p.requires_grad for p in self.context.parameters)
+        if learning and not self.context.with_graph:
+            raise RuntimeError("this context was computed without a graph and cannot be trained on: make the "
+                               "landscape outside torch.no_grad(), with model.landscape(states)")
+
     def selected_kv(
         self,
         kv: KV,  # of all contexts
@@ -126,10 +136,7 @@ class CausalLandscape(ContextLandscape):
         create_graph: bool = False,  # keep the gradient differentiable, once more
     ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n c"]]:
         "Energies and gradient by the manual rule if the model has one, else by autograd."
-        learning = create_graph and any(p.requires_grad for p in self.context.parameters)
-        if learning and not self.context.with_graph:
-            raise RuntimeError("this context was computed without a graph and cannot be trained on: make the "
-                               "landscape outside torch.no_grad(), with model.landscape(states)")
+        self.check_graph(create_graph)
         if not self.model.manual_gradient:
             return gradient_by_autograd(self.energy, y, create_graph)
         self._check(y)

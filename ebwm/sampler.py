@@ -375,8 +375,9 @@ class BoundedGradient(Wrapper):
         if self.value is not None:
             grad = grad.clamp(-self.value, self.value)
         if self.norm is not None:
-            length = _square(grad, items).sqrt().clamp_min(self.norm)
-            grad = grad * _like_features(self.norm / length, grad)
+            square, bound = _square(grad, items), self.norm**2
+            scale = torch.where(square <= bound, 1.0, self.norm / square.clamp_min(bound).sqrt())
+            grad = grad * _like_features(scale, grad)
         return torch.where(finite, grad, torch.nan)
 
 # %% ../nbs/core/02_sampler.ipynb #7099e07f
@@ -428,11 +429,12 @@ class Result(NamedTuple):
 
     state: State  # the last state
     info: Info  # every field with a leading axis of steps
+    final: int = 0  # evaluations of the final energy, for each item: 0 or 1
 
     @property
     def evaluations(self) -> Int[Tensor, "..."]:  # one count for each item
-        "Energy evaluations, with that of the final energy unless the kernel knew it."
-        return self.info.evaluations.sum(0) + int(self.state.grad is None)
+        "Energy evaluations, with that of the final energy if there was one."
+        return self.info.evaluations.sum(0) + self.final
 
 # %% ../nbs/core/02_sampler.ipynb #251f16e2
 def _detached(state: State) -> State:
@@ -503,10 +505,11 @@ def run(
         last, last_graph = landscape, graph
         if callback:
             callback(index, state, info)
-    if final_energy and state.energy is None:
+    final = int(final_energy and state.energy is None)
+    if final:
         with torch.no_grad():
             state = state._replace(energy=landscape.energy(state.y))
-    return Result(state, stacked(infos))
+    return Result(state, stacked(infos), final)
 
 # %% ../nbs/core/02_sampler.ipynb #0de570e4
 def softmax_descent(

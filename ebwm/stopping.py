@@ -161,4 +161,4 @@ def run_until(
         if callback:
             callback(index, State(items.ends), infos[-1])
     energy = items.whole.at_step(steps - 1).energy(items.ends)
-    return Result(State(items.ends, energy), stacked(infos))
+    return Result(State(items.ends, energy), stacked(infos), 1)

@@ -64,8 +64,9 @@ class Walk:
         out: Float[Tensor, "..."] | None = None,  # receives the candidates, instead of a new tensor
     ) -> Float[Tensor, "..."]:
         "Initial candidates."
-        named = isinstance(self.start, str)
-        return init_candidates(self.start, recent, generator, out) if named else self.start
+        if isinstance(self.start, str):
+            return init_candidates(self.start, recent, generator, out)
+        return self.start if out is None else out.copy_(self.start)
 
     def bind(
         self,

@@ -149,7 +149,7 @@ KERNELS = {
     "descent": gradient_descent(1e-3), "nesterov": nesterov(1e-3), "langevin": langevin(1e-3, 0.1),
     "mala": mala(1e-3), "hmc": hmc(0.03, steps=2), "noisy": noisy(gradient_descent(1e-3), 0.1),
     "softmax": softmax_descent(1e-3), "clamped": clamped(nesterov(1e-3), norm=0.1),
-    "guarded": guarded(gradient_descent(1e-3)),
+    "clamped mala": clamped(mala(1e-3), norm=0.1), "guarded": guarded(gradient_descent(1e-3)),
 }  # fmt: skip
 
 

@@ -39,6 +39,7 @@ def test_facts_are_stacked_over_steps():
     assert (result.evaluations == 4 + 1).all()
     without = run(BOWL, start, gradient_descent(0.1), 4, final_energy=False)
     assert without.state.energy is None and torch.equal(without.state.y, result.state.y)
+    assert (without.evaluations == 4).all()
 
 
 def test_equal_generators_give_equal_results_and_the_global_state_is_not_used():

@@ -305,6 +305,10 @@ def test_bounds_are_differentiable():
     inside = ((y - BOWL.minimum) * BOWL.stiffness).abs() < 0.4
     torch.testing.assert_close(bar, 1 - 0.3 * BOWL.stiffness * inside)
     assert inside.any() and not inside.all()
+    stationary = BOWL.minimum.expand(3, 2).clone().requires_grad_()  # a norm of 0 has a derivative too
+    end = clamped(gradient_descent(0.3), norm=0.4)(BOWL, State(stationary), create_graph=True)[0].y.sum()
+    (bar,) = torch.autograd.grad(end, stationary)
+    torch.testing.assert_close(bar, (1 - 0.3 * BOWL.stiffness).expand(3, 2))
 
 
 def test_nesterov_without_momentum_is_descent():

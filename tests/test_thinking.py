@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from ebwm.evaluation.cost import flops
-from ebwm.joint import JointEBT
 from ebwm.settings import generator
 from ebwm.stopping import budget
 from ebwm.thinking import CHOICES, best_of, choose, generate, predict, propose
@@ -35,18 +34,6 @@ def test_non_finite_proposals_are_selected_only_if_all_are():
     found.energy.fill_(torch.nan)
     assert choose(found).energy.isnan().all()
     assert best_of(torch.tensor([torch.nan, 2.0, -torch.inf, 1.0]), torch.arange(4))[0] == 3
-
-
-@pytest.mark.parametrize("kind", ["causal", "joint"])
-def test_more_walks_do_not_raise_the_energy_of_the_selected_candidate(kind):
-    model, context, shape = ebt(step_size=2.0), draw(2, 5, 8), (2, 5, 8)
-    if kind == "joint":
-        model = JointEBT(8, 2, 2, rows=3, candidate_dim=4, state_dim=5, generator=generator(0)).double()
-        context, shape = draw(2, 6, 5), (2, 3, 4)
-    found = [predict(model, context, 3, samples=n, generator=generator(0)) for n in (1, 2, 6)]
-    assert (found[0].energy >= found[1].energy).all() and (found[1].energy >= found[2].energy).all()
-    assert found[2].value.shape == shape and not found[2].value.requires_grad
-    torch.testing.assert_close(model.landscape(context)(found[2].value), found[2].energy, rtol=0, atol=1e-12)
 
 
 def test_adaptive_predictions_count_the_evaluations_of_each_position():

@@ -63,7 +63,9 @@ def test_initial_candidates_are_named_or_given():
     for start in ("noise", "last", "zeros"):
         expected = init_candidates(start, recent, generator(0))
         assert torch.equal(Walk(start=start).initial(recent, generator(0)), expected)
+    out = torch.zeros_like(given)
     assert Walk(start=given).initial(recent) is given
+    assert Walk(start=given).initial(recent, out=out) is out and torch.equal(out, given)
 
 
 def test_settings_are_a_walk_a_number_of_steps_or_single_fields():

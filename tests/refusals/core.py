@@ -28,7 +28,7 @@ def landscape(**settings):
 
 
 def joint(**settings):
-    return JointEBT(16, 1, 2, rows=3, generator=generator(0), **settings)
+    return JointEBT(16, 1, 2, **{"rows": 3, "generator": generator(0), **settings})
 
 
 def cache(batch=2, states=1):
@@ -37,9 +37,10 @@ def cache(batch=2, states=1):
     return held
 
 
-def without_graph():
+def without_graph(model):
     with torch.no_grad():
-        return landscape()
+        here = model.landscape(STATES)
+    return here.value_and_grad(STATES, create_graph=True)
 
 
 def changed_weights():
@@ -123,7 +124,7 @@ CASES = rows(
     (lambda: EBTOptions(step_conditioning="film"), "step_conditioning"),
     (lambda: EBTOptions(embed="mlp"), "embed"),
     (lambda: EBTOptions(gradient="autograd"), "gradient"),
-    (lambda: EBTOptions(conditioned_steps=0), "conditioned_steps"),
+    (lambda: ebt(conditioned_steps=0), "conditioned_steps"),
     (lambda: ebt(gradient="handwritten", step_conditioning="adaln"), "gradient"),
     (lambda: EBT(16, 1, 8, gradient="fused").landscape(STATES).value_and_grad(STATES), "gradient"),
     (lambda: ebt(embed="identity", state_dim=3), "embed"),
@@ -149,6 +150,9 @@ CASES = rows(
     (lambda: cache().append(torch.ones(2, 1, 16), [2, 1]), "lengths"),
     (lambda: cache().rewind(2), "length"),
     (lambda: joint(step_conditioning="context_token"), "step_conditioning"),
+    (lambda: joint(rows=0), "rows"),
+    (lambda: joint(step_conditioning="adaln", conditioned_steps=0), "conditioned_steps"),
+    (lambda: thinking.predict(joint(), None), "start"),
     (lambda: joint(state_dim=4).landscape(), "context"),
     (lambda: joint().landscape(torch.ones(2, 3, 4)), "context"),
     (lambda: joint(state_dim=4).landscape(torch.ones(2, 3, 5)), "context"),
@@ -160,5 +164,7 @@ CASES = rows(
     RuntimeError,
     (changed_weights, "parameters"),
     (older_landscape, "cache"),
-    (lambda: without_graph().value_and_grad(STATES, create_graph=True), "context"),
+    (lambda: without_graph(ebt()), "context"),
+    (lambda: without_graph(ebt(gradient="eager")), "context"),
+    (lambda: without_graph(joint(state_dim=16)), "context"),
 ) + rows(TypeError, (lambda: walk_of(None, {"stepsize": 1}), "stepsize"))
