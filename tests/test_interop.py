@@ -1,8 +1,7 @@
-"""Weights of the official code: in and out bit for bit, nothing that almost fits, and the same function."""
+"""Weights of the official code: import and export bit for bit, strict loading, the same function."""
 
 import copy
 import os
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,10 +9,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from benchmarks import official as theirs
-from ebwm.baselines import Transformer
 from ebwm.ebt import EBT
-from ebwm.interop import from_official, misfits, to_official
-from ebwm.joint import JointEBT
+from ebwm.interop import NOISE, from_official, misfits, to_official
 from ebwm.objective import S1
 from ebwm.sampler import evaluate
 from ebwm.settings import generator
@@ -26,9 +23,9 @@ STATES = {
 }
 
 
-def make(step="context_token", states="identity", dim=16, depth=2, heads=2, **settings):
-    return EBT(dim, depth, heads, step_conditioning=step, conditioned_steps=3, **STATES[states],
-               step_size=2.0, generator=generator(0, "weights"), **settings)
+def make(step_conditioning="context_token", states="identity", dim=16, depth=2, heads=2, **settings):
+    settings = {"conditioned_steps": 3, "step_size": 2.0, **STATES[states], **settings}
+    return EBT(dim, depth, heads, step_conditioning=step_conditioning, generator=generator(0, "weights"), **settings)
 
 
 def same(a, b):
@@ -38,18 +35,19 @@ def same(a, b):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("states", STATES)
 @pytest.mark.parametrize("step", sorted(set(STEPS.values())))
-def test_there_and_back_again_not_a_bit_changes(step, states, dtype):
+def test_export_and_import_change_no_bit(step, states, dtype):
     model = make(step, states).to(dtype)
     official = to_official(model)
     back = from_official(official, heads=2)
     assert same(back.state_dict(), model.state_dict()) and same(to_official(back), official)
-    for name in ("dim", "heads", "state_dim", "candidate_dim", "step_conditioning", "conditioned_steps",
-                 "manual_gradient"):
+    conditioning = ("step_conditioning", "conditioned_steps", "manual_gradient")
+    for name in ("dim", "heads", "state_dim", "candidate_dim", *conditioning):
         assert getattr(back, name) == getattr(model, name), name
 
 
 def test_names_are_those_of_the_official_code():
-    official = to_official(make("adaln", "text", depth=1))
+    model = make("adaln", "text", depth=1)
+    official, block = to_official(model), model.blocks[0]
     layer, shapes = "transformer.layers.0.", {name: tuple(t.shape) for name, t in official.items()}
     assert shapes == {
         "alpha": (), "langevin_dynamics_noise_std": (), "embeddings.weight": (20, 16),
@@ -62,18 +60,11 @@ def test_names_are_those_of_the_official_code():
         f"{layer}attention_norm.weight": (16,), f"{layer}ffn_norm.weight": (16,),
         f"{layer}adaLN_modulation.1.weight": (96, 16), f"{layer}adaLN_modulation.1.bias": (96,),
     }
-
-
-def test_stacked_matrices_are_cut_in_the_right_order():
-    """Queries, keys, values; and the half that gates before the one that is gated."""
-    model = make("none")
-    official, block = to_official(model), model.blocks[1]
-    parts = {"attention": (block.qkv, ("wq", "wk", "wv")),
-             "feed_forward": (block.feed_forward.gate_up, ("w1", "w3"))}
-    for half, (stacked, names) in parts.items():
-        for i, name in enumerate(names):
-            rows = stacked.weight[16 * i:16 * (i + 1)]
-            assert torch.equal(official[f"transformer.layers.1.{half}.{name}.weight"], rows)
+    stacked = {"attention": (block.qkv, ("wq", "wk", "wv")),
+               "feed_forward": (block.feed_forward.gate_up, ("w1", "w3"))}  # the gate first
+    for half, (linear, names) in stacked.items():
+        parts = torch.cat([official[f"{layer}{half}.{name}.weight"] for name in names])
+        assert torch.equal(parts, linear.weight)
 
 
 def test_weights_are_copies():
@@ -87,24 +78,19 @@ def test_weights_are_copies():
     assert same(official, before) and all(t.is_contiguous() for t in official.values())
 
 
-def test_a_step_size_may_stay_wider_than_the_weights():
-    official = to_official(make().bfloat16()) | {"alpha": torch.tensor(30_000.1)}
-    back = from_official(official, heads=2)
-    assert back.dtype == torch.bfloat16 and back.step_size.dtype == torch.float32
-    assert same(to_official(back), official | {"langevin_dynamics_noise_std": torch.tensor(0.0)})
-
-
-def test_global_randomness_is_left_alone():
-    official, before = to_official(make()), torch.get_rng_state()
-    from_official(official, heads=2)
+def test_step_size_and_noise_may_have_another_type_than_the_weights():
+    official = to_official(make().bfloat16()) | {"alpha": torch.tensor(30_000.1), NOISE: torch.tensor(0.1)}
+    before = torch.get_rng_state()
+    with pytest.warns(UserWarning, match=f"{NOISE}=0.1"):
+        back = from_official(official, heads=2)
     assert torch.equal(before, torch.get_rng_state())
+    assert back.dtype == torch.bfloat16 and back.step_size.dtype == torch.float32
+    assert same(to_official(back), official | {NOISE: torch.tensor(0.0)})
 
 
-def test_settings_are_passed_on():
+def test_other_arguments_reach_the_model():
     back = from_official(to_official(make()), heads=2, gradient="eager", recompute=True)
     assert not back.manual_gradient and back.recompute
-    with pytest.raises(TypeError, match="multiple values for keyword argument 'dim'"):
-        from_official(to_official(make()), heads=2, dim=16)
 
 
 def without(name):
@@ -119,37 +105,33 @@ def changed(change, part):
     return lambda weights: {n: change(t) if part in n else t for n, t in weights.items()}
 
 
-@pytest.mark.parametrize(("edit", "message"), [
-    (with_(transformer__norm__bias=torch.ones(16)),
-     r"don't fit an EBT of dim 16 and depth 2; unexpected: transformer.norm.bias$"),
-    (without("transformer.layers.1.attention.wk.weight"),
-     r"; missing: transformer.layers.1.attention.wk.weight$"),
-    (changed(lambda t: t[:4], "1.attention.wv"),
-     r"; of another shape: transformer.layers.1.attention.wv.weight \[4, 16\] and not \[16, 16\]$"),
-    (lambda w: with_(a=torch.ones(1))(without("alpha")(w)), r"; unexpected: a; missing: alpha$"),
-    (changed(lambda t: t.repeat(2, 1), "feed_forward"),
-     r"another shape: .*w1.weight \[32, 16\] and not \[16, 16\], .*; feed-forward parts must be as wide"),
-    (with_(**{f"x{i}": torch.ones(1) for i in range(18)}), "unexpected: x0, x1, .*, x5 ... and 12 more$"),
-    (with_(output__weight=torch.ones(16, 16)), "output.weight is a Transformer.*s; only EBTs can be read"),
-    (without("transformer.norm.weight"), "no transformer.layers and transformer.norm.weight .* but alpha, "),
-    (lambda w: {}, "of an official EBT, but nothing"),
-    (with_(alpha=3), "alpha is a int; weights must be tensors"),
-    (with_(alpha=torch.tensor(5e-5)), r"alpha is 4.99.*e-05; the official code steps by 0.0001 at least"),
-    (with_(alpha=torch.tensor(float("nan"))), "alpha is nan; the official code"),
-    (changed(lambda t: t.half(), "wq"), "weights are torch.float16 and torch.float32; they must be of one"),
-    (changed(lambda t: t.long(), ""), "weights are torch.int64; they must be of one floating type"),
-    (lambda w: w | {f"model.{n}": t for n, t in w.items()}, "weights are given twice, with and without"),
-    (lambda w: {"state_dict": w, "hyper_parameters": {"ebt_act_func": "gelu"}}, "ebt_act_func is 'gelu'"),
-    (lambda w: {"state_dict": list(w)}, "weights are a list; they must be a state dict"),
+@pytest.mark.parametrize(("edit", "parts"), [
+    (with_(transformer__norm__bias=torch.ones(16)), ["unexpected: transformer.norm.bias"]),
+    (without("transformer.layers.1.attention.wk.weight"), ["missing: transformer.layers.1.attention.wk"]),
+    (changed(lambda t: t[:4], "1.attention.wv"), ["1.attention.wv.weight [4, 16] instead of [16, 16]"]),
+    (lambda w: with_(a=torch.ones(1))(without("alpha")(w)), ["unexpected: a; missing: alpha"]),
+    (changed(lambda t: t.repeat(2, 1), "feed_forward"), ["w1.weight [32, 16] instead", "ffn_dim"]),
+    (with_(**{f"x{i}": torch.ones(1) for i in range(18)}), ["x0, x1", "12 more"]),
+    (with_(output__weight=torch.ones(16, 16)), ["output.weight", "Transformer++"]),
+    (without("transformer.norm.weight"), ["weights='alpha, ", "transformer.norm.weight"]),
+    (lambda w: {}, ["weights=''"]),
+    (with_(alpha=3), ["weights['alpha']='int'"]),
+    (with_(alpha=torch.tensor(5e-5)), ["alpha=5e-05"]),
+    (with_(alpha=torch.tensor(float("nan"))), ["alpha=nan"]),
+    (changed(lambda t: t.half(), "wq"), ["weights='torch.float16, torch.float32'"]),
+    (changed(lambda t: t.long(), ""), ["weights='torch.int64'"]),
+    (lambda w: w | {f"model.{n}": t for n, t in w.items()}, ["prefix"]),
+    (lambda w: {"state_dict": w, "hyper_parameters": {"ebt_act_func": "gelu"}}, ["ebt_act_func='gelu'"]),
+    (lambda w: {"state_dict": list(w)}, ["weights='list'"]),
 ])
-def test_what_does_not_fit_is_named(edit, message):
-    with pytest.raises(ValueError, match=message):
+def test_weights_that_do_not_fit_are_named(edit, parts):
+    with pytest.raises(ValueError) as caught:
         from_official(edit(to_official(make())), heads=2)
+    assert all(part in str(caught.value) for part in parts), caught.value
 
 
-def test_all_that_does_not_fit_is_listed():
-    model = make("none", "projection")
-    official = to_official(make("context_token", "identity"))
+def test_all_differences_are_listed():
+    model, official = make("none", "projection"), to_official(make("context_token", "identity"))
     assert misfits(to_official(model), model) == []
     assert misfits(official, model) == [
         "unexpected: transformer.time_embeddings.weight",
@@ -157,36 +139,9 @@ def test_all_that_does_not_fit_is_listed():
     ]
 
 
-@pytest.mark.parametrize(("model", "message"), [
-    (lambda: EBT(16, 1, 2, step_conditioning="candidate_token", embed="identity"),
-     "no model with step 'candidate_token'"),
-    (lambda: EBT(16, 1, 2, candidates="latent", embed="affine"), "no model with candidates 'latent'$"),
-    (lambda: EBT(16, 1, 2), "no model with embed 'linear' for states .there it is 'affine' or 'identity'.$"),
-    (lambda: EBT(16, 1, 2, candidates="latent", step_conditioning="candidate_token"),
-     "'candidate_token' .*, candidates "),
-    (lambda: JointEBT(16, 1, 2), "model is a JointEBT; only a causal EBT has official weights"),
-    (lambda: Transformer(16, 1, 2), "model is a Transformer; only a causal EBT"),
-])
-def test_models_without_a_counterpart_are_refused(model, message):
-    with pytest.raises(ValueError, match=message):
-        to_official(model())
-
-
-def test_heads_come_from_the_sizes_or_must_be_given():
+def test_heads_come_from_the_sizes_of_the_papers():
     tiny = to_official(make("none", dim=128, depth=2, heads=2))
     assert from_official(tiny).heads == 2 and from_official(tiny, heads=4).heads == 4
-    with pytest.raises(ValueError, match="heads is None, and depth 2 with dim 16 is none of the papers"):
-        from_official(to_official(make()))
-    with pytest.raises(ValueError, match="heads is 3: dim 16 / heads must be an even whole number"):
-        from_official(to_official(make()), heads=3)
-    with pytest.raises(ValueError, match="heads is 0; it must be 1 or more"):
-        from_official(tiny, heads=0)
-
-
-def test_noise_of_training_is_not_lost_without_a_word():
-    official = to_official(make()) | {"langevin_dynamics_noise_std": torch.tensor(0.1)}
-    with pytest.warns(UserWarning, match="langevin_dynamics_noise_std is 0.1.*: these weights learned from"):
-        from_official(official, heads=2)
 
 
 def lightning(model, prefix="model."):
@@ -203,7 +158,7 @@ def test_a_lightning_checkpoint_is_unwrapped(tmp_path, prefix):
     back = from_official(tmp_path / "last.ckpt")
     assert same(back.state_dict(), model.state_dict()) and back.heads == 4
     assert same(from_official(lightning(model, prefix)).state_dict(), model.state_dict())
-    with pytest.raises(ValueError, match="heads is 2, but these weights were trained with 4"):
+    with pytest.raises(ValueError, match=r"heads=2: .* 4"):
         from_official(tmp_path / "last.ckpt", heads=2)
 
 
@@ -216,7 +171,7 @@ def test_a_state_dict_and_safetensors_are_read(tmp_path):
 
 
 class Payload:
-    """What runs a command when it is unpickled by a reader that runs anything."""
+    """Runs a command when an unrestricted reader unpickles it."""
 
     def __init__(self, made):
         self.made = made
@@ -225,10 +180,10 @@ class Payload:
         return os.mkdir, (str(self.made),)
 
 
-def test_a_pickle_that_would_run_something_is_refused(tmp_path):
+def test_a_pickle_with_a_program_is_refused(tmp_path):
     made, path = tmp_path / "made", tmp_path / "last.ckpt"
     torch.save({"state_dict": to_official(make()), "hyper_parameters": Payload(made)}, path)
-    with pytest.raises(ValueError, match=r"last.ckpt asks for .*mkdir, .* and nothing in it was run"):
+    with pytest.raises(ValueError, match=r"mkdir.* nothing in it was run"):
         from_official(path, heads=2)
     assert not made.exists()
     torch.load(path, weights_only=False)
@@ -237,14 +192,14 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("name", "content"), [
     ("empty.ckpt", b""), ("text.ckpt", b"hello world"), ("zip.ckpt", b"PK\x03\x04" + bytes(90)),
-    ("text.safetensors", b"hello"),
+    ("text.safetensors", b"hello"), ("absent.ckpt", None),
 ])
-def test_files_that_hold_no_weights_are_refused(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name} can't be read, and nothing in it was run; weights"):
-        from_official(tmp_path / name)
-    with pytest.raises(ValueError, match=r"absent.ckpt: no such file"):
-        from_official(tmp_path / "absent.ckpt")
+def test_files_without_weights_are_refused(tmp_path, monkeypatch, name, content):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"weights='{name}'"):
+        from_official(name)
 
 
 # ---- side by side with the official code, in float64 ----
@@ -256,14 +211,14 @@ KINDS = [(kind, gradient) for kind, step in STEPS.items() for gradient in ("eage
 
 @pytest.fixture(scope="module")
 def official():
-    """The models of the checkout that OFFICIAL_EBT names; without it the test is skipped."""
+    """The models of the checkout given by OFFICIAL_EBT; without it the test is skipped."""
     if not os.environ.get("OFFICIAL_EBT"):
         pytest.skip("OFFICIAL_EBT is not set: no checkout of the official code to compare with")
     return theirs.load()
 
 
 def shaken(model):
-    """The model with all weights moved, so that none is at a value that hides a difference."""
+    """The model with all weights perturbed, so that no special value hides a difference."""
     draws = generator(0, "shaken")
     with torch.no_grad():
         for p in model.parameters():
@@ -279,7 +234,7 @@ def kind(request):
 
 @pytest.fixture(params=STATES)
 def pair(request, official, kind):
-    """An official model, ours with its weights, a batch, and candidates to begin with."""
+    """An official model, ours with its weights, a batch, and initial candidates."""
     name, gradient = kind
     shape = dict(dim=DIM, depth=DEPTH, heads=HEADS, length=LENGTH, steps=LANDSCAPES, kind=name,
                  dtype=torch.float64, mcmc_step_size=1.2)
@@ -303,17 +258,13 @@ def close(ours, expected, what):
 
 
 def candidates_of(model, y):
-    """What our landscape takes: the official text model turns logits into probabilities first."""
+    """Candidates of our landscape: the official text model converts logits to probabilities first."""
     return y if model.tokens is None else y.softmax(-1)
-
-
-def test_weights_of_the_official_model_come_back_bit_for_bit(pair):
-    expected, model, *_ = pair
-    assert same(to_official(model), dict(expected.state_dict()))
 
 
 def test_energies_and_inner_gradients_are_the_official_ones(pair):
     expected, model, batch, start = pair
+    assert same(to_official(model), dict(expected.state_dict()))
     landscape = model.landscape(batch[:, :-1])
     for step in range(LANDSCAPES):
         energies, gradient = theirs.inner_gradient(expected, batch[:, :-1], start, step)
@@ -357,16 +308,3 @@ def test_a_training_step_is_the_official_one(pair):
     for name, gradient in found.items():
         close(ours[name], gradient, name)
         assert gradient.abs().max() > 1e-9, name
-
-
-@pytest.mark.parametrize("pair", ["identity", "projection"], indirect=True)
-def test_a_training_step_sends_the_official_gradient_to_the_context(pair):
-    """The official code encodes images without a gradient; its models themselves pass one on to states."""
-    expected, model, batch, start = pair
-    states, right = (batch[:, :-1].clone().requires_grad_() for _ in range(2))
-    s1_loss(model, states, batch[:, 1:], start).backward()
-    with theirs.exact(expected), patch.object(expected, "corrupt_embeddings", lambda _: start.clone()):
-        walk, _ = expected(right, learning=True)
-        sum(F.smooth_l1_loss(y, batch[:, 1:]) / LANDSCAPES for y in walk).backward()
-    assert right.grad.abs().max() > 1e-9
-    close(states.grad, right.grad, "context")
