@@ -78,12 +78,13 @@ def causal(part=lambda landscape: landscape, items=(2, 5), step=0, **settings):
 
 
 def growing(**settings):
-    """The landscape of contexts that grow to unequal lengths; without trainable weights."""
+    """The landscape of contexts that were rewound to unequal lengths and grow; without trainable weights."""
     def landscape():
         model = ebt(conditioned_steps=3, action_dim=3, **settings).requires_grad_(False)
-        states, actions = draw(2, 5, 8), draw(2, 5, 3, stream="actions")
+        states, actions = draw(2, 6, 8), draw(2, 6, 3, stream="actions")
         cache = model.cache(2, 6)
-        cache.append((states[:, :3], actions[:, :3]), [3, 2])
+        cache.append((states, actions))
+        cache.rewind([3, 2])
         return cache.append((states[:, 3:5], actions[:, 3:5])), draw(2, 2, 8, stream="start")
 
     return Kind(landscape, (2, 2))

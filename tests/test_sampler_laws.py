@@ -33,16 +33,11 @@ MODES = GaussianMixture(torch.tensor([[-1.2], [1.2]]).double(), torch.tensor([0.
 LINE = Quadratic(torch.zeros(1).double(), torch.ones(1).double())
 EXACT = {"mala": mala(0.3), "hmc": hmc(0.4, steps=4)}
 KERNELS = {
-    "gradient_descent": gradient_descent(0.1),
-    "nesterov": nesterov(0.1),
-    "langevin": langevin(0.1),
-    "mala": mala(0.1),
-    "hmc": hmc(0.3, steps=3),
-    "noisy": noisy(gradient_descent(0.1), 0.2),
-    "clamped": clamped(gradient_descent(0.1), norm=1.0),
-    "guarded": guarded(gradient_descent(0.1)),
+    "gradient_descent": gradient_descent(0.1), "nesterov": nesterov(0.1), "langevin": langevin(0.1),
+    "mala": mala(0.1), "hmc": hmc(0.3, steps=3), "noisy": noisy(gradient_descent(0.1), 0.2),
+    "clamped": clamped(gradient_descent(0.1), norm=1.0), "guarded": guarded(gradient_descent(0.1)),
     "guarded nesterov": guarded(nesterov(0.1)),
-}
+}  # fmt: skip
 
 
 def traced(kernel, energy, start, steps, seed=0, burn_in=0):

@@ -42,6 +42,9 @@ def test_known_energies_are_evaluated_again_only_if_the_landscape_changes():
     counted = Counted(model.landscape(draw(2, 4, 8)))
     result = run(counted, draw(2, 4, 8), guarded(gradient_descent(0.1)), 8)
     assert counted.evaluations == int(result.info.evaluations.sum()) == 8 * (8 + 3)
+    until = run_until(counted, draw(2, 4, 8), guarded(gradient_descent(0.1)), 8, budget(8))
+    assert torch.equal(until.state.y, result.state.y)
+    assert torch.equal(until.info.evaluations, result.info.evaluations)
 
 
 def test_rules():
