@@ -453,7 +453,8 @@ def scripts_of(project):
     found = []
     for process in psutil.process_iter(["cmdline"]):
         with contextlib.suppress(psutil.Error):
-            if "-c" in (process.info["cmdline"] or []) and Path(process.cwd()) == project:
+            ours = process.pid != os.getpid() and "-c" in (process.info["cmdline"] or [])
+            if ours and Path(process.cwd()) == project:
                 found.append(process)
     return found
 

@@ -61,7 +61,7 @@ def held(*given):
 
 checkpoint.PLACE = held
 """
-WHERE = {"amid the tensors": ("save_file", "1"), "before the digest": ("sha256", "0")}
+WHERE = {"amid the tensors": ("_save_file", "1"), "before the digest": ("sha256", "0")}
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -77,7 +77,7 @@ def test_a_run_killed_while_saving_resumes_from_the_last_good_checkpoint(runs, m
                 resume(parts, progress=False)
         assert child.kill() == -signal.SIGKILL
     draft, name = f".{child.process.pid}.00000004.safetensors", "00000004.safetensors"
-    assert (draft in left, name in left) == (place == "save_file", place == "sha256")
+    assert (draft in left, name in left) == (place == "_save_file", place == "sha256")
     resume(parts, progress=False)
     refused = [row["what"] for row in events_of(parts, "refused")]
     assert ["sha256 is missing" in text for text in refused] == [True] * (place == "sha256")
@@ -296,7 +296,7 @@ def test_errors_of_the_operating_system_are_os_errors(tmp_path, monkeypatch):
     def fail(*given):
         raise checkpoint.SafetensorError("header too large")
 
-    monkeypatch.setattr(checkpoint, "save_file", fail)
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
     with pytest.raises(checkpoint.SafetensorError, match="header too large"):
         checkpoint.save_tensors(tmp_path / "x", {})
 
