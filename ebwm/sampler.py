@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Randomness', 'STARTS', 'State', 'Info', 'evaluate', 'SubsetNoise', 'Kernel', 'check_generator', 'draw_like',
-           'gradient_descent', 'nesterov', 'langevin', 'mala', 'leapfrog', 'hmc', 'noisy', 'BoundedGradient', 'clamped',
-           'guarded', 'Result', 'check_start', 'kernels_of', 'known', 'stacked', 'run', 'softmax_descent',
-           'init_candidates']
+           'normal_like', 'evaluated', 'sum_of_squares', 'like_features', 'is_finite', 'step_info', 'gradient_descent',
+           'nesterov', 'langevin', 'where_state', 'mala', 'leapfrog', 'hmc', 'Result', 'check_start', 'kernels_of',
+           'known', 'stacked', 'run', 'softmax_descent', 'init_candidates']
 
 # %% ../nbs/core/02_sampler.ipynb #fefa570b
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from . import checks
-from .energy import Wrapper, as_landscape
+from .energy import as_landscape
 
 # %% ../nbs/core/02_sampler.ipynb #c56a49ac
 class State(NamedTuple):
@@ -112,7 +112,7 @@ def draw_like(
     return draw(like.shape, generator=generator, dtype=like.dtype, device=like.device, out=out)
 
 
-def _noise(like: Tensor, generator: Randomness, out: Tensor | None = None) -> Tensor:
+def normal_like(like: Tensor, generator: Randomness, out: Tensor | None = None) -> Tensor:
     return draw_like(torch.randn, like, generator, out)
 
 
@@ -146,7 +146,7 @@ def _active(step_size: float | Tensor, generator: Randomness) -> float | Tensor:
     return step_size
 
 
-def _evaluated(landscape: Callable, state: State, create_graph: bool) -> tuple[State, int]:
+def evaluated(landscape: Callable, state: State, create_graph: bool) -> tuple[State, int]:
     "The state with its energy and gradient, and the number of evaluations that this took."
     if state.grad is not None and state.energy is not None:
         return state, 0
@@ -158,25 +158,25 @@ def _features(y: Tensor, items: int) -> Tensor:
     return y.flatten(items) if y.ndim > items else y.unsqueeze(-1)
 
 
-def _square(y: Tensor, items: int) -> Tensor:
+def sum_of_squares(y: Tensor, items: int) -> Tensor:
     "Sum of squares over the features of each item; `items` is the number of item axes."
     return _features(y, items).square().sum(-1)
 
 
-def _like_features(values: Tensor, y: Tensor) -> Tensor:
+def like_features(values: Tensor, y: Tensor) -> Tensor:
     "Reshape one value for each item so that it broadcasts over the features of `y`."
     return values.reshape((*values.shape, *[1] * (y.ndim - values.ndim)))
 
 
-def _finite(state: State) -> Tensor:
+def is_finite(state: State) -> Tensor:
     parts = [_features(part, state.energy.ndim).isfinite().all(-1) for part in (state.y, state.grad)]
     return state.energy.isfinite() & parts[0] & parts[1]
 
 
-def _info(state: State, step_size: float | Tensor, accepted: Tensor, finite: Tensor, count: int) -> Info:
+def step_info(state: State, step_size: float | Tensor, accepted: Tensor, finite: Tensor, count: int) -> Info:
     "Facts about a step from `state`."
     energy = state.energy.detach()
-    grad_norm = _square(state.grad.detach(), energy.ndim).sqrt()
+    grad_norm = sum_of_squares(state.grad.detach(), energy.ndim).sqrt()
     sizes = torch.as_tensor(step_size, dtype=energy.dtype, device=energy.device).detach().expand_as(energy)
     evaluations = torch.full_like(accepted, count, dtype=torch.long)
     return Info(energy, grad_norm, sizes, accepted, finite, evaluations)
@@ -184,8 +184,8 @@ def _info(state: State, step_size: float | Tensor, accepted: Tensor, finite: Ten
 
 def _moved(state: State, y: Tensor, step_size: float | Tensor, count: int) -> tuple[State, Info]:
     "The next state of an algorithm that accepts every step, and the facts about the step."
-    finite = _finite(state) & _features(y.detach(), state.energy.ndim).isfinite().all(-1)
-    return State(y), _info(state, step_size, torch.ones_like(finite), finite, count)
+    finite = is_finite(state) & _features(y.detach(), state.energy.ndim).isfinite().all(-1)
+    return State(y), step_info(state, step_size, torch.ones_like(finite), finite, count)
 
 # %% ../nbs/core/02_sampler.ipynb #da5e98a1
 def gradient_descent(
@@ -197,7 +197,7 @@ def gradient_descent(
     def step(
         landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False
     ) -> tuple[State, Info]:
-        state, count = _evaluated(landscape, state, create_graph)
+        state, count = evaluated(landscape, state, create_graph)
         sizes = _active(step_size, generator)
         return _moved(state, state.y - _per_item(sizes, state) * state.grad, sizes, count)
 
@@ -236,9 +236,9 @@ def langevin(
     def step(
         landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False
     ) -> tuple[State, Info]:
-        state, count = _evaluated(landscape, state, create_graph)
+        state, count = evaluated(landscape, state, create_graph)
         sizes = _active(step_size, generator)
-        alpha, noise = _per_item(sizes, state), _noise(state.y, generator)
+        alpha, noise = _per_item(sizes, state), normal_like(state.y, generator)
         y = state.y - alpha * state.grad + (2 * alpha * temperature).sqrt() * noise
         return _moved(state, y, sizes, count)
 
@@ -251,13 +251,13 @@ def _metropolis(
 ) -> tuple[State, Info]:
     "Accept each item's proposal with probability `min(1, exp(log_ratio))`."
     accepted = draw_like(torch.rand, log_ratio.detach(), generator).log() < log_ratio.detach()
-    new = _where(accepted, proposal, state)
-    return new, _info(state, step_size, accepted, _finite(new), count)
+    new = where_state(accepted, proposal, state)
+    return new, step_info(state, step_size, accepted, is_finite(new), count)
 
 
-def _where(chosen: Tensor, these: State, those: State) -> State:
+def where_state(chosen: Tensor, these: State, those: State) -> State:
     "For each item, one state or the other; the velocity of an item that does not move is 0."
-    pick = lambda a, b: torch.where(_like_features(chosen, a), a, b)
+    pick = lambda a, b: torch.where(like_features(chosen, a), a, b)
     velocity = None if these.velocity is None else pick(these.velocity, torch.zeros_like(these.velocity))
     parts = zip((these.y, these.energy, these.grad), (those.y, those.energy, those.grad), strict=True)
     return State(*(pick(a, b) for a, b in parts), velocity)
@@ -274,14 +274,14 @@ def mala(
     def step(
         landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False
     ) -> tuple[State, Info]:
-        state, first = _evaluated(landscape, state, create_graph)
+        state, first = evaluated(landscape, state, create_graph)
         sizes = _active(step_size, generator)
-        alpha, noise = _per_item(sizes, state), _noise(state.y, generator)
+        alpha, noise = _per_item(sizes, state), normal_like(state.y, generator)
         y = state.y - alpha * state.grad + (2 * alpha * temperature).sqrt() * noise
         proposal = evaluate(landscape, y, create_graph)
         items, spread = state.energy.ndim, 4 * temperature * torch.as_tensor(sizes).to(state.energy)
-        back = _square(state.y - proposal.y + alpha * proposal.grad, items)
-        there = _square(proposal.y - state.y + alpha * state.grad, items)
+        back = sum_of_squares(state.y - proposal.y + alpha * proposal.grad, items)
+        there = sum_of_squares(proposal.y - state.y + alpha * state.grad, items)
         log_ratio = (state.energy - proposal.energy) / temperature + (there - back) / spread
         return _metropolis(state, proposal, log_ratio, sizes, first + 1, generator)
 
@@ -318,108 +318,12 @@ def hmc(
     def step(
         landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False
     ) -> tuple[State, Info]:
-        state, first = _evaluated(landscape, state, create_graph)
-        momentum, sizes = temperature**0.5 * _noise(state.y, generator), _active(step_size, generator)
+        state, first = evaluated(landscape, state, create_graph)
+        momentum, sizes = temperature**0.5 * normal_like(state.y, generator), _active(step_size, generator)
         proposal, velocity = leapfrog(landscape, state, momentum, sizes, steps, create_graph)
-        kinetic = lambda v: _square(v, state.energy.ndim) / 2
+        kinetic = lambda v: sum_of_squares(v, state.energy.ndim) / 2
         log_ratio = state.energy + kinetic(momentum) - proposal.energy - kinetic(velocity)
         return _metropolis(state, proposal, log_ratio / temperature, sizes, first + steps, generator)
-
-    return step
-
-# %% ../nbs/core/02_sampler.ipynb #dd8b3e1d
-def noisy(
-    kernel: Kernel,  # of one step
-    std: float,  # standard deviation of the noise, 0 or more; 3 on logits in EBT's recipe S2
-) -> Kernel:
-    "Add normal noise to the candidates before each step, as the authors' code does."
-    checks.at_least("std", std, 0)
-
-    def step(
-        landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False
-    ) -> tuple[State, Info]:
-        start = State(state.y + std * _noise(state.y, generator), velocity=state.velocity)
-        return kernel(landscape, start, generator=generator, create_graph=create_graph)
-
-    return step
-
-# %% ../nbs/core/02_sampler.ipynb #5b74a4c6
-class BoundedGradient(Wrapper):
-    "A landscape whose gradient is bounded."
-
-    def __init__(
-        self,
-        inner: Callable,  # a landscape, or a plain callable
-        value: float | None,  # largest absolute entry of a gradient; None: no bound
-        norm: float | None,  # largest length of the gradient of an item; None: no bound
-    ):
-        super().__init__(inner)
-        self.value, self.norm = value, norm
-
-    def value_and_grad(
-        self,
-        y: Float[Tensor, "..."],  # candidates
-        create_graph: bool = False,  # as for a landscape
-    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
-        "Energies and the bounded gradient."
-        energies, grad = self.inner.value_and_grad(y, create_graph)
-        return energies, self.bound(grad, energies.ndim)
-
-    def bound(
-        self,
-        grad: Float[Tensor, "..."],  # gradient of each item
-        items: int,  # number of item axes
-    ) -> Float[Tensor, "..."]:
-        "Bound a gradient; infinite entries become NaN, so that the bound does not hide them."
-        finite = grad.isfinite()
-        if self.value is not None:
-            grad = grad.clamp(-self.value, self.value)
-        if self.norm is not None:
-            square, bound = _square(grad, items), self.norm**2
-            scale = torch.where(square <= bound, 1.0, self.norm / square.clamp_min(bound).sqrt())
-            grad = grad * _like_features(scale, grad)
-        return torch.where(finite, grad, torch.nan)
-
-# %% ../nbs/core/02_sampler.ipynb #7099e07f
-def clamped(
-    kernel: Kernel,  # of one step
-    value: float | None = None,  # largest absolute entry of a gradient
-    norm: float | None = None,  # largest length of the gradient of an item
-) -> Kernel:
-    "Bound the gradient; the authors' code uses `value = largest change / (steps * alpha)`."
-    if value is None and norm is None:
-        raise checks.refusal("value", value, "value or norm must be given")
-    for name, bound in {"value": value, "norm": norm}.items():
-        if bound is not None:
-            checks.positive(name, bound)
-
-    def step(
-        landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False
-    ) -> tuple[State, Info]:
-        bounded = BoundedGradient(landscape, value, norm)
-        if state.grad is not None:
-            state = state._replace(grad=bounded.bound(state.grad, state.energy.ndim))
-        new, info = kernel(bounded, state, generator=generator, create_graph=create_graph)
-        return new._replace(grad=None), info
-
-    return step
-
-
-def guarded(
-    kernel: Kernel,  # of one step
-) -> Kernel:
-    "Accept a step only if it lowers the energy; the velocity of a rejected item becomes 0."
-
-    def step(
-        landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False
-    ) -> tuple[State, Info]:
-        state, first = _evaluated(landscape, state, create_graph)
-        proposal, info = kernel(landscape, state, generator=generator, create_graph=create_graph)
-        proposal, more = _evaluated(landscape, proposal, create_graph)
-        better = (proposal.energy < state.energy).detach()
-        new = _where(better, proposal, state)
-        return new, _info(state, info.step_size, better, _finite(new), 0)._replace(
-            evaluations=info.evaluations + first + more)
 
     return step
 
@@ -540,6 +444,6 @@ def init_candidates(
     "Initial candidates: standard normal noise, a copy of the most recent state, or zeros."
     checks.one_of("start", start, STARTS)
     if start == "noise":
-        return _noise(recent, generator, out)
+        return normal_like(recent, generator, out)
     out = torch.empty_like(recent, requires_grad=False) if out is None else out
     return out.copy_(recent.detach()) if start == "last" else out.zero_()

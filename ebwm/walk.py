@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from .modifiers import clamped, guarded, noisy
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,18 +20,7 @@ from . import checks
 from .ebt import EBM
 from .energy import Landscape, Transformed
 from .gradient.vocabulary import UPDATES
-from ebwm.sampler import (
-    STARTS,
-    Kernel,
-    Result,
-    clamped,
-    gradient_descent,
-    guarded,
-    init_candidates,
-    noisy,
-    run,
-    softmax_descent,
-)
+from .sampler import STARTS, Kernel, Result, gradient_descent, init_candidates, run, softmax_descent
 from .stopping import StoppingRule, run_until
 
 # %% ../nbs/core/13_walk.ipynb #df55065c

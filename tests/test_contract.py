@@ -15,21 +15,9 @@ from ebwm.ebt import EBT
 from ebwm.energy import GaussianMixture, Quadratic, Transformed, Wrapper, as_landscape, gradient_by_autograd
 from ebwm.evaluation.cost import Counted
 from ebwm.joint import JointEBT
+from ebwm.modifiers import BoundedGradient, clamped, guarded, noisy
 from ebwm.objective import S1, smooth_l1
-from ebwm.sampler import (
-    BoundedGradient,
-    State,
-    clamped,
-    gradient_descent,
-    guarded,
-    hmc,
-    langevin,
-    mala,
-    nesterov,
-    noisy,
-    run,
-    softmax_descent,
-)
+from ebwm.sampler import State, gradient_descent, hmc, langevin, mala, nesterov, run, softmax_descent
 from ebwm.settings import generator
 from ebwm.stopping import budget, run_until
 from ebwm.thinking import predict

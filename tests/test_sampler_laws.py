@@ -11,20 +11,8 @@ from hypothesis import strategies as st
 from ebwm.diagnostics import Trace, acceptance_rate, effective_sample_size
 from ebwm.energy import Banana, DoubleWell, GaussianMixture, PlainLandscape, Quadratic
 from ebwm.evaluation.cost import Counted
-from ebwm.sampler import (
-    State,
-    clamped,
-    evaluate,
-    gradient_descent,
-    guarded,
-    hmc,
-    langevin,
-    leapfrog,
-    mala,
-    nesterov,
-    noisy,
-    run,
-)
+from ebwm.modifiers import clamped, guarded, noisy
+from ebwm.sampler import State, evaluate, gradient_descent, hmc, langevin, leapfrog, mala, nesterov, run
 from ebwm.settings import generator
 from ebwm.stopping import run_until
 

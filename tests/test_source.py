@@ -13,7 +13,7 @@ from sizes import MODULES, NOTEBOOKS, ROOT
 FLOORS = (
     ("checks", "parameters", "usage", "sizes", "settings", "files", "compat", "energy", "evaluation", "evaluation.cost",
      "evaluation.statistics", "evaluation.uncertainty"),
-    ("sampler", "schedules", "stopping", "replay", "diagnostics", "blocks"),
+    ("sampler", "modifiers", "schedules", "stopping", "replay", "diagnostics", "blocks"),
     ("attention", "gradient", "gradient.triton_kernels", "gradient.kernels", "gradient.attention",
      "gradient.sweeps", "kv_cache", "context", "landscape", "ebt", "joint", "baselines", "diffusion"),
     ("gradient.vocabulary", "walk", "objective", "thinking", "generation", "interop"),

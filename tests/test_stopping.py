@@ -5,8 +5,9 @@ import torch
 
 from ebwm.energy import Quadratic
 from ebwm.evaluation.cost import Counted
+from ebwm.modifiers import clamped, guarded
 from ebwm.replay import Replay
-from ebwm.sampler import clamped, gradient_descent, guarded, langevin, mala, nesterov, run
+from ebwm.sampler import gradient_descent, langevin, mala, nesterov, run
 from ebwm.schedules import cosine, geometric, linear, random_step_sizes, random_steps, scheduled
 from ebwm.settings import generator
 from ebwm.stopping import budget, either, energy_change, gradient_norm, run_until

@@ -6,16 +6,8 @@ import pytest
 import torch
 
 from ebwm.energy import Transformed
-from ebwm.sampler import (
-    clamped,
-    gradient_descent,
-    guarded,
-    init_candidates,
-    nesterov,
-    noisy,
-    run,
-    softmax_descent,
-)
+from ebwm.modifiers import clamped, guarded, noisy
+from ebwm.sampler import gradient_descent, init_candidates, nesterov, run, softmax_descent
 from ebwm.settings import generator
 from ebwm.stopping import budget, run_until
 from ebwm.walk import Walk, walk_of

@@ -10,7 +10,8 @@ from torch import Tensor
 from ..checks import between, one_of, refusal
 from ..diagnostics import Trace, energy_trace
 from ..evaluation.cost import Counted
-from ..sampler import Kernel, gradient_descent, guarded, hmc, langevin, mala, nesterov, noisy, run
+from ebwm.modifiers import guarded, noisy
+from ebwm.sampler import Kernel, gradient_descent, hmc, langevin, mala, nesterov, run
 from ..settings import generator
 from .scenes import MAX_WALKS, Scene, Settings, Slice
 
