@@ -11,10 +11,10 @@ import argparse
 from ebwm import settings
 from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
-from ebwm.training import trainer as training
 
 from .tuning import SEED, best, forking_clips, trial
 
+KINDS = ("ebt", "transformer", "gru", "diffusion")
 RATES = (2e-3, 4e-3, 8e-3)
 STEP_SIZES = (10.0, 5.0, 20.0, 2.5, 1.25)
 FACTORS = (0.7, 1.4, 2.0, 2.8)
@@ -36,7 +36,7 @@ def main():
     config = settings.load()
     figure = parameter_defaults(config.notebooks / "figures" / "facets.ipynb")
     data = forking_clips(figure)
-    trials = {kind: tune(kind, figure, data, updates) for kind in training.LEARNERS}
+    trials = {kind: tune(kind, figure, data, updates) for kind in KINDS}
     rows = [row for found in trials.values() for row in found]
     write_json(
         config.figures / "facets" / "tuning.json",

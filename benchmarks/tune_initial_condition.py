@@ -10,10 +10,12 @@ import argparse
 import json
 
 from ebwm import settings
+from ebwm.data.tasks import ClipsConfig, load_data
 from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
 from ebwm.sampler import STARTS
-from ebwm.training import trainer as training
+from ebwm.training.configuration import ModelConfig, WalkConfig
+from ebwm.training.learner import make_learner
 
 from .tuning import SEED, best, score
 
@@ -23,8 +25,8 @@ RATES, STEP_SIZES = (4e-3, 1e-2, 2.5e-2), (3.0, 1.0, 10.0)
 def trial(start, learning_rate, step_size, figure, data):
     """Walks from one start with these settings, and their score."""
     shape = {name: figure[name] for name in ("dim", "depth", "heads")}
-    model = training.ModelConfig("ebt", **shape, steps=figure["mcmc_steps"], start=start, step_size=step_size)
-    learner = training.make_learner(model, data["train"].state_dim, SEED)
+    walk = WalkConfig(figure["mcmc_steps"], start, step_size)
+    learner = make_learner(ModelConfig("ebt", **shape), data["train"].state_dim, SEED, walk=walk)
     row = {"start": start, "learning_rate": learning_rate, "step_size": step_size}
     row |= score(learner, learning_rate, figure, data, figure["updates"])
     print(row, flush=True)
@@ -33,7 +35,7 @@ def trial(start, learning_rate, step_size, figure, data):
 
 def tune(start, figure):
     clips = {name: figure[name] for name in ("features", "train_clips", "eval_clips")}
-    setting = figure, training.load_data(training.DataConfig(**clips))
+    setting = figure, load_data(ClipsConfig(**clips))
     first, *others = STEP_SIZES
     rows = [trial(start, rate, first, *setting) for rate in RATES]
     return rows + [trial(start, best(rows)["learning_rate"], other, *setting) for other in others]

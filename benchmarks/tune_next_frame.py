@@ -11,9 +11,10 @@ import dataclasses
 import json
 
 from ebwm import settings
+from ebwm.data.tasks import ClipsConfig, load_data
 from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
-from ebwm.training import trainer as training
+from ebwm.training.configuration import OptimiserConfig
 
 from .tuning import SEED, best, trial
 
@@ -23,7 +24,7 @@ RATES = (2e-3, 4e-3, 8e-3)
 def clips_of(figure):
     """The figure's training and validation clips."""
     counts = {name: figure[name] for name in ("train_clips", "eval_clips")}
-    return training.load_data(training.DataConfig(**counts))
+    return load_data(ClipsConfig(**counts))
 
 
 def tune_ebt(step_size, others, *setting):
@@ -53,7 +54,7 @@ def main():
     rows = {kind: [row for row in kept if row["model"] == kind] for kind in tune}
     rows |= {kind: make() for kind, make in tune.items() if asked.only in (None, kind)}
     trials = [row for kind in tune for row in rows[kind]]
-    used = sorted(dataclasses.asdict(training.OptimiserConfig()).keys() & figure.keys())
+    used = sorted(dataclasses.asdict(OptimiserConfig()).keys() & figure.keys())
     write_json(
         path,
         {

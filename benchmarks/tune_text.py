@@ -11,7 +11,9 @@ all figures of text read it.
 
 from functools import partial
 
-from ebwm.training import trainer as training
+from ebwm.data.tasks import TextConfig, load_task
+from ebwm.training.configuration import Config, ModelConfig, OptimiserConfig, RecipeConfig, WalkConfig
+from ebwm.training.learner import make_learner
 
 from .tuning import SEED, one_by_one, text_score, tune
 
@@ -32,23 +34,23 @@ def configuration(name, figure, seed=SEED, learning_rate=6e-3, embedding_std=1.0
     shape = {key: figure[key] for key in ("dim", "depth", "heads")}
     kind = "transformer" if name == "transformer" else "ebt"
     update = "paper" if name == "paper" else "code"
-    settings_of_model = dict(step_size=step_size, update=update, embedding_std=embedding_std)
-    model = training.ModelConfig(kind, **shape, **settings_of_model)
-    recipe, multiplier = training.RecipeConfig(), 3.0
+    model = ModelConfig(kind, **shape, embedding_std=embedding_std)
+    walk = WalkConfig(step_size=step_size, update=update)
+    recipe, multiplier = RecipeConfig(), 3.0
     if name == "s2":
-        recipe, multiplier = training.RecipeConfig("s2", most=3, unroll=1, noise=3.0), 0.0
+        recipe, multiplier = RecipeConfig("s2", most=3, unroll=1, noise=3.0), 0.0
     updates = figure["updates"]
-    optimiser = training.OptimiserConfig(updates, figure["batch"], learning_rate, warmup=updates // 10,
+    optimiser = OptimiserConfig(updates, figure["batch"], learning_rate, warmup=updates // 10,
                                          step_size_multiplier=multiplier)
-    data = training.TextConfig(**{key: figure[key] for key in ("tokenizer", "length", "eval_windows")})
-    return training.Config(model, data, optimiser, seed, eval_every=updates, recipe=recipe)
+    data = TextConfig(**{key: figure[key] for key in ("tokenizer", "length", "eval_windows")})
+    return Config(model, data, optimiser, seed, eval_every=updates, recipe=recipe, walk=walk)
 
 
 def trial(name, figure, **chosen):
     """One way to learn with these settings, and its score."""
     config = configuration(name, figure, **chosen)
-    data = training.load_data(config.data)
-    learner = training.make_learner(config.model, training.states_of(data["train"]), SEED, config.recipe)
+    task = load_task(config.data)
+    data, learner = task.splits, make_learner(config.model, task, SEED, config.recipe, config.walk)
     row = {"model": name, **chosen} | text_score(learner, config, data, figure)
     print(row, flush=True)
     return row
@@ -61,5 +63,5 @@ def search(name, figure):
 
 
 if __name__ == "__main__":
-    training.load_data(configuration("s1", FIGURE).data)
+    load_task(configuration("s1", FIGURE).data)
     tune("text_scaling", SEARCHES, search, FIGURE, __doc__.splitlines()[0])

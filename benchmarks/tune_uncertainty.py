@@ -12,7 +12,7 @@ import dataclasses
 from ebwm import settings
 from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
-from ebwm.training import trainer as training
+from ebwm.training.configuration import OptimiserConfig
 
 from .tuning import SEED, best, forking_clips, trial
 
@@ -36,7 +36,7 @@ def main():
     data = forking_clips(figure)
     trials = {kind: tune(kind, figure, data) for kind in ("transformer", "ebt", "diffusion")}
     rows = [row for found in trials.values() for row in found]
-    asked = dataclasses.asdict(training.OptimiserConfig()).keys() & figure.keys()
+    asked = dataclasses.asdict(OptimiserConfig()).keys() & figure.keys()
     settings_used = {name: figure[name] for name in sorted(asked)} | {"updates": figure["updates"] // 2}
     chosen = {kind: best(found) for kind, found in trials.items()}
     seconds = sum(row["seconds"] for row in rows)

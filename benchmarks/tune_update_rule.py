@@ -12,10 +12,11 @@ from functools import partial
 
 import torch
 
-from ebwm.objective import Streamed, cross_entropy
-from ebwm.sampler import gradient_descent, initial, run
-from ebwm.training import trainer as training
-from ebwm.training.learner import token_errors
+from ebwm.data.task import token_errors
+from ebwm.data.tasks import load_task
+from ebwm.objective import StreamedLoss, cross_entropy
+from ebwm.sampler import gradient_descent, init_candidates, run
+from ebwm.training.learner import Learner, make_learner
 
 from .tune_text import FIGURE, FIRST, configuration
 from .tuning import SEED, one_by_one, text_score, tune
@@ -34,30 +35,30 @@ def raw(learner, config, ignore):
     model, steps = learner.model, config.steps
 
     def walk(landscape, states, generator, **how):
-        begin = initial(config.start, model.encode(states), generator)
+        begin = init_candidates(config.start, model.encode(states), generator)
         return run(landscape, begin, gradient_descent(model.step_size), steps, final_energy=False, **how)
 
     def loss(states, targets, generator):
-        streamed, losses = Streamed(model.landscape(states)), []
+        streamed, losses = StreamedLoss(model.landscape(states)), []
 
         def compare(index, state, info):
-            losses.append(streamed.take(cross_entropy(state.y, targets, ignore) / steps))
+            losses.append(streamed.add(cross_entropy(state.y, targets, ignore) / steps))
 
         walk(streamed.landscape, states, generator, create_graph=True, callback=compare)
-        return streamed.give(torch.stack(losses).sum())
+        return streamed.finish(torch.stack(losses).sum())
 
     predict = lambda states, generator: walk(model.landscape(states), states, generator).state.y
-    return training.Learner(model, loss, predict, errors=partial(token_errors, ignore=ignore))
+    return Learner(model, loss, predict, errors=partial(token_errors, ignore_index=ignore))
 
 
 def trial(way, figure, **chosen):
     """One way to learn with these settings, and its score."""
     form, start = way.split("_")
     config = configuration("paper" if form == "paper" else "s1", figure, **chosen)
-    config = replace(config, model=replace(config.model, start=start))
-    data = training.load_data(config.data)
-    learner = training.make_learner(config.model, training.states_of(data["train"]), SEED, config.recipe)
-    learner = raw(learner, config.model, data["train"].ignore) if form == "raw" else learner
+    config = replace(config, walk=replace(config.walk, start=start))
+    task = load_task(config.data)
+    data, learner = task.splits, make_learner(config.model, task, SEED, config.recipe, config.walk)
+    learner = raw(learner, config.walk, task.state.ignore_index) if form == "raw" else learner
     row = {"model": way, **chosen} | text_score(learner, config, data, figure)
     print(row, flush=True)
     return row

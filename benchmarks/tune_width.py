@@ -14,18 +14,20 @@ from functools import partial
 import torch
 
 from ebwm import settings
+from ebwm.data.tasks import ClipsConfig, load_data
 from ebwm.figures import parameter_defaults
 from ebwm.files import write_json
-from ebwm.gradient.vocabulary import walk_of
-from ebwm.objective import S1, reconstruct
-from ebwm.sampler import initial, run
-from ebwm.training import trainer as training
+from ebwm.objective import S1
+from ebwm.sampler import init_candidates, run
+from ebwm.training.configuration import ModelConfig, WalkConfig
+from ebwm.training.learner import Learner, make_learner
+from ebwm.walk import Walk
 
 from .tuning import SEED, best, score
 
 RATES, STEP_SIZES, FACTORS = (4e-3, 8e-3, 16e-3), (10.0, 3.0, 30.0), (0.7, 1.4, 2.0, 0.85, 1.2)
 WIDTH = 96
-CHANGES = {"transformer": {"kind": "transformer"}, "noise": {}, "last": {"start": "last"}, "row_space": {},
+CHANGES = {"transformer": {"kind": "transformer"}, "noise": {}, "last": {}, "row_space": {},
            "latent": {"candidates": "latent"}}
 
 
@@ -34,23 +36,23 @@ def in_row_space(model, steps):
 
     def start(states, g):
         rows = torch.linalg.qr(model.embed.weight.detach().T)[0]
-        return initial("noise", states, g) @ rows @ rows.T
+        return init_candidates("noise", states, g) @ rows @ rows.T
 
     def predict(states, g):
-        landscape, kernel = walk_of(model, model.landscape(states))
+        landscape, kernel = Walk().bind(model, model.landscape(states))
         return run(landscape, start(states, g), kernel, steps, final_energy=False).state.y
 
-    learn = partial(reconstruct, model, recipe=S1(steps))
-    loss = lambda states, targets, g: learn(states, targets, generator=g, start=start(states, g))
-    return training.Learner(model, loss, predict)
+    loss = lambda states, targets, g: S1(steps)(model, states, targets, generator=g, start=start(states, g))
+    return Learner(model, loss, predict)
 
 
 def learner_of(kind, step_size, figure, state_dim):
     shape = {"dim": WIDTH, "depth": figure["depth"], "heads": WIDTH // figure["head_width"]}
-    shape |= {"steps": figure["mcmc_steps"], "step_size": step_size}
+    start = "last" if kind == "last" else "noise"
+    walk = WalkConfig(figure["mcmc_steps"], start, step_size)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="state_dim")
-        learner = training.make_learner(training.ModelConfig(**shape | CHANGES[kind]), state_dim, SEED)
+        learner = make_learner(ModelConfig(**shape | CHANGES[kind]), state_dim, SEED, walk=walk)
     return in_row_space(learner.model, figure["mcmc_steps"]) if kind == "row_space" else learner
 
 
@@ -82,7 +84,7 @@ def main():
     figure = parameter_defaults(config.notebooks / "figures" / "width.ipynb")
     asked = ("depth", "head_width", "updates", "batch", "frames", "size", "mcmc_steps")
     clips = {name: figure[name] for name in ("frames", "size", "train_clips", "eval_clips")}
-    data = training.load_data(training.DataConfig(**clips))
+    data = load_data(ClipsConfig(**clips))
     trials = {kind: tune(kind, figure, data) for kind in CHANGES}
     rows = [row for part in trials.values() for row in part]
     write_json(config.figures / "width" / "tuning.json", {

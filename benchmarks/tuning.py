@@ -8,7 +8,9 @@ from ebwm import settings
 from ebwm.data.encoders import principal
 from ebwm.data.forks import forking_digits
 from ebwm.files import write_json
-from ebwm.training import trainer as training
+from ebwm.training.configuration import Config, ModelConfig, OptimiserConfig, WalkConfig
+from ebwm.training.learner import batches_of, make_learner
+from ebwm.training.trainer import fit
 
 SEED = 100  # which no comparison uses
 
@@ -24,11 +26,11 @@ def forking_clips(figure):
 def score(learner, learning_rate, figure, data, updates):
     """Train once: the validation loss of the final weights, None where it broke down, and seconds."""
     batch = figure["batch"]
-    optimiser = training.OptimiserConfig(updates, batch, learning_rate, warmup=max(1, updates // 10))
-    config = training.Config(optimiser=optimiser, seed=SEED, eval_every=updates)
-    batches = data["train"].epochs(batch, settings.generator(SEED, "order"))
+    optimiser = OptimiserConfig(updates, batch, learning_rate, warmup=max(1, updates // 10))
+    config = Config(optimiser=optimiser, seed=SEED, eval_every=updates)
+    batches = batches_of(data["train"], batch, SEED)
     try:
-        last = training.fit(learner, batches, data["valid"].whole(), config)[-1]
+        last = fit(learner, batches, data["valid"].whole(), config)[-1]
     except FloatingPointError:
         return {"valid_loss": None, "seconds": 0.0}
     return {"valid_loss": last["valid_loss"], "seconds": round(last["seconds"], 1)}
@@ -37,8 +39,8 @@ def score(learner, learning_rate, figure, data, updates):
 def trial(kind, learning_rate, step_size, figure, data, updates):
     """One kind of model with these settings, and its score."""
     shape = {name: figure[name] for name in ("dim", "depth", "heads")}
-    model = training.ModelConfig(kind, **shape, steps=figure["mcmc_steps"], step_size=step_size)
-    learner = training.make_learner(model, data["train"].state_dim, SEED)
+    walk = WalkConfig(figure["mcmc_steps"], step_size=step_size)
+    learner = make_learner(ModelConfig(kind, **shape), data["train"].state_dim, SEED, walk=walk)
     row = {"model": kind, "learning_rate": learning_rate}
     row |= {"step_size": step_size} if kind == "ebt" else {}
     row |= score(learner, learning_rate, figure, data, updates)
@@ -53,9 +55,9 @@ def best(rows):
 
 def text_score(learner, config, data, figure):
     """Train once on text: the validation loss of the final weights, None where it broke down, and seconds."""
-    batches = training.batches_of(data["train"], figure["batch"], config.seed)
+    batches = batches_of(data["train"], figure["batch"], config.seed)
     try:
-        last = training.fit(learner, batches, data["valid"].whole(figure["eval_windows"]), config)[-1]
+        last = fit(learner, batches, data["valid"].whole(figure["eval_windows"]), config)[-1]
         return {"valid_loss": last["valid_loss"], "seconds": round(last["seconds"], 1)}
     except FloatingPointError:
         return {"valid_loss": None, "seconds": 0.0}
