@@ -327,7 +327,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'ebwm.data.video.VideoDataset.__init__': ('data/video.html#videodataset.__init__', 'ebwm/data/video.py'),
                                  'ebwm.data.video.VideoDataset.__len__': ('data/video.html#videodataset.__len__', 'ebwm/data/video.py'),
                                  'ebwm.data.video.VideoDataset.digest': ('data/video.html#videodataset.digest', 'ebwm/data/video.py'),
-                                 'ebwm.data.video.VideoDataset.epochs': ('data/video.html#videodataset.epochs', 'ebwm/data/video.py'),
                                  'ebwm.data.video.VideoDataset.frames': ('data/video.html#videodataset.frames', 'ebwm/data/video.py'),
                                  'ebwm.data.video.VideoDataset.images': ('data/video.html#videodataset.images', 'ebwm/data/video.py'),
                                  'ebwm.data.video.VideoDataset.mean_frame': ( 'data/video.html#videodataset.mean_frame',

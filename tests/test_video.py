@@ -50,17 +50,6 @@ def test_items_are_the_rows_of_the_whole():
         dataset[7]
 
 
-def test_epochs_visit_each_clip_at_most_once_in_an_order_of_the_generator():
-    dataset = dataset_of()
-    first, again, other = (dataset.epochs(3, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
-    epochs = [[clip.numpy().tobytes() for _ in range(2) for clip in next(first)] for _ in range(4)]
-    known = {clip.numpy().tobytes() for clip in dataset.whole()}
-    assert all(len({*epoch}) == 6 and {*epoch} <= known for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 4
-    assert [clip.numpy().tobytes() for clip in next(again)] == epochs[0][:3]
-    assert [clip.numpy().tobytes() for clip in next(other)] != epochs[0][:3]
-
-
 def test_the_digest_depends_on_shape_and_pixels():
     dataset = dataset_of()
     changed = dataset.clips.copy()

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from ..checks import at_least, between, one_of, positive, refusal
+from ..checks import at_least, one_of, positive, refusal
 from ..compat import require
 from .cache import SPLITS, cached_array
 from ..files import sha256
@@ -76,18 +76,6 @@ class VideoDataset(torch.utils.data.Dataset):
     ) -> Float[Tensor, "clips frames dim"]:  # states
         """The states of all clips in their fixed order, for evaluation."""
         return self.states(self.clips[:limit])
-
-    def epochs(
-        self,
-        batch: int,  # clips in a batch; a smaller last batch of an epoch is dropped
-        generator: torch.Generator,  # determines the order
-    ) -> Iterator[Float[Tensor, "batch frames dim"]]:  # endless
-        """Batches in a new random order each epoch. Deprecated: the training loop has a batch order."""
-        between("batch", batch, 1, len(self))
-        orders = (torch.randperm(len(self), generator=generator, device=generator.device).cpu().numpy()
-                  for _ in count())
-        return (self.states(self.clips[order[start:start + batch]]) for order in orders
-                for start in range(0, len(self) - batch + 1, batch))
 
     def states(
         self,

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from ebwm import sampler, schedules, stopping, thinking
+from ebwm import modifiers, sampler, schedules, stopping, thinking
 from ebwm.baselines import Transformer
 from ebwm.ebt import EBT, EBTOptions
 from ebwm.joint import JointEBT
@@ -75,17 +75,17 @@ CASES = rows(
     (lambda: nesterov(0.1, momentum=1.0), "momentum"),
     (lambda: nesterov(0.1, momentum=math.nan), "momentum"),
     (lambda: hmc(0.1, steps=0), "steps"),
-    (lambda: sampler.noisy(descent, -1.0), "std"),
-    (lambda: sampler.clamped(descent), "value"),
-    (lambda: sampler.clamped(descent, norm=0.0), "norm"),
+    (lambda: modifiers.noisy(descent, -1.0), "std"),
+    (lambda: modifiers.clamped(descent), "value"),
+    (lambda: modifiers.clamped(descent, norm=0.0), "norm"),
     (lambda: run(bowl, ONES, descent, 0), "steps"),
     (lambda: run(bowl, ONES, [descent], 2), "kernel"),
     *((lambda kernel=kernel: run(bowl, ONES * math.nan, kernel, 1, generator(0)), "start")
-      for kernel in (descent, mala(0.1), sampler.guarded(nesterov(0.1)))),
+      for kernel in (descent, mala(0.1), modifiers.guarded(nesterov(0.1)))),
     *((lambda make=make: run(bowl, ONES, make(torch.ones(2)), 1, generator(0)), "step_size")
       for make in (gradient_descent, nesterov, langevin, mala, hmc)),
     *((lambda kernel=kernel: run(bowl, ONES, kernel, 1), "generator")
-      for kernel in (langevin(0.1), mala(0.1), hmc(0.1), sampler.noisy(descent, 1.0))),
+      for kernel in (langevin(0.1), mala(0.1), hmc(0.1), modifiers.noisy(descent, 1.0))),
     *((lambda make=make: make(0.1)(bowl, State(META, META[:, 0], META), generator=generator(0)), "generator")
       for make in (langevin, mala, hmc)),
     (lambda: evaluate(lambda y: torch.ones(7) * y.sum(), ONES), "energy"),
