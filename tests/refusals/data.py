@@ -38,8 +38,6 @@ CASES = [
            ("chances", (math.nan,)), ("chances", (0.5, 0.501)), ("digits", (3, 10)), split="train"),
     *table(VideoDataset, ("std", 0.0), ("clips", np.zeros((0, 2, 4, 4), np.uint8)),
            clips=np.zeros((1, 2, 4, 4), np.uint8), mean=0.5, std=0.5),
-    *table(VideoDataset(np.zeros((7, 2, 4, 4), np.uint8), 0.5, 0.5).epochs, ("batch", 0), ("batch", 8),
-           generator=torch.Generator()),
     *table(video_folder, ("frames", 1), ("spacing", 0.0), ("stride", -1.0), ("size", 0), ("split", "dev"),
            folder=EMPTY, split="train"),
     ("no folder", lambda: video_folder(EMPTY, "train"), FileNotFoundError, "folder="),
