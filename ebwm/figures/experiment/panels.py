@@ -1,6 +1,6 @@
 """Panels of the figures: lines over seeds, points with intervals, logarithmic axes, maps, images and headings."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
     from matplotlib.lines import Line2D
 
-__all__ = ["STAND_IN", "error_bars", "heading", "images", "level", "legend_below", "lines", "logarithmic", "marks", "named_ticks",
+__all__ = ["STAND_IN", "adaptive", "best_of_samples", "error_bars", "heading", "images", "level", "legend_below", "lines", "logarithmic", "marks", "named_ticks",
            "number_map", "round_ticks", "zero"]
 
 STAND_IN = "stand-in data, small models"
@@ -176,3 +176,39 @@ def legend_below(
 ) -> None:
     """One legend below all panels."""
     figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=columns, **style)
+
+
+# Thinking
+
+SAMPLES = {"min": ("ebt", "lowest energy"), "drop": ("diffusion", "largest drop"), "max": ("gru", "highest energy"),
+           "random": ("floor", "random"), "oracle": ("truth", "oracle")}
+STOPPING = {"loss": ("ebt", "rule"), "random": ("floor", "random stopping"), "fixed": ("truth", "equal steps")}
+
+
+def best_of_samples(
+    panel: "Axes",  # where to draw
+    frame: pd.DataFrame,  # columns samples, by, seed and loss
+    title: str,  # of the panel
+) -> None:
+    """Loss of the selected sample in percent of that of one sample, by the number of samples."""
+    for by, (role, label) in SAMPLES.items():
+        table = frame[frame.by == by].pivot_table(index="samples", columns="seed", values="loss")
+        spread(panel, table.index, 100 * (table / table.iloc[0]).to_numpy().T, colour(role), label)
+    panel.set(title=title, xlabel="walks to choose from", xscale="log")
+    counts = sorted(frame.samples.unique())
+    panel.set_xticks(counts, [f"{count:g}" for count in counts])
+    panel.minorticks_off()
+
+
+def adaptive(
+    panel: "Axes",  # where to draw
+    frame: pd.DataFrame,  # rows of `Walks.adaptive`, of several seeds
+    title: str,  # of the panel
+    shown: Callable[[pd.Series], pd.Series] = lambda losses: losses,  # transformation of losses
+) -> None:
+    """Loss by the mean number of steps: adaptive stopping, its control, and one number of steps for all."""
+    for column, (role, label) in STOPPING.items():
+        table = frame.assign(shown=shown(frame[column])).groupby("share")[["steps", "shown"]].mean()
+        table = table.sort_values("steps")
+        panel.plot(table.steps, table.shown, "o-", ms=4, color=colour(role), label=label)
+    panel.set(title=title, xlabel="mean steps of a position")

@@ -97,7 +97,8 @@ class Experiment:
     ) -> WalkConfig:
         """Sampling of an EBT in training."""
         alpha = step_size or self.parameters.get("step_size") or WalkConfig().step_size
-        return WalkConfig(self.parameters.get("mcmc_steps", 2), start, alpha, **fields)
+        steps = self.parameters.get("mcmc_steps", WalkConfig().steps)
+        return WalkConfig(**{"steps": steps, "start": start, "step_size": alpha, **fields})
 
     def optimiser(
         self,
