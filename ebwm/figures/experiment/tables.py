@@ -9,9 +9,10 @@ from jaxtyping import Float
 from scipy import stats
 
 from ebwm.evaluation.statistics import paired_difference, student_crossed
+from ebwm.evaluation.uncertainty import risk_coverage
 
 __all__ = ["Interval", "Tables", "bounds", "by_seed", "crossed", "frame_of", "grid", "jackknife", "join", "matrix",
-           "over_seeds", "paired", "pseudo_values", "rank_correlation", "report", "select", "shares_of_mean"]
+           "over_seeds", "paired", "pseudo_values", "rank_correlation", "report", "risk_curve", "select", "share_of_gain", "shares_of_mean"]
 
 Interval = dict[str, float | None]  # value, low, high
 Tables = Mapping[str, Any]  # table by name: a data frame, rows, or one row
@@ -188,9 +189,28 @@ def jackknife(
 def pseudo_values(
     statistic: Callable[[pd.DataFrame], float],  # of a frame with the column `clip`
     frame: pd.DataFrame,  # rows of several clips
-    groups: int = 64,  # largest number of groups of clips
+    groups: int,  # number of groups of clips, by the remainder of their number
 ) -> Float[np.ndarray, " groups"]:
     """Pseudo-values of a statistic of rows, by leaving out one group of clips after another."""
-    group = frame["clip"].to_numpy() % min(groups, frame["clip"].nunique())
+    group = frame["clip"].to_numpy() % groups
     whole, parts = statistic(frame), np.unique(group)
     return np.array([len(parts) * whole - (len(parts) - 1) * statistic(frame[group != part]) for part in parts])
+
+
+def share_of_gain(
+    errors: pd.Series,  # of each item
+    score: pd.Series,  # lower where the item is answered first
+) -> float:  # 0 for a random order, 1 for an oracle that knows the errors
+    """How much a score lowers the risk of the answered items, relative to an oracle."""
+    found = risk_coverage(errors, score)
+    return (found.risk[-1] - found.area) / (found.risk[-1] - found.oracle)
+
+
+def risk_curve(
+    errors: pd.Series,  # of each item
+    score: pd.Series,  # lower where the item is answered first
+) -> dict[str, np.ndarray]:
+    """Risk by coverage, at about a hundred places."""
+    found = risk_coverage(errors, score)
+    kept = np.unique(np.linspace(0.05, 1, 96) * (len(found.risk) - 1)).astype(int)
+    return dict(coverage=found.coverage[kept], risk=found.risk[kept])
