@@ -15,12 +15,14 @@ from ebwm.data.task import token_errors
 from ebwm.data.tasks import Text, TextConfig, load_task
 from ebwm.evaluation.statistics import ratio_of_sums, ratio_shares
 from ebwm.figures.experiment.tables import crossed
-from ebwm.figures.experiment.walks import Walks, traces
+from ebwm.figures.experiment.walks import Walks, initial, traces
+from ebwm.objective import StreamedLoss, cross_entropy
+from ebwm.sampler import gradient_descent, run
 from ebwm.training.configuration import OptimiserConfig, RecipeConfig
 from ebwm.training.learner import Learner, position_losses
 
 __all__ = ["HELD_OUT", "S2_TEXT", "WindowSets", "chosen_settings", "corrupted", "departures", "entropy", "percent_gain",
-           "text_optimiser", "text_task", "token_walks"]
+           "raw_learner", "text_optimiser", "text_task", "token_walks"]
 
 HELD_OUT = "held-out"
 FIELDS = ("source", "tokenizer", "length", "packing", "documents", "held_out", "eval_windows")
@@ -190,3 +192,27 @@ def token_walks(
     parts = [traces(model, part[:, :-1], steps, measure(part), generator) for part in windows[:, :last].split(portion)]
     losses, energies = (np.concatenate(tables, 2) for tables in zip(*parts, strict=True))
     return Walks(losses, energies).take(counted[:, :losses.shape[-1]])
+
+
+def raw_learner(
+    learner: Learner,  # an EBT of tokens
+    start: str,  # initial candidates
+    steps: int,  # of a walk
+    ignore_index: int | None,  # target that is not scored
+) -> Learner:  # trained by recipe S1: detached steps, the loss of each
+    """The same model with its landscape as a function of logits without softmax, and plain gradient descent."""
+    model = learner.model
+
+    def descend(landscape: Any, context: Tensor, generator: torch.Generator, **options: Any) -> Any:
+        begin = initial(model, context, generator, start)
+        return run(landscape, begin, gradient_descent(model.step_size), steps, final_energy=False, **options)
+
+    def loss(context: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        streamed, losses = StreamedLoss(model.landscape(context)), []
+        compare = lambda index, state, info: losses.append(
+            streamed.add(cross_entropy(state.y, targets, ignore_index) / steps))
+        descend(streamed.landscape, context, generator, create_graph=True, callback=compare)
+        return streamed.finish(torch.stack(losses).sum())
+
+    predict = lambda context, generator: descend(model.landscape(context), context, generator).state.y
+    return Learner(model, loss, predict, errors=learner.errors)
