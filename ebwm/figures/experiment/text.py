@@ -46,8 +46,8 @@ def chosen_settings(
     tuning: Mapping[str, Any],  # content of tuning.json
     kinds: Iterable[str],  # rows
     learning_rate: Mapping[str, float] | None = None,  # instead of the chosen ones
-    step_size: Mapping[str, float] | None = None,
-    embedding_std: Mapping[str, float] | None = None,
+    step_size: Mapping[str, float] | None = None,  # instead of the chosen ones
+    embedding_std: Mapping[str, float] | None = None,  # instead of the chosen ones
 ) -> pd.DataFrame:  # learning_rate, step_size and embedding_std of each kind
     """The best settings of the trials, or those that are given instead."""
     given = {"learning_rate": learning_rate, "step_size": step_size, "embedding_std": embedding_std}
