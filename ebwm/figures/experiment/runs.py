@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from tqdm.std import tqdm
 
-from ebwm import settings
+from ebwm import checks, settings
 from ebwm.data.tasks import ClipsConfig, load_data
 from ebwm.data.video import trivial_baselines
 from ebwm.evaluation.cost import flops
+from ebwm.figures.errors import FigureError
 from ebwm.figures.experiment.tuning import SEED, Search, make_trials, write_trials
 from ebwm.figures.record import Record
 from ebwm.training.configuration import Config, ModelConfig, OptimiserConfig, RecipeConfig, WalkConfig
@@ -224,9 +225,10 @@ class Experiment:
         request = self.record.job.get("tune")
         if request is None:
             return self.tuning()
-        path = self.record.config.figures / self.id / TUNING
-        key, made = options.get("key", "model"), {}
-        stored = json.loads(path.read_text(encoding="utf-8"))["trials"] if request and path.is_file() else []
+        key, stored = options.get("key", "model"), self.tuning()["trials"] if request else []
+        for kind in request:
+            checks.one_of("--only", kind, searches, FigureError)
+        made = {}
         for kind, search in searches.items():
             if request and kind not in request:
                 made[kind] = [{k: v for k, v in row.items() if k != key} for row in stored if row[key] == kind]
@@ -234,7 +236,7 @@ class Experiment:
             run = lambda kind=kind, **chosen: score(kind, SEED, **chosen)
             made[kind] = make_trials(search, run, lambda row, kind=kind: print({key: kind, **row}, flush=True))
         values = shared if isinstance(shared, Mapping) else {name: self.parameters[name] for name in shared}
-        self.trials[self.id] = write_trials(path, made, values, **options)
+        self.trials[self.id] = write_trials(self.record.folder / TUNING, made, values, **options)
         return self.trials[self.id]
 
     def table_of_trials(self) -> pd.DataFrame:

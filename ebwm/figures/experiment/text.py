@@ -80,10 +80,10 @@ def text_optimiser(
 
 def corrupted(
     text: str,  # to change
-    share: float,  # of the letters
+    share: float,  # of the alphabetic characters
     order: np.random.Generator,  # source of randomness
 ) -> str:
-    """A text with a share of its letters replaced by random ones."""
+    """A text with a share of its alphabetic characters replaced by random ones."""
     characters = np.array(list(text))
     changed = np.char.isalpha(characters) & (order.random(len(characters)) < share)
     characters[changed] = order.choice(list(ascii_lowercase), changed.sum())

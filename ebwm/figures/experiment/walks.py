@@ -116,17 +116,17 @@ class Walks(NamedTuple):
         """Tolerances of a stopping rule that are worth trying."""
         return TOLERANCES * np.median(np.abs(self.energies[:, 1] - self.energies[:, 0]))
 
-    def stopping_steps(self, tolerance: float) -> Int[np.ndarray, "samples *items"]:
+    def stopping_steps(self, tolerance: float) -> Int[np.ndarray, " samples *items"]:
         """Steps until the energy changed by less than a tolerance between the last two evaluations."""
         change = np.abs(np.diff(self.energies[:, :-1], axis=1))
         stops = np.concatenate([change < tolerance, np.ones_like(change[:, :1], dtype=bool)], 1)
         return np.minimum(stops.argmax(1) + 2, self.most)
 
-    def stopped(self, steps: Int[np.ndarray, "samples *items"]) -> Float[np.ndarray, "*items"]:
+    def stopped(self, steps: Int[np.ndarray, " samples *items"]) -> Float[np.ndarray, "*items"]:
         """Losses with so many steps for each sample and item, mean over samples."""
         return np.take_along_axis(self.losses, steps[:, None], 1)[:, 0].mean(0)
 
-    def stopped_at_random(self, steps: Int[np.ndarray, "samples *items"], times: int = 8) -> Float[np.ndarray, "*items"]:
+    def stopped_at_random(self, steps: Int[np.ndarray, " samples *items"], times: int = 8) -> np.ndarray:
         """The control of `stopped`: the same numbers of steps in random orders, mean over the orders."""
         order = np.random.default_rng(0)
         drawn = (order.permutation(steps.ravel()).reshape(steps.shape) for _ in range(times))
