@@ -1,4 +1,4 @@
-"""The commands `ebwm figures ...`: list, run, replay, check, promote and report."""
+"""The commands `ebwm figures ...`: list, run, replay, check, promote, tune and report."""
 
 import argparse
 import ast
@@ -38,6 +38,12 @@ def add(
     promote.add_argument("id", metavar="ID", help="figure of the run")
     promote.set_defaults(run=_promote)
     _add_scale(promote)
+    tune = commands.add_parser("tune", help="make the trials that a figure declares, and write its tuning.json")
+    tune.add_argument("id", metavar="ID", help="figure with trials")
+    tune.add_argument("--only", action="append", default=[], metavar="KIND", help="a model whose trials are made again")
+    _add_parameters(tune)
+    tune.set_defaults(run=_tune)
+    _add_scale(tune, "default: cpu; only its trials go on record")
     report = commands.add_parser("report", help="every claim of the papers with its verdict")
     report.add_argument("--out", metavar="FILE", type=Path, help="write the report to this file, as Markdown")
     report.set_defaults(run=_report)
@@ -47,14 +53,18 @@ def _add_run(parser: Parser) -> None:
     parser.add_argument("ids", nargs="*", metavar="ID", help="figures to make")
     parser.add_argument("--all", action="store_true", help="all figures")
     parser.add_argument("--headline", action="store_true", help="the headline figures")
-    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
-                        help="set a parameter of the notebook, as in -p updates=100")
+    _add_parameters(parser)
     parser.add_argument("--cores", type=count, metavar="N", help="number of processor cores; default: all")
     parser.add_argument("--force", action="store_true", help="run figures that are up to date too")
     parser.add_argument("--profile", type=Path, metavar="FOLDER",
                         help="a snakemake profile, such as profiles/slurm for a cluster")
     parser.set_defaults(run=_run)
     _add_scale(parser)
+
+
+def _add_parameters(parser: Parser) -> None:
+    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE",
+                        help="set a parameter of the notebook, as in -p updates=100")
 
 
 def _add_scale(parser: Parser, meaning: str = "default: the setting in settings.ini") -> None:
@@ -132,6 +142,14 @@ def _check(options: argparse.Namespace) -> int:
 def _promote(options: argparse.Namespace) -> int:
     files = figures.promote(options.id, options.scale)
     print(f"{options.id}: {len(files)} files on record in {files[0].parent}")
+    return 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from ebwm.figures.tune import tune
+
+    path = tune(options.id, options.scale, dict(map(_assignment, options.parameters)), options.only)
+    print(f"trials written to {path}")
     return 0
 
 

@@ -1,0 +1,216 @@
+"""Tables and intervals of the figures: nested results as data frames, matrices [seeds items], Student's intervals."""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+from ebwm.evaluation.statistics import paired_difference, student_crossed
+from ebwm.evaluation.uncertainty import risk_coverage
+
+__all__ = ["Interval", "Tables", "bounds", "by_seed", "crossed", "frame_of", "grid", "jackknife", "join", "matrix",
+           "over_seeds", "paired", "pseudo_values", "rank_correlation", "report", "risk_curve", "select", "share_of_gain", "shares_of_mean"]
+
+Interval = dict[str, float | None]  # value, low, high
+Tables = Mapping[str, Any]  # table by name: a data frame, rows, or one row
+
+
+# Tables
+
+
+def frame_of(
+    table: Any,  # a data frame, a list of rows, or one row; a row whose values are arrays gives one row an entry
+) -> pd.DataFrame:
+    """A data frame."""
+    if isinstance(table, pd.DataFrame):
+        return table
+    if isinstance(table, Mapping) and all(np.ndim(value) == 0 for value in table.values()):
+        table = [table]
+    return pd.DataFrame(table)
+
+
+def join(
+    parts: Mapping[Hashable, Tables],  # tables of each part; a key is a tuple if there are several names
+    *names: str,  # columns for the keys
+) -> dict[str, pd.DataFrame]:
+    """Concatenate the tables of all parts, with the keys of the parts as first columns."""
+    found = {}
+    for table in dict.fromkeys(name for part in parts.values() for name in part):
+        frames = {key: frame_of(part[table]) for key, part in parts.items() if table in part}
+        found[table] = pd.concat(frames, names=names).reset_index(list(names)).reset_index(drop=True)
+    return found
+
+
+def select(
+    frame: pd.DataFrame,  # rows
+    **where: Any,  # value of a column, or a list of its values
+) -> pd.DataFrame:
+    """The rows with given values."""
+    for name, value in where.items():
+        frame = frame[frame[name].isin(value) if isinstance(value, list | tuple) else frame[name] == value]
+    return frame
+
+
+def matrix(
+    frame: pd.DataFrame,  # one row for each seed and item
+    column: str,  # values
+    item: str = "clip",  # column that names the item
+    **where: Any,  # selects rows, as for `select`
+) -> Float[np.ndarray, "seeds items"]:
+    """Values by seed and item, both in ascending order."""
+    return select(frame, **where).pivot(index="seed", columns=item, values=column).to_numpy()
+
+
+def by_seed(
+    frame: pd.DataFrame,  # one row for each seed and key
+    column: str,  # values
+    key: str = "model",  # outer key of the result
+) -> dict[str, dict[str, float]]:
+    """Values by key and seed, for a manifest."""
+    return {name: dict(zip(map(str, part.seed), part[column], strict=True))
+            for name, part in frame.reset_index().groupby(key)}
+
+
+def grid(
+    function: Callable[..., Any],  # called with one key of each level
+    *levels: Iterable[Hashable],  # keys of each level
+) -> dict[Any, Any]:
+    """Nested dictionaries of a function's results."""
+    first, *rest = levels
+    inner = [tuple(level) for level in rest]
+    return {key: grid(lambda *keys, key=key: function(key, *keys), *inner) if inner else function(key)
+            for key in first}
+
+
+def report(
+    nested: Mapping[Any, Any],  # intervals in nested dictionaries
+) -> pd.DataFrame:
+    """Intervals as rows of a table, for display."""
+    rows: dict[tuple, Any] = {}
+
+    def collect(part: Mapping[Any, Any], keys: tuple) -> None:
+        if "value" in part:
+            rows[keys] = part
+        else:
+            for key, value in part.items():
+                collect(value, (*keys, key))
+
+    collect(nested, ())
+    return pd.DataFrame(list(rows.values()), index=[" | ".join(map(str, keys)) for keys in rows])
+
+
+# Intervals
+
+
+def crossed(
+    values: Float[np.ndarray, "seeds items"],  # one value for each seed and item
+) -> Interval:
+    """Mean over seeds and items with Student's interval; no bounds for one seed or values that are not finite."""
+    values = np.asarray(values, dtype=float)
+    if len(values) > 1 and np.isfinite(values).all():
+        return student_crossed(values)._asdict()
+    return _alone(values)
+
+
+def over_seeds(
+    values: Float[np.ndarray, " seeds"],  # one value for each seed
+) -> Interval:
+    """Mean over seeds with Student's interval; no bounds for one seed or values that are not finite."""
+    values = np.asarray(values, dtype=float)
+    if len(values) > 1 and np.isfinite(values).all():
+        return paired_difference(values, np.zeros(len(values)))._asdict()
+    return _alone(values)
+
+
+def _alone(values: np.ndarray) -> Interval:
+    value = float(values.mean()) if np.isfinite(values).all() else None
+    return dict(value=value, low=None, high=None)
+
+
+def paired(
+    frame: pd.DataFrame,  # one row for each model, seed and item
+    ours: str,  # a model
+    theirs: str,  # another model
+    column: str,  # values
+    item: str = "clip",  # column that names the item
+    **where: Any,  # selects rows
+) -> Interval:
+    """Mean difference of two models on the same seeds and items, with its interval."""
+    both = (matrix(frame, column, item, model=model, **where) for model in (ours, theirs))
+    return crossed(next(both) - next(both))
+
+
+def bounds(
+    interval: Interval | None,  # value, low, high
+) -> tuple[float, float, float] | None:  # None without bounds
+    """An interval as a tuple, for `points`."""
+    if interval is None or interval["low"] is None:
+        return None
+    return interval["value"], interval["low"], interval["high"]
+
+
+def shares_of_mean(
+    parts: Mapping[str, Float[np.ndarray, "seeds items"]],  # values of each kind
+    base: Float[np.ndarray, "seeds items"],  # values to which they refer
+) -> dict[str, Interval]:
+    """Paired gains over a base in percent of its mean; positive if the values are lower."""
+    found = {}
+    for name, values in parts.items():
+        value, low, high = crossed(values - base).values()
+        percent = [end if end is None else -100 * end / base.mean() for end in (value, high, low)]
+        found[name] = dict(zip(("value", "low", "high"), percent, strict=True))
+    return found
+
+
+# Statistics that are not means
+
+
+def rank_correlation(
+    first: Float[np.ndarray, " n"],  # values
+    second: Float[np.ndarray, " n"],  # values of the same items
+) -> float:
+    """Spearman's rank correlation."""
+    return float(np.corrcoef(stats.rankdata(first), stats.rankdata(second))[0, 1])
+
+
+def jackknife(
+    statistic: Callable[..., float],  # of the items
+    *items: Float[np.ndarray, "n ..."],  # arguments, each with the items as first axis
+) -> Float[np.ndarray, " n"]:  # pseudo-values, whose mean takes the place of the statistic
+    """Pseudo-values of a statistic, by leaving out one item after another (Tukey 1958)."""
+    count, whole = len(items[0]), statistic(*items)
+    without = [statistic(*(np.delete(part, i, 0) for part in items)) for i in range(count)]
+    return count * whole - (count - 1) * np.asarray(without)
+
+
+def pseudo_values(
+    statistic: Callable[[pd.DataFrame], float],  # of a frame with the column `clip`
+    frame: pd.DataFrame,  # rows of several clips
+    groups: int,  # number of groups of clips, by the remainder of their number
+) -> Float[np.ndarray, " groups"]:
+    """Pseudo-values of a statistic of rows, by leaving out one group of clips after another."""
+    group = frame["clip"].to_numpy() % groups
+    whole, parts = statistic(frame), np.unique(group)
+    return np.array([len(parts) * whole - (len(parts) - 1) * statistic(frame[group != part]) for part in parts])
+
+
+def share_of_gain(
+    errors: pd.Series,  # of each item
+    score: pd.Series,  # lower where the item is answered first
+) -> float:  # 0 for a random order, 1 for an oracle that knows the errors
+    """How much a score lowers the risk of the answered items, relative to an oracle."""
+    found = risk_coverage(errors, score)
+    return (found.risk[-1] - found.area) / (found.risk[-1] - found.oracle)
+
+
+def risk_curve(
+    errors: pd.Series,  # of each item
+    score: pd.Series,  # lower where the item is answered first
+) -> dict[str, np.ndarray]:
+    """Risk by coverage, at about a hundred places."""
+    found = risk_coverage(errors, score)
+    kept = np.unique(np.linspace(0.05, 1, 96) * (len(found.risk) - 1)).astype(int)
+    return dict(coverage=found.coverage[kept], risk=found.risk[kept])
