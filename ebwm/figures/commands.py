@@ -43,7 +43,7 @@ def add(
     tune.add_argument("--only", action="append", default=[], metavar="KIND", help="a model whose trials are made again")
     _add_parameters(tune)
     tune.set_defaults(run=_tune)
-    _add_scale(tune, "default: cpu; only its trials go on record")
+    _add_scale(tune, "default: cpu; only trials at cpu are recorded")
     report = commands.add_parser("report", help="every claim of the papers with its verdict")
     report.add_argument("--out", metavar="FILE", type=Path, help="write the report to this file, as Markdown")
     report.set_defaults(run=_report)

@@ -1,0 +1,178 @@
+"""The experiment layer of the figures: searches, tables, intervals, walks, and the command that makes trials."""
+
+import ast
+import json
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sizes import ROOT
+from tiny_figure import PARAMETERS, code, write_notebook, write_project
+
+from ebwm import settings
+from ebwm.cli import main
+from ebwm.ebt import EBT
+from ebwm.evaluation.statistics import student_crossed
+from ebwm.figures.experiment.scaling import faster_by_student, slope_shares
+from ebwm.figures.experiment.tables import crossed, grid, jackknife, join, matrix, over_seeds, paired, shares_of_mean
+from ebwm.figures.experiment.tuning import make_trials, search, times, write_trials
+from ebwm.figures.experiment.walks import Walks, library_agreement, state_losses, traces
+
+NOTEBOOKS = sorted((ROOT / "nbs/figures").glob("*.ipynb"))
+
+
+def sources(path):
+    cells = json.loads(path.read_text())["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+# Notebooks
+
+
+def test_figure_notebooks_share_no_function_and_are_short():
+    names, bodies, lines = Counter(), Counter(), 0
+    for path in NOTEBOOKS:
+        for source in sources(path):
+            lines += len(source.splitlines())
+            functions = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef)]
+            names.update(n.name for n in functions)
+            bodies.update(ast.unparse(n.body) for n in functions)
+    assert not [name for name, count in (names + bodies).items() if count > 1]
+    assert lines <= 150 * len(NOTEBOOKS)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_figure_notebook_opens_with_question_picture_and_answer(path):
+    opening = "".join(json.loads(path.read_text())["cells"][1]["source"])
+    assert opening.startswith("**Question.**") and "**Answer.**" in opening
+    assert f"../../figures/{path.stem}/{path.stem}.png)" in opening
+    assert (ROOT / f"figures/{path.stem}/{path.stem}.png").is_file()
+
+
+# Tuning
+
+
+def test_a_search_tries_one_setting_after_another_at_the_best_so_far():
+    def score(rate, size=1.0):
+        if rate > 10:
+            raise FloatingPointError
+        return (rate - 2) ** 2 + (size - 3) ** 2
+
+    stages = search(("rate", (1.0, 2.0, 20.0, times(0.5), times(2))), ("size", (3.0, 1.0)), size=1.0)
+    rows = make_trials(stages, score, lambda row: None)
+    tried = [(row["rate"], row["size"]) for row in rows]
+    assert tried == [(1.0, 1.0), (2.0, 1.0), (20.0, 1.0), (4.0, 1.0), (2.0, 3.0)]  # without those already made
+    assert [row["valid_loss"] for row in rows] == [5.0, 4.0, None, 8.0, 0.0]
+
+
+def test_tuning_json_has_trials_choices_and_cost(tmp_path):
+    trials = {"ebt": [{"rate": 1.0, "valid_loss": None, "seconds": 1.0},
+                      {"rate": 2.0, "valid_loss": 3.0, "seconds": 2.0}]}
+    write_trials(tmp_path / "tuning.json", trials, {"batch": 4}, "recipe", width=96)
+    content = json.loads((tmp_path / "tuning.json").read_text())
+    assert content["chosen"] == {"ebt": {"recipe": "ebt", "rate": 2.0, "valid_loss": 3.0, "seconds": 2.0}}
+    assert content["seconds"] == 3.0 and content["settings"] == {"batch": 4} and content["width"] == 96
+    assert len(content["trials"]) == 2 and content["seed"] == 100
+
+
+DECLARED = """
+from ebwm.figures.experiment.runs import Experiment
+from ebwm.figures.experiment.tuning import search
+
+exp = Experiment("tiny", globals())
+searches = {kind: search(("rate", (1.0, 3.0))) for kind in ("one", "two")}
+exp.tune(searches, lambda kind, seed, rate: seed * (rate - 2.5) ** 2 + updates, shared=["updates"])
+"""
+
+
+def test_the_command_makes_declared_trials_and_keeps_those_of_other_kinds(tmp_path, monkeypatch, capsys):
+    root = write_project(tmp_path)
+    write_notebook(root / "nbs/figures/tiny.ipynb", code(PARAMETERS, "parameters", id="p"),
+                   code(DECLARED, "tuning", id="t"), code("raise RuntimeError", id="e"))
+    monkeypatch.chdir(root)
+    assert main(["figures", "tune", "tiny"]) == 0
+    path = root / "figures/tiny/tuning.json"
+    made = json.loads(path.read_text())
+    assert [row["model"] for row in made["trials"]] == ["one", "one", "two", "two"]
+    assert made["chosen"]["one"]["rate"] == 3.0 and made["settings"] == {"updates": 2}
+    path.write_text(json.dumps(made | {"trials": [row | {"seconds": 7.0} for row in made["trials"]]}))
+    assert main(["figures", "tune", "tiny", "--only", "two"]) == 0
+    again = json.loads(path.read_text())["trials"]
+    assert [row["seconds"] == 7.0 for row in again] == [True, True, False, False]
+    assert main(["figures", "tune", "tiny", "--only", "three"]) == 1
+    assert "three" in capsys.readouterr().err
+
+
+# Tables and intervals
+
+
+def test_tables_of_parts_become_one_with_keys_as_columns():
+    parts = {("a", 1): {"rows": [dict(x=1.0), dict(x=2.0)], "one": dict(y=3)},
+             ("b", 2): {"rows": dict(x=np.array([4.0]))}}
+    tables = join(parts, "model", "width")
+    assert tables["rows"].to_dict("list") == {"model": ["a", "a", "b"], "width": [1, 1, 2], "x": [1.0, 2.0, 4.0]}
+    assert tables["one"].to_dict("list") == {"model": ["a"], "width": [1], "y": [3]}
+
+
+def test_intervals_are_students_over_seeds_and_items_and_empty_for_one_seed():
+    noise = np.random.default_rng(0).normal(size=(2, 3, 5))
+    keys = [(model, seed, clip) for model in "ab" for seed in range(3) for clip in range(5)]
+    frame = pd.DataFrame(keys, columns=["model", "seed", "clip"]).assign(loss=noise.ravel())
+    frame = frame.sample(frac=1, random_state=0)
+    assert np.array_equal(matrix(frame, "loss", model="b"), noise[1])
+    assert paired(frame, "a", "b", "loss") == student_crossed(noise[0] - noise[1])._asdict()
+    gain = shares_of_mean({"b": noise[1]}, noise[0] + 9)["b"]
+    expected = student_crossed(noise[1] - noise[0] - 9)
+    assert np.isclose(gain["low"], -100 * expected.high / (noise[0] + 9).mean())
+    assert crossed(noise[0][:1]) == dict(value=noise[0][:1].mean(), low=None, high=None)
+    assert over_seeds([1.0, np.nan]) == dict(value=None, low=None, high=None)
+    assert grid(lambda a, b: a + b, "xy", "z") == {"x": {"z": "xz"}, "y": {"z": "yz"}}
+
+
+def test_pseudo_values_of_a_mean_are_the_items():
+    items = np.random.default_rng(0).normal(size=7)
+    assert np.allclose(jackknife(np.mean, items), items)
+
+
+def test_shares_of_a_slope_average_to_the_slope_and_give_a_ratio_with_its_interval():
+    sizes, noise = np.array([1.0, 2.0, 4.0]), np.random.default_rng(0).normal(size=(3, 4, 6)) / 100
+    shares = {rate: slope_shares(sizes, -rate * np.log(sizes)[:, None, None] + noise) for rate in (1.0, 2.0)}
+    assert np.isclose(shares[2.0].mean(), np.polyfit(np.log(sizes), -2 * np.log(sizes) + noise.mean((1, 2)), 1)[0])
+    found = faster_by_student(shares[2.0], shares[1.0])
+    assert found["low"] < 100 < found["high"] and abs(found["value"] - 100) < 5
+
+
+# Walks
+
+
+@pytest.fixture(scope="module")
+def walked():
+    model = EBT(16, 1, 2, state_dim=3, step_size=5.0, generator=settings.generator(0, "weights"))
+    clips = torch.randn(4, 6, 3, generator=settings.generator(0))
+    walk = traces(model, clips[:, :-1], [5, 5, 2], state_losses(clips[:, 1:]), settings.generator(1))
+    return model, clips, walk
+
+
+def test_walks_choose_stop_and_decide(walked):
+    _, _, walks = walked
+    assert walks.losses.shape == walks.energies.shape == (3, 6, 4, 5) and np.isnan(walks.losses[2, 3:]).all()
+    two = walks.first(2)
+    assert (two.chosen("oracle", 2, 3) <= two.chosen("min", 2, 3)).all()
+    lowest = np.take_along_axis(two.losses[:, 3], two.energies[:, 3].argmin(0)[None], 0)[0]
+    assert np.array_equal(two.chosen("min", 2, 3), lowest)
+    assert np.allclose(two.chosen("random", 2, 3), two.losses[:, 3].mean(0))
+    tolerance = two.tolerances()[3]
+    steps = two.stopping_steps(tolerance)
+    assert steps.min() >= 2 and steps.max() <= 5 and np.array_equal(two.stopping_steps(0.0), np.full_like(steps, 5))
+    flat = Walks(np.ones_like(two.losses), two.energies)
+    assert np.allclose(flat.stopped(steps), 1) and np.allclose(flat.stopped_at_random(steps), 1)
+    best, _ = two.decide()
+    assert best == two.losses.mean((0, 2, 3))[1:].argmin() + 1
+
+
+def test_simulated_stopping_takes_the_steps_of_the_library(walked):
+    model, clips, walks = walked
+    tolerance = walks.first(2).tolerances()[4]
+    assert library_agreement(model, clips[:, :-1], walks.first(2), tolerance, settings.generator(1)) == 1
