@@ -22,8 +22,9 @@ from ebwm.data.text import text_corpus
 from ebwm.files import write_json, write_whole
 from ebwm.training import history as runs
 from ebwm.training.checkpoint import load_tensors, save_tensors
-from ebwm.training.configuration import ConfigError, differences, load_config
+from ebwm.training.configuration import ConfigError, differences
 from ebwm.training.learner import load_run, position_losses
+from ebwm.training.presets import load_config
 from ebwm.training.run import resume, train
 
 SEEDS, ORDER, EVERY = (0, 1, 2), 5, 100

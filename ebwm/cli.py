@@ -16,8 +16,7 @@ from ebwm import __version__, settings
 from ebwm.compat import MissingPart, extras, lacking
 from ebwm.checks import refusal
 from ebwm.settings import SettingsError
-from ebwm.usage import Failure, Parser, UsageError, needs
-from ebwm.usage import count as _count
+from ebwm.usage import Failure, Parser, UsageError, count, needs
 
 if TYPE_CHECKING:  # training imports torch: imported by the commands that need it
     from ebwm.training.configuration import Config
@@ -120,14 +119,14 @@ def _add_generate(parser: Parser) -> None:
     option("texts", nargs="*", metavar="TEXT", help="texts to continue; none: start a new one")
     option("--model", default="text", metavar="MODEL",
            help="a shipped model (text, text_transformer), or the name or folder of a run; default: text")
-    option("--tokens", type=_count, default=100, metavar="N", help="maximum number for each text; default: 100")
+    option("--tokens", type=count, default=100, metavar="N", help="maximum number for each text; default: 100")
     option("--temperature", type=float, default=0.8, metavar="T", help="0: always the most likely token; default: 0.8")
     option("--top-p", type=float, default=0.95, metavar="P", help="probability of the smallest set of tokens to draw from; default: 0.95")
     option("--stop", action="append", default=[], metavar="TOKEN", help="a token that ends a text, such as --stop .")
-    option("--steps", type=_count, metavar="N", help="sampling steps for each token, or their maximum; default: as in training")
-    option("--samples", type=_count, metavar="N", help="samples for each token; the one of lowest energy is selected")
+    option("--steps", type=count, metavar="N", help="sampling steps for each token, or their maximum; default: as in training")
+    option("--samples", type=count, metavar="N", help="samples for each token; the one of lowest energy is selected")
     option("--adaptive", type=float, metavar="E", help="stop sampling when the energy changes by less than this")
-    option("--times", type=_count, default=1, metavar="N", help="continuations of each text, with consecutive seeds")
+    option("--times", type=count, default=1, metavar="N", help="continuations of each text, with consecutive seeds")
     option("--seed", type=int, default=0, metavar="N", help="seed of the random numbers; default: 0")
     option("--show", action="store_true", help="one line for each token: bits, energy and steps")
     parser.set_defaults(run=_generate)
@@ -165,7 +164,7 @@ def _use_threads() -> None:
 
 def _start(options: argparse.Namespace) -> Callable[[], Path]:
     """The function that starts a run, after the checks that need no torch."""
-    from ebwm.training.configuration import load_config
+    from ebwm.training.presets import load_config
 
     if options.changed:
         raise UsageError("--changed: only with --resume RUN")
@@ -195,7 +194,7 @@ def _interactive() -> bool:
 
 def _presets() -> str:
     """Presets, one a line; those of a family, FAMILY-SIZE-RECIPE, share a line."""
-    from ebwm.training.configuration import presets
+    from ebwm.training.presets import presets
 
     families: dict[str, list[str]] = {}
     for name in presets():
@@ -208,7 +207,8 @@ def _presets() -> str:
 
 
 def _about(name: str) -> str:
-    from ebwm.training.configuration import ENERGY_MODELS, load_config
+    from ebwm.training.configuration import ENERGY_MODELS
+    from ebwm.training.presets import load_config
 
     config = load_config(name)
     model = config.model
@@ -223,7 +223,7 @@ def _length(config: "Config") -> str:
 
 def _family(names: list[str]) -> str:
     """Description of the presets of a family, and the parts of their names."""
-    from ebwm.training.configuration import load_config
+    from ebwm.training.presets import load_config
 
     recipes = dict.fromkeys(name.split("-")[2] for name in names)
     sizes = {name.split("-")[1]: load_config(name).model for name in names}

@@ -11,8 +11,8 @@ from ebwm.checks import positive, refusal, suggestion
 from ebwm.data.tokenizer import Tokenizer
 from ebwm.generation import Generated, gathered, generate_tokens, texts_of
 from ebwm.stopping import energy_change
-from ebwm.training.configuration import Config, ConfigError
-from ebwm.training.learner import LEARNERS, ModelSettings, load_run
+from ebwm.training.configuration import ENERGY_MODELS, Config, ConfigError
+from ebwm.training.learner import ModelSettings, load_run
 
 __all__ = ["HEAD", "Language", "WritingError", "end_tokens", "find_model", "load_language", "prompts_of", "row_of",
            "sampling_options", "write"]
@@ -32,7 +32,7 @@ class Language(NamedTuple):
     def walk(self) -> dict[str, Any]:  # empty for a model that predicts in one pass
         """Sampling as in training, as arguments of `generate_tokens`."""
         config = self.config
-        if not LEARNERS[config.model.kind].energy:
+        if config.model.kind not in ENERGY_MODELS:
             return {}
         return {"walk": ModelSettings(config.model, config.walk, config.recipe).make_recipe().inference}
 

@@ -18,7 +18,7 @@ from ebwm import cli, compat, figures, settings
 from ebwm.figures import NotebookError
 from ebwm.figures.commands import _assignment
 from ebwm.figures.comparison import Compared
-from ebwm.training import configuration
+from ebwm.training import configuration, presets
 from ebwm.training import run as running
 from ebwm.training.checkpoint import CheckpointError
 from ebwm.training.run import RunError
@@ -180,7 +180,8 @@ def test_commands_and_options():
     assert words(cli._parser(["figures"])) == {
         "figures": {"list": ["--scale"],
                     "run": ["--all", "--cores", "--force", "--headline", "--profile", "--scale", "-p"],
-                    "replay": ["--scale"], "check": [], "promote": ["--scale"], "report": ["--out"]},
+                    "replay": ["--scale"], "check": [], "promote": ["--scale"], "report": ["--out"],
+                    "tune": ["--only", "--scale", "-p"]},
         "train": ["--changed", "--list", "--resume"],
         "runs": {"list": [], "show": [], "compare": ["--out"]},
         "generate": ["--adaptive", "--model", "--samples", "--seed", "--show", "--steps", "--stop",
@@ -192,18 +193,18 @@ def test_commands_and_options():
 def test_presets_are_listed_with_one_line_for_each_family(told):
     code, out, err = told("train", "--list")
     names = [line.split()[0] for line in out.splitlines() if line[0] != " "]
-    alone = [name for name in configuration.presets() if name.count("-") != 2]
+    alone = [name for name in presets.presets() if name.count("-") != 2]
     assert (code, err) == (0, "") and names == [*alone, "video-SIZE-RECIPE", "text-SIZE-RECIPE"]
     assert "smoke                   ebt 1x256 by s1, 3 updates of 4 clips, 16x16 pixels\n" in out
     words = set(re.findall(r"\w+", out[out.index("RECIPE: "):]))
-    assert {part for name in configuration.presets() for part in name.split("-")[1:]} <= words
+    assert {part for name in presets.presets() for part in name.split("-")[1:]} <= words
     assert max(map(len, out.splitlines())) <= 100
 
 
 def test_a_run_is_trained_and_its_folder_is_printed(project, smoke):
     code, out, err = smoke("seed=3")
     assert (code, out, err) == (0, f"{project / 'runs/001'}\n", "")
-    config = configuration.load_config(str(project / "runs/001/config.json"))
+    config = presets.load_config(str(project / "runs/001/config.json"))
     assert (config.seed, config.model.dim) == (3, 256)
 
 

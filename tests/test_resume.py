@@ -26,8 +26,9 @@ from tiny_run import (
 from ebwm.data.tasks import load_task
 from ebwm.training import run as running
 from ebwm.training.checkpoint import CheckpointError, Checkpoints
-from ebwm.training.configuration import RESUMABLE_FIELDS, ConfigError, load_config
+from ebwm.training.configuration import RESUMABLE_FIELDS, ConfigError
 from ebwm.training.learner import load_learner, make_learner
+from ebwm.training.presets import load_config
 from ebwm.training.run import Stopped, resume, train
 from ebwm.training.signals import recorded_signals
 from ebwm.training.trainer import Trainer, restore

@@ -10,8 +10,8 @@ import torch
 from ebwm.evaluation.cost import matrix_speed
 from ebwm.training import run as running
 from ebwm.training.checkpoint import Checkpoints
-from ebwm.training.configuration import load_config
 from ebwm.training.learner import load_learner
+from ebwm.training.presets import load_config
 
 TINY = ["model.dim=16", "model.heads=2", "data.features=16", "optimiser.updates=4", "run.monitor_every=1"]
 

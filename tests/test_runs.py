@@ -14,8 +14,9 @@ from ebwm.figures.style import style
 from ebwm.files import write_json
 from ebwm.training import history as runs
 from ebwm.training.checkpoint import CheckpointError, Checkpoints, held, locked
-from ebwm.training.configuration import as_dict, load_config
+from ebwm.training.configuration import as_dict
 from ebwm.training.folder import _wandb_id
+from ebwm.training.presets import load_config
 from ebwm.training.run import resume, train
 
 

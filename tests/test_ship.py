@@ -9,8 +9,8 @@ from benchmarks import ship_text
 from ebwm import writing
 from ebwm.data.tasks import load_data
 from ebwm.training.checkpoint import load_tensors
-from ebwm.training.configuration import load_config
 from ebwm.training.learner import load_learner, position_losses
+from ebwm.training.presets import load_config
 from ebwm.training.run import train
 
 TINY = ["data.kind=text", "data.tokenizer=train:300", "data.length=16", "data.eval_windows=4", "model.dim=16",

@@ -10,7 +10,8 @@ from benchmarks import ship_text
 from ebwm import cli
 from ebwm.data.text import text_corpus
 from ebwm.training.checkpoint import load_tensors
-from ebwm.training.configuration import differences, load_config
+from ebwm.training.configuration import differences
+from ebwm.training.presets import load_config
 
 SHIPPED = Path(__file__).parent.parent / "data" / "checkpoints"
 MIB = 2**20

@@ -7,13 +7,14 @@ from safetensors.torch import save_file
 from tiny_run import SHAPE, tiny_pairs, tiny_states
 
 from ebwm import train
+from ebwm.data.configs import task_class
 from ebwm.data.pairs import PairsConfig
 from ebwm.data.states import StatesConfig
 from ebwm.data.task import Items, Rows, Scale, Vectors, chunks, next_state, select, stack
-from ebwm.data.tasks import TASKS, load_task
+from ebwm.data.tasks import load_task
 from ebwm.settings import generator
-from ebwm.training.configuration import load_config
 from ebwm.training.learner import batches_of, evaluate, load_run, make_learner
+from ebwm.training.presets import load_config
 from ebwm.training.trainer import fit
 
 SPLITS = ("train", "valid", "test")
@@ -149,7 +150,7 @@ def test_a_run_on_tensors_predicts_in_their_units(runs, kind):
     config = load_config(preset, [*SHAPE, *entries, "optimiser.batch=4"])
     folder = train(config, runs, progress=False, data=data)
     learner, task, config = load_run(folder)
-    assert config.data.kind == kind and type(task) is TASKS[kind] and task.splits == {}
+    assert config.data.kind == kind and type(task) is task_class(kind) and task.splits == {}
     if kind == "states":
         context = task.scales["states"].standardise(states[:2, :4])
         assert task.scales["states"].restore(learner.predict(context, generator(0))).shape == (2, 4, 3)

@@ -13,10 +13,11 @@ from ebwm.data.task import Tokens, state_errors, token_errors
 from ebwm.data.tasks import load_task
 from ebwm.data.text import perplexity
 from ebwm.settings import generator
+from ebwm.sizes import SIZES
 from ebwm.thinking import predict
-from ebwm.training.configuration import SIZES, load_config
 from ebwm.training.history import show
 from ebwm.training.learner import evaluate, load_learner, make_learner, position_losses
+from ebwm.training.presets import load_config
 from ebwm.training.run import train
 
 DOCUMENTS = ["data.packing=documents"]

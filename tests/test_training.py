@@ -26,11 +26,11 @@ from ebwm.training.configuration import (
     as_dict,
     differences,
     from_dict,
-    load_config,
     override,
 )
 from ebwm.training.learner import batches_of, evaluate, load_learner, make_learner
 from ebwm.training.optimiser import learning_rate_factor, make_optimiser
+from ebwm.training.presets import load_config
 from ebwm.training.run import RunError, train
 from ebwm.training.trainer import fit
 

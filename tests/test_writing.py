@@ -8,7 +8,8 @@ import pytest
 
 from ebwm import cli, writing
 from ebwm.generation import gathered, generate_tokens
-from ebwm.training.configuration import ConfigError, load_config
+from ebwm.training.configuration import ConfigError
+from ebwm.training.presets import load_config
 from ebwm.training.run import train
 
 SHAPE = ["data.kind=text", "data.length=16", "data.eval_windows=4", "data.held_out=0.2", "model.dim=16",

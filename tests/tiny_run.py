@@ -11,7 +11,7 @@ import torch
 import ebwm
 from ebwm.settings import generator
 from ebwm.training.checkpoint import Checkpoints
-from ebwm.training.configuration import load_config
+from ebwm.training.presets import load_config
 from ebwm.training.run import train
 
 SHAPE = ["model.dim=16", "model.heads=2", "optimiser.updates=8", "eval_every=4", "run.save_every=2",

@@ -14,9 +14,9 @@ from ebwm import settings
 from ebwm.data.task import Rows, Tokens, Vectors, select
 from ebwm.files import write_whole
 from ebwm.training.checkpoint import save_tensors
-from ebwm.training.configuration import load_config
 from ebwm.training.distributed import full_tensor, process_group
 from ebwm.training.learner import make_learner
+from ebwm.training.presets import load_config
 from ebwm.training.run import Stopped, resume, train
 from ebwm.training.trainer import Trainer, averaged, trainer_state
 

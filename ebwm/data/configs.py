@@ -1,11 +1,12 @@
 """Configurations of the tasks: the section `data` of a configuration, without the data or torch."""
 
+import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ebwm.checks import at_least, one_of, positive, refusal
 
-__all__ = ["CONFIGS", "PACKINGS", "ClipsConfig", "PairsConfig", "StatesConfig", "TextConfig"]
+__all__ = ["CONFIGS", "PACKINGS", "ClipsConfig", "PairsConfig", "StatesConfig", "TextConfig", "task_class"]
 
 PACKINGS = ("packed", "documents")
 
@@ -23,6 +24,7 @@ def _check_shares(
 class ClipsConfig:
     """Clips of moving digits, or of a folder of video files."""
 
+    task: ClassVar[str] = "ebwm.data.tasks:Clips"  # module and class
     kind: str = "clips"  # name of the task
     folder: str | None = None  # folder of mp4, webm or avi files; None: moving digits
     frames: int = 16  # states in a clip
@@ -55,6 +57,7 @@ class ClipsConfig:
 class TextConfig:
     """Windows of tokens of a text."""
 
+    task: ClassVar[str] = "ebwm.data.tasks:Text"  # module and class
     kind: str = "text"  # name of the task
     source: str = "python"  # "python": its documentation; a file, a folder, or a data set of the Hugging Face Hub
     tokenizer: str = "byte"  # "byte", "train:V" on the corpus, a tokenizer's file, or its name on the Hub
@@ -88,6 +91,7 @@ class TextConfig:
 class StatesConfig:
     """Sequences of state vectors."""
 
+    task: ClassVar[str] = "ebwm.data.states:States"  # module and class
     kind: str = "states"  # name of the task
     source: str | None = None  # .npy, .npz, .pt, .safetensors or .parquet file, or a folder of them; None: `train(data=...)`
     length: int | None = None  # states in a sequence; longer recordings are cut; None: whole recordings
@@ -114,6 +118,7 @@ class StatesConfig:
 class PairsConfig:
     """Pairs of a context and a target."""
 
+    task: ClassVar[str] = "ebwm.data.pairs:Pairs"  # module and class
     kind: str = "pairs"  # name of the task
     source: str | None = None  # .npz, .pt, .safetensors or .parquet with "context" and "target"; None: `train(data=...)`
     held_out: float = 0.1  # share of pairs in validation, and in test
@@ -134,3 +139,12 @@ class PairsConfig:
 
 
 CONFIGS: dict[str, type] = {"clips": ClipsConfig, "text": TextConfig, "states": StatesConfig, "pairs": PairsConfig}
+
+
+def task_class(
+    kind: str,  # name in CONFIGS
+) -> type:  # a subclass of `ebwm.data.task.Task`
+    """Import the task of a configuration."""
+    one_of("data.kind", kind, CONFIGS)
+    module, _, name = CONFIGS[kind].task.partition(":")
+    return getattr(importlib.import_module(module), name)

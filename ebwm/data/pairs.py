@@ -16,7 +16,7 @@ __all__ = ["Pairs", "PairsConfig"]
 class Pairs(Task):
     """Contexts and targets, both [items rows features], standardised on the training split."""
 
-    Config, in_memory = PairsConfig, True
+    in_memory = True
     scales: dict[str, Scale]  # of "context" and "target"
 
     @classmethod

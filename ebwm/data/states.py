@@ -17,7 +17,7 @@ __all__ = ["States", "StatesConfig"]
 class States(Sequences):
     """Sequences of vectors, standardised on the training split; recordings are split at random."""
 
-    Config, in_memory = StatesConfig, True
+    in_memory = True
     scales: dict[str, Scale]  # of "states", and of "actions" if there are any
 
     @classmethod

@@ -202,13 +202,12 @@ class Items(torch.utils.data.Dataset):
 class Task(ABC):
     """Data of one modality, and how the training loop uses it."""
 
-    Config: ClassVar[type]  # entries of the section `data` of a configuration
     in_memory: ClassVar[bool] = False  # whether `load` accepts tensors
     usage: ClassVar[Callable[[Path], str]] = staticmethod(lambda folder: "")  # hint for a finished run
 
     def __init__(
         self,
-        config: Any,  # of the class `Config`
+        config: Any,  # the section `data` of a configuration
         state: StateSpec,  # what a model predicts
         splits: dict[str, torch.utils.data.Dataset] | None = None,  # "train", "valid", "test"; empty at inference
     ):

@@ -10,23 +10,19 @@ import torch
 from torch import Tensor
 
 from ebwm.checks import refusal
-from ebwm.data.configs import ClipsConfig, TextConfig
+from ebwm.data.configs import ClipsConfig, TextConfig, task_class
 from ebwm.data.digits import moving_digits
 from ebwm.data.encoders import principal
-from ebwm.data.pairs import Pairs
-from ebwm.data.states import States
 from ebwm.data.task import SPLITS, Sequences, Task, Tokens, Vectors
 from ebwm.data.text import ignore_index, perplexity, text_corpus
 from ebwm.data.tokenizer import load_tokenizer
 from ebwm.data.video import video_folder
 
-__all__ = ["TASKS", "Clips", "ClipsConfig", "Text", "TextConfig", "load_data", "load_task"]
+__all__ = ["Clips", "ClipsConfig", "Text", "TextConfig", "load_data", "load_task"]
 
 
 class Clips(Sequences):
     """Clips of video as sequences of standardised frames."""
-
-    Config = ClipsConfig
 
     @classmethod
     def load(cls, config: ClipsConfig, seed: int = 0, data: Any = None) -> "Clips":
@@ -58,7 +54,6 @@ def _digits(config: ClipsConfig, seed: int) -> dict[str, Any]:
 class Text(Sequences):
     """Windows of text whose next token is predicted."""
 
-    Config = TextConfig
     tokenizer: Any  # between text and tokens
     usage: Callable[[Path], str] = staticmethod(lambda folder: f"Generate text: ebwm generate --model {folder}")
 
@@ -111,16 +106,13 @@ class Text(Sequences):
         self.tokenizer.save(folder / "tokenizer.json")
 
 
-TASKS: dict[str, type[Task]] = {"clips": Clips, "text": Text, "states": States, "pairs": Pairs}
-
-
 def load_task(
     config: Any,  # the section `data` of a configuration
     seed: int = 0,  # fixes moving digits and splits
     data: Any = None,  # tensors instead of the source, for tasks that take them
 ) -> Task:
     """The task of a configuration, with its data."""
-    return TASKS[config.kind].load(config, seed, data)
+    return task_class(config.kind).load(config, seed, data)
 
 
 def load_data(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from ebwm.checks import refusal, suggestion
-from ebwm.data.configs import CONFIGS
+from ebwm.data.configs import CONFIGS, task_class
 from ebwm.training.checkpoint import Checkpoints, held
 from ebwm.training.configuration import ENERGY_MODELS, RENAMED, Config, as_dict, flat
 from ebwm.usage import UsageError
@@ -247,7 +247,8 @@ def _heading(run: Run) -> str:
 
 
 def _settings(run: Run) -> str:
-    defaults = dict(flat(as_dict(Config(data=CONFIGS.get(run.values.get("data.kind"), CONFIGS["clips"])())))) | {"data.kind": "clips"}
+    data = CONFIGS.get(run.values.get("data.kind"), CONFIGS["clips"])()
+    defaults = dict(flat(as_dict(Config(data=data)))) | {"data.kind": "clips"}
     other = {key: value for key, value in run.values.items() if key not in defaults or defaults[key] != value}
     rows = [(f"  {key}", _word(value), f"(default {_word(defaults.get(key, 'unknown'))})")
             for key, value in other.items()]
@@ -255,9 +256,8 @@ def _settings(run: Run) -> str:
 
 
 def _task(run: Run) -> Any:
-    from ebwm.data.tasks import TASKS
-
-    return TASKS.get(run.values.get("data.kind"), TASKS["clips"])
+    kind = run.values.get("data.kind")
+    return task_class(kind if kind in CONFIGS else "clips")
 
 
 def _word(value: Any) -> str:

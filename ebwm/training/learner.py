@@ -21,9 +21,9 @@ from torch.utils._pytree import tree_leaves
 from .. import settings
 from ..baselines import GRU, Transformer
 from ..checks import one_of, refusal
+from ..data.configs import task_class
 from ..data.pairs import Pairs
 from ..data.task import Rows, StateSpec, Task, Tokens, Vectors, chunks, next_state, stack, state_errors
-from ..data.tasks import TASKS
 from ..diffusion import DiffusionTransformer, check_steps, diffuse, diffusion_loss
 from ..ebt import EBT
 from ..joint import JointEBT
@@ -145,13 +145,12 @@ class Kind(NamedTuple):
 
     build: Callable[[ModelSettings, StateSpec, torch.Generator], Learner]
     states: tuple[type[StateSpec], ...]  # that it can predict
-    energy: bool = False  # whether it predicts by sampling, with a recipe and a walk
     actions: bool = False  # whether contexts may hold actions
 
 
 LEARNERS = {
-    "ebt": Kind(_ebt, (Vectors, Tokens), energy=True, actions=True),
-    "joint_ebt": Kind(_joint_ebt, (Rows,), energy=True),
+    "ebt": Kind(_ebt, (Vectors, Tokens), actions=True),
+    "joint_ebt": Kind(_joint_ebt, (Rows,)),
     "transformer": Kind(_transformer, (Vectors, Tokens)),
     "gru": Kind(_gru, (Vectors, Tokens)),
     "diffusion": Kind(_diffusion, (Vectors,)),
@@ -289,7 +288,7 @@ def load_run(
     tensors, values = load_tensors(Path(folder) / "model.safetensors")
     config = from_dict(values)
     try:
-        task = TASKS[config.data.kind].restore(config.data, Path(folder), tensors)
+        task = task_class(config.data.kind).restore(config.data, Path(folder), tensors)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     learner = make_learner(config.model, task, 0, config.recipe, config.walk)

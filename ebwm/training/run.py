@@ -13,21 +13,14 @@ from torch.utils._pytree import tree_map
 
 from ebwm import settings
 from ebwm.compat import require
-from ebwm.data.states import StatesConfig
+from ebwm.data.configs import StatesConfig, task_class
 from ebwm.data.task import Task, count, select, stack
-from ebwm.data.tasks import TASKS, load_task
+from ebwm.data.tasks import load_task
 from ebwm.evaluation.cost import matrix_speed, peak_memory
 from ebwm.files import write_json
 from ebwm.training.checkpoint import CheckpointError, save_tensors
-from ebwm.training.configuration import (
-    RESUMABLE_FIELDS,
-    Config,
-    ConfigError,
-    as_dict,
-    differences,
-    from_dict,
-    load_config,
-)
+from ebwm.training.configuration import RESUMABLE_FIELDS, Config, ConfigError, as_dict, differences, from_dict
+from ebwm.training.presets import load_config
 from ebwm.training.distributed import SingleProcess, full_tensor, process_group
 from ebwm.training.folder import LOGGERS, RunFolder, new_folder
 from ebwm.training.learner import BatchOrder, make_learner, position_losses
@@ -254,7 +247,7 @@ def train(
 ) -> Path:  # folder of the run: config.json, log.jsonl, checkpoints, model.safetensors, result.json
     """Train a model from start to end in one folder."""
     config = load_config(config) if isinstance(config, str) else config
-    if data is not None and not TASKS[config.data.kind].in_memory:
+    if data is not None and not task_class(config.data.kind).in_memory:
         config = replace(config, data=StatesConfig())
     with process_group(settings.device(), config.run.precision, config.run.strategy) as world:
         trainer, task = _prepare(config, world, data)

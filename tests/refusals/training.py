@@ -11,9 +11,10 @@ from ebwm.data.arrays import read_arrays
 from ebwm.data.task import Rows, Tokens, Vectors
 from ebwm.data.tasks import load_task
 from ebwm.training.checkpoint import CheckpointError, Checkpoints, load_tensors
-from ebwm.training.configuration import ConfigError, ModelConfig, from_dict, load_config
+from ebwm.training.configuration import ConfigError, ModelConfig, from_dict
 from ebwm.training.history import UnknownRun, find
 from ebwm.training.learner import BatchOrder, load_learner, make_learner
+from ebwm.training.presets import load_config
 from ebwm.training.run import resume
 from ebwm.writing import WritingError, find_model
 
