@@ -34,14 +34,14 @@ def timed(case: Case, official: theirs.Official | None, rounds: int) -> dict:
 
 
 def _status(name: str) -> int:
-    found = re.search(rf"{name}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    found = re.search(rf"{name}:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     return int(found[1])
 
 
 def own_peak(case: Case, name: str, official: theirs.Official | None) -> float:  # MiB
     """Memory of two steps of a contender beyond its model and data; called in a separate process."""
     function = function_of(case, name, official)
-    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # reset the peak
     before = _status("VmRSS")
     for _ in range(2):
         function()

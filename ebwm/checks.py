@@ -24,7 +24,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= 80 else f"{text[:38]}...{text[-38:]}"
 
 
 def at_least(name: str, value: float, least: float, error: type[Exception] = ValueError) -> None:

@@ -1,7 +1,9 @@
 """The command `ebwm`: figures, training, runs, text generation, and information about the machine."""
 
 import argparse
+import errno
 import importlib.metadata
+import locale
 import os
 import platform
 import shutil
@@ -24,16 +26,26 @@ if TYPE_CHECKING:  # training imports torch: imported by the commands that need 
 __all__ = ["UsageError", "main"]
 
 FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+# Errors of places that are missing, full, protected, or not what they should be.
+PLACE_ERRORS = {getattr(errno, name) for name in (
+    "EACCES", "EDQUOT", "EEXIST", "EISDIR", "ELOOP", "ENAMETOOLONG", "ENOENT", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
+    if hasattr(errno, name)}
 
 
 def main(
     argv: list[str] | None = None,  # arguments after `ebwm`; default: those of the process
 ) -> int:  # 0: done, 1: failed, 2: refused before anything was written, 130 and 143: stopped by SIGINT or SIGTERM
     """Run one command; errors of the user are reported in one line on stderr."""
+    if argv is None:
+        _use_utf8()
     try:
         words = sys.argv[1:] if argv is None else argv
         options = _parser(words).parse_args(words)
-        return options.run(options)
+        code = options.run(options)
+        print(end="", flush=True)
+        return code
+    except BrokenPipeError:  # the reader has ended, as in `ebwm runs list | head`
+        return _discard_output()
     except (UsageError, SettingsError, MissingPart) as error:
         return _tell(error, REFUSED)
     except Failure as error:
@@ -42,8 +54,28 @@ def main(
         if "pip install" not in str(error):
             raise
         return _tell(error, REFUSED)
+    except OSError as error:
+        if error.errno not in PLACE_ERRORS:
+            raise
+        _discard_output()
+        return _tell(refusal("path", str(error.filename or "output"), error.strerror, "choose another place"), FAILED)
     except KeyboardInterrupt:
         return _tell("interrupted", INTERRUPTED)
+
+
+def _discard_output() -> int:
+    """Discard what is still in the buffer of stdout."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _use_utf8() -> None:
+    """Restart in Python's UTF-8 mode if the locale has another encoding: some libraries fail on other paths."""
+    other = locale.getpreferredencoding(False).lower() not in ("utf-8", "utf8")
+    if other and os.name == "posix" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _tell(message: object, code: int) -> int:
@@ -55,14 +87,6 @@ def _tell(message: object, code: int) -> int:
 
         get_error_handler().record_exception(message if isinstance(message, Exception) else RuntimeError(line))
     return code
-
-
-def _say(text: str, end: str = "\n") -> None:
-    """Print; ignore a closed pipe, as with `| head`."""
-    try:
-        print(text, end=end, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _first() -> bool:
@@ -137,7 +161,7 @@ def _add_generate(parser: Parser) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     if options.list:
-        _say(_presets())
+        print(_presets())
         return 0
     train = _resume(options) if options.resume else _start(options)
     from ebwm.training.run import Stopped
@@ -251,7 +275,7 @@ def _generate(options: argparse.Namespace) -> int:
             top_p=options.top_p, end=writing.end_tokens(language, options.stop), seed=seeds,
             **writing.sampling_options(language, given))
         for piece in pieces:
-            _say(piece, end="")
+            print(piece, end="", flush=True)
     except (ValueError, CheckpointError) as error:
         return _tell(error, REFUSED)
     return 0
@@ -265,14 +289,14 @@ def _list_runs(options: argparse.Namespace) -> int:
 
     folder = settings.load().runs
     found = runs.names(runs.known(folder), folder)
-    _say(runs.listing(found) if found else f"no runs in {folder}; start one: ebwm train next_frame")
+    print(runs.listing(found) if found else f"no runs in {folder}; start one: ebwm train next_frame")
     return 0
 
 
 def _show_run(options: argparse.Namespace) -> int:
     from ebwm.training import history
 
-    _say(history.show(history.find(options.name, settings.load().runs)))
+    print(history.show(history.find(options.name, settings.load().runs)))
     return 0
 
 
@@ -285,7 +309,7 @@ def _compare_runs(options: argparse.Namespace) -> int:
     chosen = runs.names([runs.find(name, folder) for name in options.names], folder)
     if out:
         _draw_runs(chosen, out)
-    _say(runs.compare(chosen) + (f"\n\nPlot: {out}" if out else ""))
+    print(runs.compare(chosen) + (f"\n\nPlot: {out}" if out else ""))
     return 0
 
 

@@ -19,6 +19,7 @@ __all__ = ["SCALES", "Settings", "SettingsError", "device", "device_kind", "gene
 
 SCALES = ("smoke", "cpu", "gpu")
 PATHS = ("data", "cache", "runs", "figures", "notebooks")
+MAX_THREADS = 1024  # OpenMP fails with far more
 DEVICE = re.compile(r"auto|(cpu|cuda)(:\d+)?")
 
 
@@ -105,6 +106,12 @@ def _natural(value: str) -> int:
     return number
 
 
+def _threads(value: str) -> int:
+    if (number := _natural(value)) > MAX_THREADS:
+        raise ValueError(value)
+    return number
+
+
 def _seeds(value: str) -> tuple[int, ...]:
     seeds = tuple(_natural(v) for v in value.replace(",", " ").split())
     if not seeds or len(set(seeds)) < len(seeds):
@@ -119,7 +126,7 @@ def _device(value: str) -> str:
 
 
 PARSERS = {
-    "threads": (_natural, "an integer of at least 0"),
+    "threads": (_threads, f"an integer from 0 to {MAX_THREADS}"),
     "seeds": (_seeds, "different integers of at least 0, as in '0 1 2'"),
     "scale": (lambda value: SCALES[SCALES.index(value)], f"one of {', '.join(SCALES)}"),
     "device": (_device, "auto, cpu, cuda or cuda:N"),

@@ -57,10 +57,10 @@ def serve(folder: Path, limit: float = 60) -> Iterator[str]:
 
 def _address(server: subprocess.Popen, log: Path, deadline: float) -> str:
     while time.monotonic() < deadline and server.poll() is None:
-        if found := re.search(r"(http://127\.0\.0\.1:\d+/lab)\?token=(\w+)", log.read_text()):
+        if found := re.search(r"(http://127\.0\.0\.1:\d+/lab)\?token=(\w+)", log.read_text(encoding="utf-8")):
             return found[0]
         time.sleep(0.1)
-    raise RuntimeError(f"JupyterLab did not start: {log.read_text()[-2000:]}")
+    raise RuntimeError(f"JupyterLab did not start: {log.read_text(encoding='utf-8')[-2000:]}")
 
 
 @contextmanager

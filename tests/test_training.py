@@ -154,6 +154,8 @@ def test_the_schedule_warms_up_and_ends_at_a_tenth():
     assert factors[0] == 0.1 and factors[9] == factors[10] == 1
     assert all(a >= b for a, b in pairwise(factors[10:]))
     assert factors[-1] == pytest.approx(0.1)
+    longer = OptimiserConfig(updates=100, warmup=10, schedule=40)
+    assert [learning_rate_factor(n, longer) for n in (40, 41, 99)] == pytest.approx([0.1] * 3)
 
 
 def test_train_is_a_public_name():

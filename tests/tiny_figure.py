@@ -119,7 +119,7 @@ def write_notebook(path: Path, *cells: dict) -> Path:
     kernel = {"display_name": "python3", "language": "python", "name": "python3"}
     content = {"cells": list(cells), "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1))
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return path
 
 
@@ -153,9 +153,9 @@ def defaults_of(**changed) -> dict:
 
 def rewrite(path: Path, old: str, new: str) -> None:
     """Replace a string in a file."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def refusal(act, *arguments, **named) -> str:

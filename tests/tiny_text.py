@@ -9,7 +9,7 @@ LINES = "the quick brown fox jumps over the lazy dog\npack my box with five doze
 
 
 def write_lines(path: Path, texts: list[str]) -> Path:
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     return path
 
 

@@ -255,7 +255,7 @@ def peak_gpu_memory(
 def peak_memory() -> int | None:  # MiB; None if the operating system does not report it
     "Maximum memory of this process so far."
     status = Path("/proc/self/status")
-    mark = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.is_file() else None
+    mark = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8")) if status.is_file() else None
     if mark:
         return round(int(mark[1]) / 2**10)
     try:
@@ -269,7 +269,7 @@ def peak_memory() -> int | None:  # MiB; None if the operating system does not r
 def cpu_model() -> str:
     "Name of the processor."
     path = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.+)", path.read_text()) if path.is_file() else []
+    names = re.findall(r"model name\s*: (.+)", path.read_text(encoding="utf-8")) if path.is_file() else []
     return names[0] if names else platform.processor() or platform.machine()
 
 # %% ../../nbs/evaluation/cost.ipynb #20103380

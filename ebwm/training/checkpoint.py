@@ -113,7 +113,7 @@ class Checkpoints:
         path = self.folder / f"{update:08d}.safetensors"
         save_tensors(path, tensors, meta | {"format": FORMAT, "update": update, "score": score})
         line = f"{sha256(path)}  {path.name}\n"
-        write_whole(_digest_file(path), lambda draft: draft.write_text(line))
+        write_whole(_digest_file(path), lambda draft: draft.write_text(line, encoding="utf-8"))
         self._delete_old(path)
         return path
 
@@ -184,7 +184,7 @@ def check_digest(
     stored = _digest_file(path)
     if not stored.is_file():
         raise CheckpointError(f"{path}: {stored.name} is missing; the file is incomplete or of another program")
-    if stored.read_text(errors="replace").partition(" ")[0] != sha256(path):
+    if stored.read_text(encoding="ascii", errors="replace").partition(" ")[0] != sha256(path):
         reason = "the file is damaged" if path.stat().st_size else "the file is empty"
         raise CheckpointError(f"{path}: {reason} (SHA-256 differs from {stored.name})")
 

@@ -108,7 +108,7 @@ class OptimiserConfig:
     average: float | None = None  # decay of an exponential moving average of the weights; None: no average
 
     def __post_init__(self):
-        _check(self, _at_least_1, "updates", "batch", "accumulate")
+        _check(self, _at_least_1, "updates", "batch", "accumulate", "schedule")
         _check(self, checks.finite, "warmup", "weight_decay", "step_size_multiplier")
         _check(self, checks.positive, "learning_rate", "clip", "smallest_step_size")
         if self.average is not None and not 0 < self.average < 1:

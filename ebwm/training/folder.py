@@ -56,7 +56,7 @@ class RunFolder:
         self.close()
         before = lambda row: row["batch"] <= trainer.batches and row["update"] <= trainer.updates
         _keep_lines(self.path / "log.jsonl", before)
-        self.log = (self.path / "log.jsonl").open("a", buffering=1)
+        self.log = (self.path / "log.jsonl").open("a", buffering=1, encoding="utf-8")
         chosen = LOGGERS.get(self.config.run.logger)
         self.logger = chosen[2](self.path, self.config, trainer.updates) if chosen else None
 
@@ -85,7 +85,7 @@ class RunFolder:
         """Append an event."""
         row = {"update": trainer.updates, "batch": trainer.batches, "kind": kind, "what": text}
         if self.writes:
-            with (self.path / "events.jsonl").open("a") as file:
+            with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
 
     def save(
@@ -103,19 +103,20 @@ class RunFolder:
 
 def _keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     """Rewrite a file with some of its lines; an incomplete last line, left by a crash, is dropped."""
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     kept = [line for line in lines if line.endswith("}\n") and keep(json.loads(line))]
-    write_whole(path, lambda draft: draft.write_text("".join(kept)))
+    write_whole(path, lambda draft: draft.write_text("".join(kept), encoding="utf-8"))
 
 
 def new_folder(
     runs: Path,  # folder of runs
 ) -> Path:
     """Create the first of 001, 002, ... that does not exist; creation is atomic."""
+    runs.mkdir(parents=True, exist_ok=True)
     for number in range(1, 10_000):
         folder = runs / f"{number:03d}"
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
         except FileExistsError:
             continue
@@ -155,8 +156,8 @@ def _wandb_id(path: Path) -> str:
     """A random identifier, stored in the run's folder, because runs in several folders share names."""
     file = path / "wandb-id.txt"
     if not file.is_file():
-        write_whole(file, lambda draft: draft.write_text(uuid.uuid4().hex))
-    return file.read_text()
+        write_whole(file, lambda draft: draft.write_text(uuid.uuid4().hex, encoding="utf-8"))
+    return file.read_text(encoding="utf-8")
 
 
 # Name of a logger: package, extra that installs it, class.

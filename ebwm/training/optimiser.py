@@ -39,13 +39,13 @@ def make_optimiser(
 # %% ../../nbs/training/optimiser.ipynb #5d89a4ac
 def learning_rate_factor(
     update: int,  # number of the update, from 0
-    config: OptimiserConfig,  # warm-up and number of updates
+    config: OptimiserConfig,  # warm-up, and number of updates or length of the schedule
 ) -> float:  # share of the peak learning rate
-    "Linear warm-up, then a cosine to a tenth."
+    "Linear warm-up, then a cosine to a tenth, where the rate stays."
     if update < config.warmup:
         return (update + 1) / config.warmup
     progress = (update - config.warmup) / max(1, (config.schedule or config.updates) - config.warmup)
-    return 0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2
+    return 0.1 + 0.9 * (1 + math.cos(math.pi * min(progress, 1))) / 2
 
 # %% ../../nbs/training/optimiser.ipynb #e2f73ec1
 @torch.no_grad()

@@ -40,7 +40,7 @@ def within(act: Callable, *arguments, edit: tuple = (), files: dict | None = Non
                 rewrite(Path(edit[0]), *edit[1:])
             for path, content in (files or {}).items():
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
-                Path(path).write_text(content)
+                Path(path).write_text(content, encoding="utf-8")
             act(*arguments, **named)
     return call
 

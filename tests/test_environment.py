@@ -1,0 +1,64 @@
+"""The command in unusual surroundings: other locales, places that cannot be written, output that nobody reads."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from sizes import ROOT
+
+LONG = "a" * 5000
+
+
+def call(shell, folder, **environment):
+    """Run a shell command in a folder, where $EBWM stands for the command."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "EBWM": f"{sys.executable} -m ebwm",
+                   "EBWM_DEVICE": "cpu", "EBWM_RUNS": "runs", **environment}
+    return subprocess.run(["bash", "-c", shell], cwd=folder, env=environment, capture_output=True)
+
+
+def error_of(result):
+    """The line of stderr that explains a failure."""
+    *_, line = result.stderr.decode().strip().splitlines()
+    assert result.returncode in (1, 2) and line.startswith("ebwm: ") and b"Traceback" not in result.stderr
+    return line
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_and_resumed_in_a_locale_without_utf8(tmp_path):
+    folder = tmp_path / "Größe"
+    folder.mkdir()
+    ascii_only = dict(LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0", EBWM_RUNS="läufe")
+    trained = call("$EBWM train smoke run.logger=tensorboard", folder, **ascii_only)
+    assert trained.stdout.decode().strip() == str(folder / "läufe/001")
+    (folder / "läufe/001/result.json").unlink()
+    resumed = call("$EBWM train --resume läufe/001", folder, **ascii_only)
+    assert resumed.returncode == 0 and (folder / "läufe/001/result.json").is_file()
+    assert "läufe" in call("$EBWM runs show läufe/001", folder, **ascii_only).stdout.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", ["file", "dangling", "/proc/none", LONG, "file/inside"], ids=lambda name: name[:10])
+def test_a_place_that_cannot_hold_runs_is_named(tmp_path, runs):
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "missing/folder")
+    line = error_of(call("$EBWM train smoke", tmp_path, EBWM_RUNS=runs))
+    assert runs[-30:] in line and len(line) < 250
+
+
+@pytest.mark.parametrize("words", ["train", "runs show", "runs compare", "train --resume", "generate --model"])
+def test_a_name_that_is_too_long_is_shortened_in_the_message(tmp_path, words):
+    line = error_of(call(f"$EBWM {words} {LONG}", tmp_path))
+    assert "too long" in line and len(line) < 250
+
+
+@pytest.mark.parametrize("words", ["train --list", "info", "runs list"])
+def test_output_that_is_full_closed_or_unread_gives_no_traceback(tmp_path, words):
+    assert "No space left" in error_of(call(f"$EBWM {words} > /dev/full", tmp_path))
+    for ending in (">&-", "2>&-", "| true"):
+        result = call(f"$EBWM {words} {ending}", tmp_path)
+        assert result.returncode == 0 and result.stderr == b""
+
+
+def test_more_threads_than_openmp_can_start_are_refused(tmp_path):
+    assert "threads='100000'" in error_of(call("$EBWM train smoke", tmp_path, EBWM_THREADS="100000"))
