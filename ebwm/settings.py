@@ -40,7 +40,7 @@ class Settings:
     scale: str = "cpu"  # default scale of figures, one of SCALES
     seeds: tuple[int, ...] = (0, 1, 2)  # default seeds of figures
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
-    threads: int = 0  # torch threads; 0: torch's default
+    threads: int = 0  # torch threads; 0: 1 for jobs of figures, else torch's default
 
 
 def find_root(

@@ -9,7 +9,7 @@ import torch
 from tiny_figure import rewrite
 
 from ebwm import compat, figures, settings
-from ebwm.figures.plan import as_json, cores, from_json, jobs_of, threads_for
+from ebwm.figures.plan import as_json, from_json, jobs_of
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs/figures").glob("*.ipynb"))
@@ -74,20 +74,12 @@ def test_a_figure_with_items_is_one_job_for_each_and_one_that_joins_them(project
     assert len(jobs_of(figures.plan("fan", overrides={"seeds": [3], "sizes": [8]}))) == 1
 
 
-def test_threads_minimise_the_time_of_all_jobs():
-    assert [threads_for(jobs, 2) for jobs in (1, 2, 3, 4)] == [2, 1, 2, 1]
-    assert [threads_for(jobs, 16) for jobs in (1, 3, 16, 32)] == [16, 5, 1, 1]
-    assert all(1 <= threads_for(jobs, count) <= count for jobs in range(1, 9) for count in range(1, 9))
-
-
-def test_the_number_of_cores_bounds_the_threads(project):
+def test_a_job_has_one_thread_unless_the_registry_or_the_settings_say_more(project):
+    threads = lambda id: {job.threads for job in jobs_of(figures.plan(id))}
     rewrite(project / "settings.ini", "threads = 1", "threads = 0")
-    threads = lambda id, *count: {job.threads for job in jobs_of(figures.plan(id), *count)}
-    assert threads("tiny", 1) == {1} and threads("tiny", 6) == {6}
-    assert threads("fan", 4) == {1} and threads("fan", 6) == {3}
-    assert threads("tiny") == {cores()}
+    assert threads("tiny") == threads("fan") == {1}
     rewrite(project / "settings.ini", "threads = 0", "threads = 3")
-    assert threads("tiny", 1) == {3}
+    assert threads("tiny") == threads("fan") == {3}
 
 
 # This repository's registry

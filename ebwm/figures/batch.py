@@ -65,7 +65,7 @@ def make(
     """Run the jobs that are not up to date in parallel; a failed job does not stop the others."""
     if not plans:
         return Outcome()
-    by_plan = [jobs_of(plan, cores) for plan in plans]
+    by_plan = [jobs_of(plan) for plan in plans]
     with _locked(plans[0].config):
         todo = [job for jobs in by_plan for job in (jobs if force else stale(jobs))]
         outcome = _outcome(plans, todo)

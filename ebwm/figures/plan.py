@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from ebwm.figures.registry import RESERVED, Figure, registry
 from ebwm.settings import SCALES, Settings
 
 __all__ = ["Job", "Plan", "as_json", "checked_scale", "cores", "from_json", "gpus", "jobs_of", "plan",
-           "registered", "short", "threads_for"]
+           "registered", "short"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Plan:
     parameters: dict[str, Any]  # parameters of the notebook, except `out`
     config: Settings  # settings in effect
     suffix: str = ""  # suffix of the folder's name; "": replace the last run
-    threads: int = 0  # threads of each job; 0: an equal share of the cores
+    threads: int = 0  # threads of each job; 0: as in the registry
     device: str = "cpu"  # kind of device: "cpu" or "cuda"
     cluster: bool = False  # whether the jobs run on other machines
 
@@ -181,15 +180,14 @@ class Job:
 
 def jobs_of(
     plan: Plan,  # from `plan`
-    count: int | None = None,  # cores that the jobs share; default: all of this machine
 ) -> list[Job]:  # parts first; the last job makes the figure
     """Divide a run into jobs: one for each item of the parameters in `each`, and one that joins them."""
     figure = plan.figure
     values = parameter_defaults(figure.notebook) | plan.parameters
     items = list(itertools.product(*(values[name] for name in figure.each))) if figure.each else []
     if len(items) < 2:
-        return [_job(plan, figure.id, plan.folder, plan.parameters, threads=_threads(plan, 1, count))]
-    threads, share = _threads(plan, len(items), count), 1 / (len(items) + 1)
+        return [_job(plan, figure.id, plan.folder, plan.parameters, threads=_threads(plan))]
+    threads, share = _threads(plan), 1 / (len(items) + 1)
     first = _part(plan, items[0], threads=threads, share=share)
     parts = [first, *(_part(plan, item, threads=threads, share=share, same=first.inputs) for item in items[1:])]
     whole = _job(plan, figure.id, plan.folder, plan.parameters, threads=threads, share=share,
@@ -233,22 +231,9 @@ def _inputs(plan: Plan, parameters: dict[str, Any], part: bool) -> dict[str, Any
         raise FigureError(f"figure {figure.id!r}: {error}") from None
 
 
-def _threads(plan: Plan, jobs: int, count: int | None) -> int:
-    """Threads of each job of a figure; does not depend on which jobs are up to date."""
-    known = plan.threads or plan.figure.threads.get(plan.scale) or plan.config.threads
-    return known or (1 if plan.cluster else threads_for(jobs, count or cores()))
-
-
-SPEED_UP = 0.75  # assumed speed-up of t threads: t ** 0.75
-
-
-def threads_for(
-    count: int,  # number of jobs of equal length
-    cores: int,  # cores that they share
-) -> int:
-    """Threads of each job that minimise the time of all jobs; the fewest among equals."""
-    rounds = {threads: math.ceil(count / (cores // threads)) for threads in range(1, cores + 1)}
-    return min(rounds, key=lambda threads: rounds[threads] / threads**SPEED_UP)
+def _threads(plan: Plan) -> int:
+    """Threads of each process: one by default, because threads of several jobs delay each other on a busy machine."""
+    return plan.threads or plan.figure.threads.get(plan.scale) or plan.config.threads or 1
 
 
 def cores() -> int:
