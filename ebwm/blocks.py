@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Rotation', 'rotary', 'rotate', 'causal_attention', 'Modulation', 'modulate', 'linear', 'embedding', 'check_shape',
-           'FeedForward', 'Block', 'EnergyTrunk', 'initialise', 'non_embedding_parameters']
+           'FeedForward', 'Block', 'initialise', 'non_embedding_parameters', 'EnergyTrunk']
 
 # %% ../nbs/core/08_blocks.ipynb #ebf84537
 from collections.abc import Callable
@@ -187,6 +187,31 @@ class Block(nn.Module):
 
     remember = forward_with_kv  # former name
 
+# %% ../nbs/core/08_blocks.ipynb #dc76fa8e
+def initialise(
+    module: nn.Module,  # model whose weights have no values yet
+    generator: torch.Generator | None = None,  # draws the weights
+) -> None:
+    "Draw Xavier-normal linear maps and standard normal embeddings; biases are 0, those of gates 1."
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_normal_(part.weight, generator=generator)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, generator=generator)
+    for part in module.modules():
+        if isinstance(part, Block) and part.modulation is not None:
+            for gate in part.modulation.bias.data.chunk(6)[2::3]:
+                gate.fill_(1.0)
+
+
+def non_embedding_parameters(
+    model: nn.Module,  # any model with `blocks`
+) -> int:  # number of weights in its layers
+    "Size of a model as the papers count it: the layers, without embedding and output map."
+    return sum(p.numel() for p in model.blocks.parameters())
+
 # %% ../nbs/core/08_blocks.ipynb #7a4ed342
 class EnergyTrunk(nn.Module):
     "Blocks, a linear map to an energy, the dependence on the sampling step, and the step size of the sampler."
@@ -252,28 +277,3 @@ class EnergyTrunk(nn.Module):
             shift, scale = self.modulation(F.silu(condition)).chunk(2, -1)
             x = modulate(x, Modulation(shift, scale, scale))
         return (x * self.head.weight[0]).sum(-1)
-
-# %% ../nbs/core/08_blocks.ipynb #dc76fa8e
-def initialise(
-    module: nn.Module,  # model whose weights have no values yet
-    generator: torch.Generator | None = None,  # draws the weights
-) -> None:
-    "Draw Xavier-normal linear maps and standard normal embeddings; biases are 0, those of gates 1."
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.xavier_normal_(part.weight, generator=generator)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-        elif isinstance(part, nn.Embedding):
-            nn.init.normal_(part.weight, generator=generator)
-    for part in module.modules():
-        if isinstance(part, Block) and part.modulation is not None:
-            for gate in part.modulation.bias.data.chunk(6)[2::3]:
-                gate.fill_(1.0)
-
-
-def non_embedding_parameters(
-    model: nn.Module,  # any model with `blocks`
-) -> int:  # number of weights in its layers
-    "Size of a model as the papers count it: the layers, without embedding and output map."
-    return sum(p.numel() for p in model.blocks.parameters())
