@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Rotation', 'rotary', 'rotate', 'causal_attention', 'Modulation', 'modulate', 'linear', 'embedding', 'check_shape',
-           'FeedForward', 'Block', 'initialise', 'non_embedding_parameters']
+           'FeedForward', 'Block', 'initialise', 'non_embedding_parameters', 'EnergyTrunk']
 
 # %% ../nbs/core/08_blocks.ipynb #ebf84537
 from collections.abc import Callable
@@ -211,3 +211,69 @@ def non_embedding_parameters(
 ) -> int:  # number of weights in its layers
     "Size of a model as the papers count it: the layers, without embedding and output map."
     return sum(p.numel() for p in model.blocks.parameters())
+
+# %% ../nbs/core/08_blocks.ipynb #7a4ed342
+class EnergyTrunk(nn.Module):
+    "Blocks, a linear map to an energy, the dependence on the sampling step, and the step size of the sampler."
+
+    def __init__(
+        self,
+        dim: int,  # width
+        depth: int,  # layers
+        heads: int,  # attention heads
+        step_conditioning: str,  # "none" | "context_token" | "candidate_token" | "adaln"
+        conditioned_steps: int,  # number of steps that differ
+    ):
+        super().__init__()
+        check_shape(dim, heads, depth)
+        checks.at_least("conditioned_steps", conditioned_steps, 1)
+        self.dim, self.depth, self.heads, self.head_dim = dim, depth, heads, dim // heads
+        self.step_conditioning = step_conditioning
+        self.conditioned_steps = conditioned_steps if step_conditioning != "none" else 1
+
+    def add_trunk(self) -> None:
+        "Create the blocks and the energy head."
+        conditioned = self.step_conditioning == "adaln"
+        self.blocks = nn.ModuleList(Block(self.dim, self.heads, conditioned) for _ in range(self.depth))
+        self.norm = nn.RMSNorm(self.dim, eps=1e-5)
+        self.head = linear(self.dim, 1)
+
+    def add_steps(
+        self,
+        step_size: float,  # initial alpha
+    ) -> None:
+        "Create the step embeddings and the step size."
+        checks.positive("step_size", step_size)
+        conditioning, count = self.step_conditioning, self.conditioned_steps
+        self.step_embedding = embedding(count, self.dim) if conditioning != "none" else None
+        self.modulation = linear(self.dim, 2 * self.dim, bias=True) if conditioning == "adaln" else None
+        self.step_size = nn.Parameter(torch.tensor(float(step_size)))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        "Dtype of the weights."
+        return self.head.weight.dtype
+
+    @property
+    def residual_dtype(self) -> torch.dtype:
+        "Dtype of the residual stream, norms, softmax and energies: at least float32."
+        return torch.promote_types(self.dtype, torch.float32)
+
+    def condition(
+        self,
+        step: int,  # index of the sampling step
+    ) -> Float[Tensor, " d"] | None:  # None unless step_conditioning is "adaln"
+        "Embedding of a step that modulates the layers."
+        return self.step_embedding.weight[step] if self.step_conditioning == "adaln" else None
+
+    def read_out(
+        self,
+        x: Float[Tensor, "b n d"],  # output of the last layer
+        condition: Float[Tensor, " d"] | None,  # embedding of the step
+    ) -> Float[Tensor, "b n"]:  # energies, in float32 also inside autocast
+        "Map the output of the last layer to energies."
+        x = self.norm(x)
+        if condition is not None:
+            shift, scale = self.modulation(F.silu(condition)).chunk(2, -1)
+            x = modulate(x, Modulation(shift, scale, scale))
+        return (x * self.head.weight[0]).sum(-1)

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from . import checks
 from .attention import two_stream_attention, visible_context
-from .baselines import SequenceModel, States, states_of
+from .baselines import SequenceModel
 from .blocks import Block, check_shape, linear, rotary
 from .compat import require
-from .sampler import draw_like
+from .randomness import draw_like
+from .states import States, states_of
 
 # %% ../nbs/core/16_diffusion.ipynb #44e59f27
 LEVELS = 1000  # number of noise levels; the highest is noise alone

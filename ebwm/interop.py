@@ -179,7 +179,10 @@ def shape_of(
     weights: Mapping[str, Tensor],  # by official names
 ) -> dict[str, Any]:  # arguments of EBT, without heads
     """Infer the arguments of an EBT from the names and shapes of official weights."""
-    def size(name, axis):
+    def size(
+        name: str,  # official name of a tensor
+        axis: int,  # one of its axes
+    ) -> int | None:  # None: there is no such tensor or axis
         return weights[name].shape[axis] if name in weights and weights[name].ndim > axis else None
 
     layers = {name.split(".")[2] for name in weights if name.startswith("transformer.layers.")}

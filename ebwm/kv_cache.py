@@ -75,6 +75,52 @@ class CacheUpdate(NamedTuple):
             return x
         return x.new_full((len(self.lengths), x.shape[-1]), torch.nan).index_copy(0, self.rows, x)
 
+# %% ../nbs/core/10_kv_cache.ipynb #2d03ab8d
+def _new_states(before: Tensor, states: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
+    "Number of new states of each context; `before` holds the number of states so far."
+    batch, most = states.shape[:2]
+    if batch != len(before):
+        raise checks.refusal("len(states)", batch, f"must be {len(before)}, as in the cache")
+    added = torch.as_tensor(most if lengths is None else lengths, dtype=torch.long).cpu()
+    added = added.expand(batch) if not added.ndim else added
+    if added.shape != (batch,) or not ((added >= 0) & (added <= most)).all() or not added.any():
+        rule = f"must be {batch} integers from 0 to {most}, not all 0"
+        raise checks.refusal("lengths", added.tolist(), rule)
+    if not (before + added).all():
+        raise checks.refusal("lengths", added.tolist(), "must be at least 1 for an empty context")
+    return added
+
+
+def _check_capacity(before: Tensor, added: Tensor, capacity: int) -> None:
+    after = before + added
+    if (after > capacity).any():
+        row = int(after.argmax())
+        new, old = int(added[row]), int(before[row])
+        raise checks.refusal("states", f"{old} + {new}", f"must be within the capacity, {capacity}")
+
+
+def _equal_lengths(after: Tensor, count: int, first: int, device: torch.device) -> CacheUpdate:
+    "Contexts of one length that grow by `count` states: a slice; `first` is the column of the first state."
+    positions = torch.arange(int(after[0]) - count, int(after[0]), device=device)
+    columns, end = positions + first, first + int(after[0])
+    visible = visible_context(columns, end) if count > 1 else None
+    return CacheUpdate(positions, after, columns, visible, end)
+
+
+def _ragged(before: Tensor, added: Tensor, first: int, device: torch.device) -> CacheUpdate:
+    "Contexts of different lengths: an index and a mask."
+    rows, index, after = added.nonzero()[:, 0], torch.arange(int(added.max())), before + added
+    positions = torch.minimum(before[:, None] + index, after[:, None] - 1)
+    columns, counts = positions[rows] + first, added[rows]
+    end = int(columns.max()) + 1
+    row, place = (index < counts[:, None]).nonzero(as_tuple=True)
+    scatter = (rows[row], columns[row, place], row, place)
+    there = lambda part: part.to(device)
+    growing = None if len(rows) == len(added) else there(rows)
+    visible = there(visible_context(columns, end))
+    return CacheUpdate(there(positions), after, there(columns), visible, end, growing, there(counts),
+                       tuple(map(there, scatter)))
+
 # %% ../nbs/core/10_kv_cache.ipynb #2d03ab8b
 class KVCache:
     "Keys and values of growing contexts, in tensors that are allocated once."
@@ -104,47 +150,12 @@ class KVCache:
         lengths: Tensor | Sequence[int] | None = None,  # number of new states of each; None: n
     ) -> CacheUpdate:  # apply `commit` to its lengths after all layers have written
         "Plan the columns of new states."
-        added = self._new_states(states, lengths)
-        after, count = self.lengths + added, int(added.max())
-        if (after > self.capacity).any():
-            row = int(after.argmax())
-            new, old = int(added[row]), int(self.lengths[row])
-            raise checks.refusal("states", f"{old} + {new}", f"must be within the capacity, {self.capacity}")
+        added = _new_states(self.lengths, states, lengths)
+        _check_capacity(self.lengths, added, self.capacity)
+        count = int(added.max())
         if (added == count).all() and (self.lengths == self.lengths[0]).all():
-            return self._equal_lengths(after, count, states.device)
-        return self._ragged(added, after, states.device)
-
-    def _new_states(self, states: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
-        batch, most = states.shape[:2]
-        if batch != len(self.lengths):
-            raise checks.refusal("len(states)", batch, f"must be {len(self.lengths)}, as in the cache")
-        added = torch.as_tensor(most if lengths is None else lengths, dtype=torch.long).cpu()
-        added = added.expand(batch) if not added.ndim else added
-        if added.shape != (batch,) or not ((added >= 0) & (added <= most)).all() or not added.any():
-            rule = f"must be {batch} integers from 0 to {most}, not all 0"
-            raise checks.refusal("lengths", added.tolist(), rule)
-        if not (self.lengths + added).all():
-            raise checks.refusal("lengths", added.tolist(), "must be at least 1 for an empty context")
-        return added
-
-    def _equal_lengths(self, after: Tensor, count: int, device: torch.device) -> CacheUpdate:
-        positions = torch.arange(int(after[0]) - count, int(after[0]), device=device)
-        columns, end = positions + self.before, self.before + int(after[0])
-        visible = visible_context(columns, end) if count > 1 else None
-        return CacheUpdate(positions, after, columns, visible, end)
-
-    def _ragged(self, added: Tensor, after: Tensor, device: torch.device) -> CacheUpdate:
-        rows, index = added.nonzero()[:, 0], torch.arange(int(added.max()))
-        positions = torch.minimum(self.lengths[:, None] + index, after[:, None] - 1)
-        columns, counts = positions[rows] + self.before, added[rows]
-        end = int(columns.max()) + 1
-        row, place = (index < counts[:, None]).nonzero(as_tuple=True)
-        scatter = (rows[row], columns[row, place], row, place)
-        there = lambda part: part.to(device)
-        growing = None if len(rows) == len(added) else there(rows)
-        visible = there(visible_context(columns, end))
-        return CacheUpdate(there(positions), after, there(columns), visible, end, growing, there(counts),
-                           tuple(map(there, scatter)))
+            return _equal_lengths(self.lengths + added, count, self.before, states.device)
+        return _ragged(self.lengths, added, self.before, states.device)
 
     def commit(
         self,

@@ -14,15 +14,14 @@ from torch import Tensor
 
 from . import checks
 from .energy import Wrapper
+from .randomness import Randomness, normal_like
 from ebwm.sampler import (
     Info,
     Kernel,
-    Randomness,
     State,
     evaluated,
     is_finite,
     like_features,
-    normal_like,
     step_info,
     sum_of_squares,
     where_state,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .sampler import check_generator
+from .randomness import check_generator
 
 # %% ../nbs/core/06_replay.ipynb #c32f68f9
 class Replay:

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import checks
-from .sampler import Kernel, check_generator, draw_like
+from .randomness import check_generator, draw_like
+from .sampler import Kernel
 
 # %% ../nbs/core/04_schedules.ipynb #9f0aa794
 def linear(

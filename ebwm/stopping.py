@@ -15,12 +15,12 @@ from torch import Tensor
 
 from . import checks
 from .energy import as_landscape
+from .randomness import SubsetNoise
 from ebwm.sampler import (
     Info,
     Kernel,
     Result,
     State,
-    SubsetNoise,
     check_start,
     kernels_of,
     known,
@@ -46,7 +46,11 @@ def energy_change(
     "Stop an item when its energy changes by less than `tolerance` between its last two evaluations."
     checks.positive("tolerance", tolerance)
 
-    def rule(taken, info, before):
+    def rule(
+        taken: int,  # number of steps so far
+        info: Info,  # facts about the last step
+        before: Info | None,  # facts about the step before it
+    ) -> Bool[Tensor, "*items"]:
         return _none(info) if before is None else (info.energy - before.energy).abs() < tolerance
 
     return rule
@@ -67,7 +71,11 @@ def budget(
     limits = torch.as_tensor(steps)
     checks.at_least("steps", int(limits.min()), 1)
 
-    def rule(taken, info, before):
+    def rule(
+        taken: int,  # number of steps so far
+        info: Info,  # facts about the last step
+        before: Info | None,  # facts about the step before it
+    ) -> Bool[Tensor, "*items"]:
         if limits.ndim and limits.shape != info.energy.shape:
             given, items = list(limits.shape), list(info.energy.shape)
             raise ValueError(f"steps has shape {given}: must be one number, or one for each item of {items}")

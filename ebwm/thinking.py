@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from . import checks
-from .context import States, states_of
 from .ebt import EBM
+from .states import States, states_of
 from .walk import Walk, walk_of
 
 # %% ../nbs/core/19_thinking.ipynb #ffb0e8e0

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ebwm.attention import dense_attention, dense_mask
 from ebwm.blocks import rotary
-from ebwm.context import states_of
 from ebwm.ebt import EBT
 from ebwm.energy import Landscape
+from ebwm.states import states_of
 
 
 class DenseLandscape(Landscape):

@@ -16,8 +16,19 @@ from ebwm.energy import GaussianMixture, Quadratic, Transformed, Wrapper, as_lan
 from ebwm.evaluation.cost import Counted
 from ebwm.joint import JointEBT
 from ebwm.modifiers import BoundedGradient, clamped, guarded, noisy
-from ebwm.objective import S1, smooth_l1
-from ebwm.sampler import State, gradient_descent, hmc, langevin, mala, nesterov, run, softmax_descent
+from ebwm.objective import S1, S2, smooth_l1
+from ebwm.sampler import (
+    STARTS,
+    State,
+    gradient_descent,
+    hmc,
+    init_candidates,
+    langevin,
+    mala,
+    nesterov,
+    run,
+    softmax_descent,
+)
 from ebwm.settings import generator
 from ebwm.stopping import budget, run_until
 from ebwm.thinking import predict
@@ -126,7 +137,6 @@ WRAPPERS = {
     "transformed": lambda landscape: Transformed(landscape, torch.tanh),
     "all": lambda landscape: Counted(Transformed(BoundedGradient(landscape, None, 0.1), torch.sin)),
 }
-CONTEXT_FREE = ("joint", "joint adaln")
 TRAINABLE = {name: kind for name, kind in KINDS.items() if kind.model}
 by_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 by_trainable = pytest.mark.parametrize("kind", TRAINABLE.values(), ids=list(TRAINABLE))
@@ -278,7 +288,7 @@ def test_every_kernel_samples_it(kind, wrap):
     assert (torch.stack(energies).diff(dim=0) < 0).all()
 
 
-@pytest.mark.parametrize("kind", [kind for name, kind in TRAINABLE.items() if name not in CONTEXT_FREE])
+@by_trainable
 def test_streamed_s1_equals_s1_of_one_graph(kind):
     found = []
     for stream in (True, False):
@@ -288,6 +298,26 @@ def test_streamed_s1_equals_s1_of_one_graph(kind):
         found.append(learned(model, recipe(model, context, targets, generator=generator(0))))
     assert_same(*found)
     assert all(gradient.abs().sum() > 0 for gradient in found[0].values())
+
+
+@by_trainable
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("recipe", [S1, partial(S2, replay=0.0)], ids=["S1", "S2"])
+def test_recipes_start_at_named_or_given_candidates(kind, recipe, start):
+    """In the walk, or in the call. Without a context the most recent candidates are zeros."""
+    model = kind.model()
+    context, targets = kind.batch(model)
+    recent = torch.zeros_like(targets) if context is None else model.encode(context)
+    noise = generator(0)
+    given, state = init_candidates(start, recent, noise), noise.get_state()
+
+    def loss(recipe, noise, **options):
+        return learned(model, recipe(model, context, targets, generator=noise, **options))
+
+    named = loss(recipe(start=start), generator(0))
+    assert named["loss"].isfinite()
+    assert_same(named, loss(recipe(start=given), generator(0).set_state(state)))
+    assert_same(named, loss(recipe(), generator(0).set_state(state), start=given))
 
 
 @by_trainable

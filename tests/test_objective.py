@@ -36,8 +36,8 @@ def assert_equal(model, loss, expected):
     assert_same(learned(model, loss), learned(model, expected), 1e-12)
 
 
-def joint():
-    return JointEBT(8, 2, 2, rows=3, candidate_dim=4, state_dim=5, generator=generator(0)).double()
+def joint(state_dim=5):
+    return JointEBT(8, 2, 2, rows=3, candidate_dim=4, state_dim=state_dim, generator=generator(0)).double()
 
 
 def loop(model, recipe, states, targets, start, alpha=None, noise=None):
@@ -165,16 +165,27 @@ def test_replayed_candidates_continue_where_they_ended():
     assert_equal(model, loss, loop(model, recipe, *joined))
 
 
+def test_replayed_candidates_need_no_context():
+    recipe, model, replay = replace(PLAIN_S2, replay=1.0), joint(None), Replay(4)
+    target, start, more = draw(3, 2, 3, 4)
+    recipe(model, None, target, replay=replay, generator=generator(0), start=start)
+    assert len(replay.parts) == 2 and torch.equal(replay.parts[0], target)
+    drawn = replay.draw(2, generator(1))
+    loss = recipe(model, None, more, replay=replay, generator=generator(1), start=start)
+    joined = [torch.cat(pair) for pair in zip((more, start), drawn, strict=True)]
+    assert_equal(model, loss, loop(model, recipe, None, *joined))
+
+
 @pytest.mark.parametrize("settings", [
     {"step_conditioning": "context_token"}, {"step_conditioning": "candidate_token"},
-    {"step_conditioning": "adaln"}, {"vocabulary": 9}, {"action_dim": 3}, "joint",
+    {"step_conditioning": "adaln"}, {"vocabulary": 9}, {"action_dim": 3}, "joint", "joint without observations",
     {"vocabulary": 9, "step_conditioning": "context_token"},
 ], ids=str)
 def test_s2_trains_every_kind_of_model(settings):
-    model, replay = joint() if settings == "joint" else ebt(**settings), Replay(8)
+    model, replay = joint(5 if settings == "joint" else None) if "joint" in settings else ebt(**settings), Replay(8)
     context, target = batch(2, 4, 8)
-    if settings == "joint":
-        context, target = draw(2, 6, 5), draw(2, 3, 4)
+    if "joint" in settings:
+        context, target = draw(2, 6, 5) if settings == "joint" else None, draw(2, 3, 4)
     elif "vocabulary" in settings:
         context, target = torch.randint(9, (2, 2, 4), generator=generator(0))
     elif "action_dim" in settings:
@@ -223,11 +234,19 @@ def test_score_matching_of_a_constant_energy_is_one():
     assert abs(loss.item() - 1) < 4 * (2 / 1024) ** 0.5
 
 
-@pytest.mark.parametrize("recipe", [Contrastive(), ScoreMatching()], ids=str)
-def test_joint_candidates_can_be_trained_contrastively(recipe):
-    near, far = (recipe(joint(), draw(2, 6, 5), scale * draw(2, 3, 4), generator=generator(0)).item()
-                 for scale in (1, 2))
-    assert near != far
+@pytest.mark.parametrize("recipe", [
+    Contrastive(), Contrastive(start="noise"), Contrastive(start="zeros", persistent=0.5), ScoreMatching(),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("state_dim", [5, None])
+def test_joint_candidates_can_be_trained_contrastively(recipe, state_dim):
+    context, losses = draw(2, 6, 5) if state_dim else None, []
+    for scale in (1, 2):
+        model, replay = joint(state_dim), Replay(8)
+        for _ in range(2):
+            loss = recipe(model, context, scale * draw(2, 3, 4), generator=generator(0), replay=replay)
+        losses.append(loss.item())
+        assert all(value.isfinite().all() for value in learned(model, loss).values())
+    assert losses[0] != losses[1]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from sizes import MODULES, NOTEBOOKS, ROOT
 
 # A module imports from floors below it, or from a module named before it on its own floor.
 FLOORS = (
-    ("checks", "parameters", "usage", "sizes", "settings", "files", "compat", "energy", "evaluation", "evaluation.cost",
-     "evaluation.statistics", "evaluation.uncertainty"),
+    ("checks", "parameters", "usage", "sizes", "settings", "files", "compat", "states", "randomness", "energy",
+     "evaluation", "evaluation.cost", "evaluation.statistics", "evaluation.uncertainty"),
     ("sampler", "modifiers", "schedules", "stopping", "replay", "diagnostics", "blocks"),
     ("attention", "gradient", "gradient.triton_kernels", "gradient.kernels", "gradient.attention",
      "gradient.sweeps", "kv_cache", "context", "landscape", "ebt", "joint", "baselines", "diffusion"),
@@ -119,17 +119,15 @@ def test_sizes_are_within_the_limits_but_for_exceptions_that_only_shrink():
 
 
 def unannotated(source: str) -> list[str]:
-    """Parameters without a type, of public functions and of the public methods of public classes."""
-    body = ast.parse(source).body
-    owners = [body, *(node.body for node in body if isinstance(node, ast.ClassDef) and node.name[0] != "_")]
-    public = [f for nodes in owners for f in nodes if isinstance(f, ast.FunctionDef)
-              and (f.name[0] != "_" or f.name in ("__init__", "__call__"))]
+    """Parameters without a type, of functions with public names: also of methods and of nested functions."""
+    public = [f for f in sizes.functions(ast.parse(source)) if f.name[0] != "_" or f.name in ("__init__", "__call__")]
     return [f"{f.name}: {a.arg}" for f in public for a in sizes.arguments(f) if a.annotation is None]
 
 
 def test_public_parameters_are_annotated():
     methods = "class A:\n    def __init__(self, a, *, b: int): ...\n    def _g(self, d): ...\n"
     assert unannotated(methods + "def f(c): ...\ndef _g(d): ...") == ["f: c", "__init__: a"]
+    assert unannotated("def _f(x):\n    def g(y, z: int): ...") == ["g: y"]
     found = {name_of(path): unannotated(path.read_text(encoding="utf-8")) for path in MODULES}
     assert {name: parameters for name, parameters in found.items() if parameters} == {}
 

@@ -268,7 +268,7 @@ def _compiled(sweep: Callable) -> Callable:
     "A compiled sweep that reports on stderr how long compilation took for each new shape."
     compiled, seen = torch.compile(sweep, dynamic=False), set()
 
-    def call(x, inputs, *rest):
+    def call(x: Tensor, inputs: LayerInputs, *rest: Any) -> tuple:  # arguments and results of the sweep
         key = (x.shape, x.dtype, x.device, inputs.context[0].shape)
         if key in seen:
             return compiled(x, inputs, *rest)

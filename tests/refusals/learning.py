@@ -29,9 +29,9 @@ def lose(recipe, made=None, context=STATES, target=STATES, **options):
     return lambda: recipe((made or model)(), context, target, **options)
 
 
-def tokens(**options):
+def tokens(walk=None, **options):
     """A token model's training step."""
-    return lambda: S1()(model(11), TOKENS, TOKENS, **options)
+    return lambda: S1(walk)(model(11), TOKENS, TOKENS, **options)
 
 
 def step(**options):
@@ -91,6 +91,7 @@ CASES = [error(call, kind, argument) for kind, call, argument in [
     ("scores of tokens", lose(ScoreMatching(), words, TOKENS, TOKENS), "candidates='tokens'"),
     ("no generator", tokens(), "generator=None"),
     ("shape of start", tokens(start=torch.zeros(1, 4, 11)), "start"),
+    ("shape of the walk's start", tokens(Walk(start=torch.zeros(1, 4, 11))), "start"),
     ("unknown tokens in a loss", lambda: cross_entropy(torch.zeros(1, 3), torch.tensor([3])), "targets"),
     ("only ignored tokens", lambda: valid_targets(TOKENS, 0, 11), "targets"),
     ("unknown tokens", step(targets=TOKENS + 11), "targets"),
