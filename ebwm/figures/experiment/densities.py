@@ -13,8 +13,9 @@ from ebwm.diagnostics import Trace, acceptance_rate, effective_sample_size, r_ha
 from ebwm.energy import Banana, DoubleWell, GaussianMixture, Landscape, Quadratic
 from ebwm.sampler import Kernel, Result, gradient_descent, run
 
-__all__ = ["MOMENTS", "Chain", "Known", "descend", "deviations", "diagnosis", "finite_or_none", "known_landscapes",
-           "langevin_variance", "logarithms", "sample", "squared_errors", "starts"]
+__all__ = ["MOMENTS", "Chain", "Known", "descend", "descent_table", "deviations", "diagnosis", "finite_or_none",
+           "known_landscapes", "langevin_variance", "logarithms", "on_device", "path_table", "sample", "sampler_tables",
+           "squared_errors", "starts"]
 
 MOMENTS = {"mean": [0, 1], "variance": [2, 3], "share": [4], "all": [0, 1, 2, 3, 4]}
 
@@ -162,6 +163,39 @@ def diagnosis(
         cost = int(chain.spent[-1] - chain.spent[len(chain.places) // 2 - 1]) * half.shape[1] / 1000
         row |= dict(r_hat=float(r_hat(half).max()), ess_per_1000=float(effective_sample_size(half).min()) / cost)
     return row
+
+
+def sampler_tables(
+    chain: Chain,  # a sampler's candidates
+    known: Known,  # statistics of the density
+    marks: Sequence[int],  # numbers of evaluations
+    diagnosed: int,  # chains of the effective sample size
+    **settings: float,  # of the sampler
+) -> dict[str, Any]:  # errors, by_start and diagnostics
+    """Errors of moments by evaluations, squared errors of each start after all of them, and diagnostics."""
+    squares = squared_errors(chain, known, marks)
+    errors = [dict(evaluations=mark, moment=moment, error=value) for moment, of in MOMENTS.items()
+              for mark, value in zip(marks, squares[..., of].mean((1, 2)).sqrt().tolist(), strict=True)]
+    by_start = dict(start=range(squares.shape[1]), squared_error=squares[-1].mean(-1).tolist())
+    return {"errors": errors, "by_start": by_start, "diagnostics": settings | diagnosis(chain, diagnosed)}
+
+
+def descent_table(
+    gaps: Tensor,  # energies above the minimum [steps + 1, starts]
+    spent: Sequence[int],  # energy evaluations until each step
+) -> dict[str, Any]:
+    """The lower quartile of the starts, and the share that reached a thousandth above the minimum."""
+    quarter = gaps.nan_to_num(nan=math.inf).quantile(0.25, -1).tolist()
+    return dict(step=range(len(spent)), evaluations=spent, quartile_gap=quarter,
+                reached=(gaps < 1e-3).double().mean(-1).tolist())
+
+
+def path_table(
+    places: Tensor,  # candidates of one walk [steps + 1, 1, 2]
+) -> dict[str, Any]:
+    """The way of a candidate."""
+    first, second = places.flatten(0, -2).T.tolist()
+    return dict(step=range(len(first)), first=first, second=second)
 
 
 def langevin_variance(
