@@ -180,7 +180,8 @@ def test_commands_and_options():
     assert words(cli._parser(["figures"])) == {
         "figures": {"list": ["--scale"],
                     "run": ["--all", "--cores", "--force", "--headline", "--profile", "--scale", "-p"],
-                    "replay": ["--scale"], "check": [], "promote": ["--scale"], "report": ["--out"]},
+                    "replay": ["--scale"], "check": [], "promote": ["--scale"], "report": ["--out"],
+                    "tune": ["--only", "--scale", "-p"]},
         "train": ["--changed", "--list", "--resume"],
         "runs": {"list": [], "show": [], "compare": ["--out"]},
         "generate": ["--adaptive", "--model", "--samples", "--seed", "--show", "--steps", "--stop",

@@ -1,6 +1,6 @@
 """How a trained energy is used and judged: walks to choose from, and the ranks of true states among wrong ones."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -38,11 +38,14 @@ def tried_walks(
 def wins(
     landscape: Landscape,  # of a context
     truth: Tensor,  # true states [b s c]
-    wrong: Tensor,  # wrong ones [b s c]
-) -> pd.DataFrame:  # clip, wins, and the area under the curve of all states, across contexts
-    """Share of positions of each clip where the true state has a lower energy than the wrong one."""
-    right, false = landscape(truth), landscape(wrong)
-    share = ((false > right).double() + (false == right).double() / 2).mean(1).cpu()
-    scores = -torch.cat([right.ravel(), false.ravel()]).double().cpu().numpy()
-    across = auroc(scores, np.repeat([1, 0], right.numel())).value
-    return pd.DataFrame(dict(clip=range(len(truth)), wins=share, across=across))
+    wrong: Mapping[str, Tensor],  # wrong ones, by name
+) -> pd.DataFrame:  # columns wrong, clip, wins, and `across`, the area under the curve of the states of all contexts
+    """Share of positions of each clip where the true state has a lower energy than a wrong one."""
+    true, parts = landscape(truth), []
+    for name, states in wrong.items():
+        false = landscape(states)
+        share = ((false > true).double() + (false == true).double() / 2).mean(1).cpu()
+        scores = -torch.cat([true.ravel(), false.ravel()]).double().cpu().numpy()
+        across = auroc(scores, np.repeat([1, 0], true.numel())).value
+        parts.append(pd.DataFrame(dict(wrong=name, clip=range(len(truth)), wins=share, across=across)))
+    return pd.concat(parts, ignore_index=True)
