@@ -1,6 +1,7 @@
-"""Build the documentation site, or README.md and the answers of the figures. Usage: python docs/build.py [site | sphinx | quarto | readme]
+"""Build the documentation site, or README.md. Usage: python docs/build.py [site | sphinx | quarto | readme]
 
-`site` uses quarto if it is installed, else Sphinx; both read the notebooks that nbdev has processed.
+`site` uses quarto if it is installed, else Sphinx; both read the notebooks that nbdev has processed. `readme` writes
+the answers on record into the notebooks of figures, too.
 """
 
 import os
@@ -60,7 +61,7 @@ def site() -> int:
 
 
 def readme() -> int:
-    """README.md from nbs/index.ipynb, and the answers in the notebooks of figures, from the registry and the records."""
+    """README.md from nbs/index.ipynb, and the answers in the notebooks of figures."""
     import readme as source
     import records
 

@@ -38,9 +38,13 @@ def answers(
 ) -> list[Answer]:  # in the order of the registry
     """The findings of all figures; raises if the verdict of one no longer follows from the record."""
     config = config or settings.load()
-    return [Answer(figure, finding.asks, _filled(finding if finding.found else figure.answer, figure, config,
-                                                 f"finding {finding.asks!r}"))
-            for figure in registry(config).figures.values() for finding in figure.findings]
+    found = []
+    for figure in registry(config).figures.values():
+        for finding in figure.findings:
+            statement = finding if finding.found else figure.answer
+            text = _filled(statement, figure, config, f"finding {finding.asks!r}")
+            found.append(Answer(figure, finding.asks, text.removesuffix(".")))
+    return found
 
 
 def answer_cell(
