@@ -7,7 +7,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ebwm.energy import Landscape
 from ebwm.evaluation.uncertainty import auroc
 from ebwm.figures.experiment.walks import initial, state_losses, trace
 from ebwm.walk import Walk
@@ -36,7 +35,7 @@ def tried_walks(
 
 @torch.no_grad()
 def wins(
-    landscape: Landscape,  # of a context
+    landscape: Callable[[Tensor], Tensor],  # energies of states in their contexts
     truth: Tensor,  # true states [b s c]
     wrong: Mapping[str, Tensor],  # wrong ones, by name
 ) -> pd.DataFrame:  # columns wrong, clip, wins, and `across`, the area under the curve of the states of all contexts

@@ -10,12 +10,10 @@ from torch import Tensor
 
 from ebwm.objective import smooth_l1
 
-__all__ = ["gaussian_loss", "loss_with_start", "onto", "remaining", "with_noise"]
+__all__ = ["loss_with_start", "onto", "remaining", "with_noise"]
 
 
-def gaussian_loss(
-    std: float,  # standard deviation
-) -> float:
+def _gaussian_loss(std: float) -> float:
     """Mean SmoothL1 of Gaussian errors."""
     within, beyond = stats.norm.cdf(1 / std) - 0.5, stats.norm.sf(1 / std)
     near = std**2 * (within - stats.norm.pdf(1 / std) / std)
@@ -27,8 +25,8 @@ def with_noise(
     variance: float,  # of the noise
 ) -> float:
     """The mean SmoothL1 if independent Gaussian noise is added to the errors."""
-    std = optimize.brentq(lambda std: gaussian_loss(std) - loss, 1e-3, 1e3)
-    return gaussian_loss(np.hypot(std, variance**0.5))
+    std = optimize.brentq(lambda std: _gaussian_loss(std) - loss, 1e-3, 1e3)
+    return _gaussian_loss(np.hypot(std, variance**0.5))
 
 
 def onto(

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ebwm.data.text import perplexity
 from ebwm.evaluation.statistics import PowerLaw, percent_faster, power_law, student_crossed
-from ebwm.figures.experiment.tables import grid, resampled, select
+from ebwm.figures.experiment.tables import Values, grid, resampled, select
 from ebwm.training.learner import Learner, position_losses
 
 __all__ = ["Best", "axis_of", "faster", "faster_by_bootstrap", "faster_by_student", "log_shares", "meeting",
@@ -99,7 +99,7 @@ def log_shares(
 
 
 def slope_shares(
-    x: Sequence[float],  # sizes
+    x: Values,  # sizes
     losses: Float[np.ndarray, "sizes seeds items"],  # contributions whose means are the losses
 ) -> Float[np.ndarray, "seeds items"]:  # whose mean is the slope of the loss by the logarithm of the size
     """Contributions of seeds and items to a least-squares slope."""

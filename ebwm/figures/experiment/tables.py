@@ -11,12 +11,13 @@ from scipy import stats
 from ebwm.evaluation.statistics import paired_difference, student_crossed
 from ebwm.evaluation.uncertainty import risk_coverage
 
-__all__ = ["Interval", "Tables", "bounds", "by_seed", "crossed", "cube", "frame_of", "grid", "interval_rows", "jackknife", "jackknifed",
-           "join", "matrix", "over_clips", "over_seeds", "paired", "pseudo_values", "rank_correlation", "report", "resampled",
-           "risk_curve", "select", "share_of_gain", "shares_of_mean"]
+__all__ = ["Interval", "Tables", "Values", "bounds", "by_seed", "crossed", "cube", "frame_of", "grid", "interval_rows",
+           "jackknife", "jackknifed", "join", "matrix", "over_clips", "over_seeds", "rank_correlation", "report",
+           "resampled", "risk_curve", "select", "share_of_gain", "shares_of_mean"]
 
 Interval = dict[str, float | None]  # value, low, high
 Tables = Mapping[str, Any]  # table by name: a data frame, rows, or one row
+Values = np.ndarray | pd.DataFrame | pd.Series | Sequence  # an array, or what becomes one
 
 
 # Tables
@@ -116,7 +117,7 @@ def report(
 
 
 def crossed(
-    values: Float[np.ndarray, "seeds items"],  # one value for each seed and item
+    values: Values,  # one for each seed and item [seeds items]
 ) -> Interval:
     """Mean over seeds and items with Student's interval; no bounds for one seed or values that are not finite."""
     values = np.asarray(values, dtype=float)
@@ -139,13 +140,13 @@ def interval_rows(
     columns: Iterable[str],  # values
 ) -> pd.DataFrame:  # the columns of `by`, measure, value, low and high
     """`over_clips` of each group and column; without those that are absent, or missing for an item of the group."""
-    rows = [dict(zip(by, keys, strict=True), measure=name, **over_clips(part, name)) for keys, part in frame.groupby(list(by))
-            for name in columns if name in part and part[name].notna().all()]
+    rows = [dict(zip(by, keys, strict=True), measure=name, **over_clips(part, name))
+            for keys, part in frame.groupby(list(by)) for name in columns if name in part and part[name].notna().all()]
     return pd.DataFrame(rows).astype(dict(low=float, high=float))
 
 
 def over_seeds(
-    values: Float[np.ndarray, " seeds"],  # one value for each seed
+    values: Values,  # one for each seed [seeds]
 ) -> Interval:
     """Mean over seeds with Student's interval; no bounds for one seed or values that are not finite."""
     values = np.asarray(values, dtype=float)
@@ -157,19 +158,6 @@ def over_seeds(
 def _alone(values: np.ndarray) -> Interval:
     value = float(values.mean()) if np.isfinite(values).all() else None
     return dict(value=value, low=None, high=None)
-
-
-def paired(
-    frame: pd.DataFrame,  # one row for each model, seed and item
-    ours: str,  # a model
-    theirs: str,  # another model
-    column: str,  # values
-    item: str = "clip",  # column that names the item
-    **where: Any,  # selects rows
-) -> Interval:
-    """Mean difference of two models on the same seeds and items, with its interval."""
-    both = (matrix(frame, column, item, model=model, **where) for model in (ours, theirs))
-    return crossed(next(both) - next(both))
 
 
 def bounds(
@@ -215,24 +203,20 @@ def jackknife(
     return count * whole - (count - 1) * np.asarray(without)
 
 
-def pseudo_values(
+def jackknifed(
     statistic: Callable[[pd.DataFrame], float],  # of a frame with the column `clip`
-    frame: pd.DataFrame,  # rows of several clips
+    frame: pd.DataFrame,  # rows of several seeds and clips
     groups: int,  # number of groups of clips, by the remainder of their number
-) -> Float[np.ndarray, " groups"]:
+) -> Interval:
+    """A statistic of rows with its interval over seeds and groups of clips."""
+    return crossed([_pseudo_values(statistic, part, groups) for _, part in frame.groupby("seed")])
+
+
+def _pseudo_values(statistic: Callable[[pd.DataFrame], float], frame: pd.DataFrame, groups: int) -> np.ndarray:
     """Pseudo-values of a statistic of rows, by leaving out one group of clips after another."""
     group = frame["clip"].to_numpy() % groups
     whole, parts = statistic(frame), np.unique(group)
     return np.array([len(parts) * whole - (len(parts) - 1) * statistic(frame[group != part]) for part in parts])
-
-
-def jackknifed(
-    statistic: Callable[[pd.DataFrame], float],  # of a frame with the column `clip`
-    frame: pd.DataFrame,  # rows of several seeds and clips
-    groups: int,  # number of groups of clips, as for `pseudo_values`
-) -> Interval:
-    """A statistic of rows with its interval over seeds and groups of clips."""
-    return crossed([pseudo_values(statistic, part, groups) for _, part in frame.groupby("seed")])
 
 
 def resampled(

@@ -1,6 +1,6 @@
 """What the figures of text share: the task, chosen settings, sets of windows with their losses, and walks of tokens."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
@@ -25,8 +25,7 @@ from ebwm.training.configuration import OptimiserConfig, RecipeConfig
 from ebwm.training.learner import Learner, position_losses
 
 __all__ = ["HELD_OUT", "S2_TEXT", "WindowSets", "WindowWalks", "chosen_settings", "corrupted", "departures", "entropy",
-           "ngram_perplexity", "percent_gain", "provenance", "raw_learner", "text_learner", "text_optimiser", "text_task",
-           "token_walks"]
+           "ngram_perplexity", "percent_gain", "provenance", "raw_learner", "text_learner", "text_optimiser", "text_task"]
 
 HELD_OUT = "held-out"
 FIELDS = ("source", "tokenizer", "length", "packing", "documents", "held_out", "eval_windows")
@@ -236,22 +235,6 @@ class WindowSets:
 # Walks
 
 
-def token_walks(
-    model: nn.Module,  # an EBT of tokens
-    windows: Tensor,  # [b s+1]
-    counted: Bool[np.ndarray, "b s"],  # positions that count
-    steps: Sequence[int],  # of each sample
-    generator: torch.Generator,  # draws the starts
-    portion: int,  # windows at once
-) -> Walks:  # items: the positions that count
-    """Walk several times in every context, and record the loss of the true token and the energy."""
-    last = counted.any(0).nonzero()[0].max() + 2
-    measure: Callable[[Tensor], Callable[[Tensor], Tensor]] = lambda part: lambda y: token_errors(y, part[:, 1:])
-    parts = [traces(model, part[:, :-1], steps, measure(part), generator) for part in windows[:, :last].split(portion)]
-    losses, energies = (np.concatenate(tables, 2) for tables in zip(*parts, strict=True))
-    return Walks(losses, energies).take(counted[:, :losses.shape[-1]])
-
-
 class WindowWalks:
     """Walks of the models of one figure from the starts that a seed fixes, on sets of windows."""
 
@@ -272,9 +255,14 @@ class WindowWalks:
         steps: Sequence[int],  # of each sample
         seed: int,  # fixes the starts
     ) -> Walks:
-        """Walks on any windows."""
-        windows, generator = windows.to(self.experiment.device), self.experiment.generator(seed, "walks")
-        return token_walks(model, windows, counted, steps, generator, self.portion)
+        """Losses of the true tokens and energies of walks in every context; items: the positions that count."""
+        generator, last = self.experiment.generator(seed, "walks"), counted.any(0).nonzero()[0].max() + 2
+        parts = []
+        for part in windows[:, :last].to(self.experiment.device).split(self.portion):
+            measure = lambda y, targets=part[:, 1:]: token_errors(y, targets)
+            parts.append(traces(model, part[:, :-1], steps, measure, generator))
+        losses, energies = (np.concatenate(tables, 2) for tables in zip(*parts, strict=True))
+        return Walks(losses, energies).take(counted[:, :losses.shape[-1]])
 
     def on(
         self,
