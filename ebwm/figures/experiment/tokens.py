@@ -22,7 +22,7 @@ def random_text(
     number: int,  # fixes the characters
     length: int,  # number of characters
 ) -> str:
-    """A text of random letters."""
+    """A text of random characters from a to z."""
     drawn = torch.randint(26, (length,), generator=settings.generator(number, "letters"))
     return "".join(ascii_lowercase[index] for index in drawn)
 
