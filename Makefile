@@ -31,7 +31,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 docs: $(READY) ## build the site in _docs, by quarto where it is installed
 	$(BIN)/python docs/build.py
 
-readme: $(READY) ## write README.md from nbs/index.ipynb
+readme: $(READY) ## write README.md, and the answers in the notebooks of figures
 	$(BIN)/python docs/build.py readme
 
 export: $(READY) ## write the modules in ebwm from the notebooks

@@ -1,6 +1,7 @@
 """Build the documentation site, or README.md. Usage: python docs/build.py [site | sphinx | quarto | readme]
 
-`site` uses quarto if it is installed, else Sphinx; both read the notebooks that nbdev has processed.
+`site` uses quarto if it is installed, else Sphinx; both read the notebooks that nbdev has processed. `readme` writes
+the answers on record into the notebooks of figures, too.
 """
 
 import os
@@ -60,9 +61,15 @@ def site() -> int:
 
 
 def readme() -> int:
-    """README.md from nbs/index.ipynb."""
+    """README.md from nbs/index.ipynb, and the answers in the notebooks of figures."""
     import readme as source
+    import records
 
+    from ebwm import settings
+    from ebwm.figures.findings import write_answer
+
+    for figure in records.figures(ROOT):
+        write_answer(figure, settings.load(ROOT))
     (ROOT / "README.md").write_text(source.render(ROOT), encoding="utf-8")
     return 0
 

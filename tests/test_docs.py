@@ -20,7 +20,9 @@ import symbols  # noqa: E402
 import yaml  # noqa: E402
 from tiny_figure import write_manifest  # noqa: E402
 
-from ebwm.figures import FigureError  # noqa: E402
+from ebwm import figures, settings  # noqa: E402
+from ebwm.figures import FigureError, registry  # noqa: E402
+from ebwm.figures.findings import answer_cell, opening, write_answer  # noqa: E402
 
 EXPORTED = '''#| export
 import torch
@@ -73,6 +75,62 @@ def test_the_readmes_links_lead_to_files():
     assert links and [link for link in links if not (ROOT / link).exists()] == []
 
 
+# Answers
+
+
+REGISTERED = registry().figures.values()
+
+
+@pytest.mark.parametrize("figure", REGISTERED, ids=lambda figure: figure.id)
+def test_every_figure_opens_with_its_answer_on_record(figure):
+    assert figure.answer and opening(figure) == answer_cell(figure, settings.load()), "run: make readme"
+    assert re.search(r"95 % intervals? (over|of)", " ".join(opening(figure).split()))
+
+
+def with_answer(root: Path, **changes) -> tuple:
+    """A figure with an answer, and its notebook."""
+    with_finding(root, answer={"found": "It falls: {law.0.4:.1f}, {none:.1f}.", "holds": ["law.0.4.low > 0"]} | changes)
+    path = root / "nbs/figures/fall.ipynb"
+    cells = [text("# Fall\n\n> Down"), text("**Question.** Does it?\n\n**Answer.** Perhaps.", "c")]
+    path.write_text(json.dumps({"cells": cells}))
+    config = settings.load(root)
+    return registry(config)["fall"], config
+
+
+def test_the_answer_is_written_into_the_notebook(tmp_path):
+    figure, config = with_answer(tmp_path)
+    assert "differs from the record" in figures.check(["fall"], config)[0].wrong[0]
+    assert write_answer(figure, config) and not write_answer(figure, config)
+    source = "".join(json.loads(figure.notebook.read_text())["cells"][1]["source"])
+    assert source == "**Question.** Does it?\n\n**Answer.** It falls: 2.0 (1.0 to 3.0), 0.0."
+    assert figures.check(["fall"], config)[0].wrong == ()
+
+
+def test_an_answer_that_does_not_hold_is_an_error_of_the_record(tmp_path):
+    figure, config = with_answer(tmp_path, holds=["law.0.4.low > 1"])
+    assert "does not hold on record" in figures.check(["fall"], config)[0].wrong[0]
+    with pytest.raises(FigureError, match="does not hold on record"):
+        write_answer(figure, config)
+
+
+def test_a_number_that_is_missing_is_refused(tmp_path):
+    with pytest.raises(FigureError, match="sentences need numbers"):
+        write_answer(*with_answer(tmp_path, found="{missing}"))
+
+
+def test_a_finding_without_sentences_has_the_answer_of_the_figure(tmp_path):
+    with_answer(tmp_path)
+    path = tmp_path / "figures/figures.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["figures"][0]["findings"] = [{"asks": "Does it?"}]
+    path.write_text(yaml.dump(content))
+    assert "| Does it? | It falls: 2.0 (1.0 to 3.0), 0.0 | [fall]" in records.findings_table(tmp_path)
+    del content["figures"][0]["answer"]
+    path.write_text(yaml.dump(content))
+    with pytest.raises(FigureError, match="needs the figure's answer"):
+        records.findings_table(tmp_path)
+
+
 # Tables
 
 
@@ -80,15 +138,17 @@ FINDING = {"asks": "Is it fast?", "found": "Yes: {speed:.1f}, above {other.limit
            "holds": ["speed.low > 1", "0 < other.limit"]}
 
 
-def with_finding(root: Path, **changes) -> None:
+def with_finding(root: Path, answer: dict | None = None, **changes) -> None:
     record(root)
     path = root / "figures" / "figures.yaml"
     content = yaml.safe_load(path.read_text())
     content["figures"][0]["findings"] = [FINDING | changes]
+    content["figures"][0] |= {"answer": answer} if answer else {}
     path.write_text(yaml.dump(content))
     (root / "nbs/figures/fall.ipynb").write_text(json.dumps({"cells": [text("# Fall\n\n> Down")]}))
     write_manifest(root / "figures" / "fall", scale="cpu", results={
-        "speed": {"value": 1.5, "low": 1.25, "high": 2}, "other": {"limit": 0.5}})
+        "speed": {"value": 1.5, "low": 1.25, "high": 2}, "other": {"limit": 0.5},
+        "law": {"0.4": {"value": 2, "low": 1, "high": 3}}, "none": -1e-9, "missing": None})
 
 
 def test_tables_are_made_from_the_registry_and_the_records(tmp_path):

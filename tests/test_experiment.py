@@ -15,10 +15,25 @@ from ebwm import settings
 from ebwm.cli import main
 from ebwm.ebt import EBT
 from ebwm.evaluation.statistics import student_crossed
-from ebwm.figures.experiment.scaling import faster_by_student, slope_shares
-from ebwm.figures.experiment.tables import crossed, grid, jackknife, join, matrix, over_seeds, paired, shares_of_mean
+from ebwm.figures.experiment import row_space
+from ebwm.figures.experiment.ranking import wins
+from ebwm.figures.experiment.scaling import faster_by_student, log_shares, slope_shares
+from ebwm.figures.experiment.tables import (
+    crossed,
+    cube,
+    grid,
+    interval_rows,
+    jackknife,
+    join,
+    matrix,
+    over_seeds,
+    resampled,
+    shares_of_mean,
+)
+from ebwm.figures.experiment.tokens import random_text, words
 from ebwm.figures.experiment.tuning import make_trials, search, times, write_trials
 from ebwm.figures.experiment.walks import Walks, library_agreement, state_losses, traces
+from ebwm.objective import smooth_l1
 
 NOTEBOOKS = sorted((ROOT / "nbs/figures").glob("*.ipynb"))
 
@@ -122,13 +137,33 @@ def test_intervals_are_students_over_seeds_and_items_and_empty_for_one_seed():
     frame = pd.DataFrame(keys, columns=["model", "seed", "clip"]).assign(loss=noise.ravel())
     frame = frame.sample(frac=1, random_state=0)
     assert np.array_equal(matrix(frame, "loss", model="b"), noise[1])
-    assert paired(frame, "a", "b", "loss") == student_crossed(noise[0] - noise[1])._asdict()
+    assert crossed(noise[0]) == student_crossed(noise[0])._asdict()
     gain = shares_of_mean({"b": noise[1]}, noise[0] + 9)["b"]
     expected = student_crossed(noise[1] - noise[0] - 9)
     assert np.isclose(gain["low"], -100 * expected.high / (noise[0] + 9).mean())
     assert crossed(noise[0][:1]) == dict(value=noise[0][:1].mean(), low=None, high=None)
     assert over_seeds([1.0, np.nan]) == dict(value=None, low=None, high=None)
     assert grid(lambda a, b: a + b, "xy", "z") == {"x": {"z": "xz"}, "y": {"z": "yz"}}
+
+
+def test_values_by_seed_and_two_items_and_intervals_by_group():
+    keys = [(seed, window, place) for seed in range(2) for window in range(3) for place in range(4)]
+    frame = pd.DataFrame(keys, columns=["seed", "window", "place"]).assign(loss=np.arange(24.0))
+    shuffled = frame.sample(frac=1, random_state=0)
+    assert np.array_equal(cube(shuffled, "loss"), np.arange(24.0).reshape(2, 3, 4))
+    clips = shuffled.rename(columns={"window": "clip"}).assign(half=lambda rows: rows.place // 2, gone=np.nan)
+    rows = interval_rows(clips, ["half"], ["loss", "gone", "absent"])
+    assert rows.measure.tolist() == ["loss", "loss"] and rows.half.tolist() == [0, 1]
+    by_clip = np.arange(24.0).reshape(2, 3, 2, 2).mean(3)
+    assert rows[["value", "low", "high"]].iloc[1].tolist() == list(student_crossed(by_clip[..., 1]))
+
+
+def test_a_bootstrap_over_seeds_and_items_surrounds_the_value():
+    items = np.random.default_rng(0).normal(size=(3, 50))
+    mean = lambda rows, columns: items[rows][:, columns].mean()
+    found = resampled(mean, *items.shape)
+    assert found["value"] == items.mean() and found["low"] < items.mean() < found["high"]
+    assert resampled(mean, 1, 50) == dict(value=items[0].mean(), low=None, high=None)
 
 
 def test_pseudo_values_of_a_mean_are_the_items():
@@ -142,6 +177,49 @@ def test_shares_of_a_slope_average_to_the_slope_and_give_a_ratio_with_its_interv
     assert np.isclose(shares[2.0].mean(), np.polyfit(np.log(sizes), -2 * np.log(sizes) + noise.mean((1, 2)), 1)[0])
     found = faster_by_student(shares[2.0], shares[1.0])
     assert found["low"] < 100 < found["high"] and abs(found["value"] - 100) < 5
+
+
+def test_shares_of_a_logarithm_average_to_it():
+    losses = np.random.default_rng(0).uniform(1, 2, size=(2, 3, 4))
+    assert np.allclose(log_shares(losses).mean(-1), np.log(losses.mean(-1)))
+
+
+# Row spaces and ranks
+
+
+def test_noise_outside_a_space_remains_and_adds_to_the_loss():
+    noise = settings.generator(0)
+    space, truth = torch.randn(6, 2, generator=noise), torch.randn(3, 4, 6, generator=noise)
+    starts = [torch.randn(3, 4, 6, generator=noise) for _ in range(2)]
+    ends = [truth - row_space.onto(space, truth) + start - row_space.onto(space, start) for start in starts]
+    assert torch.allclose(row_space.onto(space, space.T), space.T, atol=1e-6)
+    found = row_space.remaining(starts, ends, space)
+    assert found["inside"] < 1e-5 and abs(found["outside"] - 1) < 1e-5
+    assert row_space.loss_with_start(space, truth, truth, starts[0]) > 0.1
+    assert row_space.loss_with_start(space, truth, truth, truth) < 1e-10
+    draws = torch.randn(400_000, generator=noise, dtype=torch.float64)
+    errors = lambda std: float(smooth_l1(std * draws, torch.zeros_like(draws)))
+    assert abs(row_space.with_noise(errors(0.8), 0.36) - errors(1.0)) < 2e-3
+
+
+def test_wins_are_shares_of_positions_where_the_truth_has_the_lower_energy():
+    energy = lambda y: y.square().sum(-1)
+    truth = torch.ones(2, 2, 3)
+    wrong = torch.stack([torch.full((2, 3), 2.0), torch.stack([torch.zeros(3), torch.ones(3)])])
+    rows = wins(energy, truth, {"far": 2 * truth, "mixed": wrong})
+    assert rows.wrong.tolist() == ["far", "far", "mixed", "mixed"] and rows.wins.tolist() == [1.0, 1.0, 1.0, 0.25]
+    assert rows.across.tolist() == [1.0, 1.0, 0.625, 0.625]
+
+
+# Tokens
+
+
+def test_words_join_tokens_up_to_a_space_or_a_sign():
+    labels = ["The", "␣qu", "ick", ".", "␣fox"]
+    part = pd.DataFrame(dict(place=range(5), label=labels, energy=[1.0, 2.0, 4.0, 5.0, 6.0]))
+    found = words(part.sample(frac=1, random_state=0))
+    assert dict(zip(found.word, found.energy, strict=True)) == {"the": 1.0, "quick": 3.0, ".": 5.0, "fox": 6.0}
+    assert len(random_text(0, 20)) == 20 and random_text(0, 20) != random_text(1, 20)
 
 
 # Walks
@@ -166,6 +244,11 @@ def test_walks_choose_stop_and_decide(walked):
     tolerance = two.tolerances()[3]
     steps = two.stopping_steps(tolerance)
     assert steps.min() >= 2 and steps.max() <= 5 and np.array_equal(two.stopping_steps(0.0), np.full_like(steps, 5))
+    ways = two.methods(2, 4, tolerance, 3, 1)
+    assert np.array_equal(ways["both"], two.chosen("min", 2, 4))
+    assert np.array_equal(ways["oracle"], two.chosen("oracle", 2, 3))
+    assert np.array_equal(ways["one walk"], two.losses[:, 2].mean(0))
+    assert np.array_equal(ways["steps taken"], two.first(1).stopping_steps(tolerance)[0])
     flat = Walks(np.ones_like(two.losses), two.energies)
     assert np.allclose(flat.stopped(steps), 1) and np.allclose(flat.stopped_at_random(steps), 1)
     best, _ = two.decide()

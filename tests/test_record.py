@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_figure import defaults_of, refusal, rewrite, write_manifest
+from tiny_figure import YAML, defaults_of, refusal, rewrite, write_manifest
 
 from ebwm import figures
 from ebwm.figures import Outcome, Record
@@ -34,14 +34,14 @@ def draw():
     return fig
 
 
-def record(scale="smoke", value=1.0, pictures=("losses",), out=None):
+def record(scale="smoke", value=1.0, pictures=("losses",), out=None, best=0.5):
     seeds, updates = {"smoke": ([0, 1], 4), "cpu": ([0, 1, 2], 2)}[scale]
     rate = 1 if scale == "smoke" else 0.5
     made = Record("tiny", defaults_of(scale=scale, seeds=seeds, updates=updates, rate=rate, out=out))
     for name in pictures:
         made.data(name, pd.DataFrame({"loss": [value]}))
         made.picture(name, draw)
-    made.close(best=torch.tensor(0.5))
+    made.close(best=torch.tensor(best))
     return made.folder
 
 
@@ -114,6 +114,24 @@ def test_a_damaged_record_is_replaced_but_not_by_a_smaller_scale(project, conten
         assert figures.promote("tiny") and checked().wrong == ()
     else:
         assert "is on record at scale 'cpu'" in refusal(figures.promote, "tiny")
+
+
+def test_the_answer_is_written_by_promote_and_makes_no_figure_stale(project):
+    rewrite(project / YAML, "    minutes: {smoke: 0.1, cpu: 3}\n", "    minutes: {smoke: 0.1, cpu: 3}\n"
+            "    answer: {found: 'It is {best:.2f}.', holds: ['best > 0']}\n")
+    path = project / "nbs/figures/tiny.ipynb"
+    content = json.loads(path.read_text())
+    question = "**Question.** What?\n\n**Answer.** "
+    opening = {"cell_type": "markdown", "id": "o", "metadata": {}, "source": question + "Unknown."}
+    path.write_text(json.dumps(content | {"cells": [opening, *content["cells"]]}))
+    promoted(best=0.25)
+    written = lambda: "".join(json.loads(path.read_text())["cells"][0]["source"])
+    assert written() == question + "It is 0.25."
+    assert checked().wrong == checked().stale == ()
+    promoted(best=0.5)
+    assert written() == question + "It is 0.50."
+    assert "'best > 0' does not hold on record" in refusal(promoted, best=-1.0)
+    assert "does not hold on record" in checked().wrong[0]
 
 
 # Checks

@@ -1,7 +1,10 @@
-"""Findings: answers of figures, written as templates in the registry and filled with the statistics on record."""
+"""Answers of figures, written as templates in the registry and filled with the statistics on record."""
 
+import json
 import operator
 import re
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +12,16 @@ from ebwm import settings
 from ebwm.figures.errors import FigureError
 from ebwm.figures.manifest import load_manifest
 from ebwm.figures.notebook import fits
-from ebwm.figures.registry import Figure, registry
+from ebwm.figures.registry import Figure, Finding, Statement, registry
+from ebwm.files import write_whole
 from ebwm.settings import Settings
 
-__all__ = ["Answer", "answers"]
+__all__ = ["Answer", "answer_cell", "answers", "opening", "write_answer"]
 
 PLACE = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
 OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+MARK = "**Answer.** "  # begins the last paragraph of a notebook's opening cell
+WIDTH = 120  # of its lines
 
 
 @dataclass(frozen=True)
@@ -34,33 +40,92 @@ def answers(
     config = config or settings.load()
     found = []
     for figure in registry(config).figures.values():
-        results = load_manifest(config.figures / figure.id)["results"] if figure.findings else {}
         for finding in figure.findings:
-            where = f"figure {figure.id!r}: finding {finding.asks!r}"
-            for comparison in finding.holds:
-                if not _holds(comparison, results, where):
-                    raise FigureError(f"{where}: {comparison!r} does not hold on record; correct the answer")
-            text = PLACE.sub(lambda m, w=where, r=results: _shown(_value(m[1], r, w), m[2] or ".4g"), finding.found)
-            found.append(Answer(figure, finding.asks, text))
+            statement = finding if finding.found else figure.answer
+            text = _filled(statement, figure, config, f"finding {finding.asks!r}")
+            found.append(Answer(figure, finding.asks, text.removesuffix(".")))
     return found
+
+
+def answer_cell(
+    figure: Figure,  # entry of the registry, with an answer
+    config: Settings,  # settings in effect
+) -> str:  # Markdown
+    """The answer of a figure, as its notebook shows it; raises if it does not follow from the record."""
+    text = _filled(figure.answer, figure, config, "answer")
+    return textwrap.fill(MARK + text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def opening(
+    figure: Figure,  # entry of the registry
+) -> str:  # empty if there is none
+    """The answer in a figure's notebook, from its mark to the end of the cell."""
+    content = json.loads(figure.notebook.read_text(encoding="utf-8"))
+    return next((MARK + source.partition(MARK)[2] for _, source in _marked(content)), "")
+
+
+def write_answer(
+    figure: Figure,  # entry of the registry
+    config: Settings,  # settings in effect
+) -> bool:  # whether the notebook was changed
+    """Write the answer on record into the opening cell of a figure's notebook."""
+    if figure.answer is None or opening(figure) == (written := answer_cell(figure, config)):
+        return False
+    content = json.loads(figure.notebook.read_text(encoding="utf-8"))
+    marked = _marked(content)
+    if len(marked) != 1:
+        raise FigureError(f"{figure.notebook.name} has {len(marked)} cells with {MARK.strip()}; exactly one must have it")
+    cell, source = marked[0]
+    cell["source"] = (source.partition(MARK)[0] + written).splitlines(keepends=True)
+    text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    write_whole(figure.notebook, lambda draft: draft.write_text(text, encoding="utf-8"))
+    return True
+
+
+def _marked(content: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """The cells with an answer, and their sources."""
+    cells = [(cell, "".join(cell["source"])) for cell in content["cells"] if cell["cell_type"] == "markdown"]
+    return [(cell, source) for cell, source in cells if MARK in source]
+
+
+def _filled(statement: Statement | Finding, figure: Figure, config: Settings, name: str) -> str:
+    """The sentences with the numbers on record, if all comparisons hold."""
+    results, where = load_manifest(config.figures / figure.id)["results"], f"figure {figure.id!r}: {name}"
+    for comparison in statement.holds:
+        if not _holds(comparison, results, where):
+            raise FigureError(f"{where}: {comparison!r} does not hold on record; correct figures.yaml, then run: "
+                              "make readme")
+    return PLACE.sub(lambda match: _shown(match[1], _value(match[1], results, where), match[2] or ".4g", where),
+                     statement.found)
 
 
 def _value(path: str, results: Any, where: str) -> Any:
     """The statistic at a path of keys, as in "gain.s2.low"."""
-    value = results
-    for name in path.split("."):
-        if not isinstance(value, dict) or name not in value:
-            raise FigureError(f"{where}: no result {path!r} on record; promote a run that has it, or correct the path")
-        value = value[name]
-    return value
+    try:
+        return _at(results, path.split("."))
+    except KeyError:
+        raise FigureError(f"{where}: no result {path!r} on record; promote a run that has it, or correct the path") from None
 
 
-def _shown(value: Any, digits: str) -> str:
+def _at(value: Any, names: Sequence[str]) -> Any:
+    """The value at nested keys, which may contain dots, as in "law.0.4.variance"."""
+    if not names:
+        return value
+    for count in range(1, len(names) + 1 if isinstance(value, dict) else 1):
+        if ".".join(names[:count]) in value:
+            return _at(value[".".join(names[:count])], names[count:])
+    raise KeyError(".".join(names))
+
+
+def _shown(path: str, value: Any, digits: str, where: str) -> str:
     """A number, or a value with its interval in parentheses."""
-    if not isinstance(value, dict):
-        return f"{value:{digits}}"
-    middle = value["value"] if "value" in value else value["gain"]
-    return f"{middle:{digits}} ({value['low']:{digits}} to {value['high']:{digits}})"
+    numbers = [value]
+    if isinstance(value, dict):
+        numbers = [value["value"] if "value" in value else value["gain"], value["low"], value["high"]]
+    if not all(fits(number, 0.0) for number in numbers):
+        raise FigureError(f"{where}: result {path!r} is {value!r}; sentences need numbers")
+    middle, *ends = (f"{float(number):z{digits}}" for number in numbers)
+    return f"{middle} ({' to '.join(ends)})" if ends else middle
 
 
 def _holds(comparison: str, results: dict[str, Any], where: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ebwm import settings
 from ebwm.figures.errors import FigureError
+from ebwm.figures.findings import answer_cell, opening, write_answer
 from ebwm.figures.inputs import changed
 from ebwm.figures.manifest import MANIFEST, files_of, read_manifest
 from ebwm.figures.notebook import parameter_defaults
@@ -29,7 +30,10 @@ def promote(
     scale: str | None = None,  # scale of the run; default: the settings' scale
     config: Settings | None = None,  # default: the settings in effect
 ) -> list[Path]:  # the files on record
-    """Copy a run's pictures, data and manifest to figures/ID, unless a larger scale is on record."""
+    """Copy a run's pictures, data and manifest to figures/ID, unless a larger scale is on record.
+
+    Then the answer of the figure is written into its notebook; raises if it does not follow from the new record.
+    """
     config = config or settings.load()
     scale = checked_scale(scale or config.scale)
     figure, record = registry(config)[id], config.figures / id
@@ -44,6 +48,7 @@ def promote(
         raise FigureError(f"figure {id!r} was run from uncommitted changes; commit them and run it again")
     names = files_of(manifest)
     _copy(run, record, names)
+    write_answer(figure, config)
     return [record / name for name in names]
 
 
@@ -99,7 +104,7 @@ class Checked(NamedTuple):
 
     id: str
     scale: str  # scale on record; empty if there is no readable record
-    wrong: tuple[str, ...]  # mismatched digests, missing or additional files: errors
+    wrong: tuple[str, ...]  # mismatched digests, missing or additional files, a wrong answer in the notebook: errors
     stale: tuple[str, ...]  # inputs that have changed since the run: information
 
 
@@ -125,8 +130,17 @@ def _check(figure: Figure, config: Settings) -> Checked:
         return Checked(figure.id, "", (reason,), ())
     listed = set(files_of(manifest))
     extra = sorted(p.name for p in record.iterdir() if p.suffix in RECORDED and p.name not in listed)
-    return Checked(figure.id, manifest["scale"], tuple(f"{name} is not in the manifest" for name in extra),
-                   tuple(staleness(figure, manifest, config)))
+    wrong = (*(f"{name} is not in the manifest" for name in extra), *_wrong_answer(figure, config))
+    return Checked(figure.id, manifest["scale"], wrong, tuple(staleness(figure, manifest, config)))
+
+
+def _wrong_answer(figure: Figure, config: Settings) -> list[str]:
+    """The answer's contradiction to the record, or the difference of the notebook's text from it."""
+    try:
+        same = figure.answer is None or opening(figure) == answer_cell(figure, config)
+    except FigureError as error:
+        return [str(error)]
+    return [] if same else [f"{figure.notebook.name}: the answer differs from the record; run: make readme"]
 
 
 def staleness(

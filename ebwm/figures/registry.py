@@ -25,7 +25,7 @@ from pydantic import (  # noqa: E402
     model_validator,
 )
 
-__all__ = ["ANY", "Claim", "Figure", "Finding", "Paper", "PaperItem", "Planned", "Registry", "registry"]
+__all__ = ["ANY", "Claim", "Figure", "Finding", "Paper", "PaperItem", "Planned", "Registry", "Statement", "registry"]
 
 RESERVED = ("scale", "out")  # parameters that only the runner sets
 ANY = "any"  # tolerance of values that differ in every run, such as seconds
@@ -77,12 +77,19 @@ class Claim(_Entry):
         return self
 
 
+class Statement(_Entry):
+    """Sentences with statistics on record, and what must be true of these."""
+
+    found: str  # {path} or {path:.2f} stands for a statistic of the manifest, with its interval
+    holds: tuple[str, ...] = ()  # comparisons of statistics that the sentences imply, as in "gain.low > 0"
+
+
 class Finding(_Entry):
-    """A question that a figure answers, with the statistics and the verdict of the answer."""
+    """A question of the README, and its answer."""
 
     asks: str  # question
-    found: str  # answer; {path} or {path:.2f} stands for a statistic of the manifest, with its interval
-    holds: tuple[str, ...] = ()  # comparisons of statistics that the answer implies, as in "gain.low > 0"
+    found: str = ""  # answer, as in `Statement`; default: the answer of the figure
+    holds: tuple[str, ...] = ()  # comparisons of statistics that the answer implies
 
 
 class Figure(_Entry):
@@ -105,6 +112,7 @@ class Figure(_Entry):
     data: tuple[str, ...] = ()  # files that the notebook reads, relative to the root of the repository
     tolerances: dict[str, Annotated[Any, AfterValidator(_tolerance)]] = {}  # of a replay, by pattern FILE.COLUMN
     claims: tuple[Claim, ...] = ()  # claims of the papers
+    answer: Statement | None = None  # answer to the question at the beginning of the notebook
     findings: tuple[Finding, ...] = ()  # answers in the README
 
     @field_validator("notebook", "data")
@@ -115,6 +123,12 @@ class Figure(_Entry):
             if not (root / path).is_file():
                 raise ValueError(f"the file {path} does not exist in {root}")
         return root / value if isinstance(value, Path) else value
+
+    @model_validator(mode="after")
+    def _answered(self) -> "Figure":
+        if self.answer is None and not all(finding.found for finding in self.findings):
+            raise ValueError("a finding without found needs the figure's answer")
+        return self
 
     @field_validator("parameters")
     @classmethod
@@ -218,7 +232,7 @@ def registry(
 # Messages
 
 ENTRIES = {"figures": Figure, "planned": Planned, "papers": Paper, "claims": Claim, "items": PaperItem,
-           "findings": Finding}
+           "answer": Statement, "findings": Finding}
 
 
 def _message(error: Mapping[str, Any], content: Any) -> str:

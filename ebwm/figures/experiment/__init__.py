@@ -13,9 +13,11 @@ that two notebooks would repeat is here, as small functions on arrays, data fram
 - `tables`: data frames of nested results (`join`), matrices [seeds items] (`matrix`), and intervals as dictionaries
   with `value`, `low` and `high`; the bounds are None if there is one seed.
 - `panels`: lines over seeds, points with intervals, logarithmic axes and headings in the project's style.
-- `text`: the task of the figures of text, the chosen settings, and sums of losses over windows.
-- `forks`, `probes`, `densities`, `variants`, `scaling`: measurements on forking digits, linear probes of contexts,
-  samplers on known densities, variants of the EBT for the ablation, and exponents with their intervals.
+- `text`: the task and the models of the figures of text, the chosen settings, sums of losses over windows, and walks.
+- `tokens`, `scaling`: energies of tokens by step, and exponents of losses by size with their intervals.
+- `forks`, `contexts`: measurements on forking digits, and their tables by context.
+- `row_space`, `ranking`: directions that a narrow map does not see; walks to choose from, and ranks of true states.
+- `probes`, `densities`, `variants`: linear probes of contexts, samplers on known densities, variants for the ablation.
 
 Conventions. A *kind* is the name of a model in a comparison. Tables that a notebook returns for one seed are data
 frames, lists of rows or single rows; `join` adds the kinds as columns, and `each` the seed. Functions get the

@@ -13,8 +13,9 @@ from ebwm.diagnostics import Trace, acceptance_rate, effective_sample_size, r_ha
 from ebwm.energy import Banana, DoubleWell, GaussianMixture, Landscape, Quadratic
 from ebwm.sampler import Kernel, Result, gradient_descent, run
 
-__all__ = ["MOMENTS", "Chain", "Known", "descend", "deviations", "diagnosis", "finite_or_none", "known_landscapes",
-           "langevin_variance", "logarithms", "sample", "squared_errors", "starts"]
+__all__ = ["MOMENTS", "Chain", "Known", "descend", "descent_table", "deviations", "finite_or_none",
+           "known_landscapes", "langevin_variance", "logarithms", "path_table", "sample", "sampler_tables",
+           "squared_errors", "starts"]
 
 MOMENTS = {"mean": [0, 1], "variance": [2, 3], "share": [4], "all": [0, 1, 2, 3, 4]}
 
@@ -64,10 +65,7 @@ def _valley(std: float = 1.5, bend: float = 0.4) -> Known:
     return Known(valley, 0.0, torch.zeros(2), valley.variance, 0.5, 1 + (2 * bend * std) ** 2)
 
 
-def on_device(
-    energy: Landscape,  # one of the known ones
-    device: torch.device,  # of its tensors
-) -> Landscape:
+def _on_device(energy: Landscape, device: torch.device) -> Landscape:
     """The same energy on a device."""
     moved = {name: value.to(device) if torch.is_tensor(value) else value for name, value in vars(energy).items()}
     return type(energy)(**moved)
@@ -99,7 +97,7 @@ def sample(
     generator: torch.Generator,  # source of randomness
 ) -> Chain:
     """Run a sampler and store all candidates."""
-    stored, energy = Trace(), on_device(known.energy, start.device)
+    stored, energy = Trace(), _on_device(known.energy, start.device)
     result = run(energy, start, kernel, steps, generator, final_energy=False, callback=stored)
     return Chain(stored.places, result, result.info.evaluations.flatten(1)[:, 0].cumsum(0))
 
@@ -114,7 +112,7 @@ def descend(
     """Descend, and evaluate the energy at every candidate, beside the evaluations that are counted."""
     chain = sample(known, kernel, start, steps, generator)
     places = torch.cat([start[None], chain.places])
-    energy = on_device(known.energy, start.device)
+    energy = _on_device(known.energy, start.device)
     return places, energy(places) - known.lowest, [0, *chain.spent.tolist()]
 
 
@@ -149,10 +147,22 @@ def logarithms(
     return gaps.nan_to_num(nan=math.inf).clamp(1e-12, 1e12).log10()
 
 
-def diagnosis(
+def sampler_tables(
     chain: Chain,  # a sampler's candidates
-    count: int,  # chains of the effective sample size
-) -> dict[str, float]:
+    known: Known,  # statistics of the density
+    marks: Sequence[int],  # numbers of evaluations
+    diagnosed: int,  # chains of the effective sample size
+    **settings: float,  # of the sampler
+) -> dict[str, Any]:  # errors, by_start and diagnostics
+    """Errors of moments by evaluations, squared errors of each start after all of them, and diagnostics."""
+    squares = squared_errors(chain, known, marks)
+    errors = [dict(evaluations=mark, moment=moment, error=value) for moment, of in MOMENTS.items()
+              for mark, value in zip(marks, squares[..., of].mean((1, 2)).sqrt().tolist(), strict=True)]
+    by_start = dict(start=range(squares.shape[1]), squared_error=squares[-1].mean(-1).tolist())
+    return {"errors": errors, "by_start": by_start, "diagnostics": settings | _diagnosis(chain, diagnosed)}
+
+
+def _diagnosis(chain: Chain, count: int) -> dict[str, float]:
     """Acceptance, R hat and effective sample size for 1000 evaluations, of the second half."""
     half = chain.places[len(chain.places) // 2:, :count]
     row = dict(acceptance=float(acceptance_rate(chain.result).mean()),
@@ -162,6 +172,24 @@ def diagnosis(
         cost = int(chain.spent[-1] - chain.spent[len(chain.places) // 2 - 1]) * half.shape[1] / 1000
         row |= dict(r_hat=float(r_hat(half).max()), ess_per_1000=float(effective_sample_size(half).min()) / cost)
     return row
+
+
+def descent_table(
+    gaps: Tensor,  # energies above the minimum [steps + 1, starts]
+    spent: Sequence[int],  # energy evaluations until each step
+) -> dict[str, Any]:
+    """The lower quartile of the starts, and the share that reached a thousandth above the minimum."""
+    quarter = gaps.nan_to_num(nan=math.inf).quantile(0.25, -1).tolist()
+    return dict(step=range(len(spent)), evaluations=spent, quartile_gap=quarter,
+                reached=(gaps < 1e-3).double().mean(-1).tolist())
+
+
+def path_table(
+    places: Tensor,  # candidates of one walk [steps + 1, 1, 2]
+) -> dict[str, Any]:
+    """The way of a candidate."""
+    first, second = places.flatten(0, -2).T.tolist()
+    return dict(step=range(len(first)), first=first, second=second)
 
 
 def langevin_variance(

@@ -23,7 +23,7 @@ from ebwm.walk import Walk
 
 __all__ = ["Adapted", "Answer", "Forks", "adaptive_denoising", "adaptive_walk", "answer", "auroc_parts", "bell",
            "correlation_parts", "draw", "fitted_temperature", "forking_clips", "inner_change", "known_losses", "measured",
-           "mode_shares", "oracle", "scores", "scores_of_futures", "shares_near", "state_errors", "within_contexts"]
+           "mode_shares", "oracle", "scores", "scores_of_futures", "shares_near", "state_errors"]
 
 PART = 128  # clips at once
 HALF_WAY = 500  # noise level half-way down
@@ -342,11 +342,8 @@ def shares_near(
     return {"near_left": near[0], "near_right": near[1], "near_none": 1 - near[0] - near[1]}
 
 
-def within_contexts(
-    values: Tensor,  # scores of samples [n b s]
-    errors: Tensor,  # their errors [n b s]
-) -> Tensor:  # [b s]; 0 where all are equal
-    """Rank correlation of scores and errors over the samples of each context."""
+def _within_contexts(values: Tensor, errors: Tensor) -> Tensor:
+    """Rank correlation of scores and errors [n b s] over the samples of each context [b s]; 0 where all are equal."""
     middle = (len(values) + 1) / 2
     first, second = (stats.rankdata(part.numpy(), axis=0) - middle for part in (values, errors))
     length = np.sqrt((first**2).sum(0) * (second**2).sum(0))
@@ -368,7 +365,7 @@ def measured(
                "score_left": by_future[0], "score_right": by_future[1], "score_mean": by_future[2]}
     if len(found.samples) > 1:
         columns |= {"spread": found.samples.var(0, correction=1).mean(-1), "score": found.scores.mean(0),
-                    "best_score": found.scores.amin(0), "within": within_contexts(found.scores, errors)}
+                    "best_score": found.scores.amin(0), "within": _within_contexts(found.scores, errors)}
     return columns
 
 

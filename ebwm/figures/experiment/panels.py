@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
     from matplotlib.lines import Line2D
 
-__all__ = ["STAND_IN", "adaptive", "best_of_samples", "error_bars", "heading", "images", "level", "legend_below", "lines", "logarithmic", "marks", "named_ticks",
-           "number_map", "round_ticks", "zero"]
+__all__ = ["STAND_IN", "adaptive", "best_of_samples", "error_bars", "heading", "images", "legend_below", "level", "lines",
+           "logarithmic", "marks", "named_ticks", "number_map", "round_ticks", "zero"]
 
 STAND_IN = "stand-in data, small models"
 
@@ -100,17 +100,18 @@ def logarithmic(
     ticker = require("matplotlib.ticker", "figures")
     panel.set_yscale("log")
     low, high = panel.get_ylim()
-    shown = (1,) if high > 1000 * low else (1, 2, 5) if high > 10 * low else (1, 2, 3, 5)
-    round_ticks(panel.yaxis, shown)
+    round_ticks(panel.yaxis, (1, 2, 5) if high > 10 * low else (1, 2, 3, 5))
     panel.yaxis.set_minor_locator(ticker.NullLocator())
 
 
 def round_ticks(
     axis: "Axis",  # a logarithmic axis
-    leading: Sequence[float] = (1, 2, 5),  # leading digits of the ticks
+    leading: Sequence[float] = (1, 2, 5),  # leading digits of the ticks; beyond three decades only 1
 ) -> None:
     """Set round ticks, written in full."""
-    axis.set_major_locator(require("matplotlib.ticker", "figures").LogLocator(subs=leading, numticks=20))
+    low, high = sorted(axis.get_view_interval())
+    subs, count = (leading, 20) if high <= 1000 * low else ((1,), 7)
+    axis.set_major_locator(require("matplotlib.ticker", "figures").LogLocator(subs=subs, numticks=count))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter("")
 
@@ -149,7 +150,8 @@ def images(
     count = max(frames.groupby("column").size())
     grid = figure.subplots(count, len(names), squeeze=False)
     for place, name in enumerate(names):
-        grid[0, place].set_title(name.replace(" ", "\n", 1), fontsize=8.5, loc="center", weight="normal")
+        title = name.replace(" ", "\n", 1).replace("former++", "-\nformer++")
+        grid[0, place].set_title(title, fontsize=8.5, loc="center", weight="normal")
         for panel, pixels in zip(grid[:, place], frames[frames.column == name].pixels, strict=True):
             panel.imshow(np.asarray(pixels).reshape(size, size), cmap="gray", vmin=0, vmax=1)
             panel.set(xticks=[], yticks=[])

@@ -3,16 +3,21 @@
 import contextlib
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ebwm.evaluation.statistics import PowerLaw, student_crossed
+from ebwm.data.text import perplexity
+from ebwm.evaluation.statistics import PowerLaw, percent_faster, power_law, student_crossed
+from ebwm.figures.experiment.tables import Values, grid, resampled, select
 from ebwm.training.learner import Learner, position_losses
 
-__all__ = ["Best", "axis_of", "faster_by_bootstrap", "faster_by_student", "meeting", "slope_shares"]
+__all__ = ["Best", "axis_of", "faster", "faster_by_bootstrap", "faster_by_student", "log_shares", "meeting",
+           "refitted", "scored_windows", "slope_shares"]
 
 AWAY = 0.05 * np.sinh(np.linspace(-9, 9, 1801))  # ratios of exponents to try, relative to the estimate
 
@@ -53,8 +58,48 @@ class Best:
             model.load_state_dict(current)
 
 
+    def note(
+        self,
+        looks: Collection[int],  # updates after which weights are compared
+        scored: Collection[int],  # updates after which the best weights are scored
+        score: Callable[[dict[str, Any]], Any],  # receives the row of the log
+    ) -> Callable[[dict[str, Any]], None]:  # for `Experiment.train`
+        """Compare and score during training."""
+        def watch(row: dict[str, Any]) -> None:
+            if row["update"] in looks:
+                self.look(row["update"])
+            if row["update"] in scored:
+                with self.loaded():
+                    score(row)
+
+        return watch
+
+
+def scored_windows(
+    learner: Learner,  # to score
+    windows: Tensor,  # [n length+1]
+    size: Tensor,  # bytes of each target
+    seed: int,  # of the noise of walks
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Loss, perplexity and bits per byte of a model, and sums of nats, tokens and bytes of each window."""
+    losses = position_losses(learner, windows, seed).double().cpu()
+    found, counted = perplexity(losses, size), ~losses.isnan()
+    total = dict(loss=math.log(found.value), perplexity=found.value, perplexity_error=found.error,
+                 bits_per_byte=found.bits_per_byte, bits_error=found.bits_error, targets=found.tokens)
+    sums = dict(window=range(len(losses)), nats=losses.nansum(1), tokens=counted.sum(1), bytes=(size * counted).sum(1))
+    return total, pd.DataFrame({name: np.asarray(values) for name, values in sums.items()})
+
+
+def log_shares(
+    losses: Float[np.ndarray, "sizes seeds items"],  # of each item
+) -> Float[np.ndarray, "sizes seeds items"]:
+    """Contributions of items to the logarithm of a mean over items, to first order."""
+    means = losses.mean(-1, keepdims=True)
+    return np.log(means) + losses / means - 1
+
+
 def slope_shares(
-    x: Sequence[float],  # sizes
+    x: Values,  # sizes
     losses: Float[np.ndarray, "sizes seeds items"],  # contributions whose means are the losses
 ) -> Float[np.ndarray, "seeds items"]:  # whose mean is the slope of the loss by the logarithm of the size
     """Contributions of seeds and items to a least-squares slope."""
@@ -82,16 +127,35 @@ def faster_by_bootstrap(
     draws: int = 4000,  # number of resamples
 ) -> dict[str, float]:
     """Percent faster with the interval of a bootstrap over seeds and items, too narrow for three seeds."""
-    rng, (count, items) = np.random.default_rng(0), ours.shape
-    drawn = []
-    for _ in range(draws):
-        picked, at = rng.integers(count, size=count), rng.integers(items, size=items)
-        drawn.append(ours[picked].mean(0)[at].mean() / theirs[picked].mean(0)[at].mean())
-    return _percent(ours, theirs, *np.quantile(drawn, [0.025, 0.975]))
+    ratio = lambda rows, items: ours[rows].mean(0)[items].mean() / theirs[rows].mean(0)[items].mean()
+    found = resampled(ratio, *ours.shape, draws)
+    return _percent(ours, theirs, found["low"], found["high"])
 
 
 def _percent(ours: np.ndarray, theirs: np.ndarray, low: float, high: float) -> dict[str, float]:
     return dict(value=100 * (ours.mean() / theirs.mean() - 1), low=100 * (low - 1), high=100 * (high - 1))
+
+
+def faster(
+    laws: tuple[PowerLaw, PowerLaw],  # ours and theirs
+    shares: tuple[Float[np.ndarray, "seeds items"], Float[np.ndarray, "seeds items"]],  # contributions to the exponents
+) -> dict[str, dict[str, float | None] | None]:
+    """Percent faster with three intervals: over seeds and windows, by bootstrap, and of the fit."""
+    fit, several = percent_faster(*laws)._asdict(), len(shares[0]) > 1
+    return {"seeds_and_windows": faster_by_student(*shares) if several else dict(value=fit["value"], low=None, high=None),
+            "bootstrap": faster_by_bootstrap(*shares) if several else None, "fit": fit}
+
+
+def refitted(
+    points: pd.DataFrame,  # digitised points of the EBT paper, with the columns figure, model, x, y and printed_percent
+    figures: Mapping[str, str],  # number of the paper's figure, by our name of the axis
+) -> tuple[dict[str, dict[str, PowerLaw]], dict[str, dict[str, float]]]:  # laws by axis and model, percentages by axis
+    """The paper's power laws and percentages, fitted again."""
+    part = lambda axis, kind: select(points, figure=figures[axis], model=kind)
+    laws = grid(lambda axis, kind: power_law(part(axis, kind).x, part(axis, kind).y), figures, ("transformer", "s1"))
+    percent = {axis: percent_faster(pair["s1"], pair["transformer"])._asdict() | {
+        "printed": float(part(axis, "s1").printed_percent.iloc[0])} for axis, pair in laws.items()}
+    return laws, percent
 
 
 def meeting(

@@ -1,6 +1,6 @@
 """Tables and intervals of the figures: nested results as data frames, matrices [seeds items], Student's intervals."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,13 @@ from scipy import stats
 from ebwm.evaluation.statistics import paired_difference, student_crossed
 from ebwm.evaluation.uncertainty import risk_coverage
 
-__all__ = ["Interval", "Tables", "bounds", "by_seed", "crossed", "frame_of", "grid", "jackknife", "join", "matrix",
-           "over_seeds", "paired", "pseudo_values", "rank_correlation", "report", "risk_curve", "select", "share_of_gain", "shares_of_mean"]
+__all__ = ["Interval", "Tables", "Values", "bounds", "by_seed", "crossed", "cube", "frame_of", "grid", "interval_rows",
+           "jackknife", "jackknifed", "join", "matrix", "over_clips", "over_seeds", "rank_correlation", "report",
+           "resampled", "risk_curve", "select", "share_of_gain", "shares_of_mean"]
 
 Interval = dict[str, float | None]  # value, low, high
 Tables = Mapping[str, Any]  # table by name: a data frame, rows, or one row
+Values = np.ndarray | pd.DataFrame | pd.Series | Sequence  # an array, or what becomes one
 
 
 # Tables
@@ -64,6 +66,15 @@ def matrix(
     return select(frame, **where).pivot(index="seed", columns=item, values=column).to_numpy()
 
 
+def cube(
+    frame: pd.DataFrame,  # one row for each seed, window and place
+    column: str,  # values
+) -> Float[np.ndarray, "seeds windows places"]:
+    """Values by seed, window and place, all in ascending order."""
+    wide = frame.pivot(index=["seed", "window"], columns="place", values=column)
+    return wide.to_numpy().reshape(frame["seed"].nunique(), -1, wide.shape[1])
+
+
 def by_seed(
     frame: pd.DataFrame,  # one row for each seed and key
     column: str,  # values
@@ -106,7 +117,7 @@ def report(
 
 
 def crossed(
-    values: Float[np.ndarray, "seeds items"],  # one value for each seed and item
+    values: Values,  # one for each seed and item [seeds items]
 ) -> Interval:
     """Mean over seeds and items with Student's interval; no bounds for one seed or values that are not finite."""
     values = np.asarray(values, dtype=float)
@@ -115,8 +126,27 @@ def crossed(
     return _alone(values)
 
 
+def over_clips(
+    frame: pd.DataFrame,  # rows of several seeds and clips
+    column: str,  # values
+) -> Interval:
+    """Mean over clips, each the mean of its rows, with its interval over seeds and clips."""
+    return crossed(frame.pivot_table(index="seed", columns="clip", values=column).to_numpy())
+
+
+def interval_rows(
+    frame: pd.DataFrame,  # rows of several seeds and clips
+    by: Sequence[str],  # columns that divide the rows into groups
+    columns: Iterable[str],  # values
+) -> pd.DataFrame:  # the columns of `by`, measure, value, low and high
+    """`over_clips` of each group and column; without those that are absent, or missing for an item of the group."""
+    rows = [dict(zip(by, keys, strict=True), measure=name, **over_clips(part, name))
+            for keys, part in frame.groupby(list(by)) for name in columns if name in part and part[name].notna().all()]
+    return pd.DataFrame(rows).astype(dict(low=float, high=float))
+
+
 def over_seeds(
-    values: Float[np.ndarray, " seeds"],  # one value for each seed
+    values: Values,  # one for each seed [seeds]
 ) -> Interval:
     """Mean over seeds with Student's interval; no bounds for one seed or values that are not finite."""
     values = np.asarray(values, dtype=float)
@@ -128,19 +158,6 @@ def over_seeds(
 def _alone(values: np.ndarray) -> Interval:
     value = float(values.mean()) if np.isfinite(values).all() else None
     return dict(value=value, low=None, high=None)
-
-
-def paired(
-    frame: pd.DataFrame,  # one row for each model, seed and item
-    ours: str,  # a model
-    theirs: str,  # another model
-    column: str,  # values
-    item: str = "clip",  # column that names the item
-    **where: Any,  # selects rows
-) -> Interval:
-    """Mean difference of two models on the same seeds and items, with its interval."""
-    both = (matrix(frame, column, item, model=model, **where) for model in (ours, theirs))
-    return crossed(next(both) - next(both))
 
 
 def bounds(
@@ -186,15 +203,35 @@ def jackknife(
     return count * whole - (count - 1) * np.asarray(without)
 
 
-def pseudo_values(
+def jackknifed(
     statistic: Callable[[pd.DataFrame], float],  # of a frame with the column `clip`
-    frame: pd.DataFrame,  # rows of several clips
+    frame: pd.DataFrame,  # rows of several seeds and clips
     groups: int,  # number of groups of clips, by the remainder of their number
-) -> Float[np.ndarray, " groups"]:
+) -> Interval:
+    """A statistic of rows with its interval over seeds and groups of clips."""
+    return crossed([_pseudo_values(statistic, part, groups) for _, part in frame.groupby("seed")])
+
+
+def _pseudo_values(statistic: Callable[[pd.DataFrame], float], frame: pd.DataFrame, groups: int) -> np.ndarray:
     """Pseudo-values of a statistic of rows, by leaving out one group of clips after another."""
     group = frame["clip"].to_numpy() % groups
     whole, parts = statistic(frame), np.unique(group)
     return np.array([len(parts) * whole - (len(parts) - 1) * statistic(frame[group != part]) for part in parts])
+
+
+def resampled(
+    statistic: Callable[[Sequence[int], Sequence[int]], float],  # of the numbers of the seeds and of the items
+    seeds: int,  # number
+    items: int,  # number
+    draws: int = 499,  # number of resamples
+) -> Interval:
+    """A statistic with the interval of a bootstrap over seeds and items, too narrow for three seeds; one seed has none."""
+    found: Interval = dict(value=statistic(range(seeds), range(items)), low=None, high=None)
+    if seeds > 1:
+        order = np.random.default_rng(0)
+        drawn = [statistic(order.integers(seeds, size=seeds), order.integers(items, size=items)) for _ in range(draws)]
+        found["low"], found["high"] = np.quantile(drawn, [0.025, 0.975])
+    return found
 
 
 def share_of_gain(

@@ -1,28 +1,31 @@
 """What the figures of text share: the task, chosen settings, sets of windows with their losses, and walks of tokens."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ebwm.data.ngram import NGram
 from ebwm.data.questions import text_windows
 from ebwm.data.task import token_errors
 from ebwm.data.tasks import Text, TextConfig, load_task
+from ebwm.data.text import perplexity
 from ebwm.evaluation.statistics import ratio_of_sums, ratio_shares
+from ebwm.figures.experiment.runs import Experiment
 from ebwm.figures.experiment.tables import crossed
-from ebwm.figures.experiment.walks import Walks, initial, traces
+from ebwm.figures.experiment.walks import Walks, initial, library_agreement, traces
 from ebwm.objective import StreamedLoss, cross_entropy
 from ebwm.sampler import gradient_descent, run
 from ebwm.training.configuration import OptimiserConfig, RecipeConfig
 from ebwm.training.learner import Learner, position_losses
 
-__all__ = ["HELD_OUT", "S2_TEXT", "WindowSets", "chosen_settings", "corrupted", "departures", "entropy", "percent_gain",
-           "raw_learner", "text_optimiser", "text_task", "token_walks"]
+__all__ = ["HELD_OUT", "S2_TEXT", "WindowSets", "WindowWalks", "chosen_settings", "corrupted", "departures", "entropy",
+           "ngram_perplexity", "percent_gain", "provenance", "raw_learner", "text_learner", "text_optimiser", "text_task"]
 
 HELD_OUT = "held-out"
 FIELDS = ("source", "tokenizer", "length", "packing", "documents", "held_out", "eval_windows")
@@ -37,6 +40,15 @@ def text_task(
     """The task of a figure's text."""
     given = {name: parameters[name] for name in FIELDS if name in parameters} | changes
     return load_task(TextConfig(**given | {"documents": given.get("documents") or None}))
+
+
+def provenance(
+    task: Text,  # the text
+) -> dict[str, Any]:
+    """Corpus and tokenizer, for a manifest."""
+    pieces = task.tokenizer
+    return {"corpus_digest": task.splits["test"].corpus_digest,
+            "tokenizer": dict(name=pieces.name, vocabulary=pieces.vocabulary, digest=pieces.digest)}
 
 
 # Settings
@@ -65,14 +77,34 @@ def departures(
     return {name: dict(trials=trials[name], here=parameters[name]) for name in SETTINGS if trials[name] != parameters[name]}
 
 
+def text_learner(
+    experiment: Experiment,  # gives the shape and the number of steps
+    task: Text,  # the text
+    kind: str,  # "transformer", or an EBT: "s2" learns by that recipe, "paper" has the paper's update
+    seed: int,  # fixes the initial weights
+    settings: Mapping[str, float],  # step_size of an EBT, and embedding_std
+    start: str = "noise",  # initial candidates
+    recipe: RecipeConfig = S2_TEXT,  # of the kind "s2"; all others learn by recipe S1
+    **model: Any,  # fields of `ModelConfig`
+) -> Learner:
+    """A model of text."""
+    std = float(settings["embedding_std"])
+    if kind == "transformer":
+        return experiment.learner(kind, task, seed, embedding_std=std, **model)
+    walk = experiment.walk(float(settings["step_size"]), start, update="paper" if kind == "paper" else "code")
+    return experiment.learner("ebt", task, seed, walk, recipe if kind == "s2" else None, embedding_std=std, **model)
+
+
 def text_optimiser(
-    experiment: Any,  # gives the parameters `warmup` and `schedule`
+    experiment: Experiment,  # gives the parameters `warmup` and `schedule`
     kind: str,  # S2 has a fixed step size
     learning_rate: float,  # peak
+    updates: int | None = None,  # default: the parameter
+    **fields: Any,  # of `OptimiserConfig`; None: the default
 ) -> OptimiserConfig:
     """The settings of a training run on text."""
-    given = {name: experiment.parameters.get(name) for name in ("warmup", "schedule")}
-    return experiment.optimiser(learning_rate, step_size_multiplier=0.0 if kind == "s2" else 3.0, **given)
+    given = {name: experiment.parameters.get(name) for name in ("warmup", "schedule")} | fields
+    return experiment.optimiser(learning_rate, updates, step_size_multiplier=0.0 if kind == "s2" else 3.0, **given)
 
 
 # Windows and their losses
@@ -103,6 +135,21 @@ def percent_gain(
 ) -> dict[str, float | None]:  # positive if the perplexity is lower
     """Change of the perplexity in percent."""
     return {name: None if value is None else 100 * (1 - np.exp(-value)) for name, value in interval.items()}
+
+
+def ngram_perplexity(
+    order: int,  # tokens of an n-gram
+    tokens: Int[np.ndarray, " n"],  # to count
+    windows: Int[Tensor, "windows length"],  # to score, on the CPU
+    task: Text,  # the text
+) -> dict[str, float]:
+    """Perplexity of an interpolated n-gram model."""
+    pieces, targets = task.tokenizer, windows[:, 1:]
+    model = NGram.fit(tokens, order, pieces.vocabulary)
+    nats = torch.from_numpy(-model.log_probabilities(windows.numpy())[:, 1:])
+    if task.state.ignore_index is not None:
+        nats[targets == task.state.ignore_index] = torch.nan
+    return perplexity(nats, pieces.bytes[targets])._asdict()
 
 
 class WindowSets:
@@ -147,6 +194,16 @@ class WindowSets:
         nats = np.where(self.counted[name], losses, 0).sum(1)
         return pd.DataFrame(dict(window=range(len(nats)), nats=nats))
 
+    def by_window(
+        self,
+        name: str,  # of a set
+        values: Mapping[str, Float[np.ndarray, " tokens"]],  # of the tokens that count, in order
+    ) -> dict[str, Any]:
+        """Sums over the tokens of each window."""
+        counted = self.counted[name]
+        sums = {key: np.bincount(np.nonzero(counted)[0], part, len(counted)) for key, part in values.items()}
+        return dict(window=range(len(counted))) | sums
+
     def per_token(
         self,
         nats: Float[np.ndarray, "seeds windows"],  # sums of losses
@@ -178,20 +235,57 @@ class WindowSets:
 # Walks
 
 
-def token_walks(
-    model: nn.Module,  # an EBT of tokens
-    windows: Tensor,  # [b s+1]
-    counted: Bool[np.ndarray, "b s"],  # positions that count
-    steps: Sequence[int],  # of each sample
-    generator: torch.Generator,  # draws the starts
-    portion: int,  # windows at once
-) -> Walks:  # items: the positions that count
-    """Walk several times in every context, and record the loss of the true token and the energy."""
-    last = counted.any(0).nonzero()[0].max() + 2
-    measure: Callable[[Tensor], Callable[[Tensor], Tensor]] = lambda part: lambda y: token_errors(y, part[:, 1:])
-    parts = [traces(model, part[:, :-1], steps, measure(part), generator) for part in windows[:, :last].split(portion)]
-    losses, energies = (np.concatenate(tables, 2) for tables in zip(*parts, strict=True))
-    return Walks(losses, energies).take(counted[:, :losses.shape[-1]])
+class WindowWalks:
+    """Walks of the models of one figure from the starts that a seed fixes, on sets of windows."""
+
+    def __init__(
+        self,
+        experiment: Experiment,  # gives the device and the generators
+        sets: WindowSets,  # test windows
+        most_steps: int,  # of the longest walks
+        portion: int,  # windows at once
+    ):
+        self.experiment, self.sets, self.most_steps, self.portion = experiment, sets, most_steps, portion
+
+    def of(
+        self,
+        model: nn.Module,  # an EBT of tokens
+        windows: Tensor,  # [b s+1]
+        counted: Bool[np.ndarray, "b s"],  # positions that count
+        steps: Sequence[int],  # of each sample
+        seed: int,  # fixes the starts
+    ) -> Walks:
+        """Losses of the true tokens and energies of walks in every context; items: the positions that count."""
+        generator, last = self.experiment.generator(seed, "walks"), counted.any(0).nonzero()[0].max() + 2
+        parts = []
+        for part in windows[:, :last].to(self.experiment.device).split(self.portion):
+            measure = lambda y, targets=part[:, 1:]: token_errors(y, targets)
+            parts.append(traces(model, part[:, :-1], steps, measure, generator))
+        losses, energies = (np.concatenate(tables, 2) for tables in zip(*parts, strict=True))
+        return Walks(losses, energies).take(counted[:, :losses.shape[-1]])
+
+    def on(
+        self,
+        model: nn.Module,  # an EBT of tokens
+        name: str,  # of a set
+        steps: Sequence[int],  # of each sample
+        seed: int,  # fixes the starts
+        count: int | None = None,  # only the first windows
+    ) -> Walks:
+        """Walks on a set."""
+        return self.of(model, self.sets.windows[name][:count], self.sets.counted[name][:count], steps, seed)
+
+    def agreement(
+        self,
+        model: nn.Module,  # an EBT of tokens
+        name: str,  # of a set
+        tolerance: float,  # of the stopping rule
+        seed: int,  # fixes the starts
+    ) -> float:
+        """`library_agreement` on a few windows of a set."""
+        few = self.sets.windows[name][:min(self.portion, 8)].to(self.experiment.device)
+        walks = self.of(model, few, np.ones(few[:, 1:].shape, dtype=bool), [self.most_steps], seed)
+        return library_agreement(model, few[:, :-1], walks, tolerance, self.experiment.generator(seed, "walks"))
 
 
 def raw_learner(

@@ -1,5 +1,6 @@
 """Variants of the EBT for the ablation: no attention to the candidate itself, and dense attention over both streams."""
 
+import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -87,17 +88,24 @@ def compare_updates(
                  memory=_saved_bytes(loss)) for way, loss in losses.items()]
 
 
+class _Saved:
+    """A tensor that is saved for the backward pass."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
+
+
 def _saved_bytes(function: Callable[[], Tensor]) -> int:
-    """Bytes of the tensors that are saved for the backward pass."""
-    sizes: dict[int, int] = {}
+    """Bytes of the tensors that are saved for the backward pass of a result; those that were freed before do not count."""
+    alive: weakref.WeakSet[_Saved] = weakref.WeakSet()
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def pack(tensor: Tensor) -> _Saved:
+        alive.add(saved := _Saved(tensor))
+        return saved
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
         kept = function()
-        total = sum(sizes.values())
+        storages = (saved.tensor.untyped_storage() for saved in alive)
+        total = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
     del kept
     return total

@@ -132,6 +132,21 @@ class Walks(NamedTuple):
         drawn = (order.permutation(steps.ravel()).reshape(steps.shape) for _ in range(times))
         return np.mean([self.stopped(some) for some in drawn], 0)
 
+    def methods(
+        self,
+        trained: int,  # steps in training
+        best: int,  # steps of the longer walks
+        tolerance: float,  # of adaptive stopping
+        oracle: int,  # steps of the walks among which an oracle chooses
+        stopping: int | None = None,  # number of samples that stop, the first ones; default: all
+    ) -> dict[str, Float[np.ndarray, "*items"]]:
+        """Losses by the way to think, and the steps that adaptive stopping takes."""
+        count, some = len(self.losses), self.first(stopping or len(self.losses))
+        steps, one = some.stopping_steps(tolerance), lambda by, k: self.chosen(by, count, k)
+        return {"one walk": one("random", trained), "longer": one("random", best), "best of N": one("min", trained),
+                "both": one("min", best), "oracle": one("oracle", oracle), "adaptive": some.stopped(steps),
+                "random stopping": some.stopped_at_random(steps), "steps taken": steps.mean(0)}
+
     def decide(self) -> tuple[int, float]:
         """The number of steps with the lowest loss, and the tolerance whose mean number of steps is nearest to it."""
         others = (0, *range(2, self.losses.ndim))
