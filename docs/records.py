@@ -33,7 +33,7 @@ def section(
         "On record": _record(folder / "manifest.json"),
     }
     table = _table(("", ""), rows.items())
-    return "\n\n".join([table, *_claims(figure.id, root), *_pictures(folder, notebook)])
+    return "\n\n".join([table, *_claims(figure.id, root), *_pictures(folder, notebook, root)])
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -137,9 +137,11 @@ def _record(path: Path) -> str:
     return f"scale {manifest['scale']}, seeds {seeds}, {manifest['seconds']:.0f} s on {manifest['device']}"
 
 
-def _pictures(folder: Path, notebook: Path) -> list[str]:
-    """The pictures on record, with paths relative to the notebook."""
-    light = sorted(p for p in folder.glob("*.png") if not p.stem.endswith("-dark"))
+def _pictures(folder: Path, notebook: Path, root: Path) -> list[str]:
+    """The pictures on record that the notebook does not show, with paths relative to the notebook."""
+    text = (root / notebook).read_text(encoding="utf-8")
+    shown = {match[4] for match in PICTURE.finditer(text) if match[3] == folder.name}
+    light = sorted(p for p in folder.glob("*.png") if not p.stem.endswith("-dark") and p.stem not in shown)
     up = os.path.relpath(Path("figures"), notebook.parent)
     return [f"![{p.stem.replace('_', ' ')}]({Path(up, folder.name, p.name).as_posix()})" for p in light]
 
