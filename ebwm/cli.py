@@ -6,6 +6,7 @@ import importlib.metadata
 import locale
 import os
 import platform
+import shlex
 import shutil
 import sys
 import textwrap
@@ -175,7 +176,17 @@ def _train(options: argparse.Namespace) -> int:
         return _tell(stopped, TERMINATED if stopped.signal == "SIGTERM" else INTERRUPTED)
     if _first():
         print(path)
+        _summarise(path)
     return 0
+
+
+def _summarise(path: Path) -> None:
+    """Print the scores of a run, and the command that shows more, to stderr."""
+    from ebwm.training.history import read
+    from ebwm.training.reports import scores
+
+    lines = [scores(read(path)), f"More: ebwm runs show {shlex.quote(str(path))}"]
+    print("\n".join(filter(None, lines)), file=sys.stderr)
 
 
 def _use_threads() -> None:
@@ -285,31 +296,34 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _list_runs(options: argparse.Namespace) -> int:
-    from ebwm.training import history as runs
+    from ebwm.training.history import known, names
+    from ebwm.training.reports import listing
 
     folder = settings.load().runs
-    found = runs.names(runs.known(folder), folder)
-    print(runs.listing(found) if found else f"no runs in {folder}; start one: ebwm train next_frame")
+    found = names(known(folder), folder)
+    print(listing(found) if found else f"no runs in {folder}; start one: ebwm train next_frame")
     return 0
 
 
 def _show_run(options: argparse.Namespace) -> int:
-    from ebwm.training import history
+    from ebwm.training.history import find
+    from ebwm.training.reports import show
 
-    print(history.show(history.find(options.name, settings.load().runs)))
+    print(show(find(options.name, settings.load().runs)))
     return 0
 
 
 def _compare_runs(options: argparse.Namespace) -> int:
-    from ebwm.training import history as runs
+    from ebwm.training.history import find, names
+    from ebwm.training.reports import compare
 
     out, folder = options.out, settings.load().runs
     if out and out.suffix not in PLOT_ENDINGS:
         raise refusal("--out", str(out), f"must end in one of {', '.join(PLOT_ENDINGS)}", error=UsageError)
-    chosen = runs.names([runs.find(name, folder) for name in options.names], folder)
+    chosen = names([find(name, folder) for name in options.names], folder)
     if out:
         _draw_runs(chosen, out)
-    print(runs.compare(chosen) + (f"\n\nPlot: {out}" if out else ""))
+    print(compare(chosen) + (f"\n\nPlot: {out}" if out else ""))
     return 0
 
 

@@ -13,6 +13,7 @@ from ebwm.figures import curves
 from ebwm.figures.style import style
 from ebwm.files import write_json
 from ebwm.training import history as runs
+from ebwm.training import reports
 from ebwm.training.checkpoint import CheckpointError, Checkpoints, held, locked
 from ebwm.training.configuration import as_dict
 from ebwm.training.folder import _wandb_id
@@ -118,7 +119,7 @@ def test_a_run_is_running_as_long_as_its_lock_is_held(write_run, tmp_path):
     folder = write_run(row(1), events=[STOPPED])
     assert runs.read(folder).state == "stopped"
     with locked(folder):
-        assert runs.read(folder).state == "running" and "in progress" in runs.show(folder)
+        assert runs.read(folder).state == "running" and "in progress" in reports.show(folder)
         with pytest.raises(CheckpointError, match="another process is training here"), locked(folder):
             pass
     assert runs.read(folder).state == "stopped"
@@ -186,7 +187,7 @@ def test_runs_of_all_states_are_listed(write_run, tmp_path):
         (tmp_path / "runs" / name).mkdir()
         (tmp_path / "runs" / name / "config.json").write_text(text)
     there = runs.names(runs.known(tmp_path / "runs"), tmp_path / "runs")
-    head, *rows = runs.listing(there).splitlines()
+    head, *rows = reports.listing(there).splitlines()
     assert head.split() == "run model recipe updates state loss valid test faults last written".split()
     assert rows[0].split()[:10] == "001 ebt 1x256, 2k s1 3/3 finished 0.3333 0.25 0.125".split()
     assert all(shown in rows[1] for shown in (" gru 2x256 ", " 1/3  stopped ", " 2 skipped, 1 rolled back "))
@@ -194,7 +195,7 @@ def test_runs_of_all_states_are_listed(write_run, tmp_path):
 
 
 def test_the_report_on_a_finished_run(trained):
-    text = runs.show(trained)
+    text = reports.show(trained)
     heading, configuration, losses, pace, events, on = text.split("\n\n")
     assert heading.startswith(f"{trained}: finished, 3 of 3 updates, last written 20")
     assert heading.endswith("\nebt 1x256, 525k weights, recipe s1")
@@ -216,30 +217,30 @@ def test_the_report_on_an_interrupted_run_gives_events_and_the_next_command(writ
     skipped = [(update, "skipped", f"loss nan at {update}") for update in range(20)]
     events = [*skipped, STOPPED, RESUMED]
     folder = write_run(*map(row, range(1, 31)), changes=["optimiser.updates=50"], events=events)
-    *_, losses, _, events, on = runs.show(folder).split("\n\n")
+    *_, losses, _, events, on = reports.show(folder).split("\n\n")
     assert [int(line[0]) for line in words(losses)[1:]] == [1, 4, 7, 11, 14, 17, 20, 24, 27, 30]
     assert events.startswith("Events: 20 skipped, 1 stopped, 1 resumed\n  ... 12 earlier\n  update 12")
     assert events.splitlines()[-1].split() == ["update", "2", "resumed", "after", "update", "2"]
     assert on.endswith(f"ebwm train {folder / 'config.json'}")
     Checkpoints(folder / "checkpoints").save(30, {"model.a": torch.zeros(4)}, {})
-    assert runs.show(folder).endswith(f"ebwm train --resume {folder}")
+    assert reports.show(folder).endswith(f"ebwm train --resume {folder}")
 
 
 def test_comparison_of_runs(write_run):
     first = write_run(row(1), row(2, valid_loss=0.5), row(3, valid_loss=0.75), test=0.6)
     second = write_run(row(1, loss=4.0), row(2, loss=8.0, valid_loss=float("nan")), name="002",
                    changes=["model.kind=transformer", "data.folder=clips"])
-    differing, outcomes, valid = runs.compare({"001": first, "002": second}).split("\n\n")
+    differing, outcomes, valid = reports.compare({"001": first, "002": second}).split("\n\n")
     kinds, folders = ["model.kind", "ebt", "transformer"], ["data.folder", "none", "clips"]
     assert words(differing) == [["configuration", "001", "002"], folders, kinds]
     assert words(outcomes)[1:] == [
         ["001", "3/3", "finished", "0.6111", "0.5", "2", "0.75", "0.6", "-"],
         ["002", "2/3", "broken", "off", "6", "-", "-", "nan", "-", "-"]]
     assert words(valid) == [["valid", "at", "update", "001", "002"], ["2", "0.5", "nan"]]
-    assert "No updates yet.\n\nNo events." in runs.show(write_run(name="005"))
+    assert "No updates yet.\n\nNo events." in reports.show(write_run(name="005"))
     third = write_run(row(1), name="003")
-    assert runs.compare({"a": first, "b": third}).endswith("No update has a validation loss in all runs.")
-    same = runs.compare({"a": first, "b": write_run(name="004")})
+    assert reports.compare({"a": first, "b": third}).endswith("No update has a validation loss in all runs.")
+    same = reports.compare({"a": first, "b": write_run(name="004")})
     assert same.startswith("The configurations are the same.")
 
 
@@ -289,3 +290,28 @@ def test_each_run_has_a_unique_identifier_for_weights_and_biases(write_run):
     first, second = write_run(name="001"), write_run(name="a/001")
     ids = [_wandb_id(folder) for folder in (first, second, first)]
     assert ids[0] == ids[2] != ids[1] and all(ids)
+
+
+# Damaged files
+
+UNREADABLE = {"deep": b"[" * 100_000, "utf-16": "{}".encode("utf-16"), "list": b"[1, 2]", "cut": b'{"model": '}
+WRONG = {"kinds": b'{"model": 3, "data": {"kind": ["x"]}, "optimiser": {"updates": "x"}}',
+         "results": b'{"test_loss": "x", "baselines": [1], "summary": 3, "update": 1, "kind": [], "loss": "x"}'}
+
+
+@pytest.mark.parametrize("file", ["config.json", "result.json", "log.jsonl", "events.jsonl"])
+@pytest.mark.parametrize("content", (UNREADABLE | WRONG).values(), ids=UNREADABLE | WRONG)
+def test_a_damaged_file_is_reported_and_hides_no_other_run(write_run, file, content):
+    folders = {name: write_run(row(1), name=name, test=2.0) for name in ("good", "bad")}
+    (folders["bad"] / file).write_bytes(content + b"\n")
+    good, bad = reports.listing(folders).splitlines()[1:]
+    assert "broken off" in good
+    assert ("unreadable" in bad) == (file == "config.json" and content in UNREADABLE.values())
+    assert reports.compare(folders) and str(folders["bad"]) in reports.show(folders["bad"])
+
+
+def test_a_result_that_is_not_better_than_a_trivial_baseline_says_so(write_run):
+    folder = write_run(row(1), changes=["optimiser.updates=1"])
+    for loss, worse in ((0.1, False), (0.3, True), (float("nan"), True)):
+        write_json(folder / "result.json", {"test_loss": loss, "baselines": {"last state": 0.2, "mean state": 0.4}})
+        assert ("Not better than the trivial baseline 'last state'" in reports.show(folder)) == worse

@@ -22,7 +22,7 @@ FLOORS = (
      "data.arrays", "data.states", "data.pairs", "data.tasks"),
     ("training", "training.checkpoint", "training.distributed", "training.signals", "training.configuration",
      "training.presets", "training.faults", "training.learner", "training.optimiser", "training.trainer",
-     "training.folder", "training.run", "training.history"),
+     "training.folder", "training.run", "training.history", "training.reports"),
     ("figures.errors", "figures.manifest", "figures.notebook", "figures.registry", "figures.style", "figures.inputs",
      "figures.curves", "figures.plan", "figures.record", "figures.job", "figures.progress", "figures.batch",
      "figures.claims", "figures.findings", "figures.ledger", "figures.comparison", "figures.table", "figures.tune",

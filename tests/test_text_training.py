@@ -15,9 +15,9 @@ from ebwm.data.text import perplexity
 from ebwm.settings import generator
 from ebwm.sizes import SIZES
 from ebwm.thinking import predict
-from ebwm.training.history import show
 from ebwm.training.learner import evaluate, load_learner, make_learner, position_losses
 from ebwm.training.presets import load_config
+from ebwm.training.reports import show
 from ebwm.training.run import train
 
 DOCUMENTS = ["data.packing=documents"]

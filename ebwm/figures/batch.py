@@ -183,8 +183,14 @@ def _snakemake(folder: Path, jobs: Sequence[Job], config: Settings, count: int |
     environment = os.environ | {"PYTHONPATH": _python_path(), "XDG_CACHE_HOME": str(folder / "cache")}
     with _signals_as_interrupts(), open(folder / "logs" / "snakemake.log", "wb") as log:
         process = subprocess.Popen(_command(folder, jobs, count, profile), cwd=config.root, env=environment,
-                                   stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+                                   stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                                   preexec_fn=_accept_interrupts)
         _follow(process, folder, jobs, count, report)
+
+
+def _accept_interrupts() -> None:
+    """Undo what `nohup` and background jobs of a shell leave to their children, which then ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _follow(process: subprocess.Popen, folder: Path, jobs: Sequence[Job], count: int,

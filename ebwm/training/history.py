@@ -1,30 +1,23 @@
-"""Reports on training runs from their folders: list, show, compare; also during a run and after a crash."""
+"""Training runs, read from their folders; also during a run and after a crash."""
 
 import contextlib
 import json
 import math
 import os
-import shlex
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any, NamedTuple
-
-from safetensors import SafetensorError, safe_open
 
 from ebwm.checks import refusal, suggestion
 from ebwm.data.configs import CONFIGS, task_class
-from ebwm.training.checkpoint import Checkpoints, held
-from ebwm.training.configuration import ENERGY_MODELS, RENAMED, Config, as_dict, flat
+from ebwm.training.checkpoint import held
+from ebwm.training.configuration import RENAMED, flat
 from ebwm.usage import UsageError
 
-__all__ = ["Run", "UnknownRun", "compare", "find", "history", "known", "listing", "names", "read", "show"]
+__all__ = ["Run", "UnknownRun", "find", "history", "known", "names", "read"]
 
-WRITTEN = ("config.json", "log.jsonl", "events.jsonl", "result.json")
-MAX_ROWS = 10  # rows of a table
-RECENT = 20  # updates over which the loss of a run is averaged
+LISTED = 10  # runs that a message names
+TEXTS = ("kind", "what")  # entries of rows that are not numbers
 
 
 class UnknownRun(UsageError):
@@ -54,9 +47,11 @@ class Run(NamedTuple):
 
     @property
     def state(self) -> str:
-        """State: "running", "finished", "stopped" (by a signal, and saved) or "broken off"."""
+        """State: "running", "finished", "stopped" (by a signal, and saved), "broken off" or "unreadable"."""
         if self.running:
             return "running"
+        if not self.values:
+            return "unreadable"
         if self.result and self.made >= self.total:
             return "finished"
         marks = [event["kind"] for event in self.events if event["kind"] in ("stopped", "resumed")]
@@ -65,7 +60,26 @@ class Run(NamedTuple):
     @property
     def test_loss(self) -> float | None:
         """Test loss of a finished run; None while a resumed run is not finished."""
-        return self.result.get("test_loss") if self.made >= self.total else None
+        loss = self.result.get("test_loss") if self.made >= self.total else None
+        return loss if isinstance(loss, int | float) else None
+
+    @property
+    def baselines(self) -> dict[str, float]:
+        """Test losses of trivial predictions, by name."""
+        found = self.result.get("baselines")
+        found = found if isinstance(found, dict) else {}
+        return {name: loss for name, loss in found.items() if isinstance(loss, int | float)}
+
+    @property
+    def task(self) -> type:
+        """The task that the run was trained on."""
+        return task_class(self.kind)
+
+    @property
+    def kind(self) -> str:
+        """Name of the task."""
+        kind = self.values.get("data.kind")
+        return kind if isinstance(kind, str) and kind in CONFIGS else "clips"
 
 
 # Finding runs
@@ -88,7 +102,7 @@ def find(
         if (path / "config.json").is_file():
             return path
     existing = list(names(known(folder), folder))
-    some = ", ".join(["..."] * (len(existing) > MAX_ROWS) + existing[-MAX_ROWS:]) or "none"
+    some = ", ".join(["..."] * (len(existing) > LISTED) + existing[-LISTED:]) or "none"
     raise refusal("RUN", word, f"must be the folder of a run, or a run in {folder}: {some}",
                   suggestion(word, existing), UnknownRun)
 
@@ -136,21 +150,22 @@ def _last(path: Path) -> dict[str, Any]:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         value = json.loads(path.read_text(encoding="utf-8"))
         return value if isinstance(value, dict) else {}
     return {}
 
 
 def _parsed(lines: Iterable[str | bytes]) -> Iterator[dict[str, Any]]:
-    """Rows; an incomplete line, which is being written or was cut by a crash, is dropped."""
+    """Rows; an incomplete line, which is being written or was cut by a crash, and values of a wrong type are dropped."""
     for line in lines:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict) and isinstance(row.get("update"), int):
-            yield row
+            yield {name: value for name, value in row.items()
+                   if isinstance(value, str if name in TEXTS else int | float)}
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -168,240 +183,3 @@ def _backwards(path: Path, block: int = 1 << 16) -> Iterator[bytes]:
             rest, *lines = (file.read(size) + rest).split(b"\n")
             yield from reversed(lines)
         yield rest
-
-
-def _weights(path: Path) -> int | None:
-    """Number of weights of a run's model, from the header of its newest file."""
-    files = {path / "model.safetensors": ""}
-    files |= dict.fromkeys(reversed(Checkpoints(path / "checkpoints").all()), "model.")
-    for file, prefix in files.items():
-        with contextlib.suppress(OSError, SafetensorError), safe_open(file, "pt") as tensors:
-            chosen = [name for name in tensors.keys() if name.startswith(prefix)]
-            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in chosen)
-    return None
-
-
-# All runs
-
-
-def listing(
-    runs: Mapping[str, Path],  # folders by name
-) -> str:
-    """A table of runs, one a line."""
-    head = ("run", "model", "recipe", "updates", "state", "loss", "valid", "test", "faults", "last written")
-    rows = [_row(name, read(path)) for name, path in runs.items()]
-    return _table([head, *rows], "lllrlrrrll")
-
-
-def _row(name: str, run: Run) -> tuple[str, ...]:
-    losses = [run.last.get("loss"), run.last.get("valid_loss"), run.test_loss]
-    return (name, _model(run), _recipe(run), f"{run.made}/{run.total}", run.state, *map(_number, losses),
-            _faults(run), _written(run.path))
-
-
-def _model(run: Run) -> str:
-    shape = "x".join(str(run.values.get(f"model.{name}", "?")) for name in ("depth", "dim"))
-    weights = _weights(run.path)
-    return f"{run.values.get('model.kind', '?')} {shape}" + (f", {_short(weights)}" if weights else "")
-
-
-def _short(count: int) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return str(count)
-
-
-def _recipe(run: Run) -> str:
-    kind = run.values.get("model.kind")
-    return run.values.get("recipe.name", "?") if kind is None or kind in ENERGY_MODELS else "-"
-
-
-def _faults(run: Run) -> str:
-    counts = Counter(event["kind"] for event in run.events)
-    kinds = ("skipped", "rolled back", "refused")
-    return ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts[kind]) or "-"
-
-
-def _written(path: Path) -> str:
-    times = [file.stat().st_mtime for name in WRITTEN if (file := path / name).exists()]
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(max(times))) if times else "-"
-
-
-# One run
-
-
-def show(
-    path: Path,  # of a run
-) -> str:
-    """Report on a run: configuration, losses, pace, events, and the next command."""
-    run, rows = read(path), history(path)
-    parts = [_heading(run), _settings(run), _losses(rows, run), _pace(rows), _events(run), _next(run)]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _heading(run: Run) -> str:
-    recipe = f", recipe {_recipe(run)}" if _recipe(run) != "-" else ""
-    place = f"{run.path}: {run.state}, {run.made} of {run.total} updates, last written {_written(run.path)}"
-    return f"{place}\n{_model(run)} weights{recipe}"
-
-
-def _settings(run: Run) -> str:
-    data = CONFIGS.get(run.values.get("data.kind"), CONFIGS["clips"])()
-    defaults = dict(flat(as_dict(Config(data=data)))) | {"data.kind": "clips"}
-    other = {key: value for key, value in run.values.items() if key not in defaults or defaults[key] != value}
-    rows = [(f"  {key}", _word(value), f"(default {_word(defaults.get(key, 'unknown'))})")
-            for key, value in other.items()]
-    return "Configuration, other than the defaults:\n" + _table(rows, "lll") if rows else ""
-
-
-def _task(run: Run) -> Any:
-    kind = run.values.get("data.kind")
-    return task_class(kind if kind in CONFIGS else "clips")
-
-
-def _word(value: Any) -> str:
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-SHOWN = {"update": "update", "loss": "loss", "valid_loss": "valid", "grad_norm": "gradient norm",
-         "learning_rate": "learning rate", "step_size": "step size", "energy_gap": "energy gap"}
-
-
-def _losses(rows: list[dict[str, Any]], run: Run) -> str:
-    if not rows:
-        return "No updates yet."
-    columns = [key for key in SHOWN if any(key in row for row in rows)]
-    chosen = _few([row for row in rows if "valid_loss" in row] or rows)
-    chosen = [rows[0], *chosen] if chosen[0] is not rows[0] else chosen
-    chosen += [rows[-1]] if chosen[-1] is not rows[-1] else []
-    body = [[_number(row.get(key)) for key in columns] for row in chosen]
-    return _table([[SHOWN[key] for key in columns], *body], "r" * len(columns)) + _test(run)
-
-
-def _test(run: Run) -> str:
-    """The test loss, its description by the task, and trivial baselines."""
-    if run.test_loss is None:
-        return ""
-    text = _task(run).describe(run.result.get("summary", {}))
-    parts = [f"{name} {_number(loss)}" for name, loss in run.result.get("baselines", {}).items()]
-    baselines = f"\ntrivial baselines: {', '.join(parts)}" if parts else ""
-    return f"\ntest loss {_number(run.test_loss)}{f' ({text})' if text else ''}{baselines}"
-
-
-def _few(rows: list[Any]) -> list[Any]:
-    """Evenly spaced rows, with the first and the last."""
-    if len(rows) <= MAX_ROWS:
-        return rows
-    return [rows[round(place * (len(rows) - 1) / (MAX_ROWS - 1))] for place in range(MAX_ROWS)]
-
-
-def _pace(rows: list[dict[str, Any]]) -> str:
-    """Medians over updates, because the first update of a process takes longer."""
-    if not rows:
-        return ""
-    seconds = sum(row.get("seconds", 0) for row in rows)
-    memory = max((row["peak_mib"] for row in rows if "peak_mib" in row), default=None)
-    values = (("{:.4g} items/s", _median(rows, "items_per_second")), ("peak memory {} MiB", memory),
-            ("{:.1%} of the measured peak of matrix products", _median(rows, "flops_utilisation")))
-    parts = [form.format(value) for form, value in values if value is not None]
-    return f"Pace: {', '.join([*parts, f'{_duration(seconds)} in updates'])}"
-
-
-def _median(rows: list[dict[str, Any]], key: str) -> float | None:
-    values = [row[key] for row in rows if key in row]
-    return median(values) if values else None
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _events(run: Run) -> str:
-    if not run.events:
-        return "No events."
-    counts = Counter(event["kind"] for event in run.events)
-    rows = [(f"  update {e['update']}", e["kind"], str(e.get("what", ""))) for e in run.events]
-    earlier = len(rows) - MAX_ROWS
-    more = f"  ... {earlier} earlier\n" if earlier > 0 else ""
-    total = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    return f"Events: {total}\n{more}{_table(rows[-MAX_ROWS:], 'lll')}"
-
-
-def _next(run: Run) -> str:
-    if run.running:
-        return "The run is in progress; SIGINT or SIGTERM stops it after the current update and saves it."
-    if run.state == "finished":
-        loaded = f"Load the model: ebwm.training.learner.load_learner({str(run.path)!r})"
-        return "\n".join(filter(None, (loaded, _task(run).usage(run.path))))
-    if Checkpoints(run.path / "checkpoints").all():
-        return f"Resume: ebwm train --resume {shlex.quote(str(run.path))}"
-    again = f"ebwm train {shlex.quote(str(run.path / 'config.json'))}"
-    return f"There is no checkpoint to resume from; start again: {again}"
-
-
-# Several runs
-
-
-def compare(
-    folders: Mapping[str, Path],  # of runs, by name
-) -> str:
-    """Compare runs: different entries of their configurations, and their losses."""
-    runs = {name: read(path) for name, path in folders.items()}
-    logs = {name: history(run.path) for name, run in runs.items()}
-    parts = [_differing(runs) if len(runs) > 1 else "", _outcomes(runs, logs), _validation(logs)]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _differing(runs: dict[str, Run]) -> str:
-    keys = dict.fromkeys(key for run in runs.values() for key in run.values)
-    values = {key: [_word(run.values.get(key, "-")) for run in runs.values()] for key in keys}
-    rows = [(key, *row) for key, row in values.items() if len(set(row)) > 1]
-    if not rows:
-        return "The configurations are the same."
-    return _table([("configuration", *runs), *rows], "l" * (1 + len(runs)))
-
-
-def _outcomes(runs: dict[str, Run], logs: dict[str, list[dict[str, Any]]]) -> str:
-    losses = (f"loss of last {RECENT}", "best valid", "at update", "last valid", "test")
-    rows = [(name, *_outcome(run, logs[name])) for name, run in runs.items()]
-    return _table([("run", "updates", "state", *losses, "items/s"), *rows], "lrlrrrrrr")
-
-
-def _outcome(run: Run, rows: list[dict[str, Any]]) -> list[str]:
-    losses = [row["loss"] for row in rows[-RECENT:] if "loss" in row]
-    scored = [row for row in rows if math.isfinite(row.get("valid_loss", math.nan))]
-    best = min(scored, key=lambda row: row["valid_loss"], default={})
-    values = [fmean(losses) if losses else None, best.get("valid_loss"), best.get("update"),
-              run.last.get("valid_loss"), run.test_loss, _median(rows, "items_per_second")]
-    return [f"{run.made}/{run.total}", run.state, *map(_number, values)]
-
-
-def _validation(logs: dict[str, list[dict[str, Any]]]) -> str:
-    """Validation losses at the updates that all runs have."""
-    scored = ([row for row in rows if "valid_loss" in row] for rows in logs.values())
-    found = [{row["update"]: row["valid_loss"] for row in rows} for rows in scored]
-    shared = sorted(set.intersection(*map(set, found)))
-    if not shared:
-        return "No update has a validation loss in all runs."
-    rows = [(str(update), *(_number(losses[update]) for losses in found)) for update in _few(shared)]
-    return _table([("valid at update", *logs), *rows], "r" * (1 + len(logs)))
-
-
-# Text
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.4g}"
-
-
-def _table(rows: Sequence[Sequence[str]], sides: str) -> str:
-    """Align columns: "l" or "r" for each."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    cells = [[cell.ljust(width) if side == "l" else cell.rjust(width)
-              for cell, width, side in zip(row, widths, sides, strict=True)] for row in rows]
-    return "\n".join("  ".join(row).rstrip() for row in cells)

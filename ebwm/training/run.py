@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import shlex
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -105,7 +106,7 @@ class _Run(Observer):
             self._save()
         self.folder.event(self.trainer, "stopped", name)
         raise Stopped(f"{name}: stopped after update {self.trainer.updates} of {self.config.optimiser.updates}, and "
-                      f"saved; resume with: ebwm train --resume {self.folder.path}", name)
+                      f"saved; resume with: ebwm train --resume {shlex.quote(str(self.folder.path))}", name)
 
     def updated(self, row: dict[str, Any], batch: Any) -> None:
         """Probe the walks, write the log, save."""
