@@ -18,7 +18,7 @@ import symbols
 import yaml
 
 # order of the sidebar; other folders follow
-FOLDERS = ("core", "gradient", "data", "training", "evaluation", "explorers", "figures")
+FOLDERS = ("guides", "core", "gradient", "data", "training", "evaluation", "explorers", "figures")
 CAPTIONS = {"figures": "Results"}
 KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
 DIRECTIVE = re.compile(r"^\s*#\|\s*([\w-]+)\s*:?[ \t]*(.*?)[ \t]*$\n?", re.MULTILINE)
@@ -190,7 +190,7 @@ def _code(source: str, outputs: list[dict]) -> dict:
 
 
 def _text(source: str, page: Path, site: Site) -> str:
-    source = records.place_tables(source, site.root)
+    source = records.place_tables(source, site.root, page.parent)
     source = records.place_pictures(CALLOUT.sub(_admonition, source), page, site.root, site.out)
     return LINK.sub(lambda match: _link(match, page, site), source)
 

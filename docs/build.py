@@ -1,7 +1,7 @@
 """Build the documentation site, or README.md. Usage: python docs/build.py [site | sphinx | quarto | readme]
 
 `site` uses quarto if it is installed, else Sphinx; both read the notebooks that nbdev has processed. `readme` writes
-the answers on record into the notebooks of figures, too.
+the answers on record into the notebooks of figures, and the animation of the home page, too.
 """
 
 import os
@@ -61,7 +61,8 @@ def site() -> int:
 
 
 def readme() -> int:
-    """README.md from nbs/index.ipynb, and the answers in the notebooks of figures."""
+    """README.md from nbs/index.ipynb, its animation, and the answers in the notebooks of figures."""
+    import animation
     import readme as source
     import records
 
@@ -70,6 +71,7 @@ def readme() -> int:
 
     for figure in records.figures(ROOT):
         write_answer(figure, settings.load(ROOT))
+    animation.write(ROOT)
     (ROOT / "README.md").write_text(source.render(ROOT), encoding="utf-8")
     return 0
 

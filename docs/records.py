@@ -1,6 +1,7 @@
 """Figures on pages: commands, records, tables, and pictures for light and dark themes."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -12,8 +13,9 @@ from ebwm.figures.claims import expected, report, shown, verdicts
 from ebwm.figures.findings import answers
 from ebwm.figures.registry import Figure, registry
 
-PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*?figures/(\w+)/(\w+)\.png)\)")
+PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*?figures/(\w+)/(\w+)\.(?:png|gif))\)")
 HARDWARE = {"smoke": "2 cores", "cpu": "2 cores", "gpu": "one GPU"}
+RELATIVE = re.compile(r"\]\((?!\w+:|#)")  # beginning of the target of a relative link
 TABLE = re.compile(r"<!-- table: (\w+) -->")  # placeholder in a notebook's Markdown
 
 
@@ -58,11 +60,13 @@ def _claims(id: str, root: Path) -> list[str]:
 
 
 def place_tables(
-    text: str,  # Markdown of a notebook in nbs
+    text: str,  # Markdown of a page
     root: Path,  # root of the repository
+    folder: Path | None = None,  # folder of the page; default: nbs
 ) -> str:
     """Replace the placeholders of tables, such as `<!-- table: figures -->`."""
-    return TABLE.sub(lambda match: TABLES[match[1]](root), text)
+    up = os.path.relpath(root / "nbs", folder or root / "nbs")
+    return TABLE.sub(lambda match: RELATIVE.sub(f"]({up}/", TABLES[match[1]](root)), text)
 
 
 def figures_table(
@@ -85,7 +89,42 @@ def findings_table(
     return _table(("Question", "Answer", "Figure"), rows)
 
 
-TABLES = {"figures": figures_table, "findings": findings_table}
+def headlines(
+    root: Path,  # root of the repository
+) -> str:
+    """The answers of some figures, as a list."""
+    known = {answer.figure.id: answer for answer in reversed(answers(settings.load(root)))}
+    chosen = [known[id] for id in HOME]
+    links = [f"([{answer.figure.id}]({_from_nbs(answer.figure, root)}))" for answer in chosen]
+    lines = (f"- **{answer.asks}** {answer.found.rstrip('.')} {link}." for answer, link in zip(chosen, links, strict=True))
+    return "\n".join(lines)
+
+
+def speed(
+    root: Path,  # root of the repository
+) -> str:
+    """Cost relative to the official code, in one sentence, from the recorded benchmark."""
+    recorded = json.loads((root / "figures" / "benchmarks" / "benchmarks.json").read_text(encoding="utf-8"))
+    cases = [case for case in recorded["cases"] if "official / by hand" in case]
+    step, text = (_range([case["official / by hand"] for case in cases if case["case"]["what"] == what])
+                  for what in ("training", "generation"))
+    memory = _range([case["memory"]["by hand"] / case["memory"]["official"] for case in cases if "memory" in case])
+    worst = max(value for row in recorded["exactness"].values() for value in row.values())
+    return SPEED.format(step=step, memory=memory, text=text, exponent=math.ceil(math.log10(worst)))
+
+
+SPEED = """\
+The gradient of the energy and its derivative are written out by hand. On a CPU, a training step is {step} times as
+  fast as the official code's with {memory} times its memory, and generation {text} times as fast; all results agree
+  to 1e{exponent} in float64 ([benchmarks](../figures/benchmarks/table.md)). No GPU has been measured yet."""
+
+
+def _range(values: list[float]) -> str:
+    return f"{min(values):.2g} to {max(values):.2g}"
+
+
+HOME = ("next_frame", "thinking", "width", "uncertainty", "text_thinking")  # figures whose answers the home page lists
+TABLES = {"figures": figures_table, "findings": findings_table, "headlines": headlines, "speed": speed}
 
 
 def _from_nbs(figure: Figure, root: Path) -> str:
@@ -157,7 +196,7 @@ def place_pictures(
 
     def place(match: re.Match) -> str:
         words, _, id, name = match.groups()
-        pair = {f"{name}.png": "{.only-light}", f"{name}-dark.png": "{.only-dark}"}
+        pair = {f"{name}.png": "{.only-light}", f"{name}-dark.png": "{.only-dark}", f"{name}.gif": ""}
         found = [file for file in pair if (root / "figures" / id / file).is_file()]
         for file in found:
             (out / "record" / id).mkdir(parents=True, exist_ok=True)

@@ -160,6 +160,20 @@ def test_tables_are_made_from_the_registry_and_the_records(tmp_path):
     assert placed[-1] == "| Is it fast? | Yes: 1.5 (1.2 to 2.0), above 0.50 | [fall](figures/fall.ipynb) |"
 
 
+def test_links_in_a_table_are_relative_to_the_page(tmp_path):
+    with_finding(tmp_path)
+    placed = records.place_tables("<!-- table: findings -->", tmp_path, tmp_path / "nbs/guides")
+    assert placed.splitlines()[-1].endswith("| [fall](../figures/fall.ipynb) |")
+
+
+def test_the_home_page_states_the_recorded_benchmark_and_the_answers_of_some_figures():
+    recorded = json.loads((ROOT / "figures/benchmarks/benchmarks.json").read_text())
+    ratios = [case["official / by hand"] for case in recorded["cases"] if case["case"]["what"] == "generation"]
+    assert f"generation {min(ratios):.2g} to {max(ratios):.2g} times as fast" in records.speed(ROOT)
+    lines = records.headlines(ROOT).splitlines()
+    assert [line.rpartition("([")[2].partition("]")[0] for line in lines] == list(records.HOME)
+
+
 @pytest.mark.parametrize("changes, message", [
     ({"holds": ["speed.low > 1.3"]}, "'speed.low > 1.3' does not hold"),
     ({"holds": ["1 < speed.low < other.limit"]}, "does not hold"),
