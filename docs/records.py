@@ -65,8 +65,8 @@ def place_tables(
     folder: Path | None = None,  # folder of the page; default: nbs
 ) -> str:
     """Replace the placeholders of tables, such as `<!-- table: figures -->`."""
-    up = os.path.relpath(root / "nbs", folder or root / "nbs")
-    return TABLE.sub(lambda match: RELATIVE.sub(f"]({up}/", TABLES[match[1]](root)), text)
+    up = os.path.relpath(root / "nbs", folder) + "/" if folder else ""
+    return TABLE.sub(lambda match: RELATIVE.sub(f"]({up}", TABLES[match[1]](root)), text)
 
 
 def figures_table(
@@ -96,8 +96,8 @@ def headlines(
     known = {answer.figure.id: answer for answer in reversed(answers(settings.load(root)))}
     chosen = [known[id] for id in HOME]
     links = [f"([{answer.figure.id}]({_from_nbs(answer.figure, root)}))" for answer in chosen]
-    lines = (f"- **{answer.asks}** {answer.found.rstrip('.')} {link}." for answer, link in zip(chosen, links, strict=True))
-    return "\n".join(lines)
+    texts = [f"- **{answer.asks}** {answer.found.rstrip('.')}" for answer in chosen]
+    return "\n".join(f"{text} {link}." for text, link in zip(texts, links, strict=True))
 
 
 def speed(
