@@ -176,7 +176,7 @@ def test_a_signal_stops_after_the_update_and_saves(whole, runs, name, status):
     assert f"{name}: stopped after update 5 of 8" in last and last.endswith(f"ebwm train --resume {parts}")
     assert events_of(parts)[-1] == {"update": 5, "batch": 5, "kind": "stopped", "what": name}
     assert not (parts / "model.safetensors").exists()
-    assert command("train", "--resume", "001", "run.workers=0") == (0, f"{parts}\n", "")
+    assert command("train", "--resume", "001", "run.workers=0") [:2] == (0, f"{parts}\n")
     assert_same_end(parts, whole)
 
 
