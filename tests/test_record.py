@@ -17,6 +17,7 @@ from ebwm import figures
 from ebwm.figures import Outcome, Record
 from ebwm.figures.comparison import _compared, _difference, compare
 from ebwm.figures.style import colour, spread
+from ebwm.figures.summary import summary
 
 pd = pytest.importorskip("pandas")
 PICTURES = ["losses.png", "losses.svg", "losses-dark.png", "losses-dark.svg"]
@@ -316,18 +317,13 @@ def test_the_tolerance_is_relative_to_the_largest_value(values, share):
 # The table
 
 
-def test_the_table_shows_the_outcome(project):
+def test_the_table_shows_times_commands_and_planned_figures(project):
     rewrite(project / "figures/figures.yaml", "planned:\n", "planned:\n" + "".join(
         f"  - {{id: planned_figure_{i}, title: t, paper: p}}\n" for i in range(12)))
-    text = figures.table(Outcome(made={"tiny": project / "figures/tiny/runs/smoke"}, failed={"fan": "no"}))
-    assert text.splitlines()[:5] == [
-        "tiny  made    figures/tiny/runs/smoke", "    A tiny figure", "fan   failed  ebwm figures run fan",
-        "    A figure over seeds and sizes (no run at scale smoke; nothing on record)", ""]
+    text = figures.table()
+    assert "fan   6 s  ebwm figures run fan\n    A figure over seeds and sizes (no run at scale smoke;" in text
     assert "planned: planned_figure_0," in text and max(map(len, text.splitlines())) <= 100
     assert "3 min         ebwm figures run tiny --scale cpu" in figures.table(scale="cpu")
-    assert "time unknown  ebwm figures run fan --scale cpu" in figures.table(scale="cpu")
-    fresh = figures.table(Outcome(fresh={"tiny": project / "figures/tiny/runs/smoke"}))
-    assert fresh.startswith("tiny  up to date  figures/tiny/runs/smoke\n")
 
 
 def test_the_table_shows_records_and_staleness(project):
@@ -335,3 +331,35 @@ def test_the_table_shows_records_and_staleness(project):
     assert "(run at scale smoke: other parameters or older code; on record at scale smoke)" in figures.table()
     rewrite(project / "nbs/figures/tiny.ipynb", "walking", "strolling")
     assert "on record at scale smoke, stale)" in " ".join(figures.table().split())
+
+
+# The summary of a batch
+
+
+def summarised(scale="cpu", made=True, failed=None):
+    """The summary of a batch with the figure `tiny`, on one line."""
+    plan = figures.plan("tiny", scale)
+    return " ".join(summary([plan], Outcome({"tiny": plan.folder} if made else {}, {}, failed or {})).split())
+
+
+def test_the_summary_has_the_picture_the_answer_and_the_agreement_with_the_record(project):
+    rewrite(project / "figures/figures.yaml", "    headline: true\n", "    headline: true\n"
+            "    answer: {found: 'The best is {best:.2f}.', holds: [best < 1]}\n")
+    record("smoke")
+    assert summarised("smoke") == (
+        "tiny: made: figures/tiny/runs/smoke/losses.png Scale smoke only shows that the figure can be made: its "
+        "numbers mean nothing. Nothing is on record; record this run: ebwm figures promote tiny")
+    promoted(scale="cpu")
+    assert "The best is 0.50. Agrees with the record (arrays: 1 exact)." in summarised()
+    record("cpu", value=1.5, best=2.0)
+    assert ("The best is 2.00. But the recorded answer does not hold for this run: best < 1. Differs from the record "
+            "(arrays: 1 drifted); most in losses.loss by 0.5 of its largest value.") in summarised()
+    assert "Not comparable with the record, which is at scale cpu." in summarised("smoke")
+    assert summarised(made=False, failed={"tiny": "no"}) == "failed: no"
+
+
+def test_the_summary_names_parameters_that_differ_from_the_record(project):
+    promoted(scale="cpu")
+    made = Record("tiny", defaults_of(scale="cpu", seeds=[0, 1, 2], updates=3, rate=0.5))
+    made.close(best=0.5)
+    assert "which has other parameters: updates." in summarised()

@@ -16,7 +16,7 @@ from ebwm.figures.registry import Figure, Finding, Statement, registry
 from ebwm.files import write_whole
 from ebwm.settings import Settings
 
-__all__ = ["Answer", "answer_cell", "answers", "opening", "write_answer"]
+__all__ = ["Answer", "answer_cell", "answer_of", "answers", "opening", "write_answer"]
 
 PLACE = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
 OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
@@ -54,6 +54,16 @@ def answer_cell(
     """The answer of a figure, as its notebook shows it; raises if it does not follow from the record."""
     text = _filled(figure.answer, figure, config, "answer")
     return textwrap.fill(MARK + text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def answer_of(
+    figure: Figure,  # entry of the registry, with an answer
+    results: dict[str, Any],  # of a run
+) -> tuple[str, list[str]]:  # sentences, comparisons that do not hold
+    """The answer of a figure with the numbers of any run."""
+    where = f"figure {figure.id!r}: answer"
+    contradicted = [comparison for comparison in figure.answer.holds if not _holds(comparison, results, where)]
+    return _with_numbers(figure.answer.found, results, where), contradicted
 
 
 def opening(
@@ -95,8 +105,11 @@ def _filled(statement: Statement | Finding, figure: Figure, config: Settings, na
         if not _holds(comparison, results, where):
             raise FigureError(f"{where}: {comparison!r} does not hold on record; correct figures.yaml, then run: "
                               "make readme")
-    return PLACE.sub(lambda match: _shown(match[1], _value(match[1], results, where), match[2] or ".4g", where),
-                     statement.found)
+    return _with_numbers(statement.found, results, where)
+
+
+def _with_numbers(text: str, results: dict[str, Any], where: str) -> str:
+    return PLACE.sub(lambda match: _shown(match[1], _value(match[1], results, where), match[2] or ".4g", where), text)
 
 
 def _value(path: str, results: Any, where: str) -> Any:

@@ -3,12 +3,11 @@
 import textwrap
 
 from ebwm import settings
-from ebwm.figures.batch import Outcome
 from ebwm.figures.errors import FigureError
 from ebwm.figures.job import up_to_date
 from ebwm.figures.ledger import staleness
 from ebwm.figures.manifest import MANIFEST, load_manifest
-from ebwm.figures.plan import checked_scale, jobs_of, plan, short
+from ebwm.figures.plan import checked_scale, jobs_of, plan
 from ebwm.figures.registry import Figure, registry
 from ebwm.settings import Settings
 
@@ -18,14 +17,13 @@ COLUMNS = 100
 
 
 def table(
-    outcome: Outcome | None = None,  # result of a batch that has just ended
     scale: str | None = None,  # scale of the expected times; default: the settings' scale
     config: Settings | None = None,  # default: the settings in effect
 ) -> str:
-    """All figures of the registry: the folder of those just made, the command of the others."""
-    config, outcome = config or settings.load(), outcome or Outcome()
+    """All figures of the registry: expected time, command, last run and record."""
+    config = config or settings.load()
     scale, known = checked_scale(scale or config.scale), registry(config)
-    rows = [_row(figure, outcome, scale, config) for figure in known.figures.values()]
+    rows = [_row(figure, scale, config) for figure in known.figures.values()]
     widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:2]]
     lines = [line for row in rows for line in _lines(row, widths)]
     if known.planned:
@@ -34,14 +32,10 @@ def table(
     return "\n".join(lines)
 
 
-def _row(figure: Figure, outcome: Outcome, scale: str, config: Settings) -> tuple[str, str, str, str]:
-    for state, places in {"made": outcome.made, "up to date": outcome.fresh}.items():
-        if figure.id in places:
-            return figure.id, state, short(places[figure.id], config.root), figure.title
+def _row(figure: Figure, scale: str, config: Settings) -> tuple[str, str, str, str]:
     command = f"ebwm figures run {figure.id}" + (f" --scale {scale}" if scale != config.scale else "")
-    state = "failed" if figure.id in outcome.failed else _duration(figure.minutes.get(scale))
     details = f"{_last_run(figure, scale, config)}; {_on_record(figure, config)}"
-    return figure.id, state, command, f"{figure.title} ({details})"
+    return figure.id, _duration(figure.minutes.get(scale)), command, f"{figure.title} ({details})"
 
 
 def _last_run(figure: Figure, scale: str, config: Settings) -> str:
