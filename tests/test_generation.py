@@ -15,14 +15,12 @@ from ebwm.sampler import evaluate
 from ebwm.settings import generator
 from ebwm.stopping import energy_change
 from ebwm.walk import Walk
-from tests.helpers import draw, ebt
+from tests import helpers
+from tests.helpers import by_conditioning, by_gradient, close, draw, ebt
 
-CONDITIONINGS = ["none", "context_token", "candidate_token", "adaln"]
 V = 13
 PROMPTS = [[3], [1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9], [2, 7, 1, 8], [0, 12]]
 RANDOM = {"temperature": 0.9, "top_p": 0.95, "seed": 3}
-by_conditioning = pytest.mark.parametrize("conditioning", CONDITIONINGS)
-by_gradient = pytest.mark.parametrize("gradient", ["auto", "eager"])
 
 
 def ebt_of(**settings):
@@ -79,31 +77,26 @@ def check(model, prompts=PROMPTS, **settings):
         if whole.energy is not None:
             assert whole.energy[row, :count].tolist() == pytest.approx(columns[2], abs=1e-10)
             assert whole.energy[row, count:].isnan().all()
-        assert (whole.tokens[row, count:] == last).all() and not whole.evaluations[row, count:].any()
-        assert not whole.logp[row, count:].any()
+        assert (whole.tokens[row, count:] == last).all()
+        assert not whole.evaluations[row, count:].any() and not whole.logp[row, count:].any()
         ended = count - 1 if last in settings.get("end", ()) else whole.tokens.shape[1]
         assert whole.active[row].tolist() == [i < ended for i in range(whole.tokens.shape[1])]
         lengths.add(count)
     return whole, lengths
 
 
-@pytest.mark.parametrize(("settings", "window"), [
-    ({"start": "zeros"}, None),
-    (RANDOM, 4),
-    ({"samples": 4, "steps": 3, **RANDOM}, None),
-    ({"samples": 2, "steps": 5, "stop": energy_change(0.2), **RANDOM}, 4),
-    ({"update": "paper", "step_size": 0.1, "start": "last", "steps": 3}, 3),
-], ids=["greedy", "random", "best of 4", "adaptive", "update of the paper"])
-def test_texts_of_a_batch_are_continued_as_alone(settings, window):
-    whole, _ = check(ebt_of(), count=6, window=window, **settings)
-    if "stop" in settings:
-        assert whole.steps.min() < whole.steps.max()
-
-
-@pytest.mark.parametrize(("settings", "window"), [({}, 2), (RANDOM, None), (RANDOM, 7)], ids=str)
-def test_texts_of_a_transformer_are_continued_as_alone(settings, window):
-    whole, _ = check(transformer_of(), count=10, window=window, **settings)
-    assert whole.energy is None and not whole.steps.any()
+@pytest.mark.parametrize(("make", "settings", "window"), [
+    (ebt_of, {"start": "zeros"}, None),
+    (ebt_of, RANDOM, 4),
+    (ebt_of, {"samples": 4, "steps": 3, **RANDOM}, None),
+    (ebt_of, {"samples": 2, "steps": 5, "stop": energy_change(0.2), **RANDOM}, 4),
+    (ebt_of, {"update": "paper", "step_size": 0.1, "start": "last", "steps": 3}, 3),
+    (transformer_of, {}, 2), (transformer_of, RANDOM, None), (transformer_of, RANDOM, 7),
+])  # fmt: skip
+def test_texts_of_a_batch_are_continued_as_alone(make, settings, window):
+    whole, _ = check(make(), count=6 if make is ebt_of else 10, window=window, **settings)
+    assert "stop" not in settings or whole.steps.min() < whole.steps.max()
+    assert (whole.energy is None) == (make is transformer_of) == (not whole.steps.any())
 
 
 @by_conditioning
@@ -145,27 +138,27 @@ def test_each_text_has_a_seed():
 # Cost
 
 
-def test_the_cost_of_a_token_does_not_depend_on_its_position():
-    """Attention is not counted; its products grow with the context, up to the window."""
-    for model, settings in ((ebt_of(), {"steps": 3}), (transformer_of(), {})):
-        cost = lambda length, count, m=model, s=settings: flops(
-            lambda: list(generate_tokens(m, [[1] * length], count, **s))).linear
-        assert cost(4, 5) - cost(4, 1) == cost(40, 5) - cost(40, 1) > 0
-    costs = [flops(lambda n=n: list(generate_tokens(ebt_of(), [[1, 2]], n, window=4))) for n in (10, 16, 22)]
-    for kind in ("linear", "attention"):
-        first, second, third = (getattr(one, kind) for one in costs)
+def products(model, prompts, count, kind="linear", **settings):
+    """Products of generating some tokens; attention is counted apart, whose products grow with the context."""
+    return getattr(flops(lambda: list(generate_tokens(model, prompts, count, **settings))), kind)
+
+
+@pytest.mark.parametrize("make", [ebt_of, transformer_of])
+def test_the_cost_of_a_token_does_not_depend_on_its_position(make):
+    later = lambda length: products(make(), [[1] * length], 5) - products(make(), [[1] * length], 1)
+    assert later(4) == later(40) > 0
+    for kind in ("linear", "attention"):  # with a window, that of attention does not either
+        first, second, third = (products(make(), [[1, 2]], count, kind, window=4) for count in (10, 16, 22))
         assert second - first == third - second > 0
 
 
 def test_texts_that_have_ended_cost_nothing():
     model, prompts = ebt_of(), [[1, 2], [3], [5, 6, 7]]
     first = gathered(generate_tokens(model, prompts, 1, start="zeros")).tokens[:, 0].tolist()
-    end = first[:1]
-    active = [prompt for prompt, token in zip(prompts, first, strict=True) if token not in end]
-    cost = lambda some, count: flops(
-        lambda: list(generate_tokens(model, some, count, start="zeros", end=end))).linear
-    assert 0 < len(active) < 3
-    assert cost(prompts, 4) - cost(prompts, 1) == cost(active, 4) - cost(active, 1) > 0
+    active = [prompt for prompt, token in zip(prompts, first, strict=True) if token != first[0]]
+    costs = [products(model, some, count, start="zeros", end=first[:1])
+             for some in (prompts, active) for count in (4, 1)]
+    assert 0 < len(active) < 3 and costs[0] - costs[1] == costs[2] - costs[3] > 0
 
 
 # Drawing tokens
@@ -183,8 +176,7 @@ def test_tokens_follow_the_distribution_with_temperature_and_top_p(temperature, 
     p = nucleus((P.log() / temperature).softmax(0)[None], top_p)[0]
     expected, possible = count * p / p.sum(), p > 0
     assert not drawn[~possible].any()
-    square = ((drawn - expected)[possible] ** 2 / expected[possible]).sum()
-    degrees = int(possible.sum()) - 1
+    square, degrees = ((drawn - expected)[possible] ** 2 / expected[possible]).sum(), int(possible.sum()) - 1
     assert square < degrees + 4 * math.sqrt(2 * degrees)
 
 
@@ -215,16 +207,6 @@ def test_extreme_random_numbers_and_temperatures():
     assert draw_tokens(1e30 * torch.tensor([[1.0, 2.0]]), 1e-20, 0.5, last).item() == 1
 
 
-def test_tokens_of_an_ebt_follow_the_softmax_of_the_final_candidate():
-    model, count = ebt_of(), 4_000
-    found = gathered(generate_tokens(model, [[1, 2, 3]] * count, 1, temperature=1.0, start="zeros", steps=3,
-                                     seed=range(count)))
-    p = predicted(model, [1, 2, 3], None, steps=3, start="zeros")[0].detach().softmax(0)
-    share = found.tokens[:, 0].bincount(minlength=V) / count
-    assert ((share - p).abs() < 4.5 * (p * (1 - p) / count).sqrt()).all()
-    assert torch.allclose(found.logp[:, 0], p.log()[found.tokens[:, 0]])
-
-
 # Caches of unequal lengths
 
 
@@ -240,14 +222,14 @@ def test_candidates_of_a_cache_of_unequal_lengths(conditioning, gradient):
         landscape, y = cache.append(new, added), draw(3, most, 12, stream="y")
         lengths = lengths + added
         for step in range(model.conditioned_steps):
-            whole, last = evaluate(landscape.at_step(step), y), landscape.last().at_step(step)(y[:, -1:])
-            torch.testing.assert_close(last[:, 0], whole.energy[:, -1], rtol=0, atol=1e-10)
+            whole = evaluate(landscape.at_step(step), y)
+            for last in (landscape.last().at_step(step), landscape.at_step(step).last()):
+                close(last(y[:, -1:])[:, 0], whole.energy[:, -1], atol=1e-10)
             for row in range(3):
                 places = (lengths[row] - added[row] + torch.arange(most)).clamp(max=lengths[row] - 1)
                 alone = model.landscape(states[row : row + 1, : lengths[row]]).at_step(step)
                 found = evaluate(alone.select(places), y[row])
-                torch.testing.assert_close(whole.energy[row], found.energy, rtol=0, atol=1e-10)
-                torch.testing.assert_close(whole.grad[row], found.grad, rtol=0, atol=1e-10)
+                close([whole.energy[row], whole.grad[row]], [found.energy, found.grad], atol=1e-10)
     assert cache.lengths.tolist() == lengths.tolist() == [6, 4, 6]
 
 
@@ -255,10 +237,8 @@ def test_contexts_are_rewound_and_selected_separately():
     model, states, y = ebt(12), draw(3, 6, 12), draw(3, 1, 12, stream="y")
     alone = lambda text, row: model.landscape(text[None]).last()(y[row : row + 1]).item()
     cache = model.cache(3, 6)
-    old = cache.append(states[:, :5], [5, 3, 4])
+    cache.append(states[:, :5], [5, 3, 4])
     cache.rewind([2, 3, 0])
-    with pytest.raises(RuntimeError, match="append"):
-        old.last()(y)
     found = cache.append(states[:, 5:]).last()(y)[:, 0]
     texts = [states[0, [0, 1, 5]], states[1, [0, 1, 2, 5]], states[2, 5:]]
     assert found.tolist() == pytest.approx([alone(text, row) for row, text in enumerate(texts)], abs=1e-10)
@@ -270,24 +250,23 @@ def test_contexts_are_rewound_and_selected_separately():
     assert cache.lengths.tolist() == [1, 1] and cache.batch == 2 and cache.length == 1
 
 
-@pytest.mark.parametrize("tokens", [True, False])
-def test_the_cache_of_a_transformer(tokens):
-    if tokens:
-        model, states = transformer_of(), torch.randint(V, (3, 6), generator=generator(0))
-    else:
-        model, states = Transformer(12, 2, 2, generator=generator(0)).double(), draw(3, 6, 12)
-    cache, whole = model.cache(3, 6), model(states)
+@pytest.mark.parametrize("kind", ["tokens", "states", "states and actions"])
+def test_the_cache_of_a_transformer(kind):
+    model = transformer_of() if kind == "tokens" else Transformer(
+        12, 2, 2, action_dim=3 if "actions" in kind else None, generator=generator(0)).double()
+    states = helpers.draw_tokens(V, 3, 6) if kind == "tokens" else draw(3, 6, 12)
+    actions = draw(3, 6, 3, stream="actions")
+    part = lambda *index: (states[index], actions[index]) if "actions" in kind else states[index]
+    every, cache, whole = slice(None), model.cache(3, 6), model(part(slice(None)))
     for begin, end in ((0, 3), (3, 4), (4, 6)):
-        torch.testing.assert_close(cache.append(states[:, begin:end]), whole[:, end - 1], rtol=0, atol=1e-10)
+        close(cache.append(part(every, slice(begin, end))), whole[:, end - 1], atol=1e-10)
     cache.rewind([0, 2, 6])
-    found = cache.append(states[:, :4], [2, 1, 0])
-    torch.testing.assert_close(found[0], whole[0, 1], rtol=0, atol=1e-10)
-    texts = states[1, [0, 1, 0]][None]
-    torch.testing.assert_close(found[1], model(texts)[0, -1], rtol=0, atol=1e-10)
+    found = cache.append(part(every, slice(0, 4)), [2, 1, 0])
+    again = model(part([[1]], [[0, 1, 0, 3]]))[0]
+    close([found[0], found[1]], [whole[0, 1], again[2]], atol=1e-10)
     assert found[2].isnan().all() and cache.lengths.tolist() == [2, 3, 6]
     cache.select(torch.tensor([1]))
-    grown = cache.append(states[1:2, 3:4])
-    torch.testing.assert_close(grown[0], model(torch.cat([texts, states[1:2, 3:4]], 1))[0, -1])
+    close(cache.append(part(slice(1, 2), slice(3, 4)))[0], again[3])
 
 
 # Text
