@@ -38,7 +38,8 @@ class DenseLandscape(Landscape):
 
     def joint(self, y):
         """Rows of a candidate of a JointEBT: each attends to the context and to all rows."""
-        rows = [self.model.embed(y)] if self.context is None else [self.model.observe(self.context), self.model.embed(y)]
+        context = [] if self.context is None else [self.model.observe(self.context)]
+        rows = [*context, self.model.embed(y)]
         places = torch.arange(sum(part.shape[1] for part in rows))
         seen = len(places) - y.shape[1]
         mask = (places[:, None] >= seen) | (places < seen)

@@ -1,4 +1,4 @@
-"""Baselines: sizes, initial weights, causality, caches, actions, diffusion steps, multimodal data."""
+"""Baselines: sizes, initial weights, causality, actions, hidden states, diffusion losses and steps."""
 
 import sys
 from importlib.util import find_spec
@@ -9,14 +9,7 @@ import torch.nn.functional as F
 
 from ebwm.baselines import GRU, Transformer, recurrent_width
 from ebwm.blocks import SIZES, non_embedding_parameters, rotary
-from ebwm.diffusion import (
-    LEVELS,
-    DiffusionTransformer,
-    _level_features,
-    denoising_error,
-    diffuse,
-    diffusion_loss,
-)
+from ebwm.diffusion import LEVELS, DiffusionTransformer, _level_features, denoising_error, diffuse, diffusion_loss
 from ebwm.settings import generator
 from tests.helpers import close, draw, draw_tokens, gradients
 
@@ -235,47 +228,19 @@ def test_the_denoising_error_is_a_mean_over_draws_and_levels():
     close(found, torch.stack(errors).mean(0))
 
 
+@needs_diffusers
+@pytest.mark.parametrize("highest", [0.0, 0.5])
+def test_the_loss_is_the_squared_error_of_denoised_targets_at_random_levels(highest):
+    model, states, targets, noise = make_diffusion(), draw(8, 3, 16), draw(8, 3, 16, stream="targets"), generator(0)
+    found = diffusion_loss(model, states, targets, generator(0), highest)
+    above = torch.rand(8, 3, generator=noise, dtype=torch.float64) < highest
+    levels = torch.where(above, HIGHEST, torch.randint(LEVELS, (8, 3), generator=noise))
+    noisy = model.add_noise(targets, levels, noise)
+    close(found, (model.denoise(noisy, model.encode_context(states), levels) - targets).square().mean())
+    assert above.any() == (highest > 0) and not above.all()
+
+
 def test_a_missing_diffusers_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers.schedulers.scheduling_ddim", None)
     with pytest.raises(ImportError, match=r"pip install 'ebwm\[diffusion\]'"):
         make_diffusion()
-
-
-# Multimodal data
-
-
-def coin(seed, batch=64, dim=16):
-    """States that are each a pattern or its opposite."""
-    sides = torch.randint(2, (batch, 5, 1), generator=generator(seed, "coin")) * 2.0 - 1
-    tosses = sides * torch.tensor([1.0, -1.0]).repeat(dim // 2)
-    return tosses[:, :-1], tosses[:, 1:]
-
-
-def learn(model, loss, updates=150):
-    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for update in range(updates):
-        optimiser.zero_grad()
-        loss(*coin(update)).backward()
-        optimiser.step()
-    return model
-
-
-@pytest.mark.parametrize(("kind", "heads"), [(GRU, ()), (Transformer, (2,))])
-def test_one_pass_predicts_the_mean_of_two_modes(kind, heads):
-    model = kind(16, 1, *heads, generator=generator(0))
-    learn(model, lambda states, targets: F.mse_loss(model(states), targets))
-    assert model(coin(10**6)[0]).abs().mean() < 0.25
-
-
-@needs_diffusers
-def test_diffusion_draws_both_modes_and_scores_them_above_their_mean():
-    model, noise = DiffusionTransformer(16, 1, 2, generator=generator(0)), generator(0, "noise")
-    learn(model, lambda states, targets: diffusion_loss(model, states, targets, noise))
-    states, targets = coin(10**6)
-    drawn = diffuse(model, states, 20, generator(0), samples=4).samples
-    side = (drawn * states).mean(-1)
-    away = (drawn - side.sign().unsqueeze(-1) * states).square().mean(-1).sqrt()
-    assert (away < 0.25).float().mean() > 0.9 and 0.25 < (side > 0).float().mean() < 0.75
-    assert model(states).abs().mean() < 0.25
-    score = lambda candidates: denoising_error(model, states, candidates, generator(0)).mean()
-    assert max(score(targets), score(-targets)) < 0.5 * min(score(0 * targets), score(targets.abs()))

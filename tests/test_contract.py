@@ -16,25 +16,14 @@ from ebwm.energy import GaussianMixture, Quadratic, Transformed, Wrapper, as_lan
 from ebwm.evaluation.cost import Counted
 from ebwm.joint import JointEBT
 from ebwm.modifiers import BoundedGradient, clamped, guarded, noisy
-from ebwm.objective import S1, smooth_l1
+from ebwm.objective import S1, S2, smooth_l1
+from ebwm.replay import Replay
 from ebwm.sampler import State, gradient_descent, hmc, langevin, mala, nesterov, run, softmax_descent
 from ebwm.settings import generator
 from ebwm.stopping import budget, run_until
 from ebwm.thinking import predict
 from tests.dense import DenseLandscape
-from tests.helpers import (
-    MANUAL,
-    assert_same,
-    by_conditioning,
-    close,
-    draw,
-    draw_tokens,
-    ebt,
-    gradients,
-    learned,
-    perturbed,
-    softmax,
-)
+from tests.helpers import assert_same, by_conditioning, close, draw, draw_tokens, ebt, learned, perturbed, softmax
 
 
 class Kind(NamedTuple):
@@ -106,7 +95,7 @@ KINDS = {
     "quadratic": plain(Quadratic(double([1.0, 0.0, -1.0]), double([1.0, 2.0, 3.0]))),
     "mixture": plain(GaussianMixture(torch.eye(3).double(), double([0.2, 0.3, 0.5]))),
     **{f"causal {name} {gradient}": causal(gradient=gradient, step_conditioning=name)
-       for name, gradient in product(MANUAL, ("auto", "eager"))},
+       for name, gradient in product(CONDITIONINGS[:3], ("auto", "eager"))},
     "causal adaln": causal(step_conditioning="adaln"),
     **{f"causal {name}, a later step": causal(step=1, step_conditioning=name) for name in CONDITIONINGS[1:]},
     "latents": causal(candidates="latent", state_dim=12),
@@ -293,6 +282,15 @@ def test_streamed_s1_equals_s1_of_one_graph(kind):
     assert all(gradient.abs().sum() > 0 for gradient in found[0].values())
 
 
+@pytest.mark.parametrize("kind", [kind for name, kind in TRAINABLE.items() if name not in CONTEXT_FREE])
+def test_s2_trains_every_weight_and_stores_what_it_replays(kind):
+    model, replay = kind.model(), Replay(8)
+    for _ in range(2):
+        loss = S2(2, most=4)(model, *kind.batch(model), generator=generator(0), replay=replay)
+    assert all(value.isfinite().all() and value.any() for value in learned(model, loss).values())
+    assert len(replay) == 4
+
+
 @by_trainable
 def test_the_best_of_several_walks_has_the_lowest_energy(kind):
     model = kind.model()
@@ -329,7 +327,7 @@ def sampled(model, landscape, start, targets, steps, detach=False):
     result = run(Transformed(landscape, softmax) if tokens else landscape, start, kernel, steps,
                  create_graph=True, detach=detach, final_energy=False)
     loss = smooth_l1(result.state.y, targets) + result.state.y.sin().mean()
-    return {"y": result.state.y.detach(), "energy": result.info.energy, **gradients(model, loss, start)}
+    return {"y": result.state.y.detach(), "energy": result.info.energy, **learned(model, loss, start)}
 
 
 @by_conditioning

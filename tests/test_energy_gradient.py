@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ebwm.ebt import EBT
+from ebwm.gradient import sweeps
 from ebwm.gradient.attention import can_be_fused
 from ebwm.objective import S1, StreamedLoss, smooth_l1
 from ebwm.sampler import evaluate, gradient_descent, run
@@ -66,6 +67,17 @@ def test_streaming_stores_nothing_of_a_step():
         stored.append(len(streamed.gradients))
     assert stored[0] == stored[1] == stored[2] > 0
     assert all(leaf.shape != start.shape for leaf in streamed.gradients)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_recomputation_repeats_the_first_sweeps_in_the_backward_pass(recompute, monkeypatch):
+    calls, first_order = [], sweeps.first_order
+    monkeypatch.setattr(sweeps, "first_order", lambda *given: calls.append(1) or first_order(*given))
+    model = model_of("auto", recompute=recompute)
+    grad = evaluate(model.landscape(draw(2, 4, 12)), draw(2, 4, 12, stream="start"), create_graph=True).grad
+    before = len(calls)
+    grad.square().sum().backward()
+    assert before == 1 and len(calls) == 1 + recompute
 
 
 # Contexts that are out of date

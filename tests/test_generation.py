@@ -21,6 +21,7 @@ from tests.helpers import by_conditioning, by_gradient, close, draw, ebt
 V = 13
 PROMPTS = [[3], [1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9], [2, 7, 1, 8], [0, 12]]
 RANDOM = {"temperature": 0.9, "top_p": 0.95, "seed": 3}
+ADAPTIVE = {"samples": 2, "steps": 5, "stop": energy_change(0.2), **RANDOM}
 
 
 def ebt_of(**settings):
@@ -68,7 +69,8 @@ def check(model, prompts=PROMPTS, **settings):
     """Assert that each text of a batch equals the reference; return the batch and the texts' lengths."""
     whole, lengths = gathered(generate_tokens(model, prompts, **settings)), set()
     for row, prompt in enumerate(prompts):
-        expected = naive(model, prompt, **settings)
+        seeds = settings.get("seed", 0)
+        expected = naive(model, prompt, **settings | {"seed": seeds[row] if isinstance(seeds, list) else seeds})
         count, last = len(expected), expected[-1][0]
         columns = list(zip(*expected, strict=True))
         for index in (0, 3, 4):
@@ -85,25 +87,20 @@ def check(model, prompts=PROMPTS, **settings):
     return whole, lengths
 
 
-@pytest.mark.parametrize(("make", "settings", "window"), [
-    (ebt_of, {"start": "zeros"}, None),
-    (ebt_of, RANDOM, 4),
-    (ebt_of, {"samples": 4, "steps": 3, **RANDOM}, None),
-    (ebt_of, {"samples": 2, "steps": 5, "stop": energy_change(0.2), **RANDOM}, 4),
-    (ebt_of, {"update": "paper", "step_size": 0.1, "start": "last", "steps": 3}, 3),
-    (transformer_of, {}, 2), (transformer_of, RANDOM, None), (transformer_of, RANDOM, 7),
+@pytest.mark.parametrize(("model", "settings", "window"), [
+    (lambda: ebt_of(), {"start": "zeros"}, None),
+    (lambda: ebt_of(step_conditioning="context_token"), RANDOM, 4),
+    (lambda: ebt_of(step_conditioning="adaln"), {"samples": 4, "steps": 3, **RANDOM}, None),
+    (lambda: ebt_of(step_conditioning="candidate_token"), ADAPTIVE, 4),
+    (lambda: ebt_of(step_conditioning="context_token", gradient="eager"), ADAPTIVE, 4),
+    (lambda: ebt_of(step_conditioning="adaln"), ADAPTIVE, 4),
+    (lambda: ebt_of(), {"update": "paper", "step_size": 0.1, "start": "last", "steps": 3}, 3),
+    (transformer_of, {}, 2), (transformer_of, RANDOM, None), (transformer_of, RANDOM | {"seed": [5, 6, 7, 8]}, 7),
 ])  # fmt: skip
-def test_texts_of_a_batch_are_continued_as_alone(make, settings, window):
-    whole, _ = check(make(), count=6 if make is ebt_of else 10, window=window, **settings)
+def test_texts_of_a_batch_are_continued_as_alone(model, settings, window):
+    whole, _ = check(model(), count=6, window=window, **settings)
     assert "stop" not in settings or whole.steps.min() < whole.steps.max()
-    assert (whole.energy is None) == (make is transformer_of) == (not whole.steps.any())
-
-
-@by_conditioning
-@by_gradient
-def test_every_step_conditioning_and_gradient(conditioning, gradient):
-    settings = dict(count=5, window=4, steps=3, samples=2, stop=energy_change(0.2), **RANDOM)
-    check(ebt_of(step_conditioning=conditioning, gradient=gradient), **settings)
+    assert (whole.energy is None) == (model is transformer_of) == (not whole.steps.any())
 
 
 @pytest.mark.parametrize("make", [ebt_of, transformer_of])
@@ -125,14 +122,6 @@ def test_any_prompts(prompts, window, seed, end):
     settings = dict(count=5, window=window, end=end, temperature=1.0, seed=seed)
     for model in (ebt_of(), transformer_of()):
         check(model, prompts, **settings)
-
-
-def test_each_text_has_a_seed():
-    tokens = lambda prompts, seed: gathered(
-        generate_tokens(transformer_of(), prompts, 12, temperature=2.0, seed=seed)).tokens
-    both = tokens([[1], [1]], [5, 6])
-    assert torch.equal(both[:1], tokens([[1]], 5)) and torch.equal(both[1:], tokens([[1]], 6))
-    assert not torch.equal(both[0], both[1]) and torch.equal(*tokens([[1], [1]], 5))
 
 
 # Cost
@@ -209,64 +198,63 @@ def test_extreme_random_numbers_and_temperatures():
 
 # Caches of unequal lengths
 
+CHANGES = [
+    ("append", [4, 1, 2]), ("append", [1, 0, 3]), ("append", [1, 1, 1]), ("rewind", [2, 2, 0]), ("append", [1, 2, 3]),
+    ("select", [2, 0]), ("append", [0, 2]), ("rewind", [1, 1]), ("append", [2, 1]),
+]  # fmt: skip
+
+
+def changed(cache, states):
+    """After each append to a cache: what it returned, the states of each context, and the numbers of new ones."""
+    texts = [[] for _ in cache.lengths]
+    for name, change in CHANGES:
+        if name == "append":
+            new = [[(7 * len(text) + 3 * row + i) % len(states) for i in range(4)] for row, text in enumerate(texts)]
+            texts = [text + some[:n] for text, some, n in zip(texts, new, change, strict=True)]
+            yield cache.append(states[torch.tensor(new)[:, : max(change)]], change), [states[t] for t in texts], change
+        elif name == "rewind":
+            cache.rewind(change)
+            texts = [text[:n] for text, n in zip(texts, change, strict=True)]
+        else:
+            cache.select(change)
+            texts = [texts[row] for row in change]
+        assert cache.lengths.tolist() == [len(text) for text in texts]
+
 
 @by_conditioning
 @by_gradient
-def test_candidates_of_a_cache_of_unequal_lengths(conditioning, gradient):
-    """They have the energies and gradients of single contexts, whatever was appended together."""
-    model, states = ebt(12, step_conditioning=conditioning, gradient=gradient), draw(3, 7, 12)
-    cache, lengths = model.cache(3, 7), torch.zeros(3, dtype=torch.long)
-    for added in ([4, 1, 2], [1, 0, 3], [1, 1, 1], [0, 2, 0]):
-        added, most = torch.tensor(added), max(added)
-        new = torch.stack([states[row, (lengths[row] + torch.arange(most)).clamp(max=6)] for row in range(3)])
-        landscape, y = cache.append(new, added), draw(3, most, 12, stream="y")
-        lengths = lengths + added
+def test_candidates_of_a_growing_cache_have_the_energies_and_gradients_of_single_contexts(conditioning, gradient):
+    model = ebt(12, step_conditioning=conditioning, gradient=gradient)
+    for landscape, texts, added in changed(model.cache(3, 9), draw(11, 12)):
+        y = draw(len(texts), max(added), 12, stream="y")
         for step in range(model.conditioned_steps):
             whole = evaluate(landscape.at_step(step), y)
             for last in (landscape.last().at_step(step), landscape.at_step(step).last()):
                 close(last(y[:, -1:])[:, 0], whole.energy[:, -1], atol=1e-10)
-            for row in range(3):
-                places = (lengths[row] - added[row] + torch.arange(most)).clamp(max=lengths[row] - 1)
-                alone = model.landscape(states[row : row + 1, : lengths[row]]).at_step(step)
-                found = evaluate(alone.select(places), y[row])
+            for row, (text, new) in enumerate(zip(texts, added, strict=True)):
+                places = (len(text) - new + torch.arange(max(added))).clamp(max=len(text) - 1)
+                found = evaluate(model.landscape(text[None]).at_step(step).select(places), y[row])
                 close([whole.energy[row], whole.grad[row]], [found.energy, found.grad], atol=1e-10)
-    assert cache.lengths.tolist() == lengths.tolist() == [6, 4, 6]
 
 
-def test_contexts_are_rewound_and_selected_separately():
-    model, states, y = ebt(12), draw(3, 6, 12), draw(3, 1, 12, stream="y")
-    alone = lambda text, row: model.landscape(text[None]).last()(y[row : row + 1]).item()
-    cache = model.cache(3, 6)
-    cache.append(states[:, :5], [5, 3, 4])
-    cache.rewind([2, 3, 0])
-    found = cache.append(states[:, 5:]).last()(y)[:, 0]
-    texts = [states[0, [0, 1, 5]], states[1, [0, 1, 2, 5]], states[2, 5:]]
-    assert found.tolist() == pytest.approx([alone(text, row) for row, text in enumerate(texts)], abs=1e-10)
-    cache.select([2, 0])
-    found = cache.append(states[[2, 0], :1]).last()(y[[2, 0]])[:, 0]
-    texts = [torch.cat([texts[row], states[row, :1]]) for row in (2, 0)]
-    assert found.tolist() == pytest.approx([alone(texts[0], 2), alone(texts[1], 0)], abs=1e-10)
-    cache.rewind(1)
-    assert cache.lengths.tolist() == [1, 1] and cache.batch == 2 and cache.length == 1
+@pytest.mark.parametrize("tokens", [True, False])
+def test_the_cache_of_a_transformer(tokens):
+    """With NaN for contexts that do not grow."""
+    model = transformer_of() if tokens else Transformer(12, 2, 2, generator=generator(0)).double()
+    states = helpers.draw_tokens(V, 11) if tokens else draw(11, 12)
+    for predictions, texts, added in changed(model.cache(3, 9), states):
+        for prediction, text, new in zip(predictions, texts, added, strict=True):
+            expected = model(text[None])[0, -1] if new else torch.full_like(prediction, torch.nan)
+            close(prediction, expected, atol=1e-10, equal_nan=True)
 
 
-@pytest.mark.parametrize("kind", ["tokens", "states", "states and actions"])
-def test_the_cache_of_a_transformer(kind):
-    model = transformer_of() if kind == "tokens" else Transformer(
-        12, 2, 2, action_dim=3 if "actions" in kind else None, generator=generator(0)).double()
-    states = helpers.draw_tokens(V, 3, 6) if kind == "tokens" else draw(3, 6, 12)
-    actions = draw(3, 6, 3, stream="actions")
-    part = lambda *index: (states[index], actions[index]) if "actions" in kind else states[index]
-    every, cache, whole = slice(None), model.cache(3, 6), model(part(slice(None)))
-    for begin, end in ((0, 3), (3, 4), (4, 6)):
-        close(cache.append(part(every, slice(begin, end))), whole[:, end - 1], atol=1e-10)
-    cache.rewind([0, 2, 6])
-    found = cache.append(part(every, slice(0, 4)), [2, 1, 0])
-    again = model(part([[1]], [[0, 1, 0, 3]]))[0]
-    close([found[0], found[1]], [whole[0, 1], again[2]], atol=1e-10)
-    assert found[2].isnan().all() and cache.lengths.tolist() == [2, 3, 6]
-    cache.select(torch.tensor([1]))
-    close(cache.append(part(slice(1, 2), slice(3, 4)))[0], again[3])
+def test_the_cache_of_a_transformer_with_actions():
+    model = Transformer(12, 2, 2, action_dim=3, generator=generator(0)).double()
+    states, actions, cache = draw(2, 4, 12), draw(2, 4, 3, stream="actions"), model.cache(2, 4)
+    cache.append((states[:, :3], actions[:, :3]), lengths=[3, 2])
+    found, short = cache.append((states[:, 3:], actions[:, 3:])), [0, 1, 3]
+    close(found[0], model((states, actions))[0, -1])
+    close(found[1], model((states[1:, short], actions[1:, short]))[0, -1])
 
 
 # Text

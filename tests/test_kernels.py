@@ -21,20 +21,14 @@ runs = pytest.mark.skipif(
 )
 
 SIZES = {  # batch, heads, candidates, states, width of a head
-    "single": (1, 1, 1, 1, 8),
-    "one candidate": (2, 2, 1, 40, 24),
-    "one state": (2, 1, 5, 1, 8),
-    "one head": (2, 1, 19, 37, 24),
-    "odd": (2, 2, 19, 37, 24),
-    "several blocks": (1, 2, 40, 70, 64),
-}
+    "single": (1, 1, 1, 1, 8), "one candidate": (2, 2, 1, 40, 24), "one state": (2, 1, 5, 1, 8),
+    "one head": (2, 1, 19, 37, 24), "odd": (2, 2, 19, 37, 24), "several blocks": (1, 2, 40, 70, 64),
+}  # fmt: skip
 if COMPILED:
     SIZES |= {
-        "video": (8, 6, 16, 16, 64),
-        "text": (2, 6, 256, 256, 64),
-        "long": (1, 2, 1000, 1300, 128),
-        "narrow": (2, 3, 300, 211, 16),
-    }
+        "video": (8, 6, 16, 16, 64), "text": (2, 6, 256, 256, 64),
+        "long": (1, 2, 1000, 1300, 128), "narrow": (2, 3, 300, 211, 16),
+    }  # fmt: skip
 POSITIONS = {
     "in order": lambda b, n, s: torch.arange(n).clamp(max=s - 1),
     "all equal": lambda b, n, s: torch.full((n,), s // 2),

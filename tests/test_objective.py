@@ -8,16 +8,7 @@ import torch.nn.functional as F
 
 from ebwm.energy import Landscape
 from ebwm.joint import JointEBT
-from ebwm.objective import (
-    S1,
-    S2,
-    Contrastive,
-    ScoreMatching,
-    StreamedLoss,
-    cross_entropy,
-    smooth_l1,
-    with_gradients,
-)
+from ebwm.objective import S1, S2, Contrastive, ScoreMatching, StreamedLoss, cross_entropy, smooth_l1, with_gradients
 from ebwm.replay import Replay
 from ebwm.sampler import STARTS, gradient_descent, init_candidates, langevin, run
 from ebwm.settings import generator
@@ -148,24 +139,6 @@ def test_replayed_candidates_continue_where_they_ended():
     start = init_candidates("noise", second[0], noise)
     joined = [torch.cat(pair) for pair in zip((*second, start), again.draw(2, noise), strict=True)]
     assert_equal(model, loss, loop(model, recipe, *joined, noise))
-
-
-@pytest.mark.parametrize("settings", [
-    {"step_conditioning": "context_token"}, {"step_conditioning": "candidate_token"},
-    {"step_conditioning": "adaln"}, {"vocabulary": 9}, {"action_dim": 3}, "joint",
-    {"vocabulary": 9, "step_conditioning": "context_token"},
-], ids=str)
-def test_s2_trains_every_kind_of_model(settings):
-    model, replay = joint() if settings == "joint" else ebt(**settings), Replay(8)
-    context, target = (draw(2, 6, 5), draw(2, 3, 4)) if settings == "joint" else batch(2, 4, 8)
-    if "vocabulary" in settings:
-        context, target = draw_tokens(9, 2, 2, 4)
-    elif "action_dim" in settings:
-        context = context, draw(2, 4, 3, stream="actions")
-    for _ in range(2):
-        loss = S2(2, most=4)(model, context, target, generator=generator(0), replay=replay)
-        found = learned(model, loss)
-    assert all(value.isfinite().all() and value.any() for value in found.values()) and len(replay) == 4
 
 
 def test_the_walk_of_s2_has_noise_in_training_and_the_most_steps_in_prediction():

@@ -1,4 +1,4 @@
-"""Laws of the samplers: moments, detailed balance, the order of the leapfrog, counts and finite values."""
+"""Laws of the samplers: moments, the order of the leapfrog, bounds, counts and finite values."""
 
 import itertools
 import math
@@ -21,7 +21,6 @@ MODES = GaussianMixture(torch.tensor([[-1.2], [1.2]]).double(), torch.tensor([0.
 LINE = Quadratic(torch.zeros(1).double(), torch.ones(1).double())
 WELLS = DoubleWell(barrier=1.0, dim=1)
 BENT = Banana(std=1.0, bend=0.5)
-by_energy = pytest.mark.parametrize("energy", [LINE, WELLS], ids=["bowl", "wells"])
 by_exact = pytest.mark.parametrize("make", [mala, hmc], ids=["mala", "hmc"])
 
 
@@ -57,7 +56,8 @@ def test_exact_samplers_have_the_moments_of_the_density(kernel, energy, temperat
         BOWL: (BOWL.minimum, temperature / BOWL.stiffness), MODES: (MODES.mean, MODES.variance),
         BENT: (torch.zeros(2), BENT.variance),
     }[energy]  # fmt: skip
-    places = traced(kernel, energy, 2 * normal(200, len(mean)), 350, burn_in=100)
+    start = (2 if energy is MODES else 1) * normal(200, len(mean))
+    places = traced(kernel, energy, start, 350, burn_in=100)
     assert_mean(places, mean)
     assert_mean((places - mean).square(), variance)
     if energy is MODES:
@@ -85,40 +85,12 @@ def test_noise_has_its_standard_deviation():
     assert float(end.mean()) == pytest.approx(0, abs=4 * 0.4 / 200)
 
 
-# Detailed balance and acceptance
-
-
-def drawn(energy, count):
-    """Independent draws from a density on a line, by inversion of its cumulative sum on a fine grid."""
-    grid = torch.linspace(-6, 6, 60_001, dtype=torch.float64)
-    summed = torch.softmax(-energy(grid[:, None]), 0).cumsum(0)
-    uniform = torch.rand(count, dtype=torch.float64, generator=generator(0, "draws"))
-    return grid[torch.searchsorted(summed, uniform).clamp_max(len(grid) - 1)][:, None]
-
-
-def imbalance(kernel, energy, chains=60_000):
-    """Largest difference of the counts of moves between two bins and back, in standard errors."""
-    edges, start = torch.tensor([-1.2, -0.6, 0.0, 0.6, 1.2]), drawn(energy, chains)
-    end = run(energy, start, kernel, 1, generator(1)).state.y
-    pairs = torch.bucketize(start[:, 0], edges) * 6 + torch.bucketize(end[:, 0], edges)
-    flow = torch.bincount(pairs, minlength=36).reshape(6, 6).double()
-    return float(((flow - flow.T).abs() / (flow + flow.T).sqrt().clamp_min(1)).max())
-
-
-@by_energy
-@pytest.mark.parametrize("kernel", [mala(0.1), mala(0.5), hmc(0.5, steps=3)], ids=["small", "large", "hmc"])
-def test_exact_samplers_are_in_detailed_balance(kernel, energy):
-    assert imbalance(kernel, energy) < 4.5
-
-
-@by_energy
-def test_langevin_with_a_large_step_is_not_in_detailed_balance(energy):
-    assert imbalance(langevin(0.5), energy) > 10
+# Acceptance, and the leapfrog
 
 
 @by_exact
 def test_the_acceptance_rate_tends_to_one_for_small_steps(make):
-    start = drawn(WELLS, 4_000)
+    start = normal(4_000, 1)
     rates = [float(acceptance_rate(run(WELLS, start, make(step), 4, generator(0))).mean())
              for step in (1.5, 0.5, 0.05, 0.001)]
     assert rates == sorted(rates) and rates[0] < 0.9 and rates[-1] > 0.998

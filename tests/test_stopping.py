@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ebwm.energy import PlainLandscape
 from ebwm.evaluation.cost import Counted
 from ebwm.modifiers import clamped, guarded, noisy
 from ebwm.replay import Replay
@@ -30,6 +31,20 @@ def test_items_keep_their_step_sizes_and_their_noise_when_others_stop(name):
         close(result.state.energy[row], equal.state.energy[row], atol=1e-14)
         assert (result.info.step_size[:limit, row] == size).all()
         assert torch.equal(result.info.accepted[:limit, row], equal.info.accepted[:, row])
+
+
+class Renewed(PlainLandscape):
+    """A landscape that is another object at each step."""
+
+    def at_step(self, step):
+        return Renewed(self.function)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_new_landscape_for_each_step_changes_no_result(name):
+    one, other = (run(landscape, draw(3, 2), MAKERS[name](0.1), 5, generator(0)).state
+                  for landscape in (BOWL, Renewed(BOWL)))
+    assert torch.equal(one.y, other.y) and torch.equal(one.energy, other.energy)
 
 
 def test_known_energies_are_evaluated_again_only_if_the_landscape_changes():
@@ -101,6 +116,7 @@ def test_a_buffer_stores_the_newest_items_and_restores_them():
         buffer.add(torch.arange(first, first + 3), part)
         part.detach().add_(1)  # the buffer stores no views
     assert buffer.parts[0].tolist() == [7, 8, 9, 10, 11] == buffer.parts[1].tolist() and len(buffer) == 5
+    assert all(kept.untyped_storage().nbytes() == kept.nbytes for kept in buffer.parts)
     assert not buffer.parts[1].requires_grad and len(buffer.draw(9, generator(0))[0]) == 5
     other.load_state_dict(buffer.state_dict())
     one, two = buffer.draw(3, generator(0)), other.draw(3, generator(0))

@@ -105,13 +105,13 @@ CASES = [
 ] + rows(
     ValueError,
     (lambda: run(bowl, ONES, [descent], 2), "kernel"),
-    *((lambda kernel=kernel: run(bowl, ONES * NAN, kernel, 1, generator(0)), "start")
+    *((partial(run, bowl, ONES * NAN, kernel, 1, generator(0)), "start")
       for kernel in (descent, mala(0.1), modifiers.guarded(nesterov(0.1)))),
-    *((lambda make=make: run(bowl, ONES, make(torch.ones(2)), 1, generator(0)), "step_size")
-      for make in (gradient_descent, nesterov, langevin, mala, hmc)),
-    *((lambda kernel=kernel: run(bowl, ONES, kernel, 1), "generator")
+    *((partial(run, bowl, ONES, make(torch.ones(2)), 1, generator(0)), "step_size")
+      for make in (gradient_descent, nesterov, *SAMPLERS)),
+    *((partial(run, bowl, ONES, kernel, 1), "generator")
       for kernel in (langevin(0.1), mala(0.1), hmc(0.1), modifiers.noisy(descent, 1.0))),
-    *((lambda make=make: make(0.1)(bowl, State(META, META[:, 0], META), generator=generator(0)), "generator")
+    *((partial(make(0.1), bowl, State(META, META[:, 0], META), generator=generator(0)), "generator")
       for make in SAMPLERS),
     (lambda: evaluate(lambda y: torch.ones(7) * y.sum(), ONES), "energy"),
     (lambda: evaluate(lambda y: y.square().mT, ONES), "energy"),
@@ -127,8 +127,8 @@ CASES = [
     (lambda: ebt().bfloat16().landscape(STATES), "dtype"),
     *((lambda states=states: ebt().landscape(states), "states")
       for states in (STATES[..., 1:], STATES[0], STATES[:, :0], STATES.double(), STATES.to("meta"))),
-    (lambda: ebt(vocabulary=5).landscape(torch.tensor([[1, 5]])), "states"),
-    (lambda: ebt(vocabulary=5).landscape(torch.ones(1, 2)), "states"),
+    *((lambda states=states: ebt(vocabulary=5).landscape(states), "states")
+      for states in (torch.tensor([[1, 5]]), torch.ones(1, 2))),
     (lambda: ebt().landscape((STATES, ONES[None])), "context"),
     (lambda: ebt(action_dim=2).landscape(STATES), "context"),
     (lambda: ebt(action_dim=2).landscape((STATES, torch.ones(2, 2, 2))), "actions"),
@@ -137,10 +137,10 @@ CASES = [
     (lambda: landscape().select(torch.tensor([6])), "items"),
     (lambda: landscape().expand(0), "samples"),
     (lambda: landscape().expand(2).expand(2), "samples"),
-    (lambda: cache().append(torch.ones(2, 4, 16)), "states"),
-    (lambda: cache().append(torch.ones(3, 1, 16)), "states"),
-    *((lambda added=added: cache(states=0).append(STATES, added), "lengths")
-      for added in ([4, 1], [-1, 1], [0, 0], [1, 2, 3], [0, 2])),  # the last leaves a context empty
+    *((lambda shape=shape: cache().append(torch.ones(shape)), "states") for shape in ((2, 4, 16), (3, 1, 16))),
+    *((lambda added=added: cache().append(STATES, added), "lengths")
+      for added in ([4, 1], [-1, 1], [0, 0], [1, 2, 3])),
+    (lambda: cache(states=0).append(STATES, [0, 2]), "lengths"),  # a context stays empty
     (lambda: cache().rewind(2), "length"),
     (lambda: thinking.predict(joint(), None), "start"),
     (lambda: joint(state_dim=4).landscape(), "context"),
