@@ -1,7 +1,5 @@
 """Recipes: each ingredient equals the loop written out with autograd alone, gradients included."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -102,7 +102,8 @@ CASES = [
     *refused(joint, step_conditioning="context_token", rows=0),
     *refused(partial(joint, step_conditioning="adaln"), conditioned_steps=0),
     *rows(TypeError, (lambda: walk_of(None, {"stepsize": 1}), "stepsize")),
-] + rows(
+]
+CASES += rows(
     ValueError,
     (lambda: run(bowl, ONES, [descent], 2), "kernel"),
     *((partial(run, bowl, ONES * NAN, kernel, 1, generator(0)), "start")
@@ -150,7 +151,8 @@ CASES = [
     (lambda: joint().landscape()(torch.ones(2, 4, 16)), "candidates"),
     (lambda: joint().cache(1, 1), "JointEBT"),
     (lambda: thinking.generate(joint(state_dim=4), torch.ones(1, 2, 4), 1), "JointEBT"),
-) + rows(
+)
+CASES += rows(
     RuntimeError,
     (changed_weights, "parameters"),
     (older_landscape, "cache"),
