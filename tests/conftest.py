@@ -1,6 +1,7 @@
 """What all tests share: generators, tiny models, and where real data lies if there is any."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -12,8 +13,7 @@ if not torch.cuda.is_available():
 
 from tiny_figure import write_project
 
-from ebwm.ebt import EBT
-from ebwm.settings import generator
+from tests import helpers
 
 matplotlib.use("agg")
 
@@ -21,19 +21,13 @@ matplotlib.use("agg")
 @pytest.fixture
 def make_model():
     """Make a tiny EBT in float64 with weights fixed by a seed."""
-
-    def make(dim=16, depth=2, heads=2, seed=0, **settings):
-        return EBT(dim, depth, heads, generator=generator(seed, "weights"), **settings).double()
-
-    return make
+    return partial(helpers.ebt, 16, step_size=1.0)
 
 
 @pytest.fixture
 def draw():
     """Draw float64 tensors from named streams."""
-    return lambda *shape, stream="states": torch.randn(
-        shape, dtype=torch.float64, generator=generator(0, stream)
-    )
+    return helpers.draw
 
 
 @pytest.fixture
@@ -66,3 +60,13 @@ def real_data():
     if not folder:
         pytest.skip("EBWM_TEST_DATA is not set: no real data to test on")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def official():
+    """The models of the checkout of OFFICIAL_EBT; without it the test is skipped."""
+    if not os.environ.get("OFFICIAL_EBT"):
+        pytest.skip("OFFICIAL_EBT is not set: no checkout of the official code to compare with")
+    from benchmarks.official import load
+
+    return load()

@@ -1,9 +1,20 @@
 """Shared helpers: random tensors from named streams, tiny models, gradients of a loss, and comparisons."""
 
+from functools import partial
+
+import pytest
 import torch
 
-from ebwm.ebt import EBT
+from ebwm.ebt import CONDITIONINGS, EBT
+from ebwm.energy import Quadratic
 from ebwm.settings import generator
+
+BOWL = Quadratic(torch.tensor([1.0, -0.5]).double(), torch.tensor([1.0, 4.0]).double())
+MANUAL = [name for name in CONDITIONINGS if name != "adaln"]  # conditionings with a manual gradient
+by_conditioning = pytest.mark.parametrize("conditioning", CONDITIONINGS)
+by_gradient = pytest.mark.parametrize("gradient", ["auto", "eager"])
+close = partial(torch.testing.assert_close, rtol=0, atol=1e-12)
+softmax = partial(torch.softmax, dim=-1)
 
 
 def draw(*shape, stream="states"):
@@ -11,9 +22,23 @@ def draw(*shape, stream="states"):
     return torch.randn(shape, dtype=torch.float64, generator=generator(0, stream))
 
 
+def draw_tokens(vocabulary, *shape):
+    """Uniform random tokens."""
+    return torch.randint(vocabulary, shape, generator=generator(0, "tokens"))
+
+
 def ebt(dim=8, depth=2, heads=2, step_size=0.7, **settings):
     """A tiny EBT in float64 with weights fixed by a seed."""
     return EBT(dim, depth, heads, step_size=step_size, generator=generator(0, "weights"), **settings).double()
+
+
+def perturbed(model):
+    """The model with gains and biases that differ from their initial values."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.3 * draw(*parameter.shape, stream="gains"))
+    return model
 
 
 def gradients(model, value, *others):
@@ -23,9 +48,9 @@ def gradients(model, value, *others):
     return dict(zip([*names, *(f"other {i}" for i in range(len(others)))], found, strict=True))
 
 
-def learned(model, loss):
+def learned(model, loss, *others):
     """A loss with its gradients."""
-    return {"loss": loss.detach(), **gradients(model, loss)}
+    return {"loss": loss.detach(), **gradients(model, loss, *others)}
 
 
 def assert_same(one, other, tolerance=1e-10):
@@ -36,3 +61,15 @@ def assert_same(one, other, tolerance=1e-10):
         size = max(1.0, other[name].abs().max().item())
         difference = (one[name] - other[name]).abs().max().item() / size
         assert difference < tolerance, f"{name} differs by {difference} of {size}"
+
+
+def refused(call, error=ValueError, argument=None, **bad):
+    """Rows of a table of refusals: each of some bad arguments by itself, which the message must name.
+
+    A list gives several values; `argument` is the name in the message, if that differs.
+    """
+    made = getattr(getattr(call, "func", call), "__name__", "")
+    values = [(key, value) for key, given in bad.items() for value in (given if isinstance(given, list) else [given])]
+    named = lambda key, value: (argument or key) + "=" * isinstance(value, int | float | str)
+    return [(f"{made} {key} {index}", partial(call, **{key: value}), error, named(key, value))
+            for index, (key, value) in enumerate(values)]

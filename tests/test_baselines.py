@@ -1,4 +1,4 @@
-"""Baselines: sizes, initial weights, causality, caches, actions, diffusion steps, multimodal data."""
+"""Baselines: sizes, initial weights, causality, actions, hidden states, diffusion losses and steps."""
 
 import sys
 from importlib.util import find_spec
@@ -9,34 +9,24 @@ import torch.nn.functional as F
 
 from ebwm.baselines import GRU, Transformer, recurrent_width
 from ebwm.blocks import SIZES, non_embedding_parameters, rotary
-from ebwm.diffusion import (
-    LEVELS,
-    DiffusionTransformer,
-    _level_features,
-    denoising_error,
-    diffuse,
-    diffusion_loss,
-)
+from ebwm.diffusion import LEVELS, DiffusionTransformer, _level_features, denoising_error, diffuse, diffusion_loss
 from ebwm.settings import generator
+from tests.helpers import close, draw, draw_tokens, gradients
 
 needs_diffusers = pytest.mark.skipif(find_spec("diffusers") is None, reason="diffusers is not installed")
 HIGHEST = LEVELS - 1
 
 
-def make_transformer(**settings):
-    return Transformer(16, 2, 2, generator=generator(0, "weights"), **settings).double()
-
-
-def make_gru(**settings):
-    return GRU(16, 2, generator=generator(0, "weights"), **settings).double()
+def make(kind, *shape, **settings):
+    return kind(16, *shape, generator=generator(0, "weights"), **settings).double()
 
 
 def make_diffusion(**settings):
-    return DiffusionTransformer(16, 2, 2, generator=generator(0, "weights"), **settings).double()
+    return make(DiffusionTransformer, 2, 2, **settings)
 
 
-every_model = pytest.mark.parametrize(
-    "make", [make_transformer, make_gru, pytest.param(make_diffusion, marks=needs_diffusers)])
+every_model = pytest.mark.parametrize(("kind", "shape"), [
+    (Transformer, (2, 2)), (GRU, (2,)), pytest.param(DiffusionTransformer, (2, 2), marks=needs_diffusers)])
 
 
 def at(level, *shape):
@@ -60,18 +50,24 @@ def test_models_of_one_size_have_equally_many_weights(name):
 
 
 @every_model
-def test_weights_are_drawn_from_the_generator_only(make):
+def test_weights_are_drawn_from_the_generator_only(kind, shape):
     before = torch.get_rng_state()
-    one, same = (make(state_dim=5, action_dim=3).state_dict() for _ in range(2))
+    one, same = (make(kind, *shape, state_dim=5, action_dim=3).state_dict() for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(one[name], same[name]) and one[name].isfinite().all() for name in one)
     xavier = (2 / sum(one["decode.weight"].shape)) ** 0.5
     assert one["decode.weight"].std() == pytest.approx(0.3 * xavier, rel=0.3)
 
 
+@pytest.mark.parametrize(("kind", "shape"), [(Transformer, (2, 2)), (GRU, (2,))])
+def test_token_embeddings_have_their_standard_deviation(kind, shape):
+    model = make(kind, *shape, vocabulary=99, embedding_std=0.03)
+    assert model.embed.weight.detach().std().item() == pytest.approx(0.03, rel=0.1)
+
+
 @every_model
-def test_predictions_depend_only_on_earlier_states_and_actions(make, draw):
-    model = make(state_dim=5, action_dim=3)
+def test_predictions_depend_only_on_earlier_states_and_actions(kind, shape):
+    model = make(kind, *shape, state_dim=5, action_dim=3)
     states, actions = draw(1, 6, 5), draw(1, 6, 3, stream="actions")
     later, other = states.clone(), actions.clone()
     later[:, 3:] += 1
@@ -83,24 +79,12 @@ def test_predictions_depend_only_on_earlier_states_and_actions(make, draw):
 
 
 @every_model
-def test_every_weight_gets_a_gradient(make, draw):
-    model, states = make(state_dim=5, action_dim=3), (draw(2, 4, 5), draw(2, 4, 3, stream="actions"))
+def test_every_weight_gets_a_gradient(kind, shape):
+    model, states = make(kind, *shape, state_dim=5, action_dim=3), (draw(2, 4, 5), draw(2, 4, 3, stream="actions"))
     targets = draw(2, 4, 5, stream="targets")
-    if make is make_diffusion:
-        diffusion_loss(model, states, targets, generator(0)).backward()
-    else:
-        F.mse_loss(model(states), targets).backward()
-    assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
-
-
-def test_a_transformer_with_actions_predicts_from_its_cache(draw):
-    model, actions = make_transformer(state_dim=5, action_dim=3), draw(2, 4, 3, stream="actions")
-    states, cache = draw(2, 4, 5), model.cache(2, 4)
-    cache.append((states[:, :3], actions[:, :3]), lengths=[3, 2])
-    found = cache.append((states[:, 3:], actions[:, 3:]))
-    torch.testing.assert_close(found[0], model((states, actions))[0, -1])
-    short = [0, 1, 3]
-    torch.testing.assert_close(found[1], model((states[1:, short], actions[1:, short]))[0, -1])
+    diffusion = kind is DiffusionTransformer
+    loss = diffusion_loss(model, states, targets, generator(0)) if diffusion else F.mse_loss(model(states), targets)
+    assert all(grad.isfinite().all() and grad.any() for grad in gradients(model, loss).values())
 
 
 # GRU
@@ -114,23 +98,22 @@ def test_the_width_of_a_gru_is_the_best(dim):
 
 
 @pytest.mark.parametrize("tokens", [False, True])
-def test_a_gru_continues_from_its_hidden_state(draw, tokens):
-    model = make_gru(vocabulary=11) if tokens else make_gru(state_dim=5, action_dim=3)
-    states = torch.randint(11, (2, 6), generator=generator(0)) if tokens else (draw(2, 6, 5), draw(2, 6, 3))
+def test_a_gru_continues_from_its_hidden_state(tokens):
+    model = make(GRU, 2, vocabulary=11) if tokens else make(GRU, 2, state_dim=5, action_dim=3)
+    states = draw_tokens(11, 2, 6) if tokens else (draw(2, 6, 5), draw(2, 6, 3))
     part = lambda index: states[:, index] if tokens else tuple(s[:, index] for s in states)
     whole, (first, hidden) = model(states), model.forward_from(part(slice(3)))
     singles = []
     for position in range(3, 6):
         prediction, hidden = model.step(part(position), hidden)
         singles.append(prediction)
-    torch.testing.assert_close(torch.cat([first, torch.stack(singles, 1)], 1), whole)
+    close(torch.cat([first, torch.stack(singles, 1)], 1), whole)
 
 
 def test_hidden_gates_of_a_gru_are_initially_orthogonal():
-    gru = make_gru().blocks[0].gru
+    gru = make(GRU, 2).blocks[0].gru
     for gate in gru.weight_hh_l0.chunk(3):
-        identity = torch.eye(len(gate), dtype=gate.dtype)
-        torch.testing.assert_close(gate @ gate.mT * 3, identity, atol=1e-5, rtol=0)
+        close(gate @ gate.mT * 3, torch.eye(len(gate)).double(), atol=1e-5)
     assert not gru.bias_ih_l0.any() and not gru.bias_hh_l0.any()
 
 
@@ -138,7 +121,7 @@ def test_hidden_gates_of_a_gru_are_initially_orthogonal():
 
 
 @needs_diffusers
-def test_diffusion_noise_is_drawn_from_the_generator_only(draw):
+def test_diffusion_noise_is_drawn_from_the_generator_only():
     model, states, targets = make_diffusion(), draw(2, 4, 16), draw(2, 4, 16, stream="targets")
     uses = (
         lambda g: diffuse(model, states, 4, g, samples=2, eta=1.0).samples,
@@ -155,7 +138,7 @@ def test_diffusion_noise_is_drawn_from_the_generator_only(draw):
 
 
 @needs_diffusers
-def test_candidates_do_not_influence_each_other(draw):
+def test_candidates_do_not_influence_each_other():
     model, levels = make_diffusion(), at(500, 1, 6)
     states, noisy = draw(1, 6, 16), draw(1, 6, 16, stream="noisy")
     context, other = model.encode_context(states), noisy.clone()
@@ -163,11 +146,11 @@ def test_candidates_do_not_influence_each_other(draw):
     clean = model.denoise(noisy, context, levels)
     assert moved(clean, model.denoise(other, context, levels)) == [i == 2 for i in range(6)]
     both = model.denoise(torch.cat([noisy, other], 1), context, at(500, 1, 12))
-    torch.testing.assert_close(both[:, :6], clean)
+    close(both[:, :6], clean)
 
 
 @needs_diffusers
-def test_a_candidate_is_denoised_like_the_last_state_of_a_causal_sequence(draw):
+def test_a_candidate_is_denoised_like_the_last_state_of_a_causal_sequence():
     model, states, noisy = make_diffusion(), draw(1, 6, 16), draw(1, 6, 16, stream="noisy")
     at_highest = model.denoise(noisy, model.encode_context(states), at(HIGHEST, 1, 6))
     context, rotation = model.embed_states(states), rotary(torch.arange(5), model.head_dim, torch.float64)
@@ -175,22 +158,21 @@ def test_a_candidate_is_denoised_like_the_last_state_of_a_causal_sequence(draw):
     x = torch.cat([context[:, :4], context[:, 3:4] + level], 1)
     for block in model.blocks:
         x = block(x, rotation)
-    torch.testing.assert_close(model.read_out(x[:, -1]), at_highest[:, 3])
+    close(model.read_out(x[:, -1]), at_highest[:, 3])
 
 
 @needs_diffusers
-def test_the_context_is_encoded_once_for_all_samples(draw, monkeypatch):
+def test_the_context_is_encoded_once_for_all_samples(monkeypatch):
     model, states = make_diffusion(), draw(2, 5, 16)
     calls, encode = [], model.encode_context
     monkeypatch.setattr(model, "encode_context", lambda states: calls.append(1) or encode(states))
     found = diffuse(model, states, 8, generator(0), samples=3)
-    assert len(calls) == 1
-    assert found.samples.shape == (3, 2, 5, 16) and found.evaluations == 24
-    torch.testing.assert_close(found.value, found.samples.mean(0))
+    assert len(calls) == 1 and found.samples.shape == (3, 2, 5, 16) and found.evaluations == 24
+    close(found.value, found.samples.mean(0))
 
 
 @needs_diffusers
-def test_one_step_is_the_prediction_in_one_pass(draw):
+def test_one_step_is_the_prediction_in_one_pass():
     model, states = make_diffusion(), draw(2, 5, 16)
     drawn = lambda steps: [diffuse(model, states, steps, generator(seed)).value for seed in (0, 1)]
     assert torch.equal(*drawn(1)) and not torch.equal(*drawn(2))
@@ -199,20 +181,20 @@ def test_one_step_is_the_prediction_in_one_pass(draw):
 
 @needs_diffusers
 @pytest.mark.parametrize("predicts", ["state", "velocity"])
-def test_the_output_is_a_state_or_a_velocity(draw, predicts):
+def test_the_output_is_a_state_or_a_velocity(predicts):
     """With an output of zero, the clean state is 0; with a velocity of 0 at level 0, it is the candidate."""
     model = make_diffusion(predicts=predicts)
     model.decode.weight.data.zero_()
     noisy, context = draw(1, 3, 16), model.encode_context(draw(1, 3, 16))
     lowest, highest = (model.denoise(noisy, context, at(level, 1, 3)) for level in (0, HIGHEST))
-    torch.testing.assert_close(lowest, noisy if predicts == "velocity" else 0 * noisy, atol=1e-3, rtol=0)
+    close(lowest, noisy if predicts == "velocity" else 0 * noisy, atol=1e-3)
     assert not highest.any()
     states, sign = draw(1, 3, 16), -1 if predicts == "velocity" else 1
-    torch.testing.assert_close(make_diffusion(predicts=predicts)(states), sign * make_diffusion()(states))
+    close(make_diffusion(predicts=predicts)(states), sign * make_diffusion()(states))
 
 
 @needs_diffusers
-def test_noise_preserves_the_variance_and_the_highest_level_is_noise_alone(draw):
+def test_noise_preserves_the_variance_and_the_highest_level_is_noise_alone():
     model, clean = make_diffusion(), draw(64, 8, 16)
     for level in (0, 400, HIGHEST):
         noisy = model.add_noise(clean, at(level, 64, 8), generator(1))
@@ -221,61 +203,44 @@ def test_noise_preserves_the_variance_and_the_highest_level_is_noise_alone(draw)
 
 
 @needs_diffusers
-def test_steps_follow_the_formula_of_ddim(draw):
+def test_steps_follow_the_formula_of_ddim():
+    """With the noise of a step (eta) as in that paper."""
     model, states = make_diffusion(), draw(1, 3, 16)
-    context = model.encode_context(states)
+    context, plain = model.encode_context(states), diffuse(model, states, 4, generator(0)).value
     y = torch.randn(1, 3, 16, dtype=torch.float64, generator=generator(0))
     for level in (999, 749, 499, 249):
         now, after = model.signal[level], model.signal[level - 250] if level > 250 else torch.tensor(1.0)
         clean = model.denoise(y, context, at(level, 1, 3))
         noise = (y - now.sqrt() * clean) / (1 - now).sqrt()
         y = after.sqrt() * clean + (1 - after).sqrt() * noise
-    torch.testing.assert_close(diffuse(model, states, 4, generator(0)).value, y, atol=1e-5, rtol=1e-5)
+    close(plain, y, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(plain, diffuse(model, states, 4, generator(0), eta=1.0).value)
+
+
+@needs_diffusers
+def test_the_denoising_error_is_a_mean_over_draws_and_levels():
+    model, states, targets = make_diffusion(), draw(1, 3, 16), draw(1, 3, 16, stream="targets")
+    noise, context, errors = generator(0), model.encode_context(states), []
+    for level in (100, 900, 100, 900):
+        noisy = model.add_noise(targets, at(level, 1, 3), noise)
+        errors.append((model.denoise(noisy, context, at(level, 1, 3)) - targets).square().mean(-1))
+    found = denoising_error(model, states, targets, generator(0), draws=2, levels=(100, 900))
+    close(found, torch.stack(errors).mean(0))
+
+
+@needs_diffusers
+@pytest.mark.parametrize("highest", [0.0, 0.5])
+def test_the_loss_is_the_squared_error_of_denoised_targets_at_random_levels(highest):
+    model, states, targets, noise = make_diffusion(), draw(8, 3, 16), draw(8, 3, 16, stream="targets"), generator(0)
+    found = diffusion_loss(model, states, targets, generator(0), highest)
+    above = torch.rand(8, 3, generator=noise, dtype=torch.float64) < highest
+    levels = torch.where(above, HIGHEST, torch.randint(LEVELS, (8, 3), generator=noise))
+    noisy = model.add_noise(targets, levels, noise)
+    close(found, (model.denoise(noisy, model.encode_context(states), levels) - targets).square().mean())
+    assert above.any() == (highest > 0) and not above.all()
 
 
 def test_a_missing_diffusers_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers.schedulers.scheduling_ddim", None)
     with pytest.raises(ImportError, match=r"pip install 'ebwm\[diffusion\]'"):
         make_diffusion()
-
-
-# Multimodal data
-
-
-def coin(seed, batch=64, dim=16):
-    """States that are each a pattern or its opposite."""
-    sides = torch.randint(2, (batch, 5, 1), generator=generator(seed, "coin")) * 2.0 - 1
-    tosses = sides * torch.tensor([1.0, -1.0]).repeat(dim // 2)
-    return tosses[:, :-1], tosses[:, 1:]
-
-
-def learn(model, loss, updates=150):
-    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for update in range(updates):
-        optimiser.zero_grad()
-        loss(*coin(update)).backward()
-        optimiser.step()
-    return model
-
-
-@pytest.mark.parametrize("kind, heads", [(GRU, ()), (Transformer, (2,))])
-def test_one_pass_predicts_the_mean_of_two_modes(kind, heads):
-    model = kind(16, 1, *heads, generator=generator(0))
-    learn(model, lambda states, targets: F.mse_loss(model(states), targets))
-    assert model(coin(10**6)[0]).abs().mean() < 0.25
-
-
-@needs_diffusers
-def test_diffusion_draws_both_modes_and_scores_them_above_their_mean():
-    model, noise = DiffusionTransformer(16, 1, 2, generator=generator(0)), generator(0, "noise")
-    learn(model, lambda states, targets: diffusion_loss(model, states, targets, noise))
-    states, targets = coin(10**6)
-    drawn = diffuse(model, states, 20, generator(0), samples=4).samples
-    side = (drawn * states).mean(-1)
-    away = (drawn - side.sign().unsqueeze(-1) * states).square().mean(-1).sqrt()
-    assert (away < 0.25).float().mean() > 0.9
-    assert 0.25 < (side > 0).float().mean() < 0.75
-    assert model(states).abs().mean() < 0.25
-    score = lambda candidates: denoising_error(model, states, candidates, generator(0)).mean()
-    assert denoising_error(model, states, targets, generator(0)).shape == (64, 4)
-    assert max(score(targets), score(-targets)) < 0.5 * min(score(0 * targets), score(targets.abs()))

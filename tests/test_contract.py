@@ -11,12 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ebwm.ebt import EBT
+from ebwm.ebt import CONDITIONINGS, EBT
 from ebwm.energy import GaussianMixture, Quadratic, Transformed, Wrapper, as_landscape, gradient_by_autograd
 from ebwm.evaluation.cost import Counted
 from ebwm.joint import JointEBT
 from ebwm.modifiers import BoundedGradient, clamped, guarded, noisy
 from ebwm.objective import S1, S2, smooth_l1
+from ebwm.replay import Replay
 from ebwm.sampler import (
     STARTS,
     State,
@@ -33,11 +34,7 @@ from ebwm.settings import generator
 from ebwm.stopping import budget, run_until
 from ebwm.thinking import predict
 from tests.dense import DenseLandscape
-from tests.helpers import assert_same, draw, ebt, gradients, learned
-
-CONDITIONINGS = ["none", "context_token", "candidate_token", "adaln"]
-close = partial(torch.testing.assert_close, rtol=0, atol=1e-12)
-softmax = partial(torch.softmax, dim=-1)
+from tests.helpers import assert_same, by_conditioning, close, draw, draw_tokens, ebt, learned, perturbed, softmax
 
 
 class Kind(NamedTuple):
@@ -56,7 +53,7 @@ def plain(energy):
 def causal_batch(model):
     """A context and targets; two contexts of five states."""
     if model.tokens is not None:
-        return torch.randint(model.state_dim, (2, 2, 5), generator=generator(0, "states")).unbind()
+        return draw_tokens(model.state_dim, 2, 2, 5).unbind()
     states, targets = draw(2, 2, 5, model.state_dim)
     return (states if model.embed_actions is None else (states, draw(2, 5, 3, stream="actions"))), targets
 
@@ -185,9 +182,9 @@ def test_value_and_grad_equals_autograd_of_the_energy(kind, wrap):
     landscape, y, weights = made(kind, wrap)
     expected = reference(landscape, y.requires_grad_())
     assert expected[0].shape == kind.items and expected[1].shape == y.shape
-    for one, other in zip(landscape.value_and_grad(y), expected, strict=True):
-        assert not one.requires_grad
-        close(one, other.detach())
+    plain = landscape.value_and_grad(y)
+    assert not any(part.requires_grad for part in plain)
+    close(plain, tuple(part.detach() for part in expected))
     found = [derivatives((energies * energies.detach().sin()).sum() + (grad * y.cos()).square().sum(),
                          [y, *weights])
              for energies, grad in (landscape.value_and_grad(y, create_graph=True), expected)]
@@ -217,20 +214,15 @@ def test_selections_samples_and_steps_agree_with_the_whole(kind, wrap):
         expected = [flat(part) for part in whole.value_and_grad(y)]
         for part, items in [(whole.select(chosen), chosen), (landscape.select(chosen).at_step(step), chosen),
                             (whole.select(chosen).select(again), chosen[again])]:
-            assert_equal(part.value_and_grad(flat(y)[items]), [each[items] for each in expected])
+            close(part.value_and_grad(flat(y)[items]), [each[items] for each in expected])
             close(part(flat(y)[items]), expected[0][items])
         if kind is KINDS["expanded"] or kind is KINDS["expanded items"]:
             continue
         expected = [torch.stack(pair) for pair in zip(*map(whole.value_and_grad, samples), strict=True)]
         for several in (whole.expand(2), landscape.expand(2).at_step(step)):
-            assert_equal(several.value_and_grad(samples), expected)
+            close(several.value_and_grad(samples), expected)
             items = chosen + torch.tensor([0, count, 0])
             close(several.select(items)(flat(samples, axes + 1)[items]), expected[0].flatten()[items])
-
-
-def assert_equal(found, expected):
-    for one, other in zip(found, expected, strict=True):
-        close(one, other)
 
 
 @by_pair
@@ -244,13 +236,13 @@ def test_detached_contexts_and_unwrapped_landscapes_agree(kind, wrap):
     for each in (landscape, detached):
         energies, grad = each.value_and_grad(y, create_graph=bool(weights))
         found.append([energies, grad, energies.sin().sum() + grad.square().sum()])
-    assert_equal(*found)
+    close(*found)
     if weights:
         cut = derivatives(found[1][2], [*weights, *copies])
         bars = cut[len(weights) :]
         rest = derivatives(tensors, weights, bars) if tensors else [0] * len(weights)
         assert all(copy.is_leaf for copy in copies)
-        assert_equal([one + other for one, other in zip(cut, rest, strict=False)],
+        close([one + other for one, other in zip(cut, rest, strict=False)],
                      derivatives(found[0][2], weights))
 
 
@@ -301,6 +293,15 @@ def test_streamed_s1_equals_s1_of_one_graph(kind):
 
 
 @by_trainable
+def test_s2_trains_every_weight_and_stores_what_it_replays(kind):
+    model, replay = kind.model(), Replay(8)
+    for _ in range(2):
+        loss = S2(2, most=4)(model, *kind.batch(model), generator=generator(0), replay=replay)
+    assert all(value.isfinite().all() and value.any() for value in learned(model, loss).values())
+    assert len(replay) == 4
+
+
+@by_trainable
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("recipe", [S1, partial(S2, replay=0.0)], ids=["S1", "S2"])
 def test_recipes_start_at_named_or_given_candidates(kind, recipe, start):
@@ -344,7 +345,7 @@ def test_a_single_item_without_a_batch_axis(name, wrap):
         until = run_until(wrap(energy), start, kernel, 4, budget(3), generator(0))
         assert alone.state.y.shape == until.state.y.shape == start.shape and until.state.energy.shape == ()
         assert all(field.shape == (4,) for field in alone.info)
-        assert_equal([alone.state.y, *alone.info], [batch.state.y[0], *(field[:, 0] for field in batch.info)])
+        close([alone.state.y, *alone.info], [batch.state.y[0], *(field[:, 0] for field in batch.info)])
 
 
 # Exactness: model, gradient rule, landscape
@@ -356,14 +357,14 @@ def sampled(model, landscape, start, targets, steps, detach=False):
     result = run(Transformed(landscape, softmax) if tokens else landscape, start, kernel, steps,
                  create_graph=True, detach=detach, final_energy=False)
     loss = smooth_l1(result.state.y, targets) + result.state.y.sin().mean()
-    return {"y": result.state.y.detach(), "energy": result.info.energy, **gradients(model, loss, start)}
+    return {"y": result.state.y.detach(), "energy": result.info.energy, **learned(model, loss, start)}
 
 
-@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+@by_conditioning
 @pytest.mark.parametrize("options", [
     {}, {"candidates": "latent", "state_dim": 20}, {"embed": "identity"}, {"embed": "affine", "state_dim": 3},
     {"vocabulary": 9}, {"action_dim": 3}, {"recompute": True},
-], ids=str)  # fmt: skip
+], ids=str)
 @settings(max_examples=3, deadline=None)
 @given(batch=st.integers(1, 3), length=st.integers(1, 7), heads=st.integers(1, 3), depth=st.integers(1, 3),
        head_dim=st.sampled_from([4, 6]), steps=st.integers(1, 3), detach=st.booleans())
@@ -371,14 +372,11 @@ def test_manual_eager_and_dense_gradients_are_equal(
     conditioning, options, batch, length, heads, depth, head_dim, steps, detach
 ):
     """Energies, final candidates, and by a second-order loss the gradient for every parameter."""
-    manual, eager = (EBT(heads * head_dim, depth, heads, step_size=2.0, gradient=gradient,
-                         step_conditioning=conditioning, generator=generator(1), **options).double()
+    manual, eager = (perturbed(EBT(heads * head_dim, depth, heads, step_size=2.0, gradient=gradient,
+                                   step_conditioning=conditioning, generator=generator(1), **options).double())
                      for gradient in ("auto", "eager"))
     assert manual.manual_gradient == (conditioning != "adaln") and not eager.manual_gradient
-    for parameter in (*manual.parameters(), *eager.parameters()):
-        if parameter.ndim == 1:  # gains and biases that differ from their initial values
-            parameter.data.add_(0.3 * draw(*parameter.shape, stream="gains"))
-    context = draw(batch, length, manual.state_dim)
+    context = draw(manual.state_dim, length, batch).transpose(0, 2)  # of any memory layout
     if manual.tokens is not None:
         context = context[..., 0].abs().mul(3).long()
     if manual.embed_actions is not None:
@@ -389,3 +387,11 @@ def test_manual_eager_and_dense_gradients_are_equal(
                       for model, make in pairs]
     for other in others:
         assert_same(first, other)
+
+
+@pytest.mark.parametrize("kind", [kind for name, kind in TRAINABLE.items() if "joint" in name])
+def test_energies_of_joint_candidates_equal_those_of_masked_attention(kind):
+    model, y = perturbed(kind.model()), draw(2, 3, 4, stream="start")
+    context = kind.batch(model)[0]
+    for step in range(3):
+        close(model.landscape(context).at_step(step)(y), DenseLandscape(model, context).at_step(step)(y))

@@ -8,7 +8,7 @@ from ebwm.ebt import EBT, EBTOptions
 from ebwm.joint import JointEBT
 from ebwm.sampler import gradient_descent, run
 from ebwm.settings import generator
-from tests.helpers import draw, ebt
+from tests.helpers import close, draw, ebt
 
 
 @pytest.mark.parametrize("part", [0, 1])
@@ -25,7 +25,7 @@ def test_energies_depend_on_no_later_state_or_action(part):
 
 @pytest.mark.parametrize("kind", ["causal", "joint"])
 def test_the_context_is_encoded_once_for_all_steps_selections_and_samples(kind, monkeypatch):
-    joint, calls = JointEBT(8, 2, 2, rows=4, state_dim=8, generator=generator(0)).double(), []
+    calls, joint = [], JointEBT(8, 2, 2, rows=4, state_dim=8, generator=generator(0)).double()
     model = ebt() if kind == "causal" else joint
     encode, y = model.encode_context, draw(2, 4, 8, stream="start")
     monkeypatch.setattr(model, "encode_context", lambda *given: calls.append(1) or encode(*given))
@@ -52,7 +52,7 @@ def test_directions_outside_the_width_have_no_energy(recwarn):
         model = ebt(16, state_dim=32)
     null = torch.linalg.svd(model.embed.weight)[2][16:]
     landscape, y = model.landscape(draw(1, 3, 32)), draw(1, 3, 32, stream="candidates")
-    torch.testing.assert_close(landscape(y + 5 * null[0]), landscape(y), rtol=0, atol=1e-10)
+    close(landscape(y + 5 * null[0]), landscape(y), atol=1e-10)
 
 
 @pytest.mark.parametrize("make", [

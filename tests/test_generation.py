@@ -15,14 +15,13 @@ from ebwm.sampler import evaluate
 from ebwm.settings import generator
 from ebwm.stopping import energy_change
 from ebwm.walk import Walk
-from tests.helpers import draw, ebt
+from tests import helpers
+from tests.helpers import by_conditioning, by_gradient, close, draw, ebt
 
-CONDITIONINGS = ["none", "context_token", "candidate_token", "adaln"]
 V = 13
 PROMPTS = [[3], [1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9], [2, 7, 1, 8], [0, 12]]
 RANDOM = {"temperature": 0.9, "top_p": 0.95, "seed": 3}
-by_conditioning = pytest.mark.parametrize("conditioning", CONDITIONINGS)
-by_gradient = pytest.mark.parametrize("gradient", ["auto", "eager"])
+ADAPTIVE = {"samples": 2, "steps": 5, "stop": energy_change(0.2), **RANDOM}
 
 
 def ebt_of(**settings):
@@ -70,7 +69,8 @@ def check(model, prompts=PROMPTS, **settings):
     """Assert that each text of a batch equals the reference; return the batch and the texts' lengths."""
     whole, lengths = gathered(generate_tokens(model, prompts, **settings)), set()
     for row, prompt in enumerate(prompts):
-        expected = naive(model, prompt, **settings)
+        seeds = settings.get("seed", 0)
+        expected = naive(model, prompt, **settings | {"seed": seeds[row] if isinstance(seeds, list) else seeds})
         count, last = len(expected), expected[-1][0]
         columns = list(zip(*expected, strict=True))
         for index in (0, 3, 4):
@@ -79,38 +79,28 @@ def check(model, prompts=PROMPTS, **settings):
         if whole.energy is not None:
             assert whole.energy[row, :count].tolist() == pytest.approx(columns[2], abs=1e-10)
             assert whole.energy[row, count:].isnan().all()
-        assert (whole.tokens[row, count:] == last).all() and not whole.evaluations[row, count:].any()
-        assert not whole.logp[row, count:].any()
+        assert (whole.tokens[row, count:] == last).all()
+        assert not whole.evaluations[row, count:].any() and not whole.logp[row, count:].any()
         ended = count - 1 if last in settings.get("end", ()) else whole.tokens.shape[1]
         assert whole.active[row].tolist() == [i < ended for i in range(whole.tokens.shape[1])]
         lengths.add(count)
     return whole, lengths
 
 
-@pytest.mark.parametrize(("settings", "window"), [
-    ({"start": "zeros"}, None),
-    (RANDOM, 4),
-    ({"samples": 4, "steps": 3, **RANDOM}, None),
-    ({"samples": 2, "steps": 5, "stop": energy_change(0.2), **RANDOM}, 4),
-    ({"update": "paper", "step_size": 0.1, "start": "last", "steps": 3}, 3),
-], ids=["greedy", "random", "best of 4", "adaptive", "update of the paper"])
-def test_texts_of_a_batch_are_continued_as_alone(settings, window):
-    whole, _ = check(ebt_of(), count=6, window=window, **settings)
-    if "stop" in settings:
-        assert whole.steps.min() < whole.steps.max()
-
-
-@pytest.mark.parametrize(("settings", "window"), [({}, 2), (RANDOM, None), (RANDOM, 7)], ids=str)
-def test_texts_of_a_transformer_are_continued_as_alone(settings, window):
-    whole, _ = check(transformer_of(), count=10, window=window, **settings)
-    assert whole.energy is None and not whole.steps.any()
-
-
-@by_conditioning
-@by_gradient
-def test_every_step_conditioning_and_gradient(conditioning, gradient):
-    settings = dict(count=5, window=4, steps=3, samples=2, stop=energy_change(0.2), **RANDOM)
-    check(ebt_of(step_conditioning=conditioning, gradient=gradient), **settings)
+@pytest.mark.parametrize(("model", "settings", "window"), [
+    (lambda: ebt_of(), {"start": "zeros"}, None),
+    (lambda: ebt_of(step_conditioning="context_token"), RANDOM, 4),
+    (lambda: ebt_of(step_conditioning="adaln"), {"samples": 4, "steps": 3, **RANDOM}, None),
+    (lambda: ebt_of(step_conditioning="candidate_token"), ADAPTIVE, 4),
+    (lambda: ebt_of(step_conditioning="context_token", gradient="eager"), ADAPTIVE, 4),
+    (lambda: ebt_of(step_conditioning="adaln"), ADAPTIVE, 4),
+    (lambda: ebt_of(), {"update": "paper", "step_size": 0.1, "start": "last", "steps": 3}, 3),
+    (transformer_of, {}, 2), (transformer_of, RANDOM, None), (transformer_of, RANDOM | {"seed": [5, 6, 7, 8]}, 7),
+])  # fmt: skip
+def test_texts_of_a_batch_are_continued_as_alone(model, settings, window):
+    whole, _ = check(model(), count=6, window=window, **settings)
+    assert "stop" not in settings or whole.steps.min() < whole.steps.max()
+    assert (whole.energy is None) == (model is transformer_of) == (not whole.steps.any())
 
 
 @pytest.mark.parametrize("make", [ebt_of, transformer_of])
@@ -134,38 +124,30 @@ def test_any_prompts(prompts, window, seed, end):
         check(model, prompts, **settings)
 
 
-def test_each_text_has_a_seed():
-    tokens = lambda prompts, seed: gathered(
-        generate_tokens(transformer_of(), prompts, 12, temperature=2.0, seed=seed)).tokens
-    both = tokens([[1], [1]], [5, 6])
-    assert torch.equal(both[:1], tokens([[1]], 5)) and torch.equal(both[1:], tokens([[1]], 6))
-    assert not torch.equal(both[0], both[1]) and torch.equal(*tokens([[1], [1]], 5))
-
-
 # Cost
 
 
-def test_the_cost_of_a_token_does_not_depend_on_its_position():
-    """Attention is not counted; its products grow with the context, up to the window."""
-    for model, settings in ((ebt_of(), {"steps": 3}), (transformer_of(), {})):
-        cost = lambda length, count, m=model, s=settings: flops(
-            lambda: list(generate_tokens(m, [[1] * length], count, **s))).linear
-        assert cost(4, 5) - cost(4, 1) == cost(40, 5) - cost(40, 1) > 0
-    costs = [flops(lambda n=n: list(generate_tokens(ebt_of(), [[1, 2]], n, window=4))) for n in (10, 16, 22)]
-    for kind in ("linear", "attention"):
-        first, second, third = (getattr(one, kind) for one in costs)
+def products(model, prompts, count, kind="linear", **settings):
+    """Products of generating some tokens; attention is counted apart, whose products grow with the context."""
+    return getattr(flops(lambda: list(generate_tokens(model, prompts, count, **settings))), kind)
+
+
+@pytest.mark.parametrize("make", [ebt_of, transformer_of])
+def test_the_cost_of_a_token_does_not_depend_on_its_position(make):
+    later = lambda length: products(make(), [[1] * length], 5) - products(make(), [[1] * length], 1)
+    assert later(4) == later(40) > 0
+    for kind in ("linear", "attention"):  # with a window, that of attention does not either
+        first, second, third = (products(make(), [[1, 2]], count, kind, window=4) for count in (10, 16, 22))
         assert second - first == third - second > 0
 
 
 def test_texts_that_have_ended_cost_nothing():
     model, prompts = ebt_of(), [[1, 2], [3], [5, 6, 7]]
     first = gathered(generate_tokens(model, prompts, 1, start="zeros")).tokens[:, 0].tolist()
-    end = first[:1]
-    active = [prompt for prompt, token in zip(prompts, first, strict=True) if token not in end]
-    cost = lambda some, count: flops(
-        lambda: list(generate_tokens(model, some, count, start="zeros", end=end))).linear
-    assert 0 < len(active) < 3
-    assert cost(prompts, 4) - cost(prompts, 1) == cost(active, 4) - cost(active, 1) > 0
+    active = [prompt for prompt, token in zip(prompts, first, strict=True) if token != first[0]]
+    costs = [products(model, some, count, start="zeros", end=first[:1])
+             for some in (prompts, active) for count in (4, 1)]
+    assert 0 < len(active) < 3 and costs[0] - costs[1] == costs[2] - costs[3] > 0
 
 
 # Drawing tokens
@@ -183,8 +165,7 @@ def test_tokens_follow_the_distribution_with_temperature_and_top_p(temperature, 
     p = nucleus((P.log() / temperature).softmax(0)[None], top_p)[0]
     expected, possible = count * p / p.sum(), p > 0
     assert not drawn[~possible].any()
-    square = ((drawn - expected)[possible] ** 2 / expected[possible]).sum()
-    degrees = int(possible.sum()) - 1
+    square, degrees = ((drawn - expected)[possible] ** 2 / expected[possible]).sum(), int(possible.sum()) - 1
     assert square < degrees + 4 * math.sqrt(2 * degrees)
 
 
@@ -215,79 +196,65 @@ def test_extreme_random_numbers_and_temperatures():
     assert draw_tokens(1e30 * torch.tensor([[1.0, 2.0]]), 1e-20, 0.5, last).item() == 1
 
 
-def test_tokens_of_an_ebt_follow_the_softmax_of_the_final_candidate():
-    model, count = ebt_of(), 4_000
-    found = gathered(generate_tokens(model, [[1, 2, 3]] * count, 1, temperature=1.0, start="zeros", steps=3,
-                                     seed=range(count)))
-    p = predicted(model, [1, 2, 3], None, steps=3, start="zeros")[0].detach().softmax(0)
-    share = found.tokens[:, 0].bincount(minlength=V) / count
-    assert ((share - p).abs() < 4.5 * (p * (1 - p) / count).sqrt()).all()
-    assert torch.allclose(found.logp[:, 0], p.log()[found.tokens[:, 0]])
-
-
 # Caches of unequal lengths
+
+CHANGES = [
+    ("append", [4, 1, 2]), ("append", [1, 0, 3]), ("append", [1, 1, 1]), ("rewind", [2, 2, 0]), ("append", [1, 2, 3]),
+    ("select", [2, 0]), ("append", [0, 2]), ("rewind", [1, 1]), ("append", [2, 1]),
+]  # fmt: skip
+
+
+def changed(cache, states):
+    """After each append to a cache: what it returned, the states of each context, and the numbers of new ones."""
+    texts = [[] for _ in cache.lengths]
+    for name, change in CHANGES:
+        if name == "append":
+            new = [[(7 * len(text) + 3 * row + i) % len(states) for i in range(4)] for row, text in enumerate(texts)]
+            texts = [text + some[:n] for text, some, n in zip(texts, new, change, strict=True)]
+            yield cache.append(states[torch.tensor(new)[:, : max(change)]], change), [states[t] for t in texts], change
+        elif name == "rewind":
+            cache.rewind(change)
+            texts = [text[:n] for text, n in zip(texts, change, strict=True)]
+        else:
+            cache.select(change)
+            texts = [texts[row] for row in change]
+        assert cache.lengths.tolist() == [len(text) for text in texts]
 
 
 @by_conditioning
 @by_gradient
-def test_candidates_of_a_cache_of_unequal_lengths(conditioning, gradient):
-    """They have the energies and gradients of single contexts, whatever was appended together."""
-    model, states = ebt(12, step_conditioning=conditioning, gradient=gradient), draw(3, 7, 12)
-    cache, lengths = model.cache(3, 7), torch.zeros(3, dtype=torch.long)
-    for added in ([4, 1, 2], [1, 0, 3], [1, 1, 1], [0, 2, 0]):
-        added, most = torch.tensor(added), max(added)
-        new = torch.stack([states[row, (lengths[row] + torch.arange(most)).clamp(max=6)] for row in range(3)])
-        landscape, y = cache.append(new, added), draw(3, most, 12, stream="y")
-        lengths = lengths + added
+def test_candidates_of_a_growing_cache_have_the_energies_and_gradients_of_single_contexts(conditioning, gradient):
+    model = ebt(12, step_conditioning=conditioning, gradient=gradient)
+    for landscape, texts, added in changed(model.cache(3, 9), draw(11, 12)):
+        y = draw(len(texts), max(added), 12, stream="y")
         for step in range(model.conditioned_steps):
-            whole, last = evaluate(landscape.at_step(step), y), landscape.last().at_step(step)(y[:, -1:])
-            torch.testing.assert_close(last[:, 0], whole.energy[:, -1], rtol=0, atol=1e-10)
-            for row in range(3):
-                places = (lengths[row] - added[row] + torch.arange(most)).clamp(max=lengths[row] - 1)
-                alone = model.landscape(states[row : row + 1, : lengths[row]]).at_step(step)
-                found = evaluate(alone.select(places), y[row])
-                torch.testing.assert_close(whole.energy[row], found.energy, rtol=0, atol=1e-10)
-                torch.testing.assert_close(whole.grad[row], found.grad, rtol=0, atol=1e-10)
-    assert cache.lengths.tolist() == lengths.tolist() == [6, 4, 6]
-
-
-def test_contexts_are_rewound_and_selected_separately():
-    model, states, y = ebt(12), draw(3, 6, 12), draw(3, 1, 12, stream="y")
-    alone = lambda text, row: model.landscape(text[None]).last()(y[row : row + 1]).item()
-    cache = model.cache(3, 6)
-    old = cache.append(states[:, :5], [5, 3, 4])
-    cache.rewind([2, 3, 0])
-    with pytest.raises(RuntimeError, match="append"):
-        old.last()(y)
-    found = cache.append(states[:, 5:]).last()(y)[:, 0]
-    texts = [states[0, [0, 1, 5]], states[1, [0, 1, 2, 5]], states[2, 5:]]
-    assert found.tolist() == pytest.approx([alone(text, row) for row, text in enumerate(texts)], abs=1e-10)
-    cache.select([2, 0])
-    found = cache.append(states[[2, 0], :1]).last()(y[[2, 0]])[:, 0]
-    texts = [torch.cat([texts[row], states[row, :1]]) for row in (2, 0)]
-    assert found.tolist() == pytest.approx([alone(texts[0], 2), alone(texts[1], 0)], abs=1e-10)
-    cache.rewind(1)
-    assert cache.lengths.tolist() == [1, 1] and cache.batch == 2 and cache.length == 1
+            whole = evaluate(landscape.at_step(step), y)
+            for last in (landscape.last().at_step(step), landscape.at_step(step).last()):
+                close(last(y[:, -1:])[:, 0], whole.energy[:, -1], atol=1e-10)
+            for row, (text, new) in enumerate(zip(texts, added, strict=True)):
+                places = (len(text) - new + torch.arange(max(added))).clamp(max=len(text) - 1)
+                found = evaluate(model.landscape(text[None]).at_step(step).select(places), y[row])
+                close([whole.energy[row], whole.grad[row]], [found.energy, found.grad], atol=1e-10)
 
 
 @pytest.mark.parametrize("tokens", [True, False])
 def test_the_cache_of_a_transformer(tokens):
-    if tokens:
-        model, states = transformer_of(), torch.randint(V, (3, 6), generator=generator(0))
-    else:
-        model, states = Transformer(12, 2, 2, generator=generator(0)).double(), draw(3, 6, 12)
-    cache, whole = model.cache(3, 6), model(states)
-    for begin, end in ((0, 3), (3, 4), (4, 6)):
-        torch.testing.assert_close(cache.append(states[:, begin:end]), whole[:, end - 1], rtol=0, atol=1e-10)
-    cache.rewind([0, 2, 6])
-    found = cache.append(states[:, :4], [2, 1, 0])
-    torch.testing.assert_close(found[0], whole[0, 1], rtol=0, atol=1e-10)
-    texts = states[1, [0, 1, 0]][None]
-    torch.testing.assert_close(found[1], model(texts)[0, -1], rtol=0, atol=1e-10)
-    assert found[2].isnan().all() and cache.lengths.tolist() == [2, 3, 6]
-    cache.select(torch.tensor([1]))
-    grown = cache.append(states[1:2, 3:4])
-    torch.testing.assert_close(grown[0], model(torch.cat([texts, states[1:2, 3:4]], 1))[0, -1])
+    """With NaN for contexts that do not grow."""
+    model = transformer_of() if tokens else Transformer(12, 2, 2, generator=generator(0)).double()
+    states = helpers.draw_tokens(V, 11) if tokens else draw(11, 12)
+    for predictions, texts, added in changed(model.cache(3, 9), states):
+        for prediction, text, new in zip(predictions, texts, added, strict=True):
+            expected = model(text[None])[0, -1] if new else torch.full_like(prediction, torch.nan)
+            close(prediction, expected, atol=1e-10, equal_nan=True)
+
+
+def test_the_cache_of_a_transformer_with_actions():
+    model = Transformer(12, 2, 2, action_dim=3, generator=generator(0)).double()
+    states, actions, cache = draw(2, 4, 12), draw(2, 4, 3, stream="actions"), model.cache(2, 4)
+    cache.append((states[:, :3], actions[:, :3]), lengths=[3, 2])
+    found, short = cache.append((states[:, 3:], actions[:, 3:])), [0, 1, 3]
+    close(found[0], model((states, actions))[0, -1])
+    close(found[1], model((states[1:, short], actions[1:, short]))[0, -1])
 
 
 # Text

@@ -1,6 +1,5 @@
 """The official models with stand-ins for their imports: a made-up checkout, and the real one if given."""
 
-import os
 import sys
 from types import ModuleType
 
@@ -9,6 +8,7 @@ import torch
 
 from benchmarks import official as ours
 from ebwm.settings import generator
+from tests.helpers import draw
 
 BASE = """
 import sys
@@ -36,30 +36,24 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def test_stand_ins_are_present_during_the_import_only(checkout, monkeypatch):
+@pytest.mark.parametrize("ending", ["", "raise RuntimeError('no')"])
+def test_stand_ins_are_present_during_the_import_only(checkout, monkeypatch, ending):
+    """Modules, paths and files are as before, also after a failed import."""
     real = {name: ModuleType(name) for name in ("torchvision", "torchvision.ops", "model", "model.base")}
     for name, module in real.items():
         monkeypatch.setitem(sys.modules, name, module)
-    before, path = dict(sys.modules), list(sys.path)
-    found = ours.import_modules(checkout, ("nlp.star",))
-    assert found.keys() == {"model", "model.base", "model.nlp", "model.nlp.star"}
-    assert found["model.nlp.star"].seen[0] is not real["torchvision"]
-    assert sys.modules == before and sys.path == path
-    assert all(sys.modules[name] is module for name, module in real.items())
-
-
-def test_nothing_is_written_to_the_checkout(checkout):
-    before, setting = sorted(checkout.rglob("*")), sys.dont_write_bytecode
-    assert ours.import_modules(checkout, ("nlp.star",))["model.nlp.star"].seen[1]
-    assert sorted(checkout.rglob("*")) == before and sys.dont_write_bytecode is setting
-
-
-def test_modules_and_paths_are_restored_after_a_failed_import(checkout):
-    (checkout / "model" / "bad.py").write_text("import pytorch_lightning\nraise RuntimeError('no')")
-    before, path = dict(sys.modules), list(sys.path)
-    with pytest.raises(RuntimeError, match="no"):
-        ours.import_modules(checkout, ("base", "bad"))
-    assert sys.modules == before and sys.path == path
+    (checkout / "model" / "bad.py").write_text(f"import pytorch_lightning\n{ending}")
+    state = lambda: (dict(sys.modules), list(sys.path), sorted(checkout.rglob("*")), sys.dont_write_bytecode)
+    before = state()
+    if ending:
+        with pytest.raises(RuntimeError, match="no"):
+            ours.import_modules(checkout, ("nlp.star", "bad"))
+    else:
+        found = ours.import_modules(checkout, ("nlp.star", "bad"))
+        assert found.keys() == {"model", "model.base", "model.nlp", "model.nlp.star", "model.bad"}
+        stand_in, nothing_written = found["model.nlp.star"].seen
+        assert stand_in is not real["torchvision"] and nothing_written
+    assert state() == before and all(sys.modules[name] is module for name, module in real.items())
 
 
 def test_stand_ins_support_the_models(checkout):
@@ -83,81 +77,44 @@ def test_load_refuses_other_folders(tmp_path, monkeypatch):
             ours.video(fake, 8, 1, 1, 4, **settings)
 
 
-@pytest.fixture(scope="module")
-def official():
-    """The models of the checkout of OFFICIAL_EBT; without it the test is skipped."""
-    if not os.environ.get("OFFICIAL_EBT"):
-        pytest.skip("OFFICIAL_EBT is not set: no checkout of the official code to compare with")
-    return ours.load()
-
-
 def tokens(*shape):
     return torch.randint(1, 20, shape, generator=generator(0, "tokens"))
 
 
-@pytest.mark.parametrize("kind", ours.KINDS)
-@pytest.mark.parametrize("encoder_dim", [None, 24])
-def test_video_models_train(official, kind, encoder_dim, draw):
-    width = encoder_dim or 32
-    states, start = draw(2, 6, width), draw(2, 5, width, stream="candidates")
-    models = [ours.video(official, 32, 2, 2, 5, 2, kind, encoder_dim, dtype, mcmc_step_size=1.0)
-              for dtype in (torch.float32, torch.float64)]
-    losses = [ours.training_step(m, states.to(m.alpha), start.to(m.alpha)) for m in models]
-    assert losses[0].dtype == torch.float32 and losses[1].dtype == torch.float64
-    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
+def test_s2_settings_change_the_loss(official):
+    losses, batch = [], (draw(2, 6, 32), draw(2, 5, 32, stream="candidates"))
+    for flags in ({}, {"no_mcmc_detach": True, "truncate_mcmc": True, "mcmc_step_size_learnable": False}):
+        model = ours.video(official, 32, 2, 2, 5, dtype=torch.float64, mcmc_step_size=1.0, **flags)
+        losses.append(ours.training_step(model, *batch))
     losses[1].backward()
-    without = [name for name, p in models[1].named_parameters() if p.grad is None]
-    assert without == ["langevin_dynamics_noise_std"] and not start.requires_grad
+    assert abs(losses[0] - losses[1]) > 1e-6 and model.alpha.grad is None
 
 
 @pytest.mark.parametrize("kind", ours.KINDS)
-def test_text_models_train(official, kind, draw):
-    start = draw(2, 5, 20)
-    model = ours.text(official, 20, 32, 2, 2, 5, 2, kind, torch.float64, mcmc_step_size=1.0)
-    ours.training_step(model, tokens(2, 6), start).backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None]
-    assert without == ["langevin_dynamics_noise_std"] and model.embeddings.weight.grad.isfinite().all()
+def test_float32_models_train_as_in_float64(official, kind):
+    """Gradients are compared with ours in test_interop.py."""
+    states, start, losses = draw(2, 6, 24), draw(2, 5, 24, stream="candidates"), []
+    for dtype in (torch.float32, torch.float64):
+        model = ours.video(official, 32, 2, 2, 5, 2, kind, 24, dtype, mcmc_step_size=1.0)
+        losses.append(ours.training_step(model, states.to(dtype), start.to(dtype)))
+        assert losses[-1].dtype == dtype and not start.requires_grad
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
 
 
-def test_s2_settings_change_the_loss(official, draw):
-    states, start = draw(2, 6, 32), draw(2, 5, 32, stream="candidates")
-    model = ours.video(official, 32, 2, 2, 5, dtype=torch.float64, mcmc_step_size=1.0)
-    mean = ours.training_step(model, states, start)
-    flags = {"no_mcmc_detach": True, "truncate_mcmc": True, "mcmc_step_size_learnable": False}
-    model = ours.video(official, 32, 2, 2, 5, dtype=torch.float64, mcmc_step_size=1.0, **flags)
-    last = ours.training_step(model, states, start)
-    last.backward()
-    assert last.item() != pytest.approx(mean.item(), abs=1e-6) and model.alpha.grad is None
-
-
-def test_the_inner_gradient_is_that_of_its_step(official, draw):
-    states, start = draw(2, 5, 32), draw(2, 5, 32, stream="candidates")
-    model = ours.video(official, 32, 2, 2, 5, 1, dtype=torch.float64, mcmc_step_size=0.5)
-    energies, gradient = ours.inner_gradient(model, states, start)
-    assert energies.shape == (2, 5) and not gradient.requires_grad and model.hparams.mcmc_num_steps == 1
-    batch = torch.cat([states, start[:, -1:]], 1)
-    loss = torch.nn.functional.smooth_l1_loss(start - 0.5 * gradient, batch[:, 1:])
-    assert ours.training_step(model, batch, start).item() == pytest.approx(loss.item(), abs=1e-14)
-    steps = ours.video(official, 32, 2, 2, 5, 2, dtype=torch.float64)
-    first, second = (ours.inner_gradient(steps, states, start, step)[0] for step in (0, 1))
-    assert (first - second).abs().max() > 1e-3
-
-
-def test_generation_appends_tokens_one_by_one(official, draw):
+def test_generation_appends_tokens_one_by_one(official):
     start, prompt = draw(2, 7, 20), tokens(2, 4)
     model = ours.text(official, 20, 32, 2, 2, 8, dtype=torch.float64, mcmc_step_size=1.0)
     all_at_once = ours.generate(model, prompt, 4, start)
     halfway = ours.generate(model, prompt, 2, start)
     assert torch.equal(all_at_once, ours.generate(model, halfway, 2, start))
     assert torch.equal(all_at_once[:, :4], prompt) and all_at_once.shape == (2, 8)
-    with pytest.raises(ValueError, match="new=5"):
-        ours.generate(model, prompt, 5, start)
-    with pytest.raises(ValueError, match="start=None"):
-        ours.generate(model, prompt, 4)
+    for arguments, message in (((5, start), "new=5"), ((4,), "start=None")):
+        with pytest.raises(ValueError, match=message):
+            ours.generate(model, prompt, *arguments)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_baselines_train_and_generate(official, dtype, draw):
+def test_baselines_train_and_generate(official, dtype):
     video = ours.video_baseline(official, 32, 2, 2, 5, 24, dtype)
     text = ours.text_baseline(official, 20, 32, 2, 2, 8, dtype)
     for model, batch in ((video, draw(2, 6, 24).to(dtype)), (text, tokens(2, 9))):

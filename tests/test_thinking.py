@@ -7,9 +7,7 @@ from ebwm.evaluation.cost import flops
 from ebwm.settings import generator
 from ebwm.stopping import budget
 from ebwm.thinking import CHOICES, best_of, choose, generate, predict, propose
-from tests.helpers import draw, ebt
-
-CONDITIONINGS = ["none", "context_token", "candidate_token", "adaln"]
+from tests.helpers import by_conditioning, close, draw, ebt
 
 
 @pytest.mark.parametrize("by", [*CHOICES, "oracle"])
@@ -18,11 +16,9 @@ def test_choices_select_the_lowest_score_of_each_position(by):
     found = propose(model, draw(2, 4, 8), steps=3, samples=5, generator=generator(0))
     error = (found.value - targets).square().mean(-1)
     score = {"min": found.energy, "max": -found.energy, "drop": -found.drop, "oracle": error}[by]
-    best, index = choose(found, error if by == "oracle" else by), score.argmin(0)
-    for b in range(2):
-        for s in range(4):
-            assert torch.equal(best.value[b, s], found.value[index[b, s], b, s])
-            assert best.energy[b, s] == found.energy[index[b, s], b, s]
+    best, index = choose(found, error if by == "oracle" else by), score.argmin(0)[None]
+    assert torch.equal(best.energy, found.energy.gather(0, index)[0])
+    assert torch.equal(best.value, found.value.gather(0, index[..., None].expand(1, 2, 4, 8))[0])
     assert (best.evaluations == 5 * (3 + 1)).all()
 
 
@@ -37,12 +33,14 @@ def test_non_finite_proposals_are_selected_only_if_all_are():
 
 
 def test_adaptive_predictions_count_the_evaluations_of_each_position():
-    limits = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]])
-    found = predict(ebt(), draw(2, 4, 8), 6, samples=2, stop=budget(limits), start="last")
+    limits, states = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]]), draw(2, 4, 8)
+    found, given = (predict(ebt(), states, 6, samples=2, stop=budget(limits), start=start)
+                    for start in ("last", states))
     assert torch.equal(found.evaluations, 2 * (limits + 1))
+    assert torch.equal(found.value, given.value) and torch.equal(found.evaluations, given.evaluations)
 
 
-@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+@by_conditioning
 @pytest.mark.parametrize("settings", [
     {}, {"gradient": "eager"}, {"candidates": "latent", "state_dim": 7},
 ], ids=str)
@@ -53,16 +51,14 @@ def test_generation_with_a_cache_is_repeated_prediction(conditioning, settings):
     for _ in range(4):
         found = predict(model, anew, steps=3, start="last")
         anew, energies = torch.cat([anew, found.value[:, -1:]], 1), [*energies, found.energy[:, -1:]]
-    torch.testing.assert_close(grown.value, anew[:, 4:], rtol=0, atol=1e-10)
-    torch.testing.assert_close(grown.energy, torch.cat(energies, 1), rtol=0, atol=1e-10)
+    close([grown.value, grown.energy], [anew[:, 4:], torch.cat(energies, 1)], atol=1e-10)
     assert grown.evaluations == 4
 
 
 def test_generated_sequences_do_not_depend_on_the_batch_and_improve_with_samples():
     model, states = ebt(step_size=2.0), draw(3, 4, 8)
     whole = generate(model, states, count=3, start="zeros").value
-    rows = [generate(model, row[None], count=3, start="zeros").value for row in states]
-    torch.testing.assert_close(whole, torch.cat(rows), rtol=0, atol=1e-10)
+    close(whole, torch.cat([generate(model, row[None], count=3, start="zeros").value for row in states]), atol=1e-10)
     one, eight = (generate(model, states, 1, samples=n, generator=generator(0)).energy for n in (1, 8))
     assert (eight <= one).all() and (eight < one).any()
 

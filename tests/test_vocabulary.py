@@ -1,7 +1,5 @@
 """The training step for tokens: loss and gradients equal those of autograd, in bounded memory."""
 
-import os
-
 import pytest
 import torch
 from hypothesis import given
@@ -9,16 +7,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks import official
 from ebwm.evaluation import cost
 from ebwm.gradient.vocabulary import UPDATES, Chunk, chunks
-from ebwm.interop import from_official
 from ebwm.objective import S1
+from ebwm.sampler import STARTS
 from ebwm.settings import generator
-from tests.helpers import assert_same, draw, ebt, learned
+from tests.helpers import MANUAL, assert_same, close, draw, draw_tokens, ebt, learned
 
-CONDITIONINGS = ("none", "candidate_token", "context_token")
-STARTS = ("noise", "last", "zeros")
 by_update = pytest.mark.parametrize("update", UPDATES)
 
 
@@ -28,7 +23,7 @@ def tiny(vocabulary=11, step_size=3.0, **settings):
 
 def batch(shape, vocabulary=11):
     """Context, next tokens and initial logits."""
-    tokens = torch.randint(vocabulary, (shape[0], shape[1] + 1), generator=generator(0, "tokens"))
+    tokens = draw_tokens(vocabulary, shape[0], shape[1] + 1)
     return tokens[:, :-1], tokens[:, 1:], draw(*shape, vocabulary, stream="start")
 
 
@@ -41,7 +36,7 @@ def learn(model, data, recipe, ignore_index=None):
 @hypothesis_settings(max_examples=30, deadline=None)
 @given(
     update=st.sampled_from(UPDATES),
-    conditioning=st.sampled_from(CONDITIONINGS),
+    conditioning=st.sampled_from(MANUAL),
     steps=st.integers(1, 3),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 6)),
     rows=st.sampled_from([1, 3, 5, 7, None]),
@@ -49,46 +44,20 @@ def learn(model, data, recipe, ignore_index=None):
     stream=st.booleans(),
 )
 def test_loss_and_gradients_equal_autograd(update, conditioning, steps, shape, rows, ignore_index, stream):
-    """To 1e-10, compared with the eager gradient and with the manual gradient without chunks."""
+    """Those of the eager gradient, and of the manual gradient without chunks; in validation the loss too."""
     states, targets, start = batch(shape)
     targets = targets.where(torch.arange(targets.numel()).view(shape) > 0, 5)
     settings = dict(step_conditioning=conditioning, conditioned_steps=max(steps - 1, 1))
     data, eager = (states, targets, start), tiny(gradient="eager", **settings)
-    found = learn(tiny(**settings), data, S1(steps, update=update, rows=rows), ignore_index)
+    chunked = S1(steps, update=update, rows=rows)
+    found = learn(tiny(**settings), data, chunked, ignore_index)
+    with torch.no_grad():
+        validated = chunked(tiny(**settings), states, targets, start=start, ignore_index=ignore_index)
+    assert not validated.requires_grad
+    close(validated, found["loss"], atol=1e-14)
     assert_same(found, learn(eager, data, S1(steps, update=update, stream=stream), ignore_index))
     whole = S1(steps, update=update, stream=False)
     assert_same(found, learn(tiny(**settings), data, whole, ignore_index))
-
-
-def test_the_update_of_the_code_written_out():
-    model, (states, targets, y), losses = tiny(), batch((2, 4)), []
-    found = learn(model, (states, targets, y), S1(2, rows=3))
-    for _ in range(2):
-        p = y.detach().requires_grad_().softmax(-1)
-        (grad,) = torch.autograd.grad(model.landscape(states)(p).sum(), p, create_graph=True)
-        y = p - model.step_size * grad
-        losses.append(torch.nn.functional.cross_entropy(y.flatten(0, 1), targets.flatten()))
-    assert_same(found, learned(model, sum(losses) / 2), 1e-12)
-
-
-@pytest.mark.skipif("OFFICIAL_EBT" not in os.environ, reason="OFFICIAL_EBT names no official checkout")
-@pytest.mark.parametrize("kind", ["default", "time_embed"])
-def test_a_training_step_equals_that_of_the_official_code(kind):
-    """Loss and every gradient of the official text model, with padding."""
-    shape = dict(vocabulary=23, dim=16, depth=2, heads=2, length=6, steps=2)
-    theirs = official.text(official.load(), **shape, kind=kind, dtype=torch.float64, mcmc_step_size=3.0)
-    model = from_official(theirs.state_dict(), heads=2)
-    states, targets, start = batch((3, 6), 23)
-    targets[0, 3:] = 0
-    loss = official.training_step(theirs, torch.cat([states[:, :1], targets], 1), start)
-    loss.backward()
-    states = torch.cat([states[:, :1], targets[:, :-1]], 1)
-    found = learn(model, (states, targets, start), S1(2, rows=5), ignore_index=0)
-    with torch.no_grad():
-        for p in theirs.parameters():
-            p.copy_(torch.zeros_like(p) if p.grad is None else p.grad)
-    expected = dict(from_official(theirs.state_dict(), heads=2).named_parameters())
-    assert_same(found, {"loss": loss.detach(), **{name: p.detach() for name, p in expected.items()}})
 
 
 @by_update
@@ -131,29 +100,14 @@ def test_no_tensor_is_larger_than_a_chunk(update, start):
 
 
 @by_update
-@pytest.mark.parametrize("conditioning", CONDITIONINGS)
-def test_validation_needs_no_gradients(update, conditioning):
-    model, (states, targets, start) = tiny(step_conditioning=conditioning), batch((3, 4))
-    recipe = S1(2, update=update, rows=5)
-    trained = recipe(model, states, targets, start=start)
-    with torch.no_grad():
-        validated = recipe(model, states, targets, start=start)
-    assert trained.requires_grad and not validated.requires_grad
-    torch.testing.assert_close(trained, validated, rtol=0, atol=1e-14)
-
-
-@by_update
-def test_initial_logits_are_those_of_the_general_route(update):
+@pytest.mark.parametrize("start", STARTS)
+def test_initial_logits_are_those_of_the_general_route(update, start):
     """In one chunk the same numbers are drawn, and given ones are not changed."""
     states, targets, given = batch((2, 4))
-    for start in STARTS:
-        one, other = (S1(2, start=start, update=update)(tiny(gradient=gradient), states, targets,
-                                                        generator=generator(0))
-                      for gradient in ("auto", "eager"))
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
-    before = given.clone()
-    S1(2, update=update)(tiny(), states, targets, start=given)
-    assert torch.equal(given, before)
+    recipe = S1(2, start=start, update=update)
+    close(*(recipe(tiny(gradient=gradient), states, targets, generator=generator(0)) for gradient in ("auto", "eager")))
+    recipe(tiny(), states, targets, start=given)
+    assert torch.equal(given, batch((2, 4))[2])
 
 
 @by_update
@@ -184,15 +138,6 @@ def test_frozen_parameters_have_no_gradient():
     assert expected.keys() - found.keys() == {
         "loss", "step_size", *(name for name in expected if name.startswith("blocks"))}
     assert_same(found, {name: expected[name] for name in found})
-
-
-def test_gradients_accumulate_and_scale():
-    data, model = batch((2, 4)), tiny()
-    once = learn(model, data, S1(2))
-    for factor in (2.0, 3.0):
-        (factor * S1(2)(model, *data[:2], start=data[2])).backward()
-    assert_same({n: p.grad for n, p in model.named_parameters()},
-                {n: 5 * once[n] for n, _ in model.named_parameters()})
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (1, 1)])

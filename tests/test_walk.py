@@ -7,11 +7,11 @@ import torch
 
 from ebwm.energy import Transformed
 from ebwm.modifiers import clamped, guarded, noisy
-from ebwm.sampler import gradient_descent, init_candidates, nesterov, run, softmax_descent
+from ebwm.sampler import STARTS, gradient_descent, init_candidates, nesterov, run, softmax_descent
 from ebwm.settings import generator
 from ebwm.stopping import budget, run_until
 from ebwm.walk import Walk, walk_of
-from tests.helpers import draw, ebt
+from tests.helpers import draw, ebt, softmax
 
 SIZES = torch.tensor([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]], dtype=torch.float64)
 TOKENS = torch.tensor([[1, 2, 3], [3, 2, 1]])
@@ -32,7 +32,7 @@ def test_a_walk_is_the_kernel_of_its_settings(walk, make, vocabulary):
     model, seen = ebt(vocabulary=vocabulary), []
     landscape = model.landscape(TOKENS if vocabulary else draw(2, 3, 8))
     start = draw(2, 3, model.state_dim, stream="start")
-    inner = Transformed(landscape, partial(torch.softmax, dim=-1)) if vocabulary else landscape
+    inner = Transformed(landscape, softmax) if vocabulary else landscape
     expected = run(inner, start, make(model.step_size), 4, generator(0))
     walk = walk_of(walk, {"steps": 4})
     found = walk.run(model, landscape, start, generator(0), callback=lambda *step: seen.append(step[0]))
@@ -51,11 +51,10 @@ def test_a_walk_with_a_stopping_rule_stops():
 
 
 def test_initial_candidates_are_named_or_given():
-    recent, given = draw(2, 3, 8), torch.ones(2, 3, 8)
-    for start in ("noise", "last", "zeros"):
+    recent, given, out = draw(2, 3, 8), torch.ones(2, 3, 8), torch.zeros(2, 3, 8)
+    for start in STARTS:
         expected = init_candidates(start, recent, generator(0))
         assert torch.equal(Walk(start=start).initial(recent, generator(0)), expected)
-    out = torch.zeros_like(given)
     assert Walk(start=given).initial(recent) is given
     assert Walk(start=given).initial(recent, out=out) is out and torch.equal(out, given)
 

@@ -1,6 +1,7 @@
 """Refusals of energies, samplers, schedules, stopping rules, replay buffers, contexts and models."""
 
 import math
+from functools import partial
 
 import torch
 
@@ -12,11 +13,15 @@ from ebwm.replay import Replay
 from ebwm.sampler import State, evaluate, gradient_descent, hmc, langevin, mala, nesterov, run
 from ebwm.settings import generator
 from ebwm.walk import Walk, walk_of
+from tests.helpers import refused
 
 ONES, STATES, LONG = torch.ones(3, 2), torch.ones(2, 3, 16), torch.tensor([0.1, -0.1, 0.1])
 META = torch.ones(3, 2, device="meta")
+NAN = math.nan
+DESCENTS, SAMPLERS = (gradient_descent, sampler.softmax_descent, nesterov), (langevin, mala, hmc)
 bowl = lambda y: y.square().sum(-1)
 descent = gradient_descent(0.1)
+unit_stop = stopping.budget(1)
 
 
 def ebt(**settings):
@@ -33,7 +38,8 @@ def joint(**settings):
 
 def cache(batch=2, states=1):
     held = ebt().cache(batch, 4)
-    held.append(torch.ones(batch, states, 16))
+    if states:
+        held.append(torch.ones(batch, states, 16))
     return held
 
 
@@ -52,9 +58,11 @@ def changed_weights():
 
 
 def older_landscape():
+    """The cache holds as many states as before, but others."""
     held = ebt().cache(2, 4)
     first = held.append(torch.ones(2, 1, 16))
-    held.append(torch.ones(2, 1, 16))
+    held.rewind(0)
+    held.append(torch.zeros(2, 1, 16))
     return first(torch.ones(2, 1, 16))
 
 
@@ -62,81 +70,66 @@ def rows(error, *cases):
     return [(f"{argument} {index}", call, error, argument) for index, (call, argument) in enumerate(cases)]
 
 
-CASES = rows(
-    ValueError,
+CASES = [
     # samplers
-    *((lambda make=make, size=size: make(size), "step_size") for size in (-0.1, math.nan, LONG)
-      for make in (gradient_descent, sampler.softmax_descent, nesterov, langevin, mala, hmc)),
-    *((lambda make=make: make(0.0), "step_size") for make in (mala, hmc)),
-    *((lambda make=make, t=t: make(0.1, temperature=t), "temperature") for t in (0.0, -1.0, math.nan)
-      for make in (mala, hmc)),
-    (lambda: langevin(0.1, temperature=-1.0), "temperature"),
-    (lambda: langevin(0.1, temperature=math.nan), "temperature"),
-    (lambda: nesterov(0.1, momentum=1.0), "momentum"),
-    (lambda: nesterov(0.1, momentum=math.nan), "momentum"),
-    (lambda: hmc(0.1, steps=0), "steps"),
-    (lambda: modifiers.noisy(descent, -1.0), "std"),
-    (lambda: modifiers.clamped(descent), "value"),
-    (lambda: modifiers.clamped(descent, norm=0.0), "norm"),
-    (lambda: run(bowl, ONES, descent, 0), "steps"),
+    *(row for make in (*DESCENTS, *SAMPLERS) for row in refused(make, step_size=[-0.1, NAN, LONG])),
+    *(row for make in (mala, hmc) for row in refused(make, step_size=0.0)),
+    *(row for make in (mala, hmc) for row in refused(partial(make, 0.1), temperature=[0.0, -1.0, NAN])),
+    *refused(partial(langevin, 0.1), temperature=[-1.0, NAN]),
+    *refused(partial(nesterov, 0.1), momentum=[1.0, NAN]),
+    *refused(partial(hmc, 0.1), steps=0),
+    *refused(partial(modifiers.noisy, descent), std=-1.0),
+    *refused(partial(modifiers.clamped, descent), value=None, norm=0.0),
+    *refused(partial(run, bowl, ONES, descent), steps=0),
+    *refused(partial(schedules.linear, 0, 1), steps=0),
+    *refused(partial(schedules.geometric, steps=3, first=1, last=1), first=0, last=-1),
+    *refused(partial(schedules.random_step_sizes, 1.0, items=(2,), generator=generator(0)), spread=0.5),
+    *refused(partial(schedules.random_steps, least=2, most=3, generator=generator(0)), least=0, most=1),
+    *refused(partial(stopping.run_until, bowl, ONES, descent, stop=unit_stop), steps=0),
+    *refused(stopping.budget, steps=0),
+    *refused(stopping.energy_change, tolerance=0.0),
+    *refused(stopping.gradient_norm, tolerance=-1.0),
+    *refused(Replay, capacity=0),
+    *refused(Walk, steps=0, start="middle", update="both", noise=-1.0, clamp=0.0),
+    # models
+    *refused(partial(EBT, 16, depth=1, heads=2), heads=[3, 0], depth=0, step_size=-3.0),
+    *refused(partial(Transformer, depth=1, heads=2), dim=0),
+    *refused(EBTOptions, candidates="pixels", step_conditioning="film", embed="mlp", gradient="autograd"),
+    *refused(ebt, conditioned_steps=0),
+    *refused(partial(ebt, step_conditioning="adaln"), gradient=["handwritten", "fused"]),
+    *refused(partial(ebt, state_dim=3), embed="identity"),
+    *refused(partial(ebt, vocabulary=5), embed="affine", candidates="latent"),
+    *refused(joint, step_conditioning="context_token", rows=0),
+    *refused(partial(joint, step_conditioning="adaln"), conditioned_steps=0),
+    *rows(TypeError, (lambda: walk_of(None, {"stepsize": 1}), "stepsize")),
+]
+CASES += rows(
+    ValueError,
     (lambda: run(bowl, ONES, [descent], 2), "kernel"),
-    *((lambda kernel=kernel: run(bowl, ONES * math.nan, kernel, 1, generator(0)), "start")
+    *((partial(run, bowl, ONES * NAN, kernel, 1, generator(0)), "start")
       for kernel in (descent, mala(0.1), modifiers.guarded(nesterov(0.1)))),
-    *((lambda make=make: run(bowl, ONES, make(torch.ones(2)), 1, generator(0)), "step_size")
-      for make in (gradient_descent, nesterov, langevin, mala, hmc)),
-    *((lambda kernel=kernel: run(bowl, ONES, kernel, 1), "generator")
+    *((partial(run, bowl, ONES, make(torch.ones(2)), 1, generator(0)), "step_size")
+      for make in (gradient_descent, nesterov, *SAMPLERS)),
+    *((partial(run, bowl, ONES, kernel, 1), "generator")
       for kernel in (langevin(0.1), mala(0.1), hmc(0.1), modifiers.noisy(descent, 1.0))),
-    *((lambda make=make: make(0.1)(bowl, State(META, META[:, 0], META), generator=generator(0)), "generator")
-      for make in (langevin, mala, hmc)),
+    *((partial(make(0.1), bowl, State(META, META[:, 0], META), generator=generator(0)), "generator")
+      for make in SAMPLERS),
     (lambda: evaluate(lambda y: torch.ones(7) * y.sum(), ONES), "energy"),
     (lambda: evaluate(lambda y: y.square().mT, ONES), "energy"),
     (lambda: sampler.init_candidates("noise", ONES), "generator"),
     (lambda: sampler.init_candidates("middle", ONES), "start"),
-    # schedules, stopping rules, replay buffers, walks
-    (lambda: schedules.linear(0, 1, 0), "steps"),
-    (lambda: schedules.geometric(0, 1, 3), "first"),
-    (lambda: schedules.geometric(1, -1, 3), "last"),
     (lambda: schedules.scheduled(langevin, step_size=[1.0], temperature=[1.0, 0.5]), "schedules"),
-    (lambda: schedules.random_step_sizes(1.0, 0.5, (2,), generator(0)), "spread"),
-    (lambda: schedules.random_steps(3, 2, generator(0)), "most"),
-    (lambda: schedules.random_steps(0, 2, generator(0)), "least"),
-    (lambda: stopping.run_until(bowl, ONES / 0, descent, 3, stopping.budget(1)), "start"),
-    (lambda: stopping.run_until(bowl, ONES, descent, 0, stopping.budget(1)), "steps"),
+    (lambda: stopping.run_until(bowl, ONES / 0, descent, 3, unit_stop), "start"),
     (lambda: stopping.run_until(bowl, ONES, descent, 3, stopping.budget(torch.ones(2).long())), "steps"),
-    (lambda: stopping.budget(0), "steps"),
-    (lambda: stopping.energy_change(0.0), "tolerance"),
-    (lambda: stopping.gradient_norm(-1.0), "tolerance"),
-    (lambda: Replay(0), "capacity"),
     (lambda: Replay(2).add(torch.ones(1), torch.ones(2)), "parts"),
-    (lambda: Walk(0), "steps"),
-    (lambda: Walk(start="middle"), "start"),
-    (lambda: Walk(update="both"), "update"),
-    (lambda: Walk(noise=-1.0), "noise"),
-    (lambda: Walk(clamp=0.0), "clamp"),
-    # models and landscapes
-    (lambda: EBT(16, 1, 3), "heads"),
-    (lambda: EBT(16, 1, 0), "heads"),
-    (lambda: EBT(16, 0, 2), "depth"),
-    (lambda: Transformer(0, 1, 2), "dim"),
-    (lambda: ebt(step_size=-3.0), "step_size"),
+    # landscapes and contexts
     (lambda: EBT.from_size("xxxl"), "size"),
-    (lambda: EBTOptions(candidates="pixels"), "candidates"),
-    (lambda: EBTOptions(step_conditioning="film"), "step_conditioning"),
-    (lambda: EBTOptions(embed="mlp"), "embed"),
-    (lambda: EBTOptions(gradient="autograd"), "gradient"),
-    (lambda: ebt(conditioned_steps=0), "conditioned_steps"),
-    (lambda: ebt(gradient="handwritten", step_conditioning="adaln"), "gradient"),
     (lambda: EBT(16, 1, 8, gradient="fused").landscape(STATES).value_and_grad(STATES), "gradient"),
-    (lambda: ebt(embed="identity", state_dim=3), "embed"),
-    (lambda: ebt(embed="affine", vocabulary=5), "embed"),
-    (lambda: ebt(candidates="latent", vocabulary=5), "candidates"),
     (lambda: ebt().bfloat16().landscape(STATES), "dtype"),
-    (lambda: ebt().landscape(torch.ones(2, 3, 15)), "states"),
-    (lambda: ebt().landscape(torch.ones(3, 16)), "states"),
-    (lambda: ebt().landscape(torch.ones(2, 0, 16)), "states"),
-    (lambda: ebt().landscape(STATES.double()), "states"),
-    (lambda: ebt(vocabulary=5).landscape(torch.tensor([[1, 5]])), "states"),
-    (lambda: ebt(vocabulary=5).landscape(torch.ones(1, 2)), "states"),
+    *((lambda states=states: ebt().landscape(states), "states")
+      for states in (STATES[..., 1:], STATES[0], STATES[:, :0], STATES.double(), STATES.to("meta"))),
+    *((lambda states=states: ebt(vocabulary=5).landscape(states), "states")
+      for states in (torch.tensor([[1, 5]]), torch.ones(1, 2))),
     (lambda: ebt().landscape((STATES, ONES[None])), "context"),
     (lambda: ebt(action_dim=2).landscape(STATES), "context"),
     (lambda: ebt(action_dim=2).landscape((STATES, torch.ones(2, 2, 2))), "actions"),
@@ -145,13 +138,11 @@ CASES = rows(
     (lambda: landscape().select(torch.tensor([6])), "items"),
     (lambda: landscape().expand(0), "samples"),
     (lambda: landscape().expand(2).expand(2), "samples"),
-    (lambda: cache().append(torch.ones(2, 4, 16)), "states"),
-    (lambda: cache().append(torch.ones(3, 1, 16)), "states"),
-    (lambda: cache().append(torch.ones(2, 1, 16), [2, 1]), "lengths"),
+    *((lambda shape=shape: cache().append(torch.ones(shape)), "states") for shape in ((2, 4, 16), (3, 1, 16))),
+    *((lambda added=added: cache().append(STATES, added), "lengths")
+      for added in ([4, 1], [-1, 1], [0, 0], [1, 2, 3])),
+    (lambda: cache(states=0).append(STATES, [0, 2]), "lengths"),  # a context stays empty
     (lambda: cache().rewind(2), "length"),
-    (lambda: joint(step_conditioning="context_token"), "step_conditioning"),
-    (lambda: joint(rows=0), "rows"),
-    (lambda: joint(step_conditioning="adaln", conditioned_steps=0), "conditioned_steps"),
     (lambda: thinking.predict(joint(), None), "start"),
     (lambda: joint(state_dim=4).landscape(), "context"),
     (lambda: joint().landscape(torch.ones(2, 3, 4)), "context"),
@@ -160,11 +151,12 @@ CASES = rows(
     (lambda: joint().landscape()(torch.ones(2, 4, 16)), "candidates"),
     (lambda: joint().cache(1, 1), "JointEBT"),
     (lambda: thinking.generate(joint(state_dim=4), torch.ones(1, 2, 4), 1), "JointEBT"),
-) + rows(
+)
+CASES += rows(
     RuntimeError,
     (changed_weights, "parameters"),
     (older_landscape, "cache"),
-    (lambda: without_graph(ebt()), "context"),
-    (lambda: without_graph(ebt(gradient="eager")), "context"),
-    (lambda: without_graph(joint(state_dim=16)), "context"),
-) + rows(TypeError, (lambda: walk_of(None, {"stepsize": 1}), "stepsize"))
+    *((lambda make=make: without_graph(make()), "context")
+      for make in (ebt, partial(ebt, gradient="eager"), partial(joint, state_dim=16))),
+    (lambda: cache(states=0).append(STATES).value_and_grad(STATES, create_graph=True), "context"),
+)

@@ -1,6 +1,6 @@
 """Refusals of ebwm.interop."""
 
-import functools
+import torch
 
 from ebwm.baselines import Transformer
 from ebwm.ebt import EBT
@@ -14,10 +14,41 @@ MODELS = {
     "JointEBT": lambda: JointEBT(16, 1, 2),
     "Transformer": lambda: Transformer(16, 1, 2),
 }
-weights = lambda: to_official(EBT(16, 1, 2, embed="identity"))
 
-CASES = [
-    *((name, lambda make=make: to_official(make()), ValueError, name) for name, make in MODELS.items()),
-    *((f"heads={n}", functools.partial(lambda n: from_official(weights(), heads=n), n), ValueError, "heads")
-      for n in (None, 0, 3)),
-]
+
+def load(edit=lambda weights: weights, heads=2):
+    """Import edited weights."""
+    return lambda: from_official(edit(to_official(EBT(16, 1, 2, embed="identity"))), heads=heads)
+
+
+def without(name):
+    return load(lambda weights: {n: t for n, t in weights.items() if n != name})
+
+
+def having(**more):
+    return load(lambda weights: weights | {name.replace("__", "."): t for name, t in more.items()})
+
+
+def changed(change, part=""):
+    return load(lambda weights: {n: change(t) if part in n else t for n, t in weights.items()})
+
+
+CASES = [(f"weights: {part}", call, ValueError, part) for call, part in [
+    *((load(heads=heads), "heads") for heads in (None, 0, 3)),
+    (having(transformer__norm__bias=torch.ones(16)), "unexpected: transformer.norm.bias"),
+    (having(**{f"x{i}": torch.ones(1) for i in range(18)}), "12 more"),
+    (having(output__weight=torch.ones(16, 16)), "Transformer++"),
+    (having(alpha=3), "weights['alpha']='int'"),
+    (having(alpha=torch.tensor(5e-5)), "alpha=5e-05"),
+    (having(alpha=torch.tensor(float("nan"))), "alpha=nan"),
+    (without("alpha"), "missing: alpha"),
+    (without("transformer.norm.weight"), "transformer.norm.weight"),
+    (changed(lambda t: t[:4], "0.attention.wv"), "0.attention.wv.weight [4, 16] instead of [16, 16]"),
+    (changed(lambda t: t.repeat(2, 1), "feed_forward"), "ffn_dim"),
+    (changed(lambda t: t.half(), "wq"), "weights='torch.float16, torch.float32'"),
+    (changed(lambda t: t.long()), "weights='torch.int64'"),
+    (load(lambda w: {}), "weights=''"),
+    (load(lambda w: w | {f"model.{n}": t for n, t in w.items()}), "prefix"),
+    (load(lambda w: {"state_dict": w, "hyper_parameters": {"ebt_act_func": "gelu"}}), "ebt_act_func='gelu'"),
+    (load(lambda w: {"state_dict": list(w)}), "weights='list'"),
+]] + [(name, lambda make=make: to_official(make()), ValueError, name) for name, make in MODELS.items()]
