@@ -32,8 +32,6 @@ def test_conda_and_make_install_the_same():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     part = next(entry["pip"] for entry in conda if isinstance(entry, dict))
     assert shlex.split(" ".join(part)) == made == ["-c", "constraints.txt", "-e", ".[dev]"]
-
-
     version = next(entry.partition("=")[2] for entry in conda if str(entry).startswith("python="))
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(version)
 

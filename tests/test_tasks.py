@@ -77,7 +77,7 @@ def test_a_folder_holds_recordings_or_arrays_of_recordings(tmp_path):
     ("uneven.parquet", lambda path: long_table(path, tiny_states(), rows=119))])
 def test_objects_and_items_of_different_lengths_are_refused(tmp_path, name, make):
     make(tmp_path / name)
-    with pytest.raises(ValueError, match="data.source.*cannot be read"):
+    with pytest.raises(ValueError, match=r"data\.source.*cannot be read"):
         load_task(StatesConfig(source=str(tmp_path / name)))
 
 
