@@ -1,4 +1,4 @@
-"""The n-gram model against plain dictionaries, by hand, and as a distribution."""
+"""The n-gram model against plain dictionaries, and as a distribution."""
 
 import math
 from collections import Counter, defaultdict
@@ -81,20 +81,6 @@ def test_the_distribution_after_any_context_sums_to_one(tokens, context, order):
     assert spread.min() > 0 and math.isclose(spread.sum(), 1, rel_tol=1e-12)
     each = [model.log_probabilities(array([*context, token]))[-1] for token in range(7)]
     assert np.allclose(np.exp(each), spread)
-
-
-def test_a_bigram_model_by_hand():
-    """In 0 1 0 1 0 2 the pairs are 01 01 10 10 02; the start and 1 precede 0; 0 precedes 1 and 2."""
-    model = NGram.fit(array([0, 1, 0, 1, 0, 2]), order=2, vocabulary=4)
-    assert [order.keys.tolist() for order in model.orders] == [[0, 1, 2], [1, 2, 4]]
-    left = (1 + 0.5 + 0.5) / 4  # discounts of the counts 2, 1, 1 of single tokens
-    single = [(2 - 1) / 4 + left / 4, (1 - 0.5) / 4 + left / 4, (1 - 0.5) / 4 + left / 4, left / 4]
-    assert np.allclose(model.distribution([]), single)
-    after_0 = (1 + 0.5) / 3
-    expected = [after_0 * single[0], (2 - 1) / 3 + after_0 * single[1], 0.5 / 3 + after_0 * single[2],
-                after_0 * single[3]]
-    assert np.allclose(model.distribution([0]), expected)
-    assert np.allclose(model.distribution([2]), single) and np.allclose(model.distribution([3]), single)
 
 
 def test_discounts_are_chen_and_goodmans():

@@ -135,25 +135,23 @@ def test_frames_without_time_or_out_of_order_are_left_out(monkeypatch):
     assert [frame and frame.pts for frame in pushed] == [6, 8, 12, None]
 
 
-def test_images_average_the_central_square(tmp_path):
-    wide = np.zeros((32, 64, 3), np.uint8)
-    wide[:, :16] = wide[:, 48:] = 255
-    wide[:16, 16:32], wide[16:, 32:48] = 200, 100
-    path = write_video(tmp_path / "a.mp4", [wide] * 2, shape=(32, 64))
-    assert abs(images(path, spacing=0.125, size=2)[0] - [[200, 0], [0, 100]]).max() <= 4
-    stripes = np.tile(np.array([[0], [200]], np.uint8), (16, 32))[..., None].repeat(3, -1)
-    path = write_video(tmp_path / "b.mp4", [stripes] * 2, shape=(32, 32))
-    assert abs(images(path, spacing=0.125)[0] - 100).max() <= 6
-    path = write_video(tmp_path / "c.mp4", [100] * 4, shape=(16, 16))
-    assert abs(images(path, size=40) - 100).max() <= 4  # smaller than the state
+WIDE, CORNER = np.zeros((32, 64, 3), np.uint8), np.zeros((32, 32, 3), np.uint8)
+WIDE[:, :16], WIDE[:, 48:], WIDE[:16, 16:32], WIDE[16:, 32:48] = 255, 255, 200, 100
+CORNER[:16, :16], CORNER[:16, 16:] = 250, 100
+STRIPES = np.tile(np.array([[0], [200]], np.uint8), (16, 32))[..., None].repeat(3, -1)
+
+
+@pytest.mark.parametrize("image, size, expected, tolerance", [
+    (WIDE, 2, [[200, 0], [0, 100]], 4), (STRIPES, 4, 100, 6), (np.full((16, 16, 3), 100), 40, 100, 4)])
+def test_images_average_the_central_square(image, size, expected, tolerance, tmp_path):
+    path = write_video(tmp_path / "a.mp4", [image] * 2, shape=image.shape[:2])
+    assert abs(images(path, spacing=0.125, size=size)[0] - expected).max() <= tolerance
 
 
 @pytest.mark.parametrize("matrix, turns", [
     ((1, 0, 0, 1), 0), ((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
 def test_rotated_videos_are_turned_upright(matrix, turns, tmp_path):
-    image = np.zeros((32, 32, 3), np.uint8)
-    image[:16, :16], image[:16, 16:] = 250, 100
-    path = write_video(tmp_path / "a.mp4", [image] * 2, shape=(32, 32))
+    path = write_video(tmp_path / "a.mp4", [CORNER] * 2, shape=(32, 32))
     content = bytearray(path.read_bytes())
     start = content.index(b"tkhd") + 44  # the matrix in the header of the track
     a, b, c, d = (65536 * value for value in matrix)
