@@ -14,10 +14,9 @@ from ebwm.energy import DoubleWell
 from ebwm.evaluation import cost
 from ebwm.evaluation.cost import Counted, FlopCount, Meter, Shape, ebt_training, flops, transformer_training
 from ebwm.objective import S1, smooth_l1
-from ebwm.sampler import gradient_descent, init_candidates, langevin, run
+from ebwm.sampler import gradient_descent, hmc, init_candidates, langevin, run
 from ebwm.settings import SettingsError, generator
 from ebwm.thinking import predict
-from ebwm.walk import Walk
 from tests.dense import DenseLandscape
 
 SHAPES = [Shape(16, 1, 1, 3), Shape(32, 3, 2, 8)]
@@ -150,7 +149,8 @@ def test_a_meter_measures_each_item_and_step():
     model, states = model_of(EBT, SHAPES[0]), data(SHAPES[0])[0]
     landscape, start = model.landscape(states), torch.zeros_like(states)
     meter = Meter(landscape, start)
-    result = Walk(4).run(model, landscape, start, callback=meter)
+    result = run(landscape, start, hmc(0.01, steps=3), 4, generator(0), callback=meter)
+    assert result.info.evaluations.max() > 1
     assert meter.flops.shape == meter.seconds.shape == result.info.energy.shape == (4, 1, 3)
     assert torch.equal(meter.flops, meter.per_evaluation * result.info.evaluations.double())
     assert meter.per_evaluation * 3 == flops(lambda: landscape.value_and_grad(start)).total

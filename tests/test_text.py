@@ -15,7 +15,7 @@ from tiny_text import LINES, texts_of, write_lines
 from ebwm.data import text
 from ebwm.data import tokenizer as tokenizers
 from ebwm.data.cache import SPLITS
-from ebwm.data.text import perplexity, text_corpus
+from ebwm.data.text import TextDataset, perplexity, text_corpus
 from ebwm.data.tokenizer import Tokenizer
 from ebwm.objective import cross_entropy
 from ebwm.settings import generator
@@ -183,7 +183,9 @@ def test_digests_distinguish_data_sets(corpus, tmp_path):
     first, *others = (make(**changes) for changes in [
         {}, {"split": "valid"}, {"seed": 1}, {"length": 8}, {"tokenizer": "train:280"}, {"packing": "documents"},
         {"documents": 50}])
-    assert make().digest == first.digest and len({first.digest, *(other.digest for other in others)}) == 7
+    changed = type("Changed", (Tokenizer,), {"_json": lambda self: "another tokenizer with the same tokens"})()
+    digests = [other.digest for other in (*others, TextDataset(first.stream, changed, 16))]
+    assert make().digest == first.digest and len({first.digest, *digests}) == 8
     assert {other.corpus_digest for other in others[:-1]} == {first.corpus_digest} != {others[-1].corpus_digest}
 
 
