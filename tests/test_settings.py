@@ -50,6 +50,9 @@ def test_the_environment_overrides_the_file(project, monkeypatch):
     monkeypatch.setenv("EBWM_THREADS", "many")
     with pytest.raises(settings.SettingsError, match="threads='many'"):
         settings.load()
+    (project / "settings.ini").write_bytes(b"[paths]\ndata = caf\xe9\n")
+    with pytest.raises(settings.SettingsError, match=r"settings\.ini"):
+        settings.load()
 
 
 def test_the_file_of_this_repository_states_every_setting(project):

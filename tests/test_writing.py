@@ -1,13 +1,16 @@
 """The output of `ebwm generate`, and its refusals."""
 
+import math
 import re
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
 from tiny_text import write_lines
 
 from ebwm import cli, writing
-from ebwm.generation import gathered, generate_tokens
+from ebwm.generation import Generated, gathered, generate_tokens
 from ebwm.training.configuration import ConfigError, load_config
 from ebwm.training.run import train
 
@@ -53,9 +56,10 @@ def test_a_text_is_printed_with_its_continuation(call, folder, kind):
 def test_several_texts_are_continued_as_single_ones_and_one_text_with_consecutive_seeds(call):
     words = ["--model", "ebt", "--tokens", "12", "--temperature", "1", "--top-p", "1"]
     numbered = lambda texts: "".join(f"== {number}\n{text}" for number, text in enumerate(texts, 1))
-    for option in ([], ["--show"]):
-        alone = [call(text, *words, *option, "--seed", "5")[1] for text in ("line", "a longer text")]
-        assert call("line", "a longer text", *words, *option, "--seed", "5")[1] == numbered(alone).replace("\n\n", "\n")
+    character = call("line", *words)[1].removeprefix("line").strip()[0]
+    for option in ([], ["--show"], ["--show", "--stop", character]):
+        alone = [call(text, *words, *option)[1] for text in ("line", "a longer text")]
+        assert call("line", "a longer text", *words, *option)[1] == numbered(alone).replace("\n\n", "\n")
     alone = [call("line", *words, "--seed", str(seed))[1] for seed in (4, 5, 6)]
     assert call("line", *words, "--times", "3", "--seed", "4")[1] == numbered(alone) and len({*alone}) == 3
 
@@ -86,6 +90,17 @@ def test_a_text_ends_at_a_stop_token(call, folder):
     assert call(*words, "--stop", character)[1] == "line" + new[:new.index(character)] + "\n"
     language = writing.load_language(folder / "ebt")
     assert writing.end_tokens(language, [character]) == {ord(character), language.tokenizer.end}
+    row = Generated(*map(torch.tensor, ([language.tokenizer.end], [-2 * math.log(2)], [1.5], [3], [4], [True])))
+    assert writing.row_of(language, row).split() == ["(end)", "2.00", "1.5000", "3", "4"]
+
+
+def test_models_are_found_as_folders_shipped_models_or_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("here", "shipped/small", "runs/001"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "model.safetensors").touch()
+    find = lambda name: writing.find_model(name, Path("shipped"), Path("runs"))
+    assert [*map(find, ("here", "small", "001"))] == [Path("here"), Path("shipped/small"), Path("runs/001")]
 
 
 def test_without_a_text_a_new_one_is_generated(call):
