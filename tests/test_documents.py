@@ -84,9 +84,6 @@ def test_sources_without_text_are_refused(tmp_path):
         text_corpus(tmp_path, cache=tmp_path / "cache")
 
 
-# The Hugging Face Hub
-
-
 def module(**members):
     vars(made := ModuleType("stand_in")).update(members)
     return made

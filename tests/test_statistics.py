@@ -20,9 +20,6 @@ PLACES, OTHER_PLACES = np.array([6.2, 12.4, 48.8, 176, 396]), np.array([5.0, 14.
 EXACT = None  # coverage with which 0.95 is compatible
 
 
-# Published points
-
-
 def published(figure, model):
     chosen = [row for row in ROWS if (row["figure"], row["model"]) == (figure, model)]
     return stats.power_law(*([float(row[axis]) for row in chosen] for axis in "xy"))
@@ -38,9 +35,6 @@ def test_published_points_are_complete_and_give_the_printed_percentages():
     for figure, percent in PRINTED.items():
         found = stats.percent_faster(published(figure, "ebt"), published(figure, "transformer"))
         assert found.value == pytest.approx(percent, abs=1) and found.low < found.value < found.high, figure
-
-
-# Coverage of the intervals
 
 
 def scatter(rng, correlation=0, spread=0.02, theirs=PLACES, exponents=(-0.17, -0.13)):
@@ -106,9 +100,6 @@ def test_intervals_have_their_coverage(name):
         assert limits[0] < hits / rounds < limits[1]
 
 
-# Known values
-
-
 def test_exact_power_laws_are_recovered_and_their_ratio_is_exact():
     law = stats.power_law(PLACES, 5 * PLACES**-0.3)
     assert law.scale == pytest.approx(5) and law.exponent == pytest.approx((-0.3,) * 3)
@@ -150,9 +141,6 @@ def test_the_variance_of_the_crossed_bootstrap_is_the_known_one():
     found = bootstrap_crossed(a + b, resamples=4_000, level=0.68269)
     assert (found.high - found.low) / 2 == pytest.approx((a.var() / 6 + b.var() / 12) ** 0.5, rel=0.06)
     assert found.value == pytest.approx((a + b).mean())
-
-
-# Ratios
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 200)), min_size=2, max_size=20))

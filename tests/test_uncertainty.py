@@ -49,9 +49,6 @@ def test_the_interval_of_a_rank_correlation_has_nearly_its_coverage():
     assert 0.90 < coverage(draw, 6 / np.pi * np.arcsin(0.3), rounds=400) < 0.98
 
 
-# Separation
-
-
 @settings(max_examples=60, deadline=None)
 @given(rows(2), rows(2))
 def test_auroc_is_the_share_of_ordered_pairs_and_is_symmetric(positive, negative):
@@ -89,9 +86,6 @@ def test_the_interval_of_separated_groups_has_a_width():
     assert auroc(-scores, labels) == (0, 0, wilson(0, 3).high)
 
 
-# Selective risk
-
-
 def test_risk_has_its_known_values():
     found = risk_coverage([4.0, 0.0, 2.0], [0.1, 0.3, 0.2])
     assert found.coverage.tolist() == pytest.approx([1 / 3, 2 / 3, 1])
@@ -121,9 +115,6 @@ def test_ties_have_the_mean_over_their_orders():
     assert abs(found.area - np.mean(areas)) < 4 * np.std(areas) / 4000**0.5
 
 
-# Calibration
-
-
 def test_calibration_has_its_known_values():
     found = calibration([0.1, 0.1, 0.1, 0.1, 0.8, 0.9, 1.0], [0, 0, 0, 1, 1, 1, 0], bins=2)
     assert found.counts.tolist() == [4, 3] and found.predicted.tolist() == pytest.approx([0.1, 0.9])
@@ -145,9 +136,6 @@ def test_correct_probabilities_have_the_error_by_chance_and_intervals_nearly_the
     assert min(one.by_chance for one in found) > 0.01
     inside = [rate.low < p < rate.high for one in found for p, rate in zip(one.predicted, one.observed, strict=True)]
     assert 0.93 < np.mean(inside) < 0.99
-
-
-# Mode coverage
 
 
 def test_samples_are_counted_by_mode_and_the_others_as_rest():
