@@ -10,10 +10,11 @@ from torch.nn.functional import conv2d, linear, scaled_dot_product_attention
 from ebwm.baselines import Transformer
 from ebwm.blocks import non_embedding_parameters
 from ebwm.ebt import EBT
+from ebwm.energy import DoubleWell
 from ebwm.evaluation import cost
 from ebwm.evaluation.cost import Counted, FlopCount, Meter, Shape, ebt_training, flops, transformer_training
 from ebwm.objective import S1, smooth_l1
-from ebwm.sampler import gradient_descent, hmc, init_candidates, run
+from ebwm.sampler import gradient_descent, hmc, init_candidates, langevin, run
 from ebwm.settings import SettingsError, generator
 from ebwm.thinking import predict
 from tests.dense import DenseLandscape
@@ -123,12 +124,19 @@ def test_flops_of_single_operations(function, count):
     assert flops(function) == count and flops(function).total == sum(count)
 
 
+@pytest.mark.parametrize("kernel", [gradient_descent(0.01), langevin(0.01)], ids=["descent", "langevin"])
+def test_counted_evaluations_are_those_of_the_sampler(kernel):
+    well = Counted(DoubleWell())
+    result = run(well, torch.zeros(3, 5, 2), kernel, 4, generator=generator(0), final_energy=False)
+    assert (well.calls, well.evaluations) == (4, int(result.info.evaluations.sum()))
+
+
 def test_counted_evaluations_of_a_prediction_are_those_it_reports():
     model, made = model_of(EBT, SHAPES[0]), []
     landscape = model.landscape
     model.landscape = lambda states: made.append(Counted(landscape(states))) or made[-1]
     prediction = predict(model, data(SHAPES[0])[0], steps=3, samples=2, generator=generator(0))
-    assert (made[0].calls, made[0].evaluations) == (4, prediction.evaluations.sum())
+    assert made[0].evaluations == prediction.evaluations.sum()
 
 
 def test_a_meter_measures_each_item_and_step():

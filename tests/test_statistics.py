@@ -130,6 +130,8 @@ def test_simple_intervals_have_their_known_values():
     assert paired_difference(shared + 0.1, shared) == pytest.approx((0.1, 0.1, 0.1))
     found = student_crossed(np.repeat(shared[:, None], 50, axis=1))  # only seeds vary
     assert found == pytest.approx(paired_difference(shared, np.zeros(3)))
+    noise = student_crossed(np.random.default_rng(0).normal(0, 1, (20, 50)))  # neither seeds nor items vary
+    assert (noise.high - noise.low) / 2 == pytest.approx(1.96 / 1000**0.5, rel=0.3)
     same = np.full((2, 2), 0.5)
     assert student_crossed(same) == bootstrap_crossed(same, resamples=10) == (0.5, 0.5, 0.5)
 
