@@ -40,20 +40,13 @@ def copy() -> Iterator[Path]:
 
 def same(other: Path, pattern: str, remedy: str) -> bool:
     """Whether the files of a pattern are equal here and in a copy; prints those that differ."""
-    paths = [(path, root) for root in (ROOT, other) for path in root.glob(pattern)]
-    names = sorted({path.relative_to(root) for path, root in paths if _compared(path)})
-    differing = [n for n in names if not _equal(ROOT / n, other / n)]
+    names = sorted({path.relative_to(root) for root in (ROOT, other) for path in root.glob(pattern)
+                    if ".ipynb_checkpoints" not in path.parts})
+    equal = lambda a, b: a.is_file() and b.is_file() and filecmp.cmp(a, b, shallow=False)
+    differing = [name for name in names if not equal(ROOT / name, other / name)]
     for name in differing:
         print(f"{name} is not up to date: {remedy}")
     return not differing
-
-
-def _compared(path: Path) -> bool:
-    return ".ipynb_checkpoints" not in path.parts
-
-
-def _equal(a: Path, b: Path) -> bool:
-    return a.is_file() and b.is_file() and filecmp.cmp(a, b, shallow=False)
 
 
 def export() -> bool:
@@ -78,14 +71,14 @@ def tagged(other: Path) -> bool:
     from ebwm.figures.errors import FigureError
     from ebwm.figures.notebook import parameter_defaults
 
-    good = True
+    errors = []
     for path in sorted(other.glob("nbs/figures/*.ipynb")):
         try:
             parameter_defaults(path)
         except FigureError as error:
-            print(error)
-            good = False
-    return good
+            errors.append(error)
+    print("".join(f"{error}\n" for error in errors), end="")
+    return not errors
 
 
 def style() -> bool:

@@ -31,21 +31,18 @@ PATIENT = """
 def serve(folder: Path, limit: float = 60) -> Iterator[str]:
     """JupyterLab on a folder, without the user's configuration: its address with the token."""
     home = folder / ".lab"
-    variables = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-    variables |= {"IPYTHONDIR": str(home / "ipython"), "PYTHONPATH": str(ROOT)}
-    options = ["--no-browser", "--port=0", "--ip=127.0.0.1", "--allow-root",
-               "--LabApp.expose_app_in_browser=True", f"--LabApp.workspaces_dir={home / 'workspaces'}",
-               f"--LabApp.user_settings_dir={home / 'settings'}"]
+    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    variables = {name: str(home / name.lower()) for name in names} | {"PYTHONPATH": str(ROOT)}
+    options = ["--no-browser", "--port=0", "--ip=127.0.0.1", "--allow-root", "--LabApp.expose_app_in_browser=True",
+               f"--LabApp.workspaces_dir={home / 'workspaces'}", f"--LabApp.user_settings_dir={home / 'settings'}"]
     quiet = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    log = home / "lab.log"
-    with log.open("w") as file:
-        command = [sys.executable, "-m", "jupyterlab", *options]
-        server = subprocess.Popen(command, cwd=folder, env={**os.environ, **variables}, stdout=file,
-                                  stderr=subprocess.STDOUT, start_new_session=True)
+    with (home / "lab.log").open("w") as log:
+        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], cwd=folder, stdout=log,
+                                  env={**os.environ, **variables}, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            yield _address(server, log, time.monotonic() + limit)
+            yield _address(server, home / "lab.log", time.monotonic() + limit)
         finally:
             server.terminate()  # also ends the kernels
             try:
@@ -69,8 +66,7 @@ def opened(notebook: Path, chromium: str, limit: float = 120) -> Iterator:
     from playwright.sync_api import sync_playwright
 
     with serve(notebook.parent) as address, sync_playwright() as play:
-        options = ["--no-sandbox", "--disable-dev-shm-usage"]
-        browser = play.chromium.launch(executable_path=chromium, args=options)
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
         try:
             page = browser.new_page(viewport=dict(width=1400, height=1000))
             page.set_default_timeout(1000 * limit)

@@ -1,21 +1,17 @@
-"""Phrases that the documentation, docstrings, comments and messages avoid, with the standard term for each.
-
-`python tests/language.py FILE ...` lists them; without files, converted ones are removed from language.txt.
-"""
+"""Phrases that the documentation, docstrings, comments and messages avoid, with the standard term for each."""
 
 import ast
 import io
 import json
 import re
-import sys
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PENDING = ROOT / "tests" / "language.txt"  # files that still contain phrases
 SOURCES = ("ebwm/**/*.py", "docs/*.py", "benchmarks/**/*.py", "tests/**/*.py", "nbs/**/*.ipynb", "*.md",
            "Makefile", "figures/figures.yaml", "profiles/**/*.yaml", "settings.ini")
+OMITTED = ("_modidx.py", "language.py", "test_check.py")
 PHRASES = {
     r"at rest": "stopped, converged",
     r"com(?:e|es|ing) along|came along": "is included, is shipped",
@@ -65,44 +61,18 @@ def of_python(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
-def found(path: Path) -> list[str]:
+def found(path: Path) -> Iterator[str]:
     """The phrases of a file, one line each."""
-    if path.name in ("language.py", "test_check.py"):
-        return []
-    lines = []
     for place, text in texts(path):
         for match in PATTERN.finditer(" ".join(text.split())):
             better = list(PHRASES.values())[int(match.lastgroup[1:])]
-            lines.append(f"{path.relative_to(ROOT)}:{place}: {match[0]!r}; better: {better}")
-    return lines
-
-
-def offenders() -> dict[str, list[str]]:
-    """The phrases of all files, by path."""
-    paths = sorted({path for pattern in SOURCES for path in ROOT.glob(pattern)})
-    read = [path for path in paths if path.name != "_modidx.py" and ".ipynb_checkpoints" not in path.parts]
-    by_path = {path.relative_to(ROOT).as_posix(): found(path) for path in read}
-    return {name: lines for name, lines in by_path.items() if lines}
+            yield f"{path.relative_to(ROOT)}:{place}: {match[0]!r}; better: {better}"
 
 
 def check() -> bool:
-    """Whether phrases occur only in the pending files, and in each of these; prints the others."""
-    pending, now = set(PENDING.read_text().split()), offenders()
-    for name in sorted(now.keys() - pending):
-        print("\n".join(now[name]))
-    for name in sorted(pending - now.keys()):
-        print(f"{name} is converted; run: python tests/language.py")
-    return pending == now.keys()
-
-
-def main(files: list[str]) -> None:
-    for line in (line for file in files for line in found(Path(file).resolve())):
-        print(line)
-    if not files:
-        now = offenders()
-        left = [name for name in PENDING.read_text().split() if name in now]
-        PENDING.write_text("".join(f"{name}\n" for name in left))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    """Whether no file contains a phrase; prints those found."""
+    paths = sorted({path for pattern in SOURCES for path in ROOT.glob(pattern)})
+    read = [path for path in paths if path.name not in OMITTED and ".ipynb_checkpoints" not in path.parts]
+    lines = [line for path in read for line in found(path)]
+    print("\n".join(lines), end="\n" if lines else "")
+    return not lines

@@ -36,9 +36,8 @@ def of_module(source: str, name: str) -> Iterator[tuple[str, str, int]]:
 def of_notebook(cells: list[dict], name: str) -> Iterator[tuple[str, str, int]]:
     """Kind, name and size of a notebook and its code cells."""
     yield "notebook", name, len(cells)
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            yield "cell", f"{name}: {cell['id']}", len("".join(cell["source"]).splitlines())
+    for cell in (cell for cell in cells if cell["cell_type"] == "code"):
+        yield "cell", f"{name}: {cell['id']}", len("".join(cell["source"]).splitlines())
 
 
 def beyond(sizes: Iterator[tuple[str, str, int]]) -> dict[str, int]:

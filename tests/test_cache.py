@@ -31,6 +31,10 @@ def store(tmp_path, made):
     return store
 
 
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def flip(path):
     content = bytearray(path.read_bytes())
     content[-5] ^= 4
@@ -38,13 +42,15 @@ def flip(path):
 
 
 def other_type(path):
-    if path.suffix == ".npy":
-        np.save(path, np.load(path).view(np.int8))
-    else:
-        path.write_text("[3]")
+    np.save(path, np.load(path).view(np.int8)) if path.suffix == ".npy" else path.write_text("[3]")
 
 
-DAMAGES = [flip, other_type, lambda path: path.unlink(), lambda path: path.write_bytes(b""),
+def other_facts(path):
+    card = path.with_suffix(".json")
+    card.write_text(card.read_text().replace("test", "another"))
+
+
+DAMAGES = [flip, other_type, other_facts, lambda path: path.unlink(), lambda path: path.write_bytes(b""),
            lambda path: path.write_bytes(path.read_bytes()[:-40])]
 
 
@@ -59,39 +65,22 @@ def test_an_array_is_computed_once_and_read_as_a_memory_map(store, made, tmp_pat
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_array_is_computed_again(suffix, damage, store, made, tmp_path):
     store(7)
-    path, = tmp_path.glob(f"*{suffix}")
-    intact = path.read_bytes()
-    damage(path)
+    intact = contents(tmp_path)
+    damage(*tmp_path.glob(f"*{suffix}"))
     array, facts = store(7)
-    assert made == [7, 7] and path.read_bytes() == intact
+    assert made == [7, 7] and contents(tmp_path) == intact
     assert (array == 7).all() and array.dtype == np.uint8 and facts == {"kind": "test"}
 
 
-def test_changed_facts_are_noticed(store, made, tmp_path):
-    store(7)
-    card, = tmp_path.glob("*.json")
-    content = json.loads(card.read_text())
-    content["facts"]["kind"] = "another"
-    card.write_text(json.dumps(content))
-    assert store(7)[1] == {"kind": "test"} and made == [7, 7]
-
-
+@pytest.mark.parametrize("suffixes", [[".npy"], [".json"], [".npy", ".json"]])
 @pytest.mark.parametrize("damage", [*DAMAGES, lambda path: path.write_bytes(
-    path.with_name(f"00003{path.suffix}").read_bytes())])
-@pytest.mark.parametrize("suffix", [".npy", ".json"])
-def test_of_several_arrays_only_the_damaged_one_is_computed_again(damage, suffix, store, made, tmp_path):
-    before = store(*range(5))
-    bytes_before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    damage(tmp_path / f"00002{suffix}")
+    path.with_name(f"00003{path.suffix}").read_bytes())])  # that of another chunk
+def test_of_several_arrays_only_the_damaged_one_is_computed_again(damage, suffixes, store, made, tmp_path):
+    before, intact = store(*range(5)), contents(tmp_path)
+    for suffix in suffixes:
+        damage(tmp_path / f"00002{suffix}")
     assert store(*range(5)) == before and made == [0, 1, 2, 3, 4, 2]
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == bytes_before
-
-
-def test_an_array_of_another_chunk_is_computed_again(store, made, tmp_path):
-    store(*range(5))
-    for suffix in (".npy", ".json"):
-        (tmp_path / f"00002{suffix}").write_bytes((tmp_path / f"00003{suffix}").read_bytes())
-    assert [facts["chunk"] for _, facts in store(*range(5))] == [*range(5)] and made[5:] == [2]
+    assert contents(tmp_path) == intact
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"facts": [3]}', "shorter"])
@@ -101,10 +90,6 @@ def test_a_damaged_index_is_written_again_without_computing(content, store, made
     known["facts"]["arrays"].pop()
     index.write_text(json.dumps(known) if content == "shorter" else content)
     assert store(*range(5)) == before and len(made) == 5
-
-
-def test_with_an_index_the_chunks_are_not_read(store, tmp_path):
-    before = store(*range(5))
     fail = lambda *_: pytest.fail("must come from the index")
     assert cached_arrays(tmp_path, fail, fail, fail) == before
 

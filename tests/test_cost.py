@@ -5,30 +5,20 @@ import sys
 
 import pytest
 import torch
+from torch.nn.functional import conv2d, linear, scaled_dot_product_attention
 
 from ebwm.baselines import Transformer
 from ebwm.blocks import non_embedding_parameters
 from ebwm.ebt import EBT
 from ebwm.energy import DoubleWell
 from ebwm.evaluation import cost
-from ebwm.evaluation.cost import (
-    Counted,
-    FlopCount,
-    Meter,
-    Shape,
-    ebt_training,
-    flops,
-    peak_memory,
-    transformer_training,
-)
+from ebwm.evaluation.cost import Counted, FlopCount, Meter, Shape, ebt_training, flops, transformer_training
 from ebwm.objective import S1, smooth_l1
-from ebwm.sampler import gradient_descent, init_candidates, langevin, run
+from ebwm.sampler import gradient_descent, hmc, init_candidates, langevin, run
 from ebwm.settings import SettingsError, generator
 from ebwm.thinking import predict
-from ebwm.walk import Walk
 from tests.dense import DenseLandscape
 
-HEADS = 2
 SHAPES = [Shape(16, 1, 1, 3), Shape(32, 3, 2, 8)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
@@ -40,64 +30,69 @@ class Dense(EBT):
         return DenseLandscape(self, states)
 
 
-def data(shape):
-    return torch.randn(2, shape.batch, shape.length, shape.dim, generator=generator(0, "data"))
+def model_of(kind, shape, **settings):
+    return kind(shape.dim, shape.depth, 2, **settings)
 
 
-def maps(shape, squares):
-    """FLOPs of passes through dim squared weights outside of the layers."""
-    return 2 * shape.batch * shape.length * squares * shape.dim**2
+def data(shape, features=None):
+    size = 2, shape.batch, shape.length, features or shape.dim
+    return torch.randn(size, generator=generator(0, "data"))
 
 
-def plus(formula, linear):
-    return FlopCount(formula.linear + linear, formula.attention)
+def outside(shape, formula, squares):
+    """A formula with the FLOPs of passes through dim squared weights outside of the layers."""
+    rows = 2 * shape.batch * shape.length
+    return FlopCount(formula.linear + rows * squares * shape.dim**2, formula.attention)
 
 
-def training_step(model, states, targets, steps=2):
-    return flops(lambda: S1(steps)(model, states, targets, generator=generator(0)).backward())
+def training_step(model, batch, steps=2):
+    return flops(lambda: S1(steps)(model, *batch, generator=generator(0)).backward())
 
 
-def truncated_step(model, states, targets):
-    """A training step: two steps without an outer gradient, then one with it."""
-    landscape, kernel = model.landscape(states), gradient_descent(model.step_size)
-    y = run(landscape, init_candidates("noise", states, generator(0)), kernel, 2, final_energy=False).state.y
-    end = run(landscape, y, kernel, 1, create_graph=True, final_energy=False)
-    smooth_l1(end.state.y, targets).backward()
-
-
-# Counts equal formulas
+def three_steps(model, states, targets, **options):
+    """FLOPs of a training step through walks of three steps."""
+    def step():
+        start = init_candidates("noise", states, generator(0))
+        end = run(model.landscape(states), start, gradient_descent(model.step_size), 3, create_graph=True,
+                  detach=False, final_energy=False, **options)
+        smooth_l1(end.state.y, targets).backward()
+    return flops(step)
 
 
 @shapes
 def test_flops_of_the_transformer(shape):
     states, targets = data(shape)
-    model = Transformer(shape.dim, shape.depth, HEADS)
-    assert flops(lambda: model(states)) == plus(cost.transformer_prediction(shape), maps(shape, 2))
+    model = model_of(Transformer, shape)
+    assert flops(lambda: model(states)) == outside(shape, cost.transformer_prediction(shape), 2)
     step = flops(lambda: smooth_l1(model(states), targets).backward())
-    assert step == plus(transformer_training(shape), maps(shape, 2 + 3))
+    assert step == outside(shape, transformer_training(shape), 2 + 3)
 
 
 @shapes
-def test_flops_of_the_ebt(shape):
-    states, targets = data(shape)
-    model = EBT(shape.dim, shape.depth, HEADS)
+def test_flops_of_training_the_ebt(shape):
+    batch, model = data(shape), model_of(EBT, shape)
     for steps in (1, 3):
-        counted = training_step(model, states, targets, steps)
-        assert counted == plus(ebt_training(shape, steps), maps(shape, 5 * steps + 2))
-    truncated = flops(lambda: truncated_step(model, states, targets))
-    assert truncated == plus(ebt_training(shape, 3, differentiated=1), maps(shape, 2 * 2 + 5 + 2))
-    dense = training_step(Dense(shape.dim, shape.depth, HEADS), states, targets)
-    assert dense == plus(cost.dense_training(shape, 2), maps(shape, 2 * (6 + 2)))
+        assert training_step(model, batch, steps) == outside(shape, ebt_training(shape, steps), 5 * steps + 2)
+    truncated = outside(shape, ebt_training(shape, 3, differentiated=1), 2 * 2 + 5 + 2)
+    assert three_steps(model, *batch, unroll=1) == truncated
+    dense = training_step(model_of(Dense, shape), batch)
+    assert dense == outside(shape, cost.dense_training(shape, 2), 2 * (6 + 2))
+
+
+def test_training_through_all_steps_costs_little_more_and_latents_need_no_embedding():
+    shape = SHAPES[1]
+    detached, through = ebt_training(shape, 3), three_steps(model_of(EBT, shape), *data(shape))
+    assert through.attention == detached.attention and detached.linear < through.linear < 1.1 * detached.linear
+    latent = training_step(model_of(EBT, shape, state_dim=48, candidates="latent"), data(shape, 48))
+    assert latent == outside(shape, ebt_training(shape, 2), ((2 + 1) + 2 * 3) * 48 / 32)  # encoded once, decoded twice
 
 
 @shapes
 @pytest.mark.parametrize("steps, samples", [(1, 1), (3, 2)])
 def test_flops_of_a_prediction(shape, steps, samples):
-    states, _ = data(shape)
-    model = EBT(shape.dim, shape.depth, HEADS)
+    model, states = model_of(EBT, shape), data(shape)[0]
     counted = flops(lambda: predict(model, states, steps=steps, samples=samples, generator=generator(0)))
-    outside = maps(shape, samples * (2 * steps + 1) + 1)
-    assert counted == plus(cost.ebt_prediction(shape, steps, samples), outside)
+    assert counted == outside(shape, cost.ebt_prediction(shape, steps, samples), samples * (2 * steps + 1) + 1)
 
 
 def test_ratios_to_the_transformer_are_the_documented_ones():
@@ -109,27 +104,24 @@ def test_ratios_to_the_transformer_are_the_documented_ones():
         assert ebt_training(shape, n, 1).linear / plain == pytest.approx((2 * n + 7) / 3 - omitted)
         assert cost.dense_training(shape, n).linear == 4 * n * plain
         assert cost.paper_training(100, 10, n) / cost.paper_training(100, 10) == pytest.approx(n * 10 / 3)
-    model = Transformer(32, 3, HEADS)
+    model = model_of(Transformer, SHAPES[1])
     norms = sum(p.numel() for p in model.blocks.parameters() if p.ndim == 1)
     weights = non_embedding_parameters(model) - norms
     assert transformer_training(SHAPES[1]).linear == cost.paper_training(weights, 2 * 8)
 
 
-def test_flops_of_single_operations():
-    a, b, w = torch.ones(4, 8, 16), torch.ones(4, 16, 8), torch.ones(5, 16)
-    assert flops(lambda: torch.nn.functional.linear(a, w, torch.ones(5))) == FlopCount(2 * 4 * 8 * 16 * 5, 0)
-    assert flops(lambda: a @ b) == FlopCount(0, 2 * 4 * 8 * 16 * 8)
-    image, kernel = torch.ones(1, 3, 8, 8), torch.ones(2, 3, 3, 3)
-    assert flops(lambda: torch.nn.functional.conv2d(image, kernel)) == FlopCount(2 * 2 * 36 * 27, 0)
-    assert flops(lambda: a + 1).total == 0
-    q = torch.ones(2, 2, 8, 16, requires_grad=True)
-    attend = lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True)
-    product = 2 * 2 * 2 * 8 * 8 * 16
-    assert flops(attend) == FlopCount(0, 2 * product)
-    assert flops(lambda: attend().sum().backward()) == FlopCount(0, 7 * product)
+A, B, Q = torch.ones(4, 8, 16), torch.ones(4, 16, 8), torch.ones(2, 2, 8, 16, requires_grad=True)
+PRODUCT = 2 * 2 * 2 * 8 * 8 * 16
 
 
-# Energy evaluations
+@pytest.mark.parametrize("function, count", [
+    (lambda: linear(A, torch.ones(5, 16), torch.ones(5)), (2 * 4 * 8 * 16 * 5, 0)),
+    (lambda: A @ B, (0, 2 * 4 * 8 * 16 * 8)), (lambda: A + 1, (0, 0)),
+    (lambda: conv2d(torch.ones(1, 3, 8, 8), torch.ones(2, 3, 3, 3)), (2 * 2 * 36 * 27, 0)),
+    (lambda: scaled_dot_product_attention(Q, Q, Q, is_causal=True), (0, 2 * PRODUCT)),
+    (lambda: scaled_dot_product_attention(Q, Q, Q, is_causal=True).sum().backward(), (0, 7 * PRODUCT))])
+def test_flops_of_single_operations(function, count):
+    assert flops(function) == count and flops(function).total == sum(count)
 
 
 @pytest.mark.parametrize("kernel", [gradient_descent(0.01), langevin(0.01)], ids=["descent", "langevin"])
@@ -140,50 +132,48 @@ def test_counted_evaluations_are_those_of_the_sampler(kernel):
 
 
 def test_counted_evaluations_of_a_prediction_are_those_it_reports():
-    model = EBT(16, 2, HEADS)
-    made, landscape = [], model.landscape
+    model, made = model_of(EBT, SHAPES[0]), []
+    landscape = model.landscape
     model.landscape = lambda states: made.append(Counted(landscape(states))) or made[-1]
     prediction = predict(model, data(SHAPES[0])[0], steps=3, samples=2, generator=generator(0))
     assert made[0].evaluations == prediction.evaluations.sum()
 
 
 def test_a_meter_measures_each_item_and_step():
-    model, states = EBT(16, 2, HEADS), data(SHAPES[0])[0]
+    model, states = model_of(EBT, SHAPES[0]), data(SHAPES[0])[0]
     landscape, start = model.landscape(states), torch.zeros_like(states)
     meter = Meter(landscape, start)
-    result = Walk(4).run(model, landscape, start, callback=meter)
+    result = run(landscape, start, hmc(0.01, steps=3), 4, generator(0), callback=meter)
+    assert result.info.evaluations.max() > 1
     assert meter.flops.shape == meter.seconds.shape == result.info.energy.shape == (4, 1, 3)
     assert torch.equal(meter.flops, meter.per_evaluation * result.info.evaluations.double())
     assert meter.per_evaluation * 3 == flops(lambda: landscape.value_and_grad(start)).total
     assert (meter.seconds > 0).all()
 
 
-# Seconds and memory
-
-
 def test_functions_are_timed_in_turns_with_ratios_by_round(monkeypatch):
-    """With a simulated clock; `b` takes twice the time of `a`; the first round is not counted."""
-    now, calls, rounds = [0.0], [], [1000.0, 1.0, 8.0, 2.0]
+    """With a simulated clock; the first round is not counted."""
+    now, calls, durations = [0.0], [], iter([1000.0, 2000.0, 1, 3, 8, 8, 2, 20])
 
-    def work(name, factor):
-        now[0] += factor * rounds[len(calls) // 2]
+    def work(name):
+        now[0] += next(durations)
         calls.append(name)
 
     monkeypatch.setattr(cost.time, "perf_counter", lambda: now[0])
-    found = cost.seconds({"a": lambda: work("a", 1), "b": lambda: work("b", 2)}, rounds=3)
+    found = cost.seconds({"a": lambda: work("a"), "b": lambda: work("b")}, rounds=3)
     assert calls == ["a", "b"] * 4
-    assert found == {"a": (2, 1, 8, 1), "b": (4, 2, 16, 2)}
+    assert found == {"a": (2, 1, 8, 1), "b": (8, 3, 20, 3)}
     assert cost.cpu_model().strip()
 
 
-@pytest.mark.skipif(peak_memory() is None, reason="the system does not report it")
+@pytest.mark.skipif(cost.peak_memory() is None, reason="the system does not report it")
 def test_peak_memory_is_that_of_this_process():
     """A small process that was started by a large one does not inherit its maximum."""
     program = "from ebwm.evaluation.cost import peak_memory; print(peak_memory())"
     held = torch.ones(2**27)
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert held.nbytes == 2**29
-    assert 10 < int(child.stdout) < peak_memory() - 256
+    assert 10 < int(child.stdout) < cost.peak_memory() - 256
 
 
 def test_peak_gpu_memory_is_that_of_the_function():

@@ -32,7 +32,7 @@ def test_the_python_corpus_has_topics_and_docstrings_without_repeated_paragraphs
 
 def test_a_repeated_long_paragraph_is_used_once(tmp_path, monkeypatch):
     (tmp_path / "tests").mkdir()
-    long = "A paragraph of more than eighty letters, which one module has copied from another one."
+    long = "A paragraph of more than eighty characters that one module has copied from another one."
     (tmp_path / "a.py").write_text(f'"""One."""\ndef f():\n    "{long}"\n')
     body = f'class A:\n    """One.\n\n      {long}\n\n    Three."""\n    x = "\\d"\n'
     (tmp_path / "b.py").write_text(body)
@@ -61,18 +61,13 @@ def test_files_of_all_formats(tmp_path):
         ("g.parquet:1", "five"), ("g.parquet:2", "six")]
 
 
-@pytest.mark.parametrize(("name", "content", "place"), [
-    ("a.txt", b"caf\xe9", "byte 3 is 0xe9"),
-    ("a.txt", b"one\ntwo\n\xff", "byte 8 is 0xff"),
-    ("a.jsonl", b'{"text": "a"}\n{"text": ', "a.jsonl:2"),
+@pytest.mark.parametrize("name, content, place", [
+    ("a.txt", b"caf\xe9", "byte 3 is 0xe9"), ("a.txt", b"one\ntwo\n\xff", "byte 8 is 0xff"),
+    ("a.jsonl", b'{"text": "a"}\n{"text": ', "a.jsonl:2"), ("a.jsonl", b'{"text": 3}', "a.jsonl:1"),
     ("a.jsonl", b'{"question": "a", "answer": "b"}', "'question', 'answer'"),
-    ("a.jsonl", b'{"text": 3}', "a.jsonl:1"),
-    ("a.json", b'[{"text": "a"},]', "a.json"),
-    ("a.txt.gz", gzip.compress(b"text", mtime=0)[:-9], "a.txt.gz"),
-    ("a.txt.gz", b"text", "a.txt.gz"),
-    ("a.jsonl.gz", gzip.compress(b"text" * 99, mtime=0)[:12] + b"text", "a.jsonl.gz"),
-    ("a.parquet", b"text", "a.parquet"),
-])
+    ("a.json", b'[{"text": "a"},]', "a.json"), ("a.parquet", b"text", "a.parquet"),
+    ("a.txt.gz", gzip.compress(b"text", mtime=0)[:-9], "a.txt.gz"), ("a.txt.gz", b"text", "a.txt.gz"),
+    ("a.jsonl.gz", gzip.compress(b"text" * 99, mtime=0)[:12] + b"text", "a.jsonl.gz")])
 def test_a_damaged_file_is_named_with_the_place(tmp_path, name, content, place):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=place) as caught:
@@ -89,29 +84,24 @@ def test_sources_without_text_are_refused(tmp_path):
         text_corpus(tmp_path, cache=tmp_path / "cache")
 
 
-# The Hugging Face Hub
-
-
-def module(**members) -> ModuleType:
-    made = ModuleType("stand_in")
-    vars(made).update(members)
+def module(**members):
+    vars(made := ModuleType("stand_in")).update(members)
     return made
 
 
 @pytest.fixture
-def hub(monkeypatch):
-    """Stand-ins for the network; the value lists all calls."""
+def hub(monkeypatch, tmp_path):
+    """Stand-ins for the network; files of the Hub lie in `tmp_path`; the value lists all calls."""
     calls, rows = [], [{"text": f"web {n}", "raw_content": f"page {n}"} for n in range(40)]
 
     def load_dataset(path, name=None, **settings):
         calls.append((path, name, settings))
         return iter(rows)
 
-    def connect(address, timeout):
-        calls.append(address)
-        return SimpleNamespace(close=lambda: None)
-
+    connect = lambda address, timeout: calls.append(address) or SimpleNamespace(close=lambda: None)
+    download = lambda repository, file, **_: str(tmp_path / file)
     monkeypatch.setitem(sys.modules, "datasets", module(load_dataset=load_dataset))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", module(hf_hub_download=download))
     monkeypatch.setattr(socket, "create_connection", connect)
     for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -120,11 +110,9 @@ def hub(monkeypatch):
     sources.reach_hub.cache_clear()
 
 
-@pytest.mark.parametrize(("source", "path", "name", "revision"), [
-    ("fineweb", "HuggingFaceFW/fineweb", "sample-100BT", None),
-    ("owner/name", "owner/name", None, None),
-    ("owner/na.me:config-1@abc123", "owner/na.me", "config-1", "abc123"),
-])
+@pytest.mark.parametrize("source, path, name, revision", [
+    ("fineweb", "HuggingFaceFW/fineweb", "sample-100BT", None), ("owner/name", "owner/name", None, None),
+    ("owner/na.me:config-1@abc123", "owner/na.me", "config-1", "abc123")])
 def test_names_of_the_hub(hub, source, path, name, revision):
     assert next(documents(source)) == ("0", "web 0")
     request = (path, name, dict(split="train", streaming=True, revision=revision))
@@ -135,13 +123,11 @@ def test_names_of_the_hub(hub, source, path, name, revision):
         next(documents(source, key="body"))
 
 
-def test_redpajama_is_downloaded_file_by_file(hub, tmp_path, monkeypatch):
+def test_redpajama_is_downloaded_file_by_file(hub, tmp_path):
     base = "https://data.together.xyz/redpajama-data-v2/v1.0.0/documents"
     (tmp_path / "_CC_SNAPSHOT_IDS").write_text("2014-15\n2023-14\n")
     (tmp_path / "urls").mkdir()
     (tmp_path / "urls" / "missing-documents.txt").write_text(f"{base}/2014-15/0001/en_head.json.gz\n")
-    fetch = lambda repository, file, repo_type: str(tmp_path / file)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", module(hf_hub_download=fetch))
     found = [body for _, body in documents("redpajama")]
     files = [call[2]["data_files"] for call in hub if call[0] == "json"]
     assert files[:2] == [f"{base}/2014-15/000{n}/en_head.json.gz" for n in (0, 2)]
@@ -149,15 +135,22 @@ def test_redpajama_is_downloaded_file_by_file(hub, tmp_path, monkeypatch):
     assert files[-1] == f"{base}/2023-14/0009/it_middle.json.gz" and found[0] == "page 0"
 
 
-def test_without_a_network_the_error_comes_at_once_with_a_remedy(hub, monkeypatch):
-    def refuse(address, timeout):
-        raise socket.gaierror(-2, "Name or service not known")
+def refuse(error):
+    def refuse(*_, **__):
+        raise error("no route\nmany more lines")
+    return refuse
 
-    monkeypatch.setattr(socket, "create_connection", refuse)
+
+def test_without_a_network_the_error_comes_at_once_with_a_remedy(hub, monkeypatch):
+    monkeypatch.setattr(socket, "create_connection", refuse(OSError))
     with pytest.raises(OSError, match=r"HF_ENDPOINT=.*HF_HUB_OFFLINE=1"):
         next(documents("fineweb"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert next(documents("fineweb")) == ("0", "web 0")
+    monkeypatch.setattr(sys.modules["datasets"], "load_dataset", refuse(RuntimeError))
+    with pytest.raises(OSError, match=r"source='owner/name': .*no route\)") as caught:
+        next(documents("owner/name"))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_cached_corpus_needs_no_network(hub, tmp_path, monkeypatch):
@@ -167,19 +160,7 @@ def test_a_cached_corpus_needs_no_network(hub, tmp_path, monkeypatch):
     assert text_corpus("owner/name", length=16, documents=30, cache=tmp_path).digest == first.digest
 
 
-def test_an_error_of_the_hub_becomes_one_line(hub, monkeypatch):
-    def refuse(*_, **__):
-        raise RuntimeError("Dataset scripts are no longer supported\nmore")
-
-    monkeypatch.setattr(sys.modules["datasets"], "load_dataset", refuse)
-    with pytest.raises(OSError, match=r"source='owner/name': .*no longer supported\)") as caught:
-        next(documents("owner/name"))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_tokenizer_of_the_hub(hub, tmp_path, monkeypatch):
+def test_a_tokenizer_of_the_hub(hub, tmp_path):
     load_tokenizer("train:260", [LINES]).save(tmp_path / "tokenizer.json")
-    fetch = lambda repository, file: str(tmp_path / file)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", module(hf_hub_download=fetch))
     found = load_tokenizer("EleutherAI/gpt-neox-20b")
     assert (found.name, found.vocabulary) == ("EleutherAI/gpt-neox-20b", 260)

@@ -13,63 +13,60 @@ from ebwm.training.checkpoint import load_tensors
 from ebwm.training.configuration import differences
 from ebwm.training.presets import load_config
 
-SHIPPED = Path(__file__).parent.parent / "data" / "checkpoints"
-MIB = 2**20
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "data" / "checkpoints"
+CARDS = {preset: json.loads((SHIPPED / preset / "card.json").read_text()) for preset in ship_text.SHIPPED}
+presets = pytest.mark.parametrize("preset", CARDS)
 
 
-def card_of(preset):
-    return json.loads((SHIPPED / preset / "card.json").read_text())
-
-
-def card_of_this_text(preset):
-    """A card whose scores can be computed here; skips if Python's documentation differs."""
-    card = card_of(preset)
+@pytest.fixture
+def corpus():
+    """Skips if Python's documentation is another text than that of the cards."""
+    card = CARDS["text"]
     if card["corpus_digest"] != text_corpus("python", "test").corpus_digest:
         pytest.skip(f"this Python's documentation is another text than Python {card['python']}'s")
-    return card
 
 
-@pytest.mark.parametrize("preset", ship_text.SHIPPED)
-class TestShipped:
-    def test_it_is_small_complete_and_finite(self, preset):
-        files = {path.name: path.stat().st_size for path in (SHIPPED / preset).iterdir()}
-        assert {*files} == {"model.safetensors", "config.json", "tokenizer.json", "log.jsonl", "card.json"}
-        assert sum(files.values()) < 4 * MIB
-        tensors, _ = load_tensors(SHIPPED / preset / "model.safetensors")
-        assert all(value.dtype == torch.float16 and value.isfinite().all() for value in tensors.values())
-
-    def test_it_is_the_preset_at_seed_0(self, preset):
-        config = load_config(str(SHIPPED / preset / "config.json"))
-        wanted = load_config(preset, ["seed=0", "run.logger=none"])
-        assert not differences(config, wanted)
-
-    def test_its_log_and_card_are_of_the_preset(self, preset):
-        rows = [json.loads(line) for line in (SHIPPED / preset / "log.jsonl").read_text().splitlines()]
-        config = load_config(preset)
-        assert rows[-1]["update"] == config.optimiser.updates
-        assert card_of(preset)["preset"] == preset and {*card_of(preset)["seeds"]} == {"0", "1", "2"}
-
-    def test_it_scores_as_on_its_card(self, preset):
-        card = card_of_this_text(preset)
-        score = ship_text.scored(SHIPPED / preset)
-        assert score["bits_per_byte"] == pytest.approx(card["seeds"]["0"]["bits_per_byte"], rel=1e-3)
-
-    def test_it_generates_text(self, preset, capsys):
-        words = ["Return a new", "--tokens", "12", "--temperature", "0"]
-        chosen = [] if preset == "text" else ["--model", preset]
-        assert cli.main(["generate", *words, *chosen]) == 0
-        written = capsys.readouterr().out
-        assert written.startswith("Return a new") and len(written) > len("Return a new") + 12
+@presets
+def test_it_is_the_preset_at_seed_0_small_and_complete(preset):
+    files = {path.name: path.stat().st_size for path in (SHIPPED / preset).iterdir()}
+    assert {*files} == {"model.safetensors", "config.json", "tokenizer.json", "log.jsonl", "card.json"}
+    assert sum(files.values()) < 4 * 2**20
+    tensors, _ = load_tensors(SHIPPED / preset / "model.safetensors")
+    assert all(value.dtype == torch.float16 and value.isfinite().all() for value in tensors.values())
+    config, wanted = load_config(str(SHIPPED / preset / "config.json")), load_config(preset, ["run.logger=none"])
+    assert not differences(config, wanted) and wanted.seed == 0
+    last = (SHIPPED / preset / "log.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["update"] == wanted.optimiser.updates
+    assert CARDS[preset]["preset"] == preset and {*CARDS[preset]["seeds"]} == {"0", "1", "2"}
 
 
-def test_the_ebt_beats_both_5_gram_models_at_every_seed():
-    card = card_of("text")
-    bar = min(card["ngram_bits_per_byte"].values())
-    assert all(score["bits_per_byte"] < bar for score in card["seeds"].values())
+@presets
+def test_it_scores_as_on_its_card(preset, corpus):
+    score = ship_text.scored(SHIPPED / preset)
+    assert score["bits_per_byte"] == pytest.approx(CARDS[preset]["seeds"]["0"]["bits_per_byte"], rel=1e-3)
 
 
-def test_the_5_gram_models_score_as_on_the_card():
-    card = card_of_this_text("text")
-    assert ship_text.by_ngrams() == pytest.approx(card["ngram_bits_per_byte"], rel=1e-9)
+@presets
+def test_it_generates_text(preset, capsys):
+    chosen = [] if preset == "text" else ["--model", preset]
+    assert cli.main(["generate", "Return a new", "--tokens", "12", "--temperature", "0", *chosen]) == 0
+    written = capsys.readouterr().out
+    assert written.startswith("Return a new") and len(written) > len("Return a new") + 12
 
 
+def test_the_5_gram_models_score_as_on_the_card(corpus):
+    assert ship_text.by_ngrams() == pytest.approx(CARDS["text"]["ngram_bits_per_byte"], rel=1e-9)
+
+
+def test_the_ebt_beats_both_5_gram_models_and_the_pages_have_the_scores_of_the_cards():
+    ngrams = CARDS["text"]["ngram_bits_per_byte"]
+    assert all(score["bits_per_byte"] < min(ngrams.values()) for score in CARDS["text"]["seeds"].values())
+    home, data = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "data/README.md"))
+    first = [CARDS[preset]["seeds"]["0"]["bits_per_byte"] for preset in ("text", "text_transformer")]
+    assert all(f"{value:.2f}" in home for value in (*first, min(ngrams.values())))
+    for preset, card in CARDS.items():
+        scores = " | ".join(f"{s['bits_per_byte']:.3f} ({s['value']:.1f})" for s in card["seeds"].values())
+        assert [line for line in data.splitlines() if f"`{preset}`" in line and line.endswith(f"{scores} |")]
+        assert card["corpus_digest"][:12] in data
+    assert all(f"{value:.3f} |" in data for value in ngrams.values())

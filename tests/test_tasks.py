@@ -1,5 +1,7 @@
 """Tasks of arrays: reading, splitting and standardising them, and models that learn from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,46 +9,48 @@ from safetensors.torch import save_file
 from tiny_run import SHAPE, tiny_pairs, tiny_states
 
 from ebwm import train
+from ebwm.data.arrays import read_arrays
 from ebwm.data.configs import task_class
 from ebwm.data.pairs import PairsConfig
 from ebwm.data.states import StatesConfig
-from ebwm.data.task import Items, Rows, Scale, Vectors, chunks, next_state, select, stack
-from ebwm.data.tasks import load_task
+from ebwm.data.task import SPLITS, Items, Rows, Vectors, chunks, select, stack
+from ebwm.data.tasks import ClipsConfig, load_task
 from ebwm.settings import generator
 from ebwm.training.learner import batches_of, evaluate, load_run, make_learner
 from ebwm.training.presets import load_config
 from ebwm.training.trainer import fit
 
-SPLITS = ("train", "valid", "test")
+
+def write_table(path, columns):
+    pytest.importorskip("pyarrow.parquet").write_table(pytest.importorskip("pyarrow").table(columns), path)
 
 
 def long_table(path, states, actions=None):
     """A Parquet table with one row for each item and time, in random order."""
-    table = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     items, times = states.shape[:2]
     order = torch.randperm(items * times, generator=generator(0)).numpy()
     columns = {"time": np.tile(np.arange(times), items), "item": np.repeat(np.arange(items), times)}
-    columns |= {f"x{index}": part for index, part in enumerate(states.flatten(0, 1).T.numpy())}
-    if actions is not None:
-        columns |= {f"action{index}": part for index, part in enumerate(actions.flatten(0, 1).T.numpy())}
-    table[1].write_table(table[0].table({name: column[order] for name, column in columns.items()}), path)
+    for name, array in (("x", states), *([] if actions is None else [("action", actions)])):
+        columns |= {f"{name}{n}": part.flatten().numpy() for n, part in enumerate(array.unbind(-1))}
+    write_table(path, {name: column[order] for name, column in columns.items()})
 
 
-def nested_table(path, **arrays):
-    """A Parquet table with one row for each item."""
-    arrow = pytest.importorskip("pyarrow")
-    pytest.importorskip("pyarrow.parquet").write_table(
-        arrow.table({name: array.tolist() for name, array in arrays.items()}), path)
+def write(path, **arrays):
+    """Write named arrays in the format of the file's ending; the first one without its name to an npy file."""
+    {".npy": lambda: np.save(path, next(iter(arrays.values())).numpy()),
+     ".npz": lambda: np.savez(path, **{name: array.numpy() for name, array in arrays.items()}),
+     ".pt": lambda: torch.save(arrays, path), ".safetensors": lambda: save_file(arrays, path),
+     ".parquet": lambda: write_table(path, {name: array.tolist() for name, array in arrays.items()})}[path.suffix]()
 
 
 WRITERS = {
-    "x.npy": lambda path, states: np.save(path, states.numpy()),
-    "x.npz": lambda path, states: np.savez(path, states=states.numpy(), other=np.ones(3)),
+    "x.npy": lambda path, states: write(path, states=states),
+    "x.npz": lambda path, states: write(path, states=states, other=torch.ones(3)),
     "x.pt": lambda path, states: torch.save(states, path),
-    "dictionary.pt": lambda path, states: torch.save({"states": states}, path),
-    "x.safetensors": lambda path, states: save_file({"states": states}, path),
+    "dictionary.pt": lambda path, states: write(path, states=states),
+    "x.safetensors": lambda path, states: write(path, states=states),
     "long.parquet": long_table,
-    "nested.parquet": lambda path, states: nested_table(path, states=states),
+    "nested.parquet": lambda path, states: write(path, states=states),
 }
 
 
@@ -62,19 +66,29 @@ def test_states_are_read_from_every_kind_of_file(tmp_path, name):
 def test_a_folder_holds_recordings_or_arrays_of_recordings(tmp_path):
     states = tiny_states()
     for number, recording in enumerate(states[:10]):
-        np.save(tmp_path / f"{number:02d}.npy", recording.numpy())
-    np.save(tmp_path / "rest.npy", states[10:].numpy())
+        write(tmp_path / f"{number:02d}.npy", states=recording)
+    write(tmp_path / "rest.npy", states=states[10:])
     (tmp_path / "notes.txt").write_text("not data")
     task = load_task(StatesConfig(source=str(tmp_path)))
     assert task.digests() == load_task(StatesConfig(), data=states).digests()
 
 
-@pytest.mark.parametrize("write", [
-    lambda folder, states, actions: np.savez(folder / "x.npz", actions=actions, states=states),
+@pytest.mark.parametrize("name, make", [
+    ("object.npy", lambda path: np.save(path, np.array([[{"a": 1}]]), allow_pickle=True)),
+    ("object.pt", lambda path: torch.save({"states": StatesConfig()}, path)),
+    ("uneven.parquet", lambda path: write_table(path, {"item": [0, 1, 1, 1], "time": [0, 0, 1, 2], "x": [0.0] * 4}))])
+def test_objects_and_items_of_different_lengths_are_refused(tmp_path, name, make):
+    make(tmp_path / name)
+    with pytest.raises(ValueError, match=r"data\.source.*cannot be read"):
+        read_arrays(tmp_path / name)
+
+
+@pytest.mark.parametrize("save", [
+    lambda folder, states, actions: write(folder / "x.npz", actions=actions, states=states),
     lambda folder, states, actions: long_table(folder / "x.parquet", states, actions)])
-def test_actions_are_part_of_the_context(tmp_path, write):
+def test_actions_are_part_of_the_context(tmp_path, save):
     states, actions = tiny_states(actions=2)
-    write(tmp_path, states, actions)
+    save(tmp_path, states, actions)
     task = load_task(StatesConfig(source=str(tmp_path)))
     assert task.state == Vectors(3, 2)
     assert task.digests() == load_task(StatesConfig(), data=(states, actions)).digests()
@@ -94,10 +108,13 @@ def test_items_are_split_and_standardised_on_the_training_split():
     assert train_split.mean((0, 1)).abs().max() < 1e-6
     torch.testing.assert_close(train_split.std((0, 1), correction=0), torch.tensor([1.0, 1.0, 0.0]))
     restored = torch.cat([task.scales["states"].restore(task.splits[name].whole()) for name in SPLITS])
-    found = {tuple(item.flatten().round(decimals=3).tolist()) for item in restored}
-    assert found == {tuple(item.flatten().round(decimals=3).tolist()) for item in states}
+    rows = lambda items: {tuple(item.flatten().round(decimals=3).tolist()) for item in items}
+    assert rows(restored) == rows(states)
     other = load_task(StatesConfig(held_out=0.2), seed=1, data=states)
     assert other.digests() != task.digests() == load_task(StatesConfig(held_out=0.2), data=states).digests()
+    target = task.splits["test"].whole()[:, 1:]
+    mean = train_split[:, 1:].mean((0, 1)).expand_as(target)
+    assert task.baselines()["mean state"] == pytest.approx(float(task.errors(mean, target).mean()))
 
 
 def test_long_recordings_are_cut_after_the_split():
@@ -108,20 +125,18 @@ def test_long_recordings_are_cut_after_the_split():
     assert torch.equal(task.splits["test"].whole().flatten(0, 1), whole.splits["test"].whole().flatten(0, 1))
 
 
-@pytest.mark.parametrize("name", ["p.npz", "p.pt", "p.safetensors", "p.parquet", "memory"])
+@pytest.mark.parametrize("name", ["p.npz", "p.pt", "p.safetensors", "p.parquet"])
 def test_pairs_are_read_from_every_kind_of_file(tmp_path, name):
     context, target = tiny_pairs()
-    path, arrays = tmp_path / name, {"context": context, "target": target}
-    {"p.npz": lambda: np.savez(path, **{key: array.numpy() for key, array in arrays.items()}),
-     "p.pt": lambda: torch.save(arrays, path), "p.safetensors": lambda: save_file(arrays, path),
-     "p.parquet": lambda: nested_table(path, **arrays), "memory": lambda: None}[name]()
+    write(tmp_path / name, context=context, target=target)
+    task = load_task(PairsConfig(source=str(tmp_path / name)))
     expected = load_task(PairsConfig(), data=(context, target))
-    task = expected if name == "memory" else load_task(PairsConfig(source=str(path)))
     assert task.state == Rows(1, 4, 4) and task.digests() == expected.digests()
     seen, wanted = task.pair(task.items("test"))
     assert seen.shape == (2, 2, 4) and wanted.shape == (2, 1, 4)
-    mean = task.splits["train"].whole()[1].mean(0).expand_as(wanted)
-    assert task.baselines()["mean target"] == pytest.approx(float(task.errors(mean, wanted).mean()))
+    assert all(part.mean((0, 1)).abs().max() < 1e-6 for part in task.splits["train"].whole())
+    error = float(task.errors(torch.zeros_like(wanted), wanted).mean())
+    assert task.baselines()["mean target"] == pytest.approx(error)
 
 
 def test_batches_are_tensors_tuples_or_dictionaries():
@@ -132,13 +147,35 @@ def test_batches_are_tensors_tuples_or_dictionaries():
     assert select(batch, 3)[1]["a"].tolist() == [3.0]
     data = Items((torch.arange(6.0).view(3, 2), torch.arange(3)))
     assert len(data) == 3 and data[1][0].tolist() == [2.0, 3.0] and data.whole(2)[1].tolist() == [0, 1]
-    context, target = next_state(torch.arange(4).view(1, 4))
-    assert (context.tolist(), target.tolist()) == ([[0, 1, 2]], [[1, 2, 3]])
+    values = torch.arange(4)
+    assert len({Items(other).digest for other in (values, values[:, None], values + 1, values.int())}) == 4
 
 
-def test_a_constant_feature_is_only_centred():
-    scale = Scale.of(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
-    assert scale.standardise(torch.tensor([[1.0, 5.0]])).tolist() == [[-1.0, 0.0]]
+def test_each_pass_visits_items_at_most_once_in_a_new_order_given_by_the_seed():
+    state = torch.get_rng_state()
+    ours, again, other = (batches_of(Items(torch.arange(7)), 3, seed) for seed in (0, 0, 1))
+    passes = [[*next(ours).tolist(), *next(ours).tolist()] for _ in range(4)]
+    assert all(len({*seen}) == 6 and {*seen} <= {*range(7)} for seen in passes)
+    assert len({*map(tuple, passes)}) == 4
+    assert passes[0][:3] == next(again).tolist() != next(other).tolist()
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_frames_are_encoded_by_the_largest_principal_components_of_the_training_split(tmp_path, monkeypatch):
+    monkeypatch.setenv("EBWM_CACHE", str(tmp_path))
+    plain = ClipsConfig(frames=4, train_clips=50, eval_clips=8)
+    pixels, task, other = (load_task(config, seed) for config, seed in (
+        (plain, 0), (replace(plain, features=5), 0), (replace(plain, features=5), 1)))
+    frames, states = (found.splits["train"].whole().flatten(0, 1).double() for found in (pixels, task))
+    _, sizes, directions = torch.linalg.svd(frames - frames.mean(0), full_matrices=False)
+    projected = (frames - frames.mean(0)) @ directions[:5].T
+    assert torch.allclose(states.abs(), projected.abs() / (sizes[:5].square().mean() / len(frames)).sqrt(), atol=1e-4)
+    encoder = task.splits["test"].encoder
+    assert (encoder.directions.max(0).values >= encoder.directions.abs().max(0).values - 1e-12).all()
+    assert encoder.explained == pytest.approx((sizes[:5].square().sum() / sizes.square().sum()).item())
+    assert len(task.items("test")) == 8 and task.digests() != other.digests()
+    images = task.splits["test"].images(task.items("test"))
+    assert (images - pixels.splits["test"].images(pixels.items("test"))).square().mean() < 0.05
 
 
 @pytest.mark.parametrize("kind", ["states", "pairs"])

@@ -15,7 +15,7 @@ from tiny_text import LINES, texts_of, write_lines
 from ebwm.data import text
 from ebwm.data import tokenizer as tokenizers
 from ebwm.data.cache import SPLITS
-from ebwm.data.text import perplexity, text_corpus
+from ebwm.data.text import TextDataset, perplexity, text_corpus
 from ebwm.data.tokenizer import Tokenizer
 from ebwm.objective import cross_entropy
 from ebwm.settings import generator
@@ -29,11 +29,11 @@ def corpus(tmp_path):
 
 def test_no_text_is_in_two_splits(tmp_path):
     source = write_lines(tmp_path / "texts.jsonl", [f"text {n % 300}" for n in range(900)])
-    found = {split: texts_of(text_corpus(source, split, length=8, held_out=0.2, cache=tmp_path))
-             for split in SPLITS}
-    assert sum(map(len, found.values())) == 900
-    assert sum(len({*part}) for part in found.values()) == len(set().union(*found.values())) == 300
-    assert all(40 < len({*found[split]}) < 80 for split in ("valid", "test"))
+    found = [texts_of(text_corpus(source, split, length=8, held_out=0.2, cache=tmp_path)) for split in SPLITS]
+    different = [{*part} for part in found]
+    assert sum(map(len, found)) == 900
+    assert sum(map(len, different)) == len(set.union(*different)) == 300
+    assert all(40 < len(part) < 80 for part in different[1:])
 
 
 def test_a_larger_share_includes_a_smaller_one_and_a_seed_changes_both():
@@ -53,15 +53,15 @@ def test_one_document_is_cut_by_position(tmp_path):
 
 
 def test_an_interrupted_corpus_resumes_after_its_last_shard(corpus, tmp_path, monkeypatch):
-    encoded, encode, limit = [], Tokenizer.encode_batch, iter([10])
-    monkeypatch.setattr(text, "SHARD", 8)
+    encoded, encode, stop = [], Tokenizer.encode_batch, iter([KeyboardInterrupt])
 
     def interrupted(self, rows):
-        if len(encoded) > 20 and next(limit, None):
-            raise KeyboardInterrupt
+        if len(encoded) > 20 and (error := next(stop, None)):
+            raise error
         encoded.extend(rows)
         return encode(self, rows)
 
+    monkeypatch.setattr(text, "SHARD", 8)
     whole = text_corpus(corpus, length=16, cache=tmp_path / "a")
     monkeypatch.setattr(Tokenizer, "encode_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -70,12 +70,10 @@ def test_an_interrupted_corpus_resumes_after_its_last_shard(corpus, tmp_path, mo
     encoded.clear()
     again = text_corpus(corpus, length=16, cache=tmp_path / "b")
     assert len(encoded) == 60 - done and 0 < done < 60 and again.digest == whole.digest
-    contents = lambda name: {p.name: p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()}
-    assert contents("a") == contents("b")
+    contents = [{p.name: p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()} for name in "ab"]
+    assert contents[0] == contents[1]
     encoded.clear()
-    for split in SPLITS:
-        text_corpus(corpus, split, length=16, cache=tmp_path / "b", held_out=0.05)
-    assert encoded == []
+    assert text_corpus(corpus, "valid", length=16, cache=tmp_path / "b").tokens and encoded == []
 
 
 def test_a_changed_source_is_tokenised_again(corpus, tmp_path):
@@ -114,38 +112,32 @@ def test_a_tokenizer_is_trained_once_and_on_the_training_split_only(corpus, tmp_
     assert "".join(texts) == "a" * 60 + "c" * 40
 
 
-def test_a_large_vocabulary_takes_four_bytes(monkeypatch):
-    assert text._tokens(["a"], Tokenizer()).dtype == np.uint16
-    monkeypatch.setattr(Tokenizer, "vocabulary", 2**16 + 1)
-    assert text._tokens(["a"], Tokenizer()).dtype == np.uint32
-
-
 @given(st.text(alphabet="ab\n", max_size=40), st.integers(1, 9))
 def test_long_texts_are_cut_at_lines_without_loss(body, piece):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text, "PIECE", piece)
         patch.setattr(text, "BATCH", 3)
-        found = [*text._pieces(body)]
-        assert "".join(part for part, _ in found) == body
-        assert [last for _, last in found] == [False] * (len(found) - 1) + [True]
-        assert all(part.endswith("\n") or "\n" not in part for part, _ in found[:-1])
-        assert text._tokens([body, body], Tokenizer()).tolist() == ([*body.encode(), 256] * 2)
+        *others, last = text._pieces(body)
+        assert "".join(part for part, _ in others) + last[0] == body
+        assert last[1] and all(not ends and (part.endswith("\n") or "\n" not in part) for part, ends in others)
+        assert text._tokens([body, body], Tokenizer()).tolist() == [*body.encode(), 256] * 2
+        patch.setattr(Tokenizer, "vocabulary", 2**16 + 1)
+        assert text._tokens(["a"], Tokenizer()).dtype == np.uint32
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(bodies=st.lists(st.text(min_size=1, max_size=30), min_size=2, max_size=12), length=st.integers(1, 20),
        shard=st.integers(1, 5))
 def test_every_token_is_a_target_exactly_once(bodies, length, shard, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("windows")
+    folder, stream = tmp_path_factory.mktemp("windows"), [t for body in bodies for t in [*body.encode(), 256]]
     source = write_lines(folder / "texts.jsonl", bodies)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text, "SHARD", shard)
-        try:
-            dataset = text_corpus(source, length=length, held_out=0, cache=folder)
-        except ValueError:
-            assert len("".join(bodies).encode()) + len(bodies) < length + 1
+        if len(stream) < length + 1:
+            with pytest.raises(ValueError, match="source="):
+                text_corpus(source, length=length, held_out=0, cache=folder)
             return
-    stream = [token for body in bodies for token in [*body.encode(), 256]]
+        dataset = text_corpus(source, length=length, held_out=0, cache=folder)
     windows = dataset.whole()
     targets = windows[:, 1:]
     assert targets[targets != dataset.ignore].tolist() == stream[1:]
@@ -188,34 +180,30 @@ def test_windows_are_indexed_as_a_sequence_and_read_from_the_disk(corpus, tmp_pa
 
 def test_digests_distinguish_data_sets(corpus, tmp_path):
     make = lambda **changes: text_corpus(corpus, cache=tmp_path, **dict(length=16) | changes)
-    digest = make().digest
-    assert make().digest == digest
-    others = [make(length=8), make(split="valid"), make(seed=1), make(tokenizer="train:280"),
-              make(documents=50), make(packing="documents")]
-    assert len({digest, *(other.digest for other in others)}) == 7
-    assert make(seed=1).corpus_digest == make(length=8).corpus_digest != make(documents=50).corpus_digest
+    first, *others = (make(**changes) for changes in [
+        {}, {"split": "valid"}, {"seed": 1}, {"length": 8}, {"tokenizer": "train:280"}, {"packing": "documents"},
+        {"documents": 50}])
+    changed = type("Changed", (Tokenizer,), {"_json": lambda self: "another tokenizer with the same tokens"})()
+    digests = [other.digest for other in (*others, TextDataset(first.stream, changed, 16))]
+    assert make().digest == first.digest and len({first.digest, *digests}) == 8
+    assert {other.corpus_digest for other in others[:-1]} == {first.corpus_digest} != {others[-1].corpus_digest}
 
 
-@pytest.mark.parametrize("changes", [dict(length=10**6), dict(split="valid", held_out=0)])
-def test_a_source_without_a_window_is_refused(changes, corpus, tmp_path):
-    with pytest.raises(ValueError, match=r"source=.* tokens in the .* split, a window needs"):
+@pytest.mark.parametrize("changes, error, named", [
+    ({"length": 10**6}, ValueError, "source="), ({"split": "valid", "held_out": 0}, ValueError, "source="),
+    ({"cache": __file__}, OSError, "cache=")])
+def test_sources_without_a_window_and_unusable_caches_are_refused(changes, error, named, corpus, tmp_path):
+    with pytest.raises(error, match=named):
         text_corpus(corpus, **dict(length=16, cache=tmp_path) | changes)
-
-
-def test_a_cache_that_cannot_be_written_is_refused(corpus, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"cache=.* cannot be written"):
-        text_corpus(corpus, length=16, cache=tmp_path / "file")
 
 
 def test_perplexity_of_known_losses():
     assert perplexity(torch.full((4, 5), math.log(6.0)).double()).value == pytest.approx(6.0)
     losses = torch.tensor([[1.0, 2.0], [3.0, torch.nan]])
     found = perplexity(losses, torch.tensor([[1, 3], [2, 99]]))
-    assert found.tokens == 3 and found.value == pytest.approx(math.exp(2.0))
-    assert found.bits_per_byte == pytest.approx(6 / math.log(2) / 6)
-    residuals = np.array([3 - 2 * 2, 3 - 2 * 1])
-    assert found.error == pytest.approx(math.exp(2.0) * math.sqrt((residuals**2).sum() * 2) / 3)
+    error, bits_error = math.hypot(3 - 2 * 2, 3 - 2 * 1), math.hypot(3 - 4, 3 - 2)  # of the sums of windows
+    assert found == pytest.approx((math.exp(2), math.exp(2) * error * 2**0.5 / 3, 1 / math.log(2),
+                                   bits_error * 2**0.5 / 6 / math.log(2), 3))
     assert perplexity(losses).bits_per_byte is None
     one = perplexity(torch.tensor([[1.0, 3.0]]), torch.tensor([[1, 0]]))
     assert (one.value, one.tokens) == (pytest.approx(math.exp(2.0)), 2) and math.isnan(one.error)

@@ -1,13 +1,16 @@
 """The output of `ebwm generate`, and its refusals."""
 
-import json
+import math
 import re
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
+from tiny_text import write_lines
 
 from ebwm import cli, writing
-from ebwm.generation import gathered, generate_tokens
+from ebwm.generation import Generated, gathered, generate_tokens
 from ebwm.training.configuration import ConfigError
 from ebwm.training.presets import load_config
 from ebwm.training.run import train
@@ -20,16 +23,13 @@ SHAPE = ["data.kind=text", "data.length=16", "data.eval_windows=4", "data.held_o
 def folder(tmp_path_factory):
     """Two finished runs on a few lines, named by their kinds."""
     root = tmp_path_factory.mktemp("writing")
-    texts = [f"line {number} of a text" for number in range(60)]
-    (root / "lines.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    source = write_lines(root / "lines.jsonl", [f"line {number} of a text" for number in range(60)])
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("cache", "runs"):
-            patch.setenv(f"EBWM_{name.upper()}", str(root / name))
-        patch.setenv("EBWM_DEVICE", "cpu")
+        for name, value in {"CACHE": root / "cache", "RUNS": root / "runs", "DEVICE": "cpu"}.items():
+            patch.setenv(f"EBWM_{name}", str(value))
         for kind in ("ebt", "transformer"):
-            entries = [*SHAPE, f"data.source={root / 'lines.jsonl'}", f"model.kind={kind}"]
-            done = train(load_config("smoke", entries), root / "runs", progress=False)
-            done.rename(root / "runs" / kind)
+            config = load_config("smoke", [*SHAPE, f"data.source={source}", f"model.kind={kind}"])
+            train(config, root / "runs", progress=False).rename(root / "runs" / kind)
     return root / "runs"
 
 
@@ -54,19 +54,15 @@ def test_a_text_is_printed_with_its_continuation(call, folder, kind):
     assert out == "line 1" + language.tokenizer.decode(tokens) + "\n"
 
 
-def test_several_texts_are_continued_as_single_ones(call):
-    words = ["--model", "ebt", "--tokens", "12", "--seed", "5"]
-    both = call("line", "a longer text", *words)[1]
-    alone = [call(text, *words)[1] for text in ("line", "a longer text")]
-    assert both == f"== 1\n{alone[0]}== 2\n{alone[1]}"
-
-
-def test_continuations_of_one_text_have_consecutive_seeds(call):
+def test_several_texts_are_continued_as_single_ones_and_one_text_with_consecutive_seeds(call):
     words = ["--model", "ebt", "--tokens", "12", "--temperature", "1", "--top-p", "1"]
-    three = call("line", *words, "--times", "3", "--seed", "4")[1]
+    numbered = lambda texts: "".join(f"== {number}\n{text}" for number, text in enumerate(texts, 1))
+    character = call("line", *words)[1].removeprefix("line").strip()[0]
+    for option in ([], ["--show"], ["--show", "--stop", character]):
+        alone = [call(text, *words, *option)[1] for text in ("line", "a longer text")]
+        assert call("line", "a longer text", *words, *option)[1] == numbered(alone).replace("\n\n", "\n")
     alone = [call("line", *words, "--seed", str(seed))[1] for seed in (4, 5, 6)]
-    assert three == "".join(f"== {number}\n{text}" for number, text in enumerate(alone, 1))
-    assert len({*alone}) == 3
+    assert call("line", *words, "--times", "3", "--seed", "4")[1] == numbered(alone) and len({*alone}) == 3
 
 
 def test_tokens_are_shown_with_bits_energy_and_steps(call):
@@ -89,14 +85,23 @@ def test_adaptive_sampling_takes_fewer_steps(call):
 
 
 def test_a_text_ends_at_a_stop_token(call, folder):
-    language = writing.load_language(folder / "ebt")
-    whole = call("line", "--model", "ebt", "--tokens", "40", "--temperature", "1", "--top-p", "1")[1]
-    new = whole.removeprefix("line").rstrip("\n")
+    words = ["line", "--model", "ebt", "--tokens", "40", "--temperature", "1", "--top-p", "1"]
+    new = call(*words)[1].removeprefix("line").rstrip("\n")
     character = next(character for character in new if character.isascii())
-    stopped = call("line", "--model", "ebt", "--tokens", "40", "--temperature", "1", "--top-p", "1",
-                   "--stop", character)[1]
-    assert stopped == "line" + new[:new.index(character)] + "\n"
-    assert language.tokenizer.end in writing.end_tokens(language, [character])
+    assert call(*words, "--stop", character)[1] == "line" + new[:new.index(character)] + "\n"
+    language = writing.load_language(folder / "ebt")
+    assert writing.end_tokens(language, [character]) == {ord(character), language.tokenizer.end}
+    row = Generated(*map(torch.tensor, ([language.tokenizer.end], [-2 * math.log(2)], [1.5], [3], [4], [True])))
+    assert writing.row_of(language, row).split() == ["(end)", "2.00", "1.5000", "3", "4"]
+
+
+def test_models_are_found_as_folders_shipped_models_or_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("here", "shipped/small", "runs/001"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "model.safetensors").touch()
+    find = lambda name: writing.find_model(name, Path("shipped"), Path("runs"))
+    assert [*map(find, ("here", "small", "001"))] == [Path("here"), Path("shipped/small"), Path("runs/001")]
 
 
 def test_without_a_text_a_new_one_is_generated(call):
@@ -109,7 +114,7 @@ def test_without_a_text_a_new_one_is_generated(call):
     ["--adaptive", "0"], ["--model", "transformer", "--steps", "3"],
     ["--model", "transformer", "--samples", "2"]])
 def test_options_are_refused_in_one_line(call, words):
-    code, out, err = call("line", *(words if "--model" in words else ["--model", "ebt", *words]))
+    code, out, err = call("line", "--model", "ebt", *words)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert words[-2].strip("-").replace("-", "_") in err.replace("-", "_")
 

@@ -7,6 +7,7 @@ import tempfile
 import numpy as np
 import torch
 
+from ebwm.data.configs import ClipsConfig, PairsConfig, StatesConfig, TextConfig
 from ebwm.data.digits import moving_digits
 from ebwm.data.forks import forking_digits
 from ebwm.data.grammars import Dyck, Sums
@@ -30,6 +31,10 @@ def table(function, *cases, **defaults):
 
 
 CASES = [
+    *table(ClipsConfig, ("frames", 0), ("features", 0), ("spacing", 0.0)),
+    *table(TextConfig, ("held_out", 0.0), ("length", 0), ("documents", 0), ("packing", "loose")),
+    *table(StatesConfig, ("held_out", 0.0), ("held_out", 0.5), ("length", 1), ("eval_items", 0)),
+    *table(PairsConfig, ("held_out", 0.0), ("eval_items", 0)),
     *table(digits, ("split", "validation"), ("clips", 0), ("frames", 1), ("size", 15), ("seed", -1),
            ("turn", 1.5), ("turn", math.nan), ("speeds", (0, 8)), ("speeds", (32, 8)), ("speeds", (8, 129)),
            ("digits", ()), ("digits", (-1, 3)), ("occlusion", -1), ("occlusion", 17), split="train"),
@@ -41,6 +46,7 @@ CASES = [
     *table(video_folder, ("frames", 1), ("spacing", 0.0), ("stride", -1.0), ("size", 0), ("split", "dev"),
            folder=EMPTY, split="train"),
     ("no folder", lambda: video_folder(EMPTY, "train"), FileNotFoundError, "folder="),
+    ("no video", lambda: video_folder(tempfile.mkdtemp(), "train"), FileNotFoundError, "folder="),
     *table(video_hub, ("limit", 0), name="owner/name", split="train"),
     *table(text_corpus, ("split", "dev"), ("packing", "loose"), ("length", 0), ("documents", 0),
            ("held_out", 0.5), ("held_out", -0.1), cache="unused"),
@@ -49,21 +55,20 @@ CASES = [
        "tokenizer=") for spec, error in [
         ("train:256", ValueError), ("train:many", ValueError), ("train:400", ValueError),
         ("bytes", FileNotFoundError), ("mine/none.json", FileNotFoundError)]),
-    ("no training texts", lambda: load_tokenizer("train:300"), ValueError, "tokenizer="),
     *table(Dyck, ("pairs", 5), ("length", 7), ("depth", 0), ("shift", -0.5), ("shift", math.nan),
            ("along", "width")),
-    ("too deep", lambda: Dyck(length=10, shift=1.5), ValueError, "depth + shift=6"),
     *table(Sums, ("digits", 0), ("terms", 1), ("operations", "*"), ("along", "width"), ("shift", -1)),
     *table(Dyck().draw, ("count", 0), ("seed", -1), count=1),
     *table(functools.partial(NGram.fit, np.arange(10)), ("order", 0), vocabulary=10),
-    ("too few tokens", lambda: NGram.fit(np.arange(10), 10), ValueError, "tokens=10"),
-    ("large tokens", lambda: NGram.fit(np.arange(10), 2, 9), ValueError, "tokens=(0, 9)"),
-    ("negative tokens", lambda: NGram.fit(np.arange(10), 2, 10).log_probabilities(np.array([3, -1])),
-     ValueError, "tokens=(-1, 3)"),
-    ("unknown context", lambda: NGram.fit(np.arange(10), 2, 10).distribution([10]), ValueError, "tokens="),
+    *((named, call, ValueError, named) for named, call in [
+        ("tokens=10", lambda: NGram.fit(np.arange(10), 10)), ("tokens=(0, 9)", lambda: NGram.fit(np.arange(10), 2, 9)),
+        ("tokens=(-1, 3)", lambda: NGram.fit(np.arange(10), 2, 10).log_probabilities(np.array([3, -1]))),
+        ("tokens=(10, 10)", lambda: NGram.fit(np.arange(10), 2, 10).distribution([10])),
+        ("depth + shift=6", lambda: Dyck(length=10, shift=1.5)),
+        ("tokenizer=", lambda: load_tokenizer("train:300"))]),
     *table(downstream, ("name", "gsm"), ("limit", 0), name="gsm8k"),
-    ("no file", lambda: downstream("gsm8k", "none.json"), FileNotFoundError, "source="),
-    ("a folder", lambda: downstream("gsm8k", tempfile.gettempdir()), FileNotFoundError, "source="),
+    *((f"questions in {source}", functools.partial(downstream, "gsm8k", source), FileNotFoundError, "source=")
+      for source in ("none.json", tempfile.gettempdir())),
     *table(text_windows, ("length", 0), texts=["a"], encode=str.encode, end=0),
     ("one window", lambda: perplexity_ratio(np.ones((2, 2)), np.array([[1.0, 2.0], [math.nan] * 2])),
      ValueError, "shifted"),

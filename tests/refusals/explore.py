@@ -18,15 +18,11 @@ def walks(**changes):
 
 
 CASES = [
-    ("unknown energy", walks(energy="hill"), ValueError, "energy='hill'"),
-    ("unknown sampler", walks(sampler="guess"), ValueError, "sampler='guess'"),
-    ("unavailable start", walks(start="last"), ValueError, "start='last'"),
-    ("no steps", walks(steps=0), ValueError, "steps=0"),
-    ("too many walks", walks(walks=9), ValueError, "walks=9"),
-    ("half a point", walks(x=1.0), ValueError, "x=1"),
-    ("negative step size", walks(step_size=-1.0), ValueError, "step_size"),
-    ("no temperature", walks(sampler="MALA", temperature=0.0), ValueError, "temperature"),
-    ("infinite point", walks(x=math.inf, y=0.0), ValueError, "start"),
+    *((f"{named} {changes}", walks(**changes), ValueError, named) for named, changes in [
+        ("energy='hill'", {"energy": "hill"}), ("sampler='guess'", {"sampler": "guess"}),
+        ("start='last'", {"start": "last"}), ("steps=0", {"steps": 0}), ("walks=9", {"walks": 9}), ("x=1", {"x": 1.0}),
+        ("step_size", {"step_size": -1.0}), ("temperature", {"sampler": "MALA", "temperature": 0.0}),
+        ("start", {"x": math.inf, "y": 0.0})]),
     ("unknown theme", lambda: figure(walks()(), "blue"), ValueError, "theme='blue'"),
     ("no run", lambda: run_scene(TEXT_MODEL.parent), ValueError, "folder="),
     ("model of tokens", lambda: run_scene(TEXT_MODEL), ValueError, "folder="),

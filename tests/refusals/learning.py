@@ -16,6 +16,7 @@ from ebwm.objective import S1, S2, Contrastive, ScoreMatching, cross_entropy
 from ebwm.replay import Replay
 from ebwm.settings import generator
 from ebwm.thinking import choose, generate, predict, propose
+from ebwm.walk import Walk
 from tests.helpers import refused
 
 TOKENS = torch.zeros(2, 4, dtype=torch.long)
