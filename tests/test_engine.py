@@ -90,6 +90,9 @@ def test_the_key_depends_on_every_input(tmp_path):
         rewrite(tmp_path / name, "2", "1")
     (tmp_path / "clips" / "a.mp4").touch()
     assert changed(first, made()) == [f"data {tmp_path / 'clips'}"]
+    before = digest_of_folder(tmp_path / "clips")
+    os.utime(tmp_path / "clips" / "a.mp4", (1, 1))
+    assert digest_of_folder(tmp_path / "clips") != before
     assert digest_of_folder(tmp_path / "clips") == digest_of_folder(tmp_path / "clips")
 
 

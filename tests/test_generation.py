@@ -105,7 +105,7 @@ def test_texts_of_a_batch_are_continued_as_alone(model, settings, window):
 
 @pytest.mark.parametrize("make", [ebt_of, transformer_of])
 def test_texts_end_at_their_end_tokens(make):
-    _, lengths = check(make(), count=12, window=6, end=[0, 4, 7, 11], **RANDOM)
+    _, lengths = check(make(), count=12, window=6, end=[0, 4, 7, 11], **RANDOM | {"seed": [5, 6, 7, 8]})
     assert len(lengths) > 1
     found = list(generate_tokens(make(), PROMPTS, 5, end=range(V)))
     assert len(found) == 1 and not found[0].active.any()

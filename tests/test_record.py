@@ -333,6 +333,14 @@ def test_the_table_shows_records_and_staleness(project):
     assert "on record at scale smoke, stale)" in " ".join(figures.table().split())
 
 
+def test_the_cost_of_a_figure_includes_its_parts(project):
+    made = Record("tiny", defaults_of())
+    made.parts = [{"seconds": 100.0, "peak_memory_mib": 10**6}, {"seconds": 20.0, "peak_memory_mib": None}]
+    made.close()
+    manifest = json.loads((made.folder / "manifest.json").read_text())
+    assert 120 <= manifest["seconds"] < 180 and manifest["peak_memory_mib"] == 10**6
+
+
 # The summary of a batch
 
 

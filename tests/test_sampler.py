@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ebwm.energy import Landscape, Transformed
-from ebwm.sampler import STARTS, gradient_descent, init_candidates, langevin, run, softmax_descent
+from ebwm.sampler import STARTS, State, gradient_descent, init_candidates, langevin, run, softmax_descent, where_state
 from ebwm.settings import generator
 from tests.helpers import BOWL, draw, softmax
 
@@ -25,6 +25,13 @@ def test_equal_generators_give_equal_results_and_the_global_state_is_not_used():
     before = torch.get_rng_state()
     ends = [run(BOWL, torch.zeros(3, 2).double(), langevin(0.1), 5, generator(3)).state.y for _ in range(2)]
     assert torch.equal(*ends) and torch.equal(before, torch.get_rng_state())
+
+
+def test_an_item_that_does_not_move_has_no_velocity():
+    filled = lambda value: State(*(torch.full(shape, value) for shape in ((2, 3), (2,), (2, 3), (2, 3))))
+    mixed = where_state(torch.tensor([True, False]), filled(1.0), filled(2.0))
+    assert mixed.y[:, 0].tolist() == mixed.energy.tolist() == mixed.grad[:, 0].tolist() == [1, 2]
+    assert mixed.velocity[:, 0].tolist() == [1, 0]
 
 
 class Ranked(Landscape):

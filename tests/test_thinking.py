@@ -22,6 +22,13 @@ def test_choices_select_the_lowest_score_of_each_position(by):
     assert (best.evaluations == 5 * (3 + 1)).all()
 
 
+def test_the_drop_of_a_walk_is_that_of_the_energy_from_its_start_to_its_end():
+    model, states, start = ebt(), draw(2, 4, 8), draw(2, 4, 8, stream="start")
+    found = propose(model, states, steps=3, start=start)
+    close(found.drop[0], model.landscape(states)(start) - found.energy[0])
+    assert (found.drop > 0).all()
+
+
 def test_non_finite_proposals_are_selected_only_if_all_are():
     found = propose(ebt(), draw(1, 3, 8), samples=3, generator=generator(0))
     found.energy[0, 0, 1], found.energy[2, 0, 0] = torch.nan, -torch.inf

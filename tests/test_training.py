@@ -4,6 +4,7 @@ import dataclasses
 import json
 from importlib.util import find_spec
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,10 +30,10 @@ from ebwm.training.configuration import (
     override,
 )
 from ebwm.training.learner import batches_of, evaluate, load_learner, make_learner
-from ebwm.training.optimiser import learning_rate_factor, make_optimiser
+from ebwm.training.optimiser import learning_rate_factor, make_optimiser, update_average
 from ebwm.training.presets import load_config
 from ebwm.training.run import RunError, train
-from ebwm.training.trainer import fit
+from ebwm.training.trainer import Trainer, fit
 
 NEEDS_DIFFUSERS = pytest.mark.skipif(find_spec("diffusers") is None, reason="diffusers is not installed")
 DIFFUSION = pytest.param("diffusion", marks=NEEDS_DIFFUSERS)
@@ -156,6 +157,23 @@ def test_the_schedule_warms_up_and_ends_at_a_tenth():
     assert factors[-1] == pytest.approx(0.1)
     longer = OptimiserConfig(updates=100, warmup=10, schedule=40)
     assert [learning_rate_factor(n, longer) for n in (40, 41, 99)] == pytest.approx([0.1] * 3)
+
+
+def test_the_average_of_the_weights_keeps_its_decay_and_follows_early_weights_faster():
+    layer, average = torch.nn.Linear(1, 1, bias=False), {"weight": torch.zeros(1, 1)}
+    torch.nn.init.ones_(layer.weight)
+    update_average(average, layer, 0.9, 10_000)
+    assert average["weight"].item() == pytest.approx(0.1)
+    update_average(average, layer, 0.9, 0)
+    assert average["weight"].item() == pytest.approx(0.1 + 0.9 * 0.9)
+
+
+def test_processes_draw_different_noise():
+    config, task = load_config("smoke"), 3
+    worlds = [SimpleNamespace(rank=rank, device=torch.device("cpu")) for rank in (0, 1, 0)]
+    noises = [Trainer(make_learner(config.model, task, 0), config, world=world).noise for world in worlds]
+    first, second, again = (torch.rand(3, generator=noise) for noise in noises)
+    assert torch.equal(first, again) and not torch.equal(first, second)
 
 
 def test_train_is_a_public_name():
