@@ -11,6 +11,7 @@ import resource
 import signal
 import statistics
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -120,19 +121,6 @@ def test_a_full_disk_is_reported_and_the_last_checkpoint_stays(runs, limit):
     assert not [*parts.rglob(".[0-9]*")]
     resumed(parts)
     assert_same_end(parts, whole())
-
-
-def test_errors_of_the_operating_system_are_os_errors(tmp_path, monkeypatch):
-    with pytest.raises(OSError, match=r"Is a directory|No such file") as failure:
-        checkpoint._save_file({"a": torch.ones(1)}, tmp_path, {})
-    assert failure.value.errno and failure.value.filename == str(tmp_path)
-
-    def fail(*given):
-        raise checkpoint.SafetensorError("header too large")
-
-    monkeypatch.setattr("safetensors.torch.save_file", fail)
-    with pytest.raises(checkpoint.SafetensorError, match="header too large"):
-        checkpoint.save_tensors(tmp_path / "x", {})
 
 
 # Damaged checkpoints
@@ -397,30 +385,60 @@ def assert_finite(folder):
         assert floats and all(value.isfinite().all() for value in floats)
 
 
-@pytest.mark.parametrize("task, entries, fault, wrong", [
-    ("clips", [], spoiled_batch, math.nan),
-    ("clips", [], spoiled_energy, math.inf),
-    ("clips", ["optimiser.average=0.9"], spoiled_inner_gradient, math.nan),
-    ("clips", S2, spoiled_inner_gradient, math.inf),
-    ("clips", ["model.kind=transformer"], spoiled_outer_gradient, math.nan),
-    ("text", [], spoiled_energy, math.nan),
-    ("text", S2, spoiled_inner_gradient, math.nan),
-    ("states", S2, spoiled_batch, math.inf),
-    ("actions", [], spoiled_batch, math.nan),
-    ("actions", S2, spoiled_energy, math.nan),
-    ("pairs", S2, spoiled_batch, math.nan),
-    ("pairs", [], spoiled_inner_gradient, math.nan),
+def spoiled_at_last(trainer, batch, wrong):
+    """Two bad batches, then spoiled weights and a damaged checkpoint."""
+    if trainer.batches < 6:
+        return spoiled_batch(trainer, batch, wrong)
+    flipped(checkpoint_of(Path(os.environ["EBWM_RUNS"]) / "001", 4), -1)
+    return spoiled_weights(trainer, batch, wrong)
+
+
+# Events, batches of the log, counts of faults, row from which learning rates are halved.
+SKIP = ["skipped 4"], [1, 2, 3, 4, 6, 7, 8, 9], (1, 0, 0, 0), 8
+BACK = [*["skipped 5"] * 3, "rolled back 4"], [1, 2, 3, 4, 9, 10, 11, 12], (3, 0, 0, 1), 4
+START = [*["skipped 1"] * 3, "rolled back 0"], [*range(5, 13)], (3, 0, 0, 1), 0
+DAMAGED = (["skipped 2", "skipped 3", "skipped 4", "skipped 4", "refused 4", "rolled back 2"],
+           [1, 2, *range(9, 15)], (4, 0, 0, 1), 2)
+AVERAGE, KEEP = "optimiser.average=0.9", "run.save_every=100"
+
+
+@pytest.mark.parametrize("task, entries, fault, batches, wrong, reason, expected", [
+    ("clips", [], spoiled_batch, {4}, math.nan, "not finite: batch", SKIP),
+    ("clips", [], spoiled_energy, {4}, math.inf, "loss", SKIP),
+    ("clips", [AVERAGE], spoiled_inner_gradient, {4}, math.nan, "loss", SKIP),
+    ("clips", S2, spoiled_inner_gradient, {4}, math.inf, "loss", SKIP),
+    ("clips", ["model.kind=transformer"], spoiled_outer_gradient, {4}, math.nan, "loss", SKIP),
+    ("text", ["recipe.stream=false"], spoiled_energy, {4}, math.nan, "loss", SKIP),
+    ("text", S2, spoiled_inner_gradient, {4}, math.nan, "loss", SKIP),
+    ("states", S2, spoiled_batch, {4}, math.inf, "not finite: batch", SKIP),
+    ("actions", [], spoiled_batch, {4}, math.nan, "not finite: batch", SKIP),
+    ("actions", S2, spoiled_energy, {4}, math.nan, "loss", SKIP),
+    ("pairs", S2, spoiled_batch, {4}, math.nan, "not finite: batch", SKIP),
+    ("pairs", [], spoiled_inner_gradient, {4}, math.nan, "loss", SKIP),
+    ("clips", [*S2, AVERAGE], spoiled_memory, {5}, math.nan, "not finite: optimiser", BACK),
+    ("clips", [*S2, AVERAGE], spoiled_weights, {5}, math.inf, "not finite: weights", BACK),
+    ("text", [], spoiled_weights, {5}, math.nan, "not finite: weights", BACK),
+    ("actions", S2, spoiled_memory, {5}, math.nan, "not finite: optimiser", BACK),
+    ("pairs", S2, spoiled_weights, {5}, math.nan, "not finite: weights", BACK),
+    ("clips", [KEEP], spoiled_memory, {1}, math.nan, "not finite: optimiser", START),
+    ("clips", ["faults.patience=2"], spoiled_at_last, {2, 4, 6}, math.nan, "not finite: ", DAMAGED),
 ])
-def test_a_non_finite_update_is_skipped_and_changes_nothing(runs, monkeypatch, task, entries, fault, wrong):
-    faulty = Faulty(monkeypatch, fault, {4}, wrong)
-    folder = trained(runs, *entries, task=task)
-    assert faulty.skipped == [True]
-    assert faults_of(folder) == (1, 0, 0, 0)
-    (event,) = events_of(folder, "skipped")
-    assert event == event | {"update": 4, "batch": 5}
-    assert event["what"] == "not finite: batch" or "gradient norm " in event["what"]
-    assert [row["batch"] for row in log_of(folder)] == [1, 2, 3, 4, 6, 7, 8, 9]
+def test_a_non_finite_update_is_skipped_and_several_in_a_row_cause_a_rollback(
+        runs, monkeypatch, task, entries, fault, batches, wrong, reason, expected):
+    """A skipped update changes nothing; after a rollback, learning rates and step size are halved."""
+    faulty, constant = Faulty(monkeypatch, fault, batches, wrong), "optimiser.schedule=100000000"
+    folder = trained(runs, *entries, "optimiser.warmup=0", constant, task=task)
+    events, rows, (names, used, counts, first) = events_of(folder), log_of(folder), expected
+    assert [f"{row['kind']} {row['update']}" for row in events] == names
+    assert all(row["what"].startswith(reason) for row in events if row["kind"] == "skipped")
+    assert [row["update"] for row in rows] == [*range(1, 9)] and [row["batch"] for row in rows] == used
+    assert faulty.skipped == [True] * counts[0] and faults_of(folder) == counts
     assert_finite(folder)
+    assert [round(row["learning_rate"], 9) for row in rows] == [1e-3] * first + [5e-4] * (8 - first)
+    if first < 8:
+        assert events[-1]["what"].endswith("times 0.5")
+        before = rows[first - 1]["step_size"] if first else tiny(*entries, task=task).walk.step_size
+        assert rows[first]["step_size"] == pytest.approx(before / 2, rel=0.01)
 
 
 @pytest.mark.parametrize("task, entries", [
@@ -430,39 +448,6 @@ def test_a_run_with_skipped_updates_resumes_exactly(runs, monkeypatch, task, ent
     expected = trained(runs, *entries, task=task)
     assert faults_of(expected)[0] == 3
     assert_same_end(resumed(stopped(runs, *entries, task=task, after=4), task=task), expected)
-
-
-@pytest.mark.parametrize("task, entries, fault, wrong", [
-    ("clips", [*S2, "optimiser.average=0.9"], spoiled_memory, math.nan),
-    ("clips", [*S2, "optimiser.average=0.9"], spoiled_weights, math.inf),
-    ("text", [], spoiled_weights, math.nan),
-    ("actions", S2, spoiled_memory, math.nan),
-    ("pairs", S2, spoiled_weights, math.nan),
-])
-def test_consecutive_skips_cause_a_rollback_with_a_remedy(runs, monkeypatch, task, entries, fault, wrong):
-    faulty = Faulty(monkeypatch, fault, {5}, wrong)
-    folder = trained(runs, *entries, "optimiser.warmup=0", "optimiser.schedule=100000000", task=task)
-    assert faulty.skipped == [True] * 3
-    assert faults_of(folder) == (3, 0, 0, 1)
-    *skips, rollback = [(row["kind"], row["what"]) for row in events_of(folder)]
-    name = "optimiser" if fault is spoiled_memory else "weights"
-    assert skips == [("skipped", f"not finite: {name}")] * 3 and rollback[0] == "rolled back"
-    assert rollback[1].startswith("after update 5: 3 ") and rollback[1].endswith("times 0.5")
-    rows = log_of(folder)
-    assert [(row["update"], row["batch"]) for row in rows] == [
-        (1, 1), (2, 2), (3, 3), (4, 4), (5, 9), (6, 10), (7, 11), (8, 12)]
-    assert [round(row["learning_rate"], 9) for row in rows] == [1e-3] * 4 + [5e-4] * 4
-    assert rows[4]["step_size"] == pytest.approx(rows[3]["step_size"] / 2, rel=0.01)
-    assert_finite(folder)
-
-
-def test_a_run_can_return_to_its_start(runs, monkeypatch):
-    """The optimiser has no state there, and its later state is removed."""
-    Faulty(monkeypatch, spoiled_memory, {1})
-    folder = trained(runs, "run.save_every=100")
-    assert faults_of(folder) == (3, 0, 0, 1)
-    assert [row["batch"] for row in log_of(folder)] == [*range(5, 13)]
-    assert events_of(folder, "rolled back")[0]["what"].startswith("after update 1: 3 ")
 
 
 def test_a_rollback_continues_noise_and_batches_and_remedies_accumulate(draw):
@@ -491,22 +476,6 @@ def test_a_rollback_continues_noise_and_batches_and_remedies_accumulate(draw):
         assert changed == ["model.step_size", "process0.noise"]
     assert trainer.update(batches[2])["learning_rate"] == pytest.approx(
         learning_rate_factor(1, config.optimiser) * config.optimiser.learning_rate / 64)
-
-
-def test_a_rollback_after_consecutive_skips_ignores_damaged_checkpoints(runs, monkeypatch):
-    """Skips with a good update between them do not cause a rollback."""
-    def spoiled(trainer, batch, wrong):
-        if trainer.batches < 6:
-            return spoiled_batch(trainer, batch, wrong)
-        flipped(checkpoint_of(runs / "001", 4), -1)
-        return spoiled_weights(trainer, batch, wrong)
-
-    Faulty(monkeypatch, spoiled, {2, 4, 6})
-    folder = trained(runs, "faults.patience=2")
-    events = [(row["kind"], row["update"]) for row in events_of(folder)]
-    assert events == [("skipped", 2), ("skipped", 3), ("skipped", 4), ("skipped", 4), ("refused", 4),
-                      ("rolled back", 2)]
-    assert [row["update"] for row in log_of(folder)] == [*range(1, 9)]
 
 
 def test_a_run_fails_after_its_rollbacks_and_can_be_resumed(runs, monkeypatch):
