@@ -152,9 +152,9 @@ def test_a_change_of_an_input_makes_a_run_stale(project):
         rewrite(path, new, old)
         os.utime(clip, ns=(modified, modified))
         assert up_to_date(job())
-    rewrite(notebook, "import sys", "import sys, ebwm.energy")
-    assert {"notebook", "module ebwm.energy"} <= {*changed(first, job().inputs)}
-    rewrite(notebook, "import sys, ebwm.energy", "import sys")
+    rewrite(notebook, "import sys", "import sys, ebwm.writing")
+    assert {"notebook", "module ebwm.writing"} <= {*changed(first, job().inputs)}
+    rewrite(notebook, "import sys, ebwm.writing", "import sys")
     picture.write_bytes(b"other")
     assert not up_to_date(job())
 

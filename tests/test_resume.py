@@ -241,7 +241,8 @@ def test_results_do_not_depend_on_resumable_fields(parts):
 
 
 @pytest.mark.parametrize("entry, reason", [
-    ("optimiser.average=0.9", "optimiser.average"), ("model.dim=32", "has shape"), ("model.depth=2", "different weights")])
+    ("optimiser.average=0.9", "optimiser.average"), ("model.dim=32", "has shape"),
+    ("model.depth=2", "different weights")])
 def test_a_state_that_does_not_fit_is_refused_even_with_changed(runs, entry, reason):
     before = files_of(halted(*S2))
     with pytest.raises(CheckpointError, match=reason):

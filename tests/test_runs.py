@@ -186,7 +186,7 @@ def test_runs_of_all_states_are_listed(write_run, tmp_path):
     Checkpoints(folder / "checkpoints").save(3, {"model.a": torch.zeros(40, 50), "noise": torch.zeros(7)}, {})
     events = [(1, "skipped", "loss nan"), (1, "skipped", "loss nan"), (0, "rolled back", "lower"), STOPPED]
     write_run(row(1), name="002", changes=["model.kind=gru", "model.depth=2"], events=events)
-    strange = '{"model": {"kind": "new"}, "optimiser": {"updates": "x"}}'
+    strange = '{"model": {"kind": "new", "steps": 4}, "optimiser": {"updates": "x"}}'
     for name, text in {"003": "{", "004": "[]", "005": strange}.items():
         (tmp_path / "runs" / name).mkdir()
         (tmp_path / "runs" / name / "config.json").write_text(text)
@@ -196,6 +196,7 @@ def test_runs_of_all_states_are_listed(write_run, tmp_path):
     assert rows[0].split()[:10] == "001 ebt 1x256, 2k s1 3/3 finished 0.3333 0.25 0.125".split()
     assert all(shown in rows[1] for shown in (" gru 2x256 ", " 1/3  stopped ", " 2 skipped, 1 rolled back "))
     assert [row.split()[:2] for row in rows[2:]] == [["003", "?"], ["004", "?"], ["005", "new"]]
+    assert runs.read(there["005"]).values["walk.steps"] == 4, "an entry under its old name"
 
 
 def test_the_report_on_a_finished_run(trained):

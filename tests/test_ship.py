@@ -20,7 +20,7 @@ from ebwm.training.run import train
 def shop(runs, monkeypatch):
     """Tiny presets on a small corpus, fewer seeds, temporary folders; the folder of shipped models."""
     monkeypatch.setenv("EBWM_DATA", str(runs.parent / "data"))
-    shape = [*tiny_text(runs.parent), "data.tokenizer=train:300", "optimiser.updates=4", "eval_every=2"]
+    shape = [*tiny_text(runs.parent), "data.tokenizer=train:280", "optimiser.updates=4", "eval_every=2"]
     kinds = {preset: [*shape, f"model.kind={kind}"] for preset, kind in ship_text.SHIPPED.items()}
 
     def tiny(source, overrides=()):
