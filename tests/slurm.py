@@ -43,7 +43,7 @@ def scancel(jobs: Path, *numbers: str) -> None:
 
 COMMANDS = {"sbatch": sbatch, "srun": srun, "sacct": sacct, "squeue": sacct, "scancel": scancel,
             "sacctmgr": lambda *given: print("research"), "sinfo": lambda *given: print("gpu*"),
-            "scontrol": lambda *given: None}
+            "scontrol": lambda *given: print("localhost")}
 
 
 def write_commands(folder: Path) -> None:

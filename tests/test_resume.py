@@ -38,25 +38,27 @@ from ebwm.training.trainer import Trainer, restore
 ACCUMULATE = "optimiser.accumulate=2"
 AVERAGED = [*S2, "optimiser.average=0.99", ACCUMULATE]
 CASES = [  # task, entries
+    ("clips", S2),
+    ("clips", AVERAGED),
+    ("text", [*S2, "recipe.noise=3", "data.packing=documents", ACCUMULATE]),
+    ("states", ["run.workers=1"]),
+    ("actions", S2),
+    ("pairs", [*S2, "optimiser.average=0.9", "model.step_conditioning=adaln"]),
+]
+MORE = [
     ("clips", []),
     ("clips", ["recipe.stream=false", "walk.start=last"]),
-    ("clips", S2),
     ("clips", [*S2, "model.candidates=latent", "recipe.unroll=1", "recipe.most=4"]),
-    ("clips", AVERAGED),
     ("clips", [*S2, "optimiser.step_size_multiplier=0"]),
     ("clips", ["model.kind=transformer", "optimiser.average=0.9"]),
     ("clips", ["model.kind=gru"]),
     ("text", ["walk.update=paper", "recipe.stream=false"]),
     ("text", ["model.step_conditioning=context_token"]),
-    ("text", [*S2, "recipe.noise=3", "data.packing=documents", ACCUMULATE]),
     ("text", ["data.tokenizer=train:280"]),
     ("text", ["model.kind=transformer"]),
-    ("states", ["run.workers=1"]),
     ("states", S2),
     ("actions", ["recipe.stream=false"]),
-    ("actions", S2),
     ("pairs", ["run.workers=1", ACCUMULATE]),
-    ("pairs", [*S2, "optimiser.average=0.9", "model.step_conditioning=adaln"]),
 ]
 
 
@@ -72,7 +74,7 @@ def stop(path, update, *entries, **options):
         resumed(path, *entries, callback=stopping(update), **options)
 
 
-@pytest.mark.parametrize("task, entries", CASES)
+@pytest.mark.parametrize("task, entries", [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)])
 def test_a_resumed_run_ends_as_if_it_had_not_stopped(runs, task, entries):
     """Stopped at the end of a pass over the items, and again in the middle of the next one."""
     parts, expected = copied(halted(*entries, task=task), runs), whole(*entries, task=task)

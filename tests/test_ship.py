@@ -27,7 +27,7 @@ def shop(runs, monkeypatch):
         return load_config("smoke" if source in kinds else source, [*kinds.get(source, ()), *overrides])
 
     def corpus(source, split, **options):
-        return text_corpus(str(runs.parent / "lines.jsonl"), split, held_out=0.2, **options)
+        return text_corpus(str(runs.parent / "lines.jsonl"), split, held_out=0.2, length=12, **options)
 
     monkeypatch.setattr(ship_text, "load_config", tiny)
     monkeypatch.setattr(ship_text, "text_corpus", corpus)
@@ -65,6 +65,7 @@ def test_seed_0_is_shipped_with_tokenizer_configuration_log_and_card(shop, runs,
         assert [row["update"] for row in log_of(shop / preset)] == [2, 3, 4]
 
 
+@pytest.mark.slow
 def test_the_n_gram_model_of_bytes_beats_byte_frequencies():
     assert 1.5 < ship_text.by_ngrams_of("byte") < 3.0
 
