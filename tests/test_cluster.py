@@ -50,8 +50,8 @@ def test_jobs_are_submitted_with_their_resources_and_cancelled_by_an_interrupt(p
     process = subprocess.Popen(command, env=environment, preexec_fn=default, **pipes)
     made = project / "figures/tiny/runs/smoke/manifest.json"
     status = "figures/.batch/*/status/{}.json"
-    wait_for(lambda: made.is_file() and list(project.glob(status.format("fan.seeds-1_sizes-8"))), 90)
-    wait_for(lambda: "COMPLETED" in {path.read_text().strip() for path in project.glob("slurm-jobs/*.state")})
+    wait_for(lambda: made.is_file() and list(project.glob(status.format("fan.seeds-1_sizes-8"))), 300)
+    wait_for(lambda: "COMPLETED" in {path.read_text().strip() for path in project.glob("slurm-jobs/*.state")}, 300)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and err.endswith("ebwm: interrupted\n")
