@@ -43,6 +43,7 @@ def interval(low, high):
     ({"equals": 35, "within": 1}, interval(float("-inf"), float("inf")), "undecided"),
     ({"equals": 35, "within": 1}, 34.0, "holds"),
     ({"equals": 35, "within": 1}, 33.9, "fails"),
+    ({"below": 0}, None, "undecided"),
     ({"below": 0}, {"value": None, "low": None, "high": None}, "undecided"),
     ({"below": 0}, {"value": -1.0, "low": None, "high": None}, "undecided"),
 ])

@@ -2,14 +2,13 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_run import SHAPE, tiny_pairs, tiny_states
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
@@ -18,6 +17,7 @@ from ebwm import cli, compat, figures, settings
 from ebwm.figures import NotebookError
 from ebwm.figures.commands import _assignment
 from ebwm.figures.comparison import Compared
+from ebwm.figures.ledger import Checked
 from ebwm.training import configuration, presets
 from ebwm.training import run as running
 from ebwm.training.checkpoint import CheckpointError
@@ -34,27 +34,17 @@ def told(capsys):
     return call
 
 
-def stand_in(monkeypatch, make):
-    """Replace the function that makes figures."""
-    monkeypatch.setattr(figures, "make", make)
-
-
-@pytest.mark.parametrize("words, message", [
-    (["figures", "run", "tiny", "-p", "updtes=3"], "did you mean 'updates'?"),
-    (["figures", "run", "tiny", "later"], "figure='later'"),
-    (["figurs"], "command='figurs'"),
+@pytest.mark.parametrize("words, scale, message", [
+    (["figures", "run", "tiny", "-p", "updtes=3"], "smoke", "did you mean 'updates'?"),
+    (["figures", "run", "tiny", "later"], "smoke", "figure='later'"),
+    (["figures", "list"], "huge", "scale='huge'"),
 ])
-def test_a_refusal_is_one_line_and_writes_nothing(project, told, words, message):
+def test_a_refusal_is_one_line_and_writes_nothing(project, told, monkeypatch, words, scale, message):
+    monkeypatch.setenv("EBWM_SCALE", scale)
     code, out, err = told(*words)
     assert code == 2 and out == "" and message in err and err.count("\n") == 1
     assert [p.name for p in (project / "figures").iterdir()] == ["figures.yaml"]
     assert not (project / "runs").exists()
-
-
-def test_wrong_settings_are_reported_in_one_line(project, told, monkeypatch):
-    monkeypatch.setenv("EBWM_SCALE", "huge")
-    code, _, err = told("figures", "list")
-    assert code == 2 and "scale='huge'" in err and err.count("\n") == 1
 
 
 def test_a_missing_package_is_reported_in_one_line_but_a_broken_one_is_not(project, told, monkeypatch):
@@ -83,14 +73,15 @@ def test_values_of_parameters(text, value):
 
 
 def test_run_passes_parameters_and_prints_a_summary(project, told, monkeypatch):
+    """A figure that is named twice is made once."""
     given = []
 
     def make(plans, *options):
         given.extend([plans, options])
         return figures.Outcome(made={plan.figure.id: plan.folder for plan in plans})
 
-    stand_in(monkeypatch, make)
-    words = ["--scale", "cpu", "tiny", "-p", "updates=5", "-p", "seeds=7,8", "--cores", "3", "--force"]
+    monkeypatch.setattr(figures, "make", make)
+    words = ["--scale", "cpu", "tiny", "tiny", "-p", "updates=5", "-p", "seeds=7,8", "--cores", "3", "--force"]
     code, out, err = told("figures", "run", *words)
     assert code == 0 and err == "tiny: A tiny figure (cpu)\n"
     assert out.startswith("tiny: made: figures/tiny/runs/cpu\n    ")
@@ -98,11 +89,13 @@ def test_run_passes_parameters_and_prints_a_summary(project, told, monkeypatch):
     assert given[1] == (3, True, None)
 
 
-@pytest.mark.parametrize("choice", ["--all", "--headline"])
-def test_failures_of_a_batch_are_reported(project, told, monkeypatch, choice):
+@pytest.mark.parametrize("choice, chosen", [("--all", ["tiny", "fan"]), ("--headline", ["tiny"])])
+def test_failures_of_a_batch_are_reported(project, told, monkeypatch, choice, chosen):
     failed = {"tiny": "figure 'tiny' failed: ValueError: no"}
-    stand_in(monkeypatch, lambda *given: figures.Outcome(failed=failed))
+    made = []
+    monkeypatch.setattr(figures, "make", lambda plans, *given: made.extend(plans) or figures.Outcome(failed=failed))
     code, out, _ = told("figures", "run", choice)
+    assert [plan.figure.id for plan in made] == chosen
     assert code == 1 and out.endswith("failed: figure 'tiny' failed: ValueError: no\n")
 
 
@@ -110,7 +103,7 @@ def test_interruption(project, told, monkeypatch):
     def interrupt(*given):
         raise KeyboardInterrupt
 
-    stand_in(monkeypatch, interrupt)
+    monkeypatch.setattr(figures, "make", interrupt)
     code, out, err = told("figures", "run", "tiny")
     assert code == 130 and err.endswith("ebwm: interrupted\n") and out == ""
 
@@ -142,30 +135,21 @@ def test_replay_prints_each_array_and_counts_them(project, told, monkeypatch):
     assert told("figures", "replay", "tiny") == (1, "", "figure 'tiny' failed: ValueError: no\n")
 
 
-def test_check_and_report(project, told):
+def test_check_and_report(project, told, monkeypatch):
     assert told("figures", "check") == (0, "tiny: nothing on record\nfan: nothing on record\n", "")
     code, out, _ = told("figures", "report")
     assert code == 0 and out.startswith("# Claims of the papers\n\n1 claims: 1 not made.\n")
     assert told("figures", "report", "--out", "report.md") == (0, "report written to report.md\n", "")
     assert (project / "report.md").read_text() == out
+    rows = [Checked("tiny", "cpu", (), ("notebook", "lock"))]
+    monkeypatch.setattr(figures, "check", lambda ids: rows)
+    stale = "tiny: on record at scale cpu, complete\n    stale: changed since the run: notebook, lock\n"
+    assert told("figures", "check") == (0, stale, "")
+    rows.append(Checked("fan", "", ("a.png is missing",), ()))
+    assert told("figures", "check") == (1, f"{stale}fan: WRONG\n    a.png is missing\n", "")
 
 
 # Training and runs
-
-
-@pytest.fixture
-def smoke(project, told):
-    """Train a small model; the callback receives each row of the log."""
-    def train(*words, callback=None):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(running, "train", partial(running.train, callback=callback))
-            return told("train", "smoke", "run.logger=none", *words)
-    return train
-
-
-def at(update, act, *arguments):
-    """A callback that acts after an update."""
-    return lambda row: act(*arguments) if row["update"] == update else None
 
 
 def test_commands_and_options():
@@ -200,43 +184,22 @@ def test_presets_are_listed_with_one_line_for_each_family(told):
     assert max(map(len, out.splitlines())) <= 100
 
 
-def test_a_run_is_trained_and_its_folder_is_printed(project, smoke):
-    code, out, err = smoke("seed=3")
-    assert (code, out) == (0, f"{project / 'runs/001'}\n")
-    assert "trivial baselines: last state" in err and err.endswith(f"More: ebwm runs show {project / 'runs/001'}\n")
-    config = presets.load_config(str(project / "runs/001/config.json"))
-    assert (config.seed, config.model.dim) == (3, 256)
-
-
-@pytest.mark.parametrize("name, status", [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_signal_saves_and_the_message_gives_the_next_command(project, smoke, told, name, status):
-    code, out, err = smoke(callback=at(2, signal.raise_signal, signal.Signals[name]))
+def test_a_run_is_trained_and_resumed_by_its_name_with_other_entries(project, told):
     folder = project / "runs/001"
-    again = f"ebwm train --resume {folder}"
-    assert (code, out) == (status, "")
-    assert err.startswith(f"{name}: stopped after update 2 of 3") and err.endswith(f"{again}\n")
-    assert " 2/3  stopped " in told("runs", "list")[1]
-    assert told(*again.split()[1:])[:2] == (0, f"{folder}\n")
-    assert " 3/3  finished " in told("runs", "list")[1]
-
-
-def test_a_run_is_resumed_by_name_with_other_entries(project, smoke, told):
-    smoke("run.save_every=1")
+    code, out, err = told("train", "smoke", "run.logger=none", "run.save_every=1", "seed=3")
+    assert (code, out) == (0, f"{folder}\n")
+    assert "trivial baselines: last state" in err and err.endswith(f"More: ebwm runs show {folder}\n")
+    assert presets.load_config(str(folder / "config.json")).seed == 3
     assert told("train", "--resume", "001", "run.keep=1")[0] == 0
-    assert len(list((project / "runs/001/checkpoints").glob("*.safetensors"))) == 3
-    code, _, err = told("train", "--resume", "001", "optimiser.updates=5")
-    assert code == 2 and err.count("\n") == 1
-    assert "optimiser.updates: 3 is now 5" in err and "--changed" in err
+    assert len(list((folder / "checkpoints").glob("*.safetensors"))) == 3
+    refusals = {"optimiser.updates=5": "optimiser.updates: 3 is now 5", "data.folder=nowhere --changed": "nowhere"}
+    for words, message in refusals.items():
+        code, _, err = told("train", "--resume", "001", *words.split())
+        assert code == 2 and err.count("\n") == 1 and message in err
     assert told("train", "--resume", "001", "--changed", "optimiser.updates=5")[0] == 0
-    assert told("train", "--resume", "001")[:2] == (0, f"{project / 'runs/001'}\n")
+    assert told("train", "--resume", "001")[:2] == (0, f"{folder}\n")
     assert " 5/5  finished " in told("runs", "list")[1]
-
-
-def test_a_run_that_cannot_be_resumed_is_refused_in_one_line(project, smoke, told):
-    smoke()
-    code, _, err = told("train", "--resume", "001", "data.folder=nowhere", "--changed")
-    assert code == 2 and "nowhere" in err and err.count("\n") == 1
-    for path in (project / "runs/001/checkpoints").iterdir():
+    for path in (folder / "checkpoints").iterdir():
         path.write_bytes(b"")
     code, _, err = told("train", "--resume", "001")
     assert code == 2 and "no checkpoint to resume from" in err and err.count("\n") == 1
@@ -265,9 +228,9 @@ def test_an_error_inside_training_is_not_a_refusal(project, told, monkeypatch):
 
 
 @pytest.mark.parametrize("module", ["filelock", "tensorboard"])
-def test_a_missing_package_is_reported_before_a_run_starts(project, smoke, monkeypatch, module):
+def test_a_missing_package_is_reported_before_a_run_starts(project, told, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
-    code, out, err = smoke("run.logger=tensorboard")
+    code, out, err = told("train", "smoke", "run.logger=tensorboard")
     assert (code, out) == (2, "") and err.count("\n") == 1
     assert err.startswith(f"'{module}' cannot be imported") and err.endswith("pip install 'ebwm[training]'\n")
     assert not (project / "runs").exists()
@@ -276,11 +239,13 @@ def test_a_missing_package_is_reported_before_a_run_starts(project, smoke, monke
 @pytest.mark.parametrize("terminal, ci, shown", [
     (True, None, True), (True, "", True), (True, "true", False), (False, None, False)])
 def test_a_progress_bar_is_shown_in_a_terminal_outside_ci(project, told, monkeypatch, terminal, ci, shown):
-    given = {}
+    """The number of threads is that of the settings."""
+    given, threads = {}, []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     monkeypatch.setattr(running, "train", lambda config, **rest: given.update(rest) or Path("001"))
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
     monkeypatch.delenv("CI", raising=False) if ci is None else monkeypatch.setenv("CI", ci)
-    assert told("train", "smoke")[0] == 0 and given == {"progress": shown}
+    assert told("train", "smoke")[0] == 0 and given == {"progress": shown} and threads == [1]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -298,10 +263,10 @@ def test_one_process_prints_and_torchrun_receives_the_errors_of_all(project, tol
     assert "seed=-1" in failure.message["message"] and failure.timestamp > 0
 
 
-def test_runs_are_shown_and_compared(project, smoke, told):
+def test_runs_are_shown_and_compared(project, told):
     assert told("runs", "list")[1].startswith(f"no runs in {project / 'runs'}; ")
-    smoke()
-    smoke("model.kind=transformer")
+    for entry in ("seed=0", "model.kind=transformer"):
+        assert told("train", "smoke", "run.logger=none", entry)[0] == 0
     shown = told("runs", "show", "002")
     assert shown[0] == 0 and shown[1].startswith(f"{project / 'runs/002'}: finished, 3 of 3 updates")
     code, out, err = told("runs", "compare", "001", "runs/002", "--out", "deep/curves.png")

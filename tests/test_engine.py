@@ -21,7 +21,7 @@ from tiny_figure import code, rewrite, write_manifest, write_notebook
 from ebwm import figures
 from ebwm.figures import NotebookError, Record
 from ebwm.figures.batch import stale
-from ebwm.figures.inputs import PACKAGE, bare, changed, digest_of_folder, inputs, key_of, modules
+from ebwm.figures.inputs import PACKAGE, bare, changed, modules
 from ebwm.figures.job import _alive, main, run_job, up_to_date
 from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.plan import as_json, jobs_of
@@ -73,29 +73,6 @@ def test_the_exports_of_this_package_count_as_their_modules():
     assert "ebwm.figures.record" in modules(["from ebwm.figures import Record"])
 
 
-def test_the_key_depends_on_every_input(tmp_path):
-    for name in ("constraints.txt", "points.csv"):
-        (tmp_path / name).write_text("1")
-    (tmp_path / "clips").mkdir()
-    parameters = {"rate": 1, "clips_dir": str(tmp_path / "clips")}
-    made = lambda code="x = 1", **more: inputs([code], parameters | more, "cpu", tmp_path, ["points.csv"])
-    first = made()
-    assert key_of(first) == key_of(made()) == key_of(dict(reversed(first.items())))
-    assert changed(first, made(rate=2)) == ["parameter rate"] and key_of(made(rate=2)) != key_of(first)
-    assert changed(first, made("x = 2")) == ["notebook"]
-    assert changed(first, made("from ebwm import energy")) == ["notebook", "module ebwm.energy"]
-    for name, reported in (("constraints.txt", "lock"), ("points.csv", "data points.csv")):
-        rewrite(tmp_path / name, "1", "2")
-        assert changed(first, made()) == [reported]
-        rewrite(tmp_path / name, "2", "1")
-    (tmp_path / "clips" / "a.mp4").touch()
-    assert changed(first, made()) == [f"data {tmp_path / 'clips'}"]
-    before = digest_of_folder(tmp_path / "clips")
-    os.utime(tmp_path / "clips" / "a.mp4", (1, 1))
-    assert digest_of_folder(tmp_path / "clips") != before
-    assert digest_of_folder(tmp_path / "clips") == digest_of_folder(tmp_path / "clips")
-
-
 BARE = [
     ("x = 1  # one\n\n\n# two\ny = 2   \n", "x = 1\ny = 2"),
     ('"""About."""\n\ndef f(a,  # one\n      b):\n    """Both.\n\n    More."""\n    return a',
@@ -145,30 +122,41 @@ def only_job(id="tiny", **overrides):
 
 
 def test_a_change_of_an_input_makes_a_run_stale(project):
+    """Of the code that runs, the data, the parameters and the lock; not of outputs, texts and limits."""
     registry, notebook = project / "figures/figures.yaml", project / "nbs/figures/tiny.ipynb"
-    (project / "points.csv").write_text("1")
+    points, clip, lock = (project / name for name in ("points.csv", "clips/a.txt", "constraints.txt"))
+    clip.parent.mkdir()
+    for path in (points, clip, lock):
+        path.write_text("1")
     rewrite(registry, "headline:", "data: [points.csv]\n    headline:")
-    assert not up_to_date(only_job())
+    job = lambda: only_job(clips_dir="clips")
+    assert not up_to_date(job())
     picture = project / "figures/tiny/runs/smoke/a.png"
     write_whole(picture, lambda draft: draft.write_bytes(b"drawn"))
-    write_manifest(picture.parent, key=only_job().key, pictures={picture.name: sha256(picture)})
+    write_manifest(picture.parent, key=job().key, pictures={picture.name: sha256(picture)})
     cells = json.loads(notebook.read_text())["cells"]
     cells[1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "seen"}]
     write_notebook(notebook, {"cell_type": "markdown", "id": "m", "metadata": {}, "source": "New."}, *cells)
     rewrite(registry, "A tiny figure", "A small figure")
     rewrite(registry, "{smoke: 0.1, cpu: 3}", "{smoke: 9}")
     rewrite(project / "settings.ini", "threads = 1", "threads = 2")
-    assert up_to_date(only_job())
-    points = project / "points.csv"
-    changes = [(notebook, "rate**update", "rate*update"), (points, "1", "2"),
-               (registry, "updates: 4", "updates: 5"), (registry, "smoke: [0, 1]", "smoke: [0, 2]")]
-    for path, old, new in changes:
+    assert up_to_date(job())
+    first, modified = job().inputs, clip.stat().st_mtime_ns
+    changes = [(notebook, "rate**update", "rate*update", "notebook"), (points, "1", "2", "data points.csv"),
+               (lock, "1", "2", "lock"), (clip, "1", "2", f"data {clip.parent}"),
+               (registry, "updates: 4", "updates: 5", "parameter updates"),
+               (registry, "smoke: [0, 1]", "smoke: [0, 2]", "parameter seeds")]
+    for path, old, new, name in changes:
         rewrite(path, old, new)
-        assert not up_to_date(only_job())
+        assert not up_to_date(job()) and changed(first, job().inputs) == [name]
         rewrite(path, new, old)
-        assert up_to_date(only_job())
+        os.utime(clip, ns=(modified, modified))
+        assert up_to_date(job())
+    rewrite(notebook, "import sys", "import sys, ebwm.writing")
+    assert {"notebook", "module ebwm.writing"} <= {*changed(first, job().inputs)}
+    rewrite(notebook, "import sys, ebwm.writing", "import sys")
     picture.write_bytes(b"other")
-    assert not up_to_date(only_job())
+    assert not up_to_date(job())
 
 
 def test_a_figure_that_is_up_to_date_needs_no_parts(project, monkeypatch):
@@ -195,7 +183,13 @@ def failure(job, **changes):
 
 
 @pytest.mark.slow
-def test_a_notebook_runs_in_a_kernel_and_leaves_a_record_or_its_traceback(project, capfd):
+def test_a_notebook_runs_in_a_kernel_and_leaves_a_record_or_its_traceback(project, capfd, monkeypatch):
+    """Also when the kernel first exits at its start."""
+    startup, mark = project / "ipython/profile_default/startup/00.py", project / "exit"
+    startup.parent.mkdir(parents=True)
+    startup.write_text(f"import os\nif os.path.exists({str(mark)!r}):\n    os.remove({str(mark)!r})\n    os._exit(1)")
+    mark.touch()
+    monkeypatch.setenv("IPYTHONDIR", str(project / "ipython"))
     job = only_job(updates=3)
     folder = run_job(job)
     assert folder == project / "figures/tiny/runs/smoke" and up_to_date(job) and not up_to_date(only_job())
@@ -210,7 +204,7 @@ def test_a_notebook_runs_in_a_kernel_and_leaves_a_record_or_its_traceback(projec
     assert manifest["key"] == job.key and "ebwm.figures.record" in manifest["inputs"]["modules"]
     assert len(pd.read_parquet(folder / "losses.parquet")) == 6
     shown = capfd.readouterr().err
-    assert "walking: 100%" in shown and "WARNING" not in shown
+    assert "retrying once" in shown and "walking: 100%" in shown and "WARNING" not in shown
 
     message = failure(only_job(folder="nowhere"))
     assert message == ("figure 'tiny' failed: ValueError: the walk diverged; "
@@ -286,19 +280,21 @@ def test_a_kernel_that_exits_before_a_cell_is_restarted_once(project, kernel, ex
 
 
 def test_an_interrupted_job_stores_its_partial_result(project, kernel):
+    """An earlier result that was being replaced when its process was killed comes back."""
     def interrupt(job, folder):
         (folder / "half").touch()
         raise KeyboardInterrupt
 
     runs = project / "figures/tiny/runs"
     left = f".smoke@{socket.gethostname()}@999999999"
-    for name in ("smoke", left, f"{left}.earlier"):
-        (runs / name).mkdir(parents=True)
+    for name in (left, f"{left}.earlier"):
+        (runs / name / name.strip(".")).mkdir(parents=True)
     kernel(interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_job(only_job())
     assert sorted(path.name for path in runs.iterdir()) == ["smoke", "smoke.failed"]
     assert (runs / "smoke.failed/half").exists()
+    assert [path.name for path in (runs / "smoke").iterdir()] == [f"{left}.earlier".strip(".")]
 
 
 def batch_of(process, **changes):
@@ -326,7 +322,11 @@ def test_a_job_detects_the_end_of_its_batch():
 @pytest.fixture
 def job_process(project, monkeypatch):
     """Run the main function of a job with a stand-in for the notebook; its exit code and last status."""
-    def call(run, batch=None, already=None):
+    def call(error, batch=None, already=None):
+        def run(job, batch):
+            if error:
+                raise error
+
         path, status = project / "batch/jobs/tiny.json", project / "batch/status/tiny.json"
         write_json(path, {"job": as_json(only_job()), "batch": batch})
         write_json(status, already or {})
@@ -338,45 +338,51 @@ def job_process(project, monkeypatch):
     return call
 
 
-def raising(error):
-    def run(job, batch):
-        raise error
-    return run
+RUNNING, FAILED = {"state": "running", "started": 0.0}, {"state": "failed", "message": "no"}
 
 
-def test_the_status_of_a_job(job_process):
-    assert job_process(lambda job, batch: None) == (0, {"state": "made"})
-    assert job_process(raising(NotebookError("no"))) == (1, {"state": "failed", "message": "no"})
-    interrupted = {"state": "failed", "message": "figure 'tiny' was interrupted"}
-    assert job_process(raising(KeyboardInterrupt())) == (130, interrupted)
-    status, orphan = job_process(raising(AssertionError()), batch_of(psutil.Process(), pid=999999999))
+@pytest.mark.parametrize("rank, error, before, code, after", [
+    (None, None, {}, 0, {"state": "made"}),
+    (None, NotebookError("no"), {}, 1, FAILED),
+    (None, KeyboardInterrupt(), {}, 130, {"state": "failed", "message": "figure 'tiny' was interrupted"}),
+    ("1", None, RUNNING, 0, RUNNING),
+    ("1", NotebookError("no"), RUNNING, 1, FAILED),
+    ("1", KeyboardInterrupt(), FAILED, 130, FAILED),
+])
+def test_the_status_of_a_job(job_process, monkeypatch, rank, error, before, code, after):
+    """Under torchrun, the first failure of the ranks is reported."""
+    if rank:
+        monkeypatch.setenv("RANK", rank)
+    assert job_process(error, already=before) == (code, after)
+
+
+def test_a_job_does_not_start_after_the_end_of_its_batch(job_process):
+    status, orphan = job_process(AssertionError(), batch_of(psutil.Process(), pid=999999999))
     assert status == 1 and orphan["message"] == "figure 'tiny' failed: its batch has ended"
 
 
-def test_the_first_failure_of_several_ranks_is_reported(job_process, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    running = {"state": "running", "started": 0.0}
-    assert job_process(lambda job, batch: None, already=running) == (0, running)
-    failed = {"state": "failed", "message": "no"}
-    assert job_process(raising(NotebookError("no")), already=running) == (1, failed)
-    assert job_process(raising(KeyboardInterrupt()), already=failed) == (130, failed)
-
-
-def test_a_join_checks_the_order_of_its_parts(project):
+def test_a_join_gives_what_one_process_gives_and_checks_the_order_of_its_parts(project):
     work = lambda seed, size: {"losses": pd.DataFrame({"loss": [seed + 1 / size, 0.0]})}
 
     def record(name, job, **names):
-        (project / name).mkdir(exist_ok=True)
-        (project / name / "job.json").write_text(json.dumps(job))
+        write_json(project / name / "job.json", job)
         values = {"scale": "smoke", "seeds": [0], "power": 1.0, "out": str(project / name)}
         return Record("fan", values | names)
 
     for size in (8, 16):
         record(f"part{size}", {"part": True}, sizes=[size]).each(work, seed=[0], size=[size])
+        manifest = json.loads((project / f"part{size}/manifest.json").read_text())
+        write_manifest(project / f"part{size}", **manifest | {"seconds": 60.0, "peak_memory_mib": 1e6 * size})
     parts = {"each": ["seeds", "sizes"], "parts": [str(project / "part8"), str(project / "part16")]}
-    joined = record("whole", parts, sizes=[8, 16]).each(pytest.fail, seed=[0], size=[8, 16])
+    whole = record("whole", parts, sizes=[8, 16])
+    joined = whole.each(pytest.fail, seed=[0], size=[8, 16])["losses"]
+    alone = record("alone", {}, sizes=[8, 16]).each(work, seed=[0], size=[8, 16])["losses"]
+    pd.testing.assert_frame_equal(joined, alone)
     expected = {"seed": [0] * 4, "size": [8, 8, 16, 16], "loss": [1 / 8, 0, 1 / 16, 0]}
-    assert joined["losses"].to_dict("list") == expected
+    assert joined.to_dict("list") == expected
+    manifest = whole.close()
+    assert [part["part"] for part in manifest["parts"]] == ["part8", "part16"]
+    assert manifest["seconds"] >= 120 and manifest["peak_memory_mib"] == 16e6
     parts["parts"].reverse()
     with pytest.raises(figures.FigureError, match="is not the part for"):
         record("whole", parts, sizes=[8, 16]).each(pytest.fail, seed=[0], size=[8, 16])

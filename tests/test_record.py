@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 
-import matplotlib
+import matplotlib.figure
 import numpy as np
 import pytest
 import torch
@@ -18,6 +18,7 @@ from ebwm.figures import Outcome, Record
 from ebwm.figures.comparison import _compared, _difference, compare
 from ebwm.figures.style import colour, spread
 from ebwm.figures.summary import summary
+from ebwm.files import sha256
 
 pd = pytest.importorskip("pandas")
 PICTURES = ["losses.png", "losses.svg", "losses-dark.png", "losses-dark.svg"]
@@ -26,7 +27,7 @@ PICTURES = ["losses.png", "losses.svg", "losses-dark.png", "losses-dark.svg"]
 # Records
 
 
-def draw():
+def spreads():
     from matplotlib import pyplot as plt
 
     fig, ax = plt.subplots()
@@ -35,7 +36,11 @@ def draw():
     return fig
 
 
-def record(scale="smoke", value=1.0, pictures=("losses",), out=None, best=0.5):
+def blank():
+    return matplotlib.figure.Figure(figsize=(0.5, 0.5))
+
+
+def record(scale="smoke", value=1.0, pictures=("losses",), out=None, best=0.5, draw=blank):
     seeds, updates = {"smoke": ([0, 1], 4), "cpu": ([0, 1, 2], 2)}[scale]
     rate = 1 if scale == "smoke" else 0.5
     made = Record("tiny", defaults_of(scale=scale, seeds=seeds, updates=updates, rate=rate, out=out))
@@ -60,9 +65,9 @@ def test_a_record_without_the_runner_is_in_the_folder_of_the_scale(project, monk
 
 
 def test_pictures_are_reproducible_whatever_the_users_configuration_and_differ_by_theme(project):
-    first = record(out="a")
+    first = record(out="a", draw=spreads)
     with matplotlib.rc_context({"lines.linestyle": ":", "font.size": 30, "axes.grid": False}):
-        second = record(out="b")
+        second = record(out="b", draw=spreads)
     contents = [(first / name).read_bytes() for name in PICTURES]
     assert contents == [(second / name).read_bytes() for name in PICTURES]
     assert len(set(contents)) == 4
@@ -70,12 +75,14 @@ def test_pictures_are_reproducible_whatever_the_users_configuration_and_differ_b
 
 
 def test_the_manifest_names_the_commit_and_uncommitted_changes(project):
+    """Outputs of figures are no changes; a record of committed code can be promoted."""
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-qm", "first"], check=True)
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
     state = json.loads((record() / "manifest.json").read_text())["git"]
     assert re.fullmatch("[0-9a-f]{40}", state["commit"]) and state["dirty"] is False
+    assert figures.promote("tiny")
+    assert json.loads((record() / "manifest.json").read_text())["git"] == state
     rewrite(project / "settings.ini", "threads = 1", "threads = 2")
     assert json.loads((record() / "manifest.json").read_text())["git"]["dirty"] is True
 
@@ -98,11 +105,16 @@ def test_promote_replaces_smaller_but_never_larger_scales(project):
     assert pd.read_parquet(project / "figures/tiny/losses.parquet")["loss"][0] == 2.0
 
 
-def test_promote_refuses_changed_runs(project):
+def test_promote_refuses_changed_runs(project, monkeypatch):
+    """Also a run that is replaced while it is copied."""
     (record() / "losses.parquet").write_bytes(b"other")
     assert "losses.parquet differs" in refusal(figures.promote, "tiny")
     (record() / "losses-dark.svg").unlink()
     assert "losses-dark.svg is missing" in refusal(figures.promote, "tiny")
+    record()
+    change = lambda source, target: target.write_bytes(source.read_bytes() + b"!" * (source.suffix == ".parquet"))
+    monkeypatch.setattr(shutil, "copyfile", change)
+    assert "losses.parquet differs" in refusal(figures.promote, "tiny")
     assert [p.name for p in (project / "figures/tiny").iterdir()] == ["runs"]
 
 
@@ -152,9 +164,12 @@ def checked(id="tiny"):
     return found
 
 
-def test_a_complete_record_is_neither_wrong_nor_stale(project):
+def test_a_complete_record_is_neither_wrong_nor_stale(project, monkeypatch):
+    """Also on a machine with another device."""
     assert [row.scale for row in figures.check()] == ["", ""]
     promoted()
+    assert checked() == ("tiny", "smoke", (), ())
+    monkeypatch.setattr("ebwm.settings.device_kind", lambda name: "cuda")
     assert checked() == ("tiny", "smoke", (), ())
 
 
@@ -196,17 +211,6 @@ def test_changed_inputs_are_listed(project):
     assert checked() == ("tiny", "smoke", (), stale)
 
 
-def test_a_run_that_is_replaced_while_it_is_promoted_is_refused(project, monkeypatch):
-    record()
-
-    def copy(source, target):
-        target.write_bytes(source.read_bytes() + b"!" * (source.suffix == ".parquet"))
-
-    monkeypatch.setattr(shutil, "copyfile", copy)
-    assert "losses.parquet differs" in refusal(figures.promote, "tiny")
-    assert [p.name for p in (project / "figures/tiny").iterdir()] == ["runs"]
-
-
 def test_a_record_without_the_runner_or_with_a_changed_notebook_is_stale(project):
     record()
     figures.promote("tiny")
@@ -219,24 +223,21 @@ def test_a_record_without_the_runner_or_with_a_changed_notebook_is_stale(project
 # Comparing two runs
 
 
-def run_folder(folder, **columns):
-    made = Record("tiny", defaults_of(scale="smoke", out=str(folder)))
-    made.data("losses", pd.DataFrame(columns))
-    made.close()
-    return folder
+def compared(folder, old, new, **tolerances):
+    """The verdict on each column of two runs."""
+    for name, columns in {"a": old, "b": new}.items():
+        (folder / name).mkdir()
+        path = folder / name / "losses.parquet"
+        pd.DataFrame(columns).to_parquet(path, index=False)
+        write_manifest(folder / name, data={path.name: sha256(path)})
+    return {row.array: row.verdict for row in compare(folder / "a", folder / "b", tolerances)}
 
 
-def compared(project, old, new, **tolerances):
-    folders = run_folder(project / "a", **old), run_folder(project / "b", **new)
-    rows = compare(*folders, tolerances)
-    return {row.array: row.verdict for row in rows}
-
-
-def test_the_last_matching_tolerance_counts_and_missing_columns_are_drift(project):
+def test_the_last_matching_tolerance_counts_and_missing_columns_are_drift(tmp_path):
     old = dict(seed=[0, 1], loss=[1.0, 2.0], energy=[1.0, -4.0], seconds=[3.0, 4.0], old=[1, 2])
     new = dict(seed=[0, 1], loss=[1.0, 2.1], energy=[1.0, -4.5], seconds=[9.0, 9.0], new=[1, 2])
     tolerances = {"*": 0.0, "losses.*": 0.1, "*.seconds": "any", "losses.energy": 0.1}
-    assert compared(project, old, new, **tolerances) == {
+    assert compared(tmp_path, old, new, **tolerances) == {
         "losses.seed": "exact", "losses.loss": "within tolerance", "losses.energy": "drifted",
         "losses.seconds": "not compared", "losses.old": "drifted", "losses.new": "drifted"}
 
@@ -288,14 +289,16 @@ inf, nan = float("inf"), float("nan")
     ([None, [1.0]], [None, [1.0]], "exact"),
     ([None, [1.0]], [[1.0], [1.0]], "drifted"),
 ])
-def test_columns_of_any_kind_are_compared(project, old, new, verdict):
-    assert compared(project, dict(a=old), dict(a=new), **{"*": 0.1}) == {"losses.a": verdict}
+def test_columns_of_any_kind_are_compared(tmp_path, old, new, verdict):
+    assert compared(tmp_path, dict(a=old), dict(a=new), **{"*": 0.1}) == {"losses.a": verdict}
 
 
 def test_without_a_tolerance_any_difference_is_drift_and_integers_have_no_tolerance():
     old, new = np.array([2**60, 0]), np.array([2**60 + 1, 0])
     assert _difference(old.astype(float), new.astype(float)) == 0.0
     assert {_compared("a.b", old, new, allowed).verdict for allowed in ({}, {"a.*": 1e-12})} == {"drifted"}
+    old, new = np.array([1e300, 0]), np.array([1e300, 1e-300])
+    assert _difference(old, new) == 0.0 and _compared("a.b", old, new, {}).verdict == "drifted"
 
 
 numbers = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1, max_size=20).map(np.array)
@@ -303,11 +306,9 @@ numbers = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1, max_
 
 @given(numbers, st.floats(1e-6, 0.5))
 def test_the_tolerance_is_relative_to_the_largest_value(values, share):
-    scale = np.abs(values).max() or 1.0
     moved = values.copy()
-    moved[0] += share * scale
-    found = _difference(values, moved)
-    assert found == pytest.approx(share, rel=1e-6, abs=1e-9)
+    moved[0] += share * (np.abs(values).max() or 1.0)
+    assert _difference(values, moved) == pytest.approx(share, rel=1e-6, abs=1e-9)
     same = np.array_equal(values, moved)
     judge = lambda allowed: _compared("a.b", values, moved, {"a.*": allowed * share}).verdict
     assert judge(1.01) == ("exact" if same else "within tolerance")

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shlex
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,7 @@ def test_states(write_run, made, events, test, state):
 
 
 def test_a_run_is_running_as_long_as_its_lock_is_held(write_run, tmp_path):
-    assert not held(tmp_path)  # reading a lock does not create it
+    assert not held(tmp_path) and not [*tmp_path.iterdir()], "reading a lock does not create it"
     folder = write_run(row(1), events=[STOPPED])
     assert runs.read(folder).state == "stopped"
     with locked(folder):
@@ -131,6 +132,7 @@ def test_a_writer_waits_for_a_reader_of_the_lock(tmp_path, monkeypatch):
         pass
     reader, flock = (tmp_path / ".lock").open(), fcntl.flock
     flock(reader, fcntl.LOCK_SH)
+    assert not held(tmp_path), "a reader is no writer"
 
     def try_once(file, how):
         try:
@@ -157,6 +159,10 @@ def test_a_run_is_found_by_its_folder_or_its_name(write_run, tmp_path, monkeypat
     for word in ("notes", "002", ""):
         with pytest.raises(runs.UnknownRun, match=f"RUN='{word}'.*: 001"):
             runs.find(word, tmp_path / "runs")
+    for number in range(2, 15):
+        write_run(name=f"{number:03d}")
+    with pytest.raises(runs.UnknownRun, match=r": \.\.\., 005, 006, .*, 014"):
+        runs.find("015", tmp_path / "runs")
 
 
 def test_runs_are_named_by_their_paths(write_run, tmp_path, monkeypatch):
@@ -182,7 +188,7 @@ def test_runs_of_all_states_are_listed(write_run, tmp_path):
     Checkpoints(folder / "checkpoints").save(3, {"model.a": torch.zeros(40, 50), "noise": torch.zeros(7)}, {})
     events = [(1, "skipped", "loss nan"), (1, "skipped", "loss nan"), (0, "rolled back", "lower"), STOPPED]
     write_run(row(1), name="002", changes=["model.kind=gru", "model.depth=2"], events=events)
-    strange = '{"model": {"kind": "new"}, "optimiser": {"updates": "x"}}'
+    strange = '{"model": {"kind": "new", "steps": 4}, "optimiser": {"updates": "x"}}'
     for name, text in {"003": "{", "004": "[]", "005": strange}.items():
         (tmp_path / "runs" / name).mkdir()
         (tmp_path / "runs" / name / "config.json").write_text(text)
@@ -192,6 +198,7 @@ def test_runs_of_all_states_are_listed(write_run, tmp_path):
     assert rows[0].split()[:10] == "001 ebt 1x256, 2k s1 3/3 finished 0.3333 0.25 0.125".split()
     assert all(shown in rows[1] for shown in (" gru 2x256 ", " 1/3  stopped ", " 2 skipped, 1 rolled back "))
     assert [row.split()[:2] for row in rows[2:]] == [["003", "?"], ["004", "?"], ["005", "new"]]
+    assert runs.read(there["005"]).values["walk.steps"] == 4, "an entry under its old name"
 
 
 def test_the_report_on_a_finished_run(trained):
@@ -216,14 +223,14 @@ def test_the_report_on_a_finished_run(trained):
 def test_the_report_on_an_interrupted_run_gives_events_and_the_next_command(write_run):
     skipped = [(update, "skipped", f"loss nan at {update}") for update in range(20)]
     events = [*skipped, STOPPED, RESUMED]
-    folder = write_run(*map(row, range(1, 31)), changes=["optimiser.updates=50"], events=events)
+    folder = write_run(*map(row, range(1, 31)), name="my run", changes=["optimiser.updates=50"], events=events)
     *_, losses, _, events, on = reports.show(folder).split("\n\n")
     assert [int(line[0]) for line in words(losses)[1:]] == [1, 4, 7, 11, 14, 17, 20, 24, 27, 30]
     assert events.startswith("Events: 20 skipped, 1 stopped, 1 resumed\n  ... 12 earlier\n  update 12")
     assert events.splitlines()[-1].split() == ["update", "2", "resumed", "after", "update", "2"]
-    assert on.endswith(f"ebwm train {folder / 'config.json'}")
+    assert on.endswith(f"ebwm train {shlex.quote(str(folder / 'config.json'))}")
     Checkpoints(folder / "checkpoints").save(30, {"model.a": torch.zeros(4)}, {})
-    assert reports.show(folder).endswith(f"ebwm train --resume {folder}")
+    assert reports.show(folder).endswith(f"ebwm train --resume {shlex.quote(str(folder))}")
 
 
 def test_comparison_of_runs(write_run):
@@ -267,6 +274,12 @@ def test_many_updates_are_averaged_and_non_finite_values_are_dropped():
     assert len(x) == curves.POINTS and x[0] == y[0] == 3 and x[-1] == 998
     assert (low[0], high[0]) == (2, 4)
     assert [len(values) for values in curves._thinned(rows, "energy_gap")] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+def test_any_number_of_quantities_has_a_layout(count):
+    row = {"update": 1} | dict.fromkeys([*curves.PANELS][:count], 2.0)
+    assert len(curves.draw({"a": [row]}).axes) == count
 
 
 def test_plots_are_written_atomically_or_refused(tmp_path):

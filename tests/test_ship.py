@@ -4,30 +4,33 @@ import json
 
 import pytest
 import torch
+from tiny_run import log_of, tiny_text
 
 from benchmarks import ship_text
 from ebwm import writing
 from ebwm.data.tasks import load_data
+from ebwm.data.text import text_corpus
 from ebwm.training.checkpoint import load_tensors
 from ebwm.training.learner import load_learner, position_losses
 from ebwm.training.presets import load_config
 from ebwm.training.run import train
 
-TINY = ["data.kind=text", "data.tokenizer=train:300", "data.length=16", "data.eval_windows=4", "model.dim=16",
-        "model.heads=2", "walk.step_size=2", "optimiser.updates=4", "eval_every=2"]
-
 
 @pytest.fixture
 def shop(runs, monkeypatch):
-    """Tiny presets, fewer seeds, temporary folders; the folder of shipped models."""
+    """Tiny presets on a small corpus, fewer seeds, temporary folders; the folder of shipped models."""
     monkeypatch.setenv("EBWM_DATA", str(runs.parent / "data"))
-    kinds = {preset: [*TINY, f"model.kind={kind}"] for preset, kind in ship_text.SHIPPED.items()}
+    shape = [*tiny_text(runs.parent), "data.tokenizer=train:280", "optimiser.updates=4", "eval_every=2"]
+    kinds = {preset: [*shape, f"model.kind={kind}"] for preset, kind in ship_text.SHIPPED.items()}
 
     def tiny(source, overrides=()):
-        preset = [*kinds.get(source, ()), *overrides]
-        return load_config("smoke" if source in kinds else source, preset)
+        return load_config("smoke" if source in kinds else source, [*kinds.get(source, ()), *overrides])
+
+    def corpus(source, split, **options):
+        return text_corpus(str(runs.parent / "lines.jsonl"), split, held_out=0.2, length=12, **options)
 
     monkeypatch.setattr(ship_text, "load_config", tiny)
+    monkeypatch.setattr(ship_text, "text_corpus", corpus)
     monkeypatch.setattr(ship_text, "SEEDS", (0, 1))
     monkeypatch.setattr(ship_text, "EVERY", 3)
     monkeypatch.setattr("sys.argv", ["ship_text"])
@@ -55,23 +58,20 @@ def test_seed_0_is_shipped_with_tokenizer_configuration_log_and_card(shop, runs,
         assert {value.dtype for value in weights.values()} == {torch.float16}
         assert {*card["seeds"]} == {"0", "1"}
         assert card["ngram_bits_per_byte"] == {"bytes": 99.0, "tokens": 99.0}
-        data = load_data(language.config.data)["test"]
-        learner = load_learner(shop / preset)
-        windows = data.whole()
-        losses = position_losses(learner, windows, 0)
-        assert losses.isnan().sum() == (windows[:, 1:] == data.ignore).sum() > 0
+        data, learner = load_data(language.config.data)["test"], load_learner(shop / preset)
+        losses = position_losses(learner, data.whole(), 0)
+        assert losses.isnan().sum() == (data.whole()[:, 1:] == data.ignore).sum() > 0
         assert float(losses.double().nanmean().exp()) == pytest.approx(card["seeds"]["0"]["value"], rel=1e-5)
-        rows = [json.loads(line) for line in (shop / preset / "log.jsonl").read_text().splitlines()]
-        assert [row["update"] for row in rows] == [2, 3, 4]
+        assert [row["update"] for row in log_of(shop / preset)] == [2, 3, 4]
 
 
+@pytest.mark.slow
 def test_the_n_gram_model_of_bytes_beats_byte_frequencies():
     assert 1.5 < ship_text.by_ngrams_of("byte") < 3.0
 
 
 def test_a_run_of_another_corpus_or_version_is_not_reused(shop, runs):
-    config = ship_text.load_config("text", ["seed=0", "run.logger=none"])
-    first = train(config, runs, progress=False)
+    first = train(ship_text.load_config("text", ["seed=0", "run.logger=none"]), runs, progress=False)
     digest = json.loads((first / "result.json").read_text())["data_digests"]["corpus"]
     (runs / "000").mkdir()
     (runs / "000" / "config.json").write_text(json.dumps({"nothing": 1}))

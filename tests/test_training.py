@@ -1,23 +1,24 @@
-"""Training runs: reproducible, finite, loadable, with the golden losses; configurations and files."""
+"""Training runs: reproducible, with the golden losses; their logs, configurations and files."""
 
 import dataclasses
 import json
+import sys
 from importlib.util import find_spec
 from itertools import pairwise
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from golden import FILE, RUNS, losses
-from tiny_run import log_of, untimed
+from tiny_run import log_of, tiny, tiny_text, trained, untimed
 
 import ebwm
 from ebwm.data.states import StatesConfig
 from ebwm.data.tasks import ClipsConfig, TextConfig, load_data
+from ebwm.evaluation.cost import matrix_speed
 from ebwm.files import sha256, write_json, write_whole
 from ebwm.settings import generator
-from ebwm.training import run as running
-from ebwm.training.checkpoint import load_tensors, save_tensors
+from ebwm.training.checkpoint import Checkpoints, load_tensors, save_tensors
 from ebwm.training.configuration import (
     RENAMED,
     Config,
@@ -32,16 +33,16 @@ from ebwm.training.configuration import (
 from ebwm.training.learner import batches_of, evaluate, load_learner, make_learner
 from ebwm.training.optimiser import learning_rate_factor, make_optimiser, update_average
 from ebwm.training.presets import load_config
-from ebwm.training.run import RunError, train
+from ebwm.training.run import train
 from ebwm.training.trainer import Trainer, fit
 
 NEEDS_DIFFUSERS = pytest.mark.skipif(find_spec("diffusers") is None, reason="diffusers is not installed")
-DIFFUSION = pytest.param("diffusion", marks=NEEDS_DIFFUSERS)
+DIFFUSION = pytest.param("diffusion", None, marks=NEEDS_DIFFUSERS)
 
 
-@pytest.mark.parametrize("kind", ["ebt", "transformer", "gru", DIFFUSION])
+@pytest.mark.parametrize("kind", ["ebt", "transformer", "gru", pytest.param("diffusion", marks=NEEDS_DIFFUSERS)])
 def test_runs_of_one_seed_are_equal(runs, kind):
-    config = load_config("smoke", [f"model.kind={kind}", "run.logger=none"])
+    config = tiny(f"model.kind={kind}", "optimiser.updates=3")
     first, second = (train(config, runs, progress=False) for _ in range(2))
     other = train(dataclasses.replace(config, seed=1), runs, progress=False)
     assert untimed(first) == untimed(second) != untimed(other)
@@ -49,21 +50,18 @@ def test_runs_of_one_seed_are_equal(runs, kind):
     assert [folder.name for folder in (first, second, other)] == ["001", "002", "003"]
 
 
-@pytest.mark.parametrize("kind, average", [("ebt", None), ("ebt", 0.5), ("gru", 0.5),
-                                           pytest.param("diffusion", None, marks=NEEDS_DIFFUSERS)])
+@pytest.mark.parametrize("kind, average", [("ebt", None), ("ebt", 0.5), ("gru", 0.5), DIFFUSION])
 def test_a_loaded_model_has_the_weights_and_the_score_of_its_run(runs, kind, average):
     """With an average of the weights, it is the average that is scored and saved."""
-    entries = [f"model.kind={kind}", "model.candidates=latent", "model.diffusion_steps=2", "run.logger=none",
-               f"optimiser.average={average}", "optimiser.learning_rate=1e-2"]
-    config = load_config("smoke", entries)
+    config = tiny(f"model.kind={kind}", "model.candidates=latent", "model.diffusion_steps=2",
+                  f"optimiser.average={average}", "optimiser.learning_rate=1e-2", "optimiser.updates=3")
     folder = train(config, runs, progress=False)
     learner = load_learner(folder)
     test = load_data(config.data)["test"].whole()
     result = json.loads((folder / "result.json").read_text())
     assert evaluate(learner, test, config.seed) == pytest.approx(result["test_loss"], abs=1e-7)
     assert load_config(str(folder / "config.json")) == config
-    weights = learner.model.state_dict()
-    tensors = load_tensors(max(folder.glob("checkpoints/*.safetensors")))[0]
+    weights, tensors = learner.model.state_dict(), Checkpoints(folder / "checkpoints").newest()[0].tensors
     equal = [all((tensors[f"{prefix}.{name}"] == weights[name]).all() for name in weights)
              for prefix in ("model", "average") if f"{prefix}.embed.weight" in tensors]
     assert equal == ([True] if average is None else [False, True])
@@ -78,42 +76,22 @@ def test_losses_are_those_of_the_golden_runs(runs, name):
 
 
 def test_training_on_video_files(runs, real_data):
-    entries = [f"data.folder={real_data / 'video'}", "data.spacing=0.2", "run.logger=none"]
-    config = load_config("smoke", entries)
-    folder = train(config, runs, progress=False)
-    assert len(log_of(folder)) == config.optimiser.updates
+    folder = trained(runs, f"data.folder={real_data / 'video'}", "data.spacing=0.2", "optimiser.updates=3")
+    assert len(log_of(folder)) == 3
     assert json.loads((folder / "result.json").read_text())["test_loss"] > 0
 
 
-def test_a_failed_run_leaves_no_result(runs, monkeypatch):
-    make = running.make_learner
-
-    def spoiled(*given):
-        learner = make(*given)
-        nan = lambda *inputs: sum(p.sum() for p in learner.model.parameters()) * torch.nan
-        return learner._replace(loss=nan)
-
-    monkeypatch.setattr(running, "make_learner", spoiled)
-    with pytest.raises(RunError, match=r"faults.rollbacks=2 is reached"):
-        train(load_config("smoke"), runs, progress=False)
-    left = {".lock", "config.json", "checkpoints", "events.jsonl", "log.jsonl", "tensorboard"}
-    assert {path.name for path in (runs / "001").iterdir()} == left
-    assert log_of(runs / "001") == []
-    assert [path.name for path in (runs / "001").glob("checkpoints/*s")] == ["00000000.safetensors"]
-
-
 def test_training_in_memory_fails_at_a_non_finite_batch():
-    config = load_config("smoke", ["model.dim=16", "model.heads=2"])
-    model, clips = make_learner(config.model, 16, 0), torch.randn(4, 5, 16, generator=generator(0))
+    model, clips = make_learner(tiny().model, 8, 0), torch.randn(4, 5, 8, generator=generator(0))
     spoiled = clips.clone()
     spoiled[1, 2, 3] = torch.nan
     with pytest.raises(FloatingPointError, match="not finite"):
-        fit(model, [clips, spoiled, clips], clips, config)
+        fit(model, [clips, spoiled, clips], clips, tiny())
 
 
 def test_training_in_memory_and_in_a_folder_have_one_loop(runs):
-    """The same losses and evaluations, batch for batch."""
-    config = load_config("smoke", ["run.logger=none", "eval_every=2"])
+    """The same losses and evaluations, batch for batch; seconds are summed in memory."""
+    config = tiny("optimiser.updates=5", "eval_every=3")
     data = load_data(config.data)
     learner = make_learner(config.model, data["train"].state_dim, config.seed)
     batches = batches_of(data["train"], config.optimiser.batch, config.seed)
@@ -121,21 +99,24 @@ def test_training_in_memory_and_in_a_folder_have_one_loop(runs):
     logged = log_of(train(config, runs, progress=False))
     assert [row["loss"] for row in rows] == [row["loss"] for row in logged]
     assert [row.get("valid_loss") for row in rows] == [row.get("valid_loss") for row in logged]
+    assert ["valid_loss" in row for row in rows] == [False, False, True, False, True]
+    assert all(before["seconds"] < after["seconds"] for before, after in pairwise(rows))
 
 
-@pytest.mark.parametrize("entry", ["optimiser.batch=100", "model.kind=lstm", "model.heads=3",
-                                   "data.folder=nowhere", "model.kind=joint_ebt", "data.kind=states"])
+@pytest.mark.parametrize("entry", [
+    "optimiser.batch=100", "model.kind=lstm", "model.heads=3", "data.folder=nowhere", "model.kind=joint_ebt",
+    "data.kind=states", "text data.tokenizer=train:100000", "text model.candidates=latent", "text data.source=no.txt"])
 def test_a_run_that_cannot_start_leaves_no_file(runs, entry):
+    *text, entry = entry.split()
+    config = load_config("smoke", [*(tiny_text(runs.parent) if text else []), entry])
     with pytest.raises(ConfigError):
-        train(load_config("smoke", [entry]), runs, progress=False)
+        train(config, runs, progress=False)
     assert not runs.exists()
 
 
 def test_the_step_size_stays_above_its_lower_bound(runs):
-    entries = ["walk.step_size=1e-3", "optimiser.step_size_multiplier=1e6", "run.logger=none"]
-    config = load_config("smoke", entries)
-    rows = log_of(train(config, runs, progress=False))
-    assert min(row["step_size"] for row in rows) >= config.optimiser.smallest_step_size * 0.999
+    rows = log_of(trained(runs, "walk.step_size=1e-3", "optimiser.step_size_multiplier=1e6"))
+    assert min(row["step_size"] for row in rows) >= OptimiserConfig().smallest_step_size * 0.999
 
 
 def test_the_step_size_has_a_separate_learning_rate():
@@ -145,6 +126,7 @@ def test_the_step_size_has_a_separate_learning_rate():
     assert alpha["params"] == [learner.model.step_size]
     assert alpha["lr"] == pytest.approx(1e-3 * 3 * 20)
     assert alpha["weight_decay"] == norms["weight_decay"] == 0 < matrices["weight_decay"]
+    assert all(weight.ndim > 1 for weight in matrices["params"])
     grouped = sum(len(group["params"]) for group in (matrices, norms, alpha))
     assert grouped == len(list(learner.model.parameters()))
 
@@ -180,6 +162,66 @@ def test_train_is_a_public_name():
     assert ebwm.train is train
 
 
+# Logs
+
+
+def test_each_row_has_pace_memory_and_a_probe_at_every_monitored_update(runs):
+    """Also with bf16 products, which change losses a little."""
+    rows, low = (log_of(trained(runs, "run.monitor_every=3", f"run.precision={precision}"))
+                 for precision in ("32-true", "bf16-mixed"))
+    for row in rows:
+        assert row["items_per_second"] == pytest.approx(4 / row["seconds"])
+        assert 0 < row["flops_utilisation"] < 2 and row["peak_mib"] > 50
+    probed = [row for row in rows if "energy_gap" in row]
+    assert [row["update"] for row in probed] == [1, 3, 6]
+    assert all(0 <= row["rising"] <= 1 and row["inner_gradient"] > 0 for row in probed)
+    for one, other in zip(low, rows, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.05) and one["loss"] != other["loss"]
+
+
+def test_probes_change_no_loss(runs):
+    often, seldom = (log_of(trained(runs, f"run.monitor_every={n}", "recipe.name=s2")) for n in (1, 1000))
+    assert [row["loss"] for row in often] == [row["loss"] for row in seldom]
+
+
+def test_tensorboard_has_the_values_of_the_log(runs):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = trained(runs, "run.logger=tensorboard", "run.monitor_every=1")
+    seen, rows = events.EventAccumulator(str(folder / "tensorboard")).Reload(), log_of(folder)
+    for name in ("loss", "grad_norm", "step_size", "energy_gap", "items_per_second"):
+        assert [event.step for event in seen.Scalars(name)] == [row["update"] for row in rows]
+        assert [event.value for event in seen.Scalars(name)] == pytest.approx([row[name] for row in rows])
+
+
+def test_weights_and_biases_has_the_values_of_the_log(runs, monkeypatch):
+    calls, wandb = [], ModuleType("wandb")
+    note = lambda row, step: calls.append((step, row["loss"]))
+    run = SimpleNamespace(log=note, finish=lambda: calls.append("end"))
+    wandb.init = lambda **about: calls.append(about) or run
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    folder = trained(runs, "run.logger=wandb")
+    about, *steps, end = calls
+    assert about["name"] == folder.name and about["config"]["model"]["dim"] == 16 and end == "end"
+    assert steps == [(row["update"], row["loss"]) for row in log_of(folder)]
+
+
+def test_a_missing_logger_is_reported_before_a_run_starts(runs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ImportError, match=r"pip install 'ebwm\[wandb\]'"):
+        trained(runs, "run.logger=wandb")
+    assert not runs.exists()
+
+
+def test_energies_stay_in_float32_with_bf16_products():
+    learner, states = make_learner(tiny().model, 8, 0), torch.randn(2, 3, 8, generator=generator(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert learner.model.landscape(states)(states).dtype == torch.float32
+
+
+def test_the_speed_of_products_is_measured():
+    assert matrix_speed(size=256) > 1e8
+
+
 # Configurations
 
 
@@ -199,12 +241,12 @@ def test_configurations_survive_json(source):
 
 
 def test_old_names_are_read_from_files():
-    values = as_dict(load_config("text-xxs-s1", ["walk.steps=5", "walk.start=last"]))
+    config = load_config("text-xxs-s1", ["walk.steps=5", "walk.start=last"])
+    values = as_dict(config)
     walk = values.pop("walk")
     values["model"] |= {**walk, "step": values["model"].pop("step_conditioning")}
     assert {f"model.{name}" for name in (*walk, "step")} == RENAMED.keys()
-    config = from_dict(values)
-    assert config == load_config("text-xxs-s1", ["walk.steps=5", "walk.start=last"])
+    assert from_dict(values) == config
 
 
 def test_the_kind_of_data_selects_its_entries():

@@ -1,33 +1,80 @@
-"""Tiny training runs: their configuration, their results, and a child process that waits at each update."""
+"""Tiny training runs of every task: their configuration, their results, and runs in processes that are killed."""
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import shutil
+from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 
-import ebwm
 from ebwm.settings import generator
 from ebwm.training.checkpoint import Checkpoints
 from ebwm.training.presets import load_config
-from ebwm.training.run import train
+from ebwm.training.run import Stopped, resume, train
 
 SHAPE = ["model.dim=16", "model.heads=2", "optimiser.updates=8", "eval_every=4", "run.save_every=2",
          "run.logger=none"]
-TINY = [*SHAPE, "data.features=8", "data.frames=5", "data.train_clips=14", "data.eval_clips=4"]
+CLIPS = ["data.features=8", "data.frames=5", "data.train_clips=14", "data.eval_clips=4"]
 MEASURED = {"seconds", "items_per_second", "flops_utilisation", "peak_mib"}
 S2 = ["recipe.name=s2", "recipe.replay=1", "recipe.capacity=6", "recipe.clamp=5"]
 
 
-def tiny(*entries):
-    """Eight updates, three to a pass over the clips, with a checkpoint after every second one."""
-    return load_config("smoke", [*TINY, *entries])
+def tiny(*entries, task="clips"):
+    """Eight updates, with a checkpoint after every second one; of clips, three updates to a pass."""
+    settings = {"clips": CLIPS, "states": ["data.kind=states"], "actions": ["data.kind=states"],
+                "pairs": ["data.kind=pairs", "model.kind=joint_ebt"]}
+    chosen = tiny_text(Path(os.environ["EBWM_CACHE"])) if task == "text" else [*SHAPE, *settings[task]]
+    return load_config("smoke", [*chosen, *entries])
 
 
-def trained(folder, *entries):
-    return train(tiny(*entries), folder, progress=False)
+def tensors(task):
+    """The data of a task that is trained on tensors, as an argument."""
+    made = {"states": tiny_states, "actions": lambda: tiny_states(actions=2), "pairs": tiny_pairs}
+    return {"data": made[task]()} if task in made else {}
+
+
+def trained(folder, *entries, task="clips", **options):
+    return train(tiny(*entries, task=task), folder, progress=False, **tensors(task), **options)
+
+
+def stopped(folder, *entries, task="clips", after=3):
+    """A run that is stopped after an update."""
+    with pytest.raises(Stopped, match="ebwm train --resume"):
+        trained(folder, *entries, task=task, callback=stopping(after))
+    return max(folder.iterdir())
+
+
+@cache
+def whole(*entries, task="clips"):
+    """A finished run that all tests share, and that none may change."""
+    return trained(Path(os.environ["EBWM_CACHE"]) / "whole", *entries, task=task)
+
+
+@cache
+def halted(*entries, task="clips", after=3):
+    """A stopped run that all tests share, and that none may change."""
+    return stopped(Path(os.environ["EBWM_CACHE"]) / "halted", *entries, task=task, after=after)
+
+
+def copied(folder, runs):
+    return shutil.copytree(folder, runs / folder.name, dirs_exist_ok=True)
+
+
+def resumed(path, *entries, task="clips", **options):
+    return resume(path, entries, progress=False, **tensors(task), **options)
+
+
+def stopping(update):
+    """A callback that stops a run after an update."""
+    return at(update, lambda: True)
+
+
+def at(update, act, *arguments):
+    """A callback that acts after an update."""
+    return lambda row: act(*arguments) if row["update"] == update else None
 
 
 def tiny_text(folder, *entries):
@@ -52,11 +99,6 @@ def tiny_pairs():
     """Two rows, and one row that is their sum: [20 2 4] and [20 1 4]."""
     context = torch.randn(20, 2, 4, generator=generator(0, "pairs"))
     return context, context.sum(1, keepdim=True)
-
-
-def stopping(update):
-    """A callback that stops a run after an update."""
-    return lambda row: row["update"] == update
 
 
 def log_of(folder):
@@ -90,66 +132,19 @@ def assert_same_end(folder, other):
     assert untimed(folder) == untimed(other)
 
 
-PROGRAM = """
-import sys
-from ebwm import cli
-from ebwm.training import run
-
-def wait(row):
-    print(row["update"], flush=True)
-    sys.stdin.readline()
-
-train = run.train
-run.train = lambda config, **options: train(config, **options | {"callback": wait, "progress": False})
-BEFORE
-sys.exit(cli.main(["train", *sys.argv[1:]]))
-"""
+def forked(act, *arguments):
+    """Start a function in a process with a process group of its own, in which nothing needs to be undone."""
+    process = multiprocessing.get_context("fork").Process(target=_alone, args=(act, *arguments))
+    process.start()
+    return process
 
 
-def environment():
-    """Environment in which a child process imports the package under test."""
-    return {**os.environ, "PYTHONPATH": str(Path(ebwm.__file__).parents[1])}
+def _alone(act, *arguments):
+    os.setsid()
+    torch.set_num_threads(1)
+    raise SystemExit(act(*arguments))
 
 
-def command(*words):
-    """Exit status, output and errors of a command."""
-    called = [sys.executable, "-m", "ebwm", *words]
-    done = subprocess.run(called, capture_output=True, text=True, env=environment())
-    return done.returncode, done.stdout, done.stderr
-
-
-class Child:
-    """A run in a child process that prints the number of each update and waits for a line of input."""
-
-    def __init__(self, *entries, before=""):
-        called = [sys.executable, "-c", PROGRAM.replace("BEFORE", before), "smoke", *TINY, *entries]
-        options = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"env": environment()}
-        self.process = subprocess.Popen(called, text=True, start_new_session=True, **options)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.process.kill()
-        self.process.__exit__(*error)
-
-    def until(self, word):
-        """Continue until it prints a word."""
-        while (line := self.process.stdout.readline()) != f"{word}\n":
-            assert line, self.process.communicate()[1]
-            self.process.stdin.write("\n")
-            self.process.stdin.flush()
-
-    def signal(self, number):
-        """Send a signal to its process group, as a cluster or Ctrl-C does."""
-        os.killpg(self.process.pid, number)
-
-    def end(self):
-        """Continue to the end: exit status and errors."""
-        errors = self.process.communicate("\n" * 100)[1]
-        return self.process.returncode, errors
-
-    def kill(self):
-        """Send SIGKILL; its loader processes may run for some more seconds."""
-        self.process.kill()
-        return self.process.wait()
+def exit_code(process):
+    process.join(120)
+    return process.exitcode

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import torch
-from tiny_run import tiny_pairs
+from tiny_run import tensors, tiny_pairs
 
 from ebwm import settings
 from ebwm.data.task import Rows, Tokens, Vectors, select
@@ -35,11 +35,14 @@ SETTINGS = {
     "tokens, paper's update": (Tokens(30), [*TEXT, "walk.update=paper"]),
     "tokens, transformer": (Tokens(30), [*TEXT, "model.kind=transformer"]),
     "rows": (Rows(1, 4, 4), ["model.kind=joint_ebt"]),
+    "actions": (Vectors(12, 2), []),
 }
 # Runs with randomness: name and entries.
 RUNS = {"ddp": ["run.strategy=ddp", "recipe.name=s2", "walk.start=noise"],
         "fsdp": ["run.strategy=fsdp", "recipe.name=s2", "walk.start=noise"],
         "plain": ["run.strategy=fsdp"],
+        "states": ["run.strategy=ddp", "data.kind=states", "recipe.name=s2"],
+        "actions": ["run.strategy=ddp", "data.kind=states", "recipe.name=s2"],
         "pairs": ["run.strategy=ddp", "data.kind=pairs", "model.kind=joint_ebt", "recipe.name=s2"]}
 
 
@@ -50,7 +53,9 @@ def batches_for(state):
         return [(context * scale, target * scale) for scale in (1.0, 0.5, 2.0)]
     if isinstance(state, Tokens):
         return [*torch.randint(30, (3, 8, 7), generator=settings.generator(0, "windows"))]
-    return [*torch.randn(3, 8, 6, 12, dtype=torch.float64, generator=settings.generator(0, "clips"))]
+    states, actions = (torch.randn(3, 8, 6, size, dtype=torch.float64, generator=settings.generator(0, name))
+                       for name, size in (("clips", 12), ("actions", 2)))
+    return [*zip(states, actions, strict=True)] if state.action_dim else [*states]
 
 
 def learn(name, world):
@@ -82,17 +87,16 @@ def learn_all(strategy, folder):
 def train_one(name, folder, update=None):
     """A run of four updates, or a run that is stopped after some."""
     base = [*TINY, "run.logger=none", "run.save_every=1", "run.keep=9", "optimiser.updates=4"]
-    pairs = name == "pairs"
-    config = load_config("smoke", [*base, *([] if pairs else ["data.features=12"]), *RUNS[name]])
+    config = load_config("smoke", [*base, *([] if tensors(name) else ["data.features=12"]), *RUNS[name]])
     stop = None if update is None else lambda row: row["update"] == update
     try:
-        return train(config, folder, False, stop, tiny_pairs() if pairs else None)
+        return train(config, folder, False, stop, **tensors(name))
     except Stopped:
         return folder / "001"
 
 
 def resume_one(name, folder):
-    return resume(folder, progress=False, data=tiny_pairs() if name == "pairs" else None)
+    return resume(folder, progress=False, **tensors(name))
 
 
 def main(folder):

@@ -26,6 +26,7 @@ from ebwm.figures.errors import FigureError
 from ebwm.figures.registry import Claim
 from ebwm.figures.style import colour, style
 from ebwm.settings import SettingsError
+from ebwm.training.history import UnknownRun
 
 KEPT = {name: value for name, value in os.environ.items() if not name.startswith("EBWM_")}
 WITHOUT_SETTINGS = mock.patch.dict(os.environ, KEPT, clear=True)
@@ -66,13 +67,17 @@ REGISTRY = [  # text of figures.yaml, its replacement, named in the message
     ("claims:", "tolerances: {a: -1}\n    claims:", "tiny: tolerances: a=-1"),
     ("claims:", "tolerances: {a: some}\n    claims:", "tiny: tolerances: a='some'"),
     ("claims:", "each: seeds\n    claims:", "tiny: each='seeds'"),
+    ("claims:", "device: {gpu: tpu}\n    claims:", "tiny: device: gpu='tpu'"),
+    ("headline: true", "headline: maybe", "tiny: headline='maybe'"),
     ("name: something", "nam: something", "tiny: claims: entry 1"),
     (SOURCE, "", "something: the key 'source'"),
     (SOURCE, f"{SOURCE}, statistic: least", "tiny: claims: something"),
     (SOURCE, f"{SOURCE}, statistic: least, expect: {{equals: 1}}", "tiny: claims: something"),
+    (SOURCE, f"{SOURCE}, statistic: least, expect: {{below: x}}", "below='x'"),
     ("paper: EBT}", "paper: EBT, claims: [{name: something, says: a, source: b}]}", "claim='something'"),
     ("planned:", PAPER.replace("EXTRA", ""), "F1"),
     ("planned:", PAPER.replace("EXTRA", ", figure: tin"), "EBT: F1: figure='tin'"),
+    ("planned:", PAPER.replace("EXTRA", ", reason: a}, {item: F1, shows: y, reason: b"), "EBT: item='F1'"),
     ("[0, 1]", "[]", "tiny: seeds: smoke=[]"),
     ("{updates: 4,", "{out: here,", "tiny: parameters"),
     ("claims:", "extras: [vido]\n    claims:", "extras: entry 1='vido'"),
@@ -91,6 +96,7 @@ CELLS = {  # sources of the cells tagged `parameters`, and the place in the mess
     "expression": ([code("a = 1\nb = 2 * 3", "parameters")], "line 2"),
     "two targets": ([code("a = b = 1", "parameters")], "line 1"),
     "annotation": ([code("a: int", "parameters")], "line 1"),
+    "import": ([code("import os", "parameters")], "line 1"),
     "syntax": ([code("a = 1\nb = = 2", "parameters")], "line 2"),
 }
 SETTINGS = [  # content of settings.ini, named in the message
@@ -106,6 +112,7 @@ SETTINGS = [  # content of settings.ini, named in the message
 COMMANDS = [  # words after `ebwm`, type of the error, named in the message
     ([], cli.UsageError, "command is missing"),
     (["figurs"], cli.UsageError, "command='figurs'"),
+    (["figures"], cli.UsageError, "figures command"),
     (["figures", "lst"], cli.UsageError, "did you mean 'list'"),
     (["figures", "list", "--scale", "cpo"], cli.UsageError, "scale='cpo'"),
     (["figures", "list", "--scal", "cpu"], cli.UsageError, "--scal"),
@@ -118,7 +125,17 @@ COMMANDS = [  # words after `ebwm`, type of the error, named in the message
     (["figures", "run", "tiny", "--cores", "0"], cli.UsageError, "--cores"),
     (["figures", "run", "tiny", "--profile", "nowhere"], cli.UsageError, "--profile='nowhere'"),
     (["figures", "replay", "tiny"], FigureError, "figure 'tiny'"),
+    (["figures", "check", "tinny"], FigureError, "did you mean 'tiny'"),
+    (["figures", "promote"], cli.UsageError, "ID"),
     (["figures", "promote", "tiny"], FigureError, "figure 'tiny'"),
+    (["train"], cli.UsageError, "CONFIG"),
+    (["train", "smoke", "--changed"], cli.UsageError, "--changed"),
+    (["train", "--resume"], cli.UsageError, "--resume"),
+    (["train", "--resume", "001"], UnknownRun, "RUN='001'"),
+    (["runs"], cli.UsageError, "runs command"),
+    (["runs", "show"], cli.UsageError, "RUN"),
+    (["runs", "show", "001"], UnknownRun, "RUN='001'"),
+    (["runs", "compare", "001", "--out", "x.gif"], cli.UsageError, "--out='x.gif'"),
 ]
 
 
@@ -173,6 +190,8 @@ FIGURES = [
     ("items with equal file names",
      within(figures.plan, "fan", edit=(FAN, "sizes = [8, 16]", 'sizes = [\\"a/b\\", \\"a_b\\"]')), "sizes="),
     ("no list", within(figures.plan, "fan", edit=(FAN, "sizes = [8, 16]", "sizes = 8")), "sizes=8"),
+    ("no notebook", within(figures.parameter_defaults, Path("x.ipynb"), files={"x.ipynb": "import os"}), "x.ipynb"),
+    ("plan: scale", within(figures.plan, "tiny", "smok"), "scale='smok'"),
     ("no tag parts", within(jobs, "fan", edit=(FAN, '"parts"', '"part"')), "'parts'"),
     ("no tag", within(figures.run, "tiny", edit=(TINY, '"parameters"', '"parametres"')), "'parameters'"),
     ("empty block", within(jobs, "tiny", edit=(TINY, "import sys\\n", BLOCK)), "is not Python"),

@@ -46,6 +46,8 @@ ENTRIES = {  # entry of a configuration: word that the message must contain
     "model.depth=two": "model.depth",
     "optimiser.updates=1.5": "optimiser.updates", "optimiser.schedule=0": "optimiser.schedule=0",
     "seed": "seed", "seed=-1": "seed=-1",
+    "model.heads=0": "model.heads=0", "optimiser.updates=0": "optimiser.updates=0",
+    "faults.patience=0": "faults.patience=0", "run.workers=-1": "run.workers=-1",
     "eval_every=0": "eval_every=0", "model.diffusion_steps=0": "model.diffusion_steps=0",
     "walk.step_size=-1": "walk.step_size=-1", "optimiser.learning_rate=nan": "optimiser.learning_rate=nan",
     "optimiser.average=1": "optimiser.average=1", "model.compile=maybe": "model.compile",
