@@ -94,9 +94,9 @@ def test_failures_of_a_batch_are_reported(project, told, monkeypatch, choice, ch
     failed = {"tiny": "figure 'tiny' failed: ValueError: no"}
     made = []
     monkeypatch.setattr(figures, "make", lambda plans, *given: made.extend(plans) or figures.Outcome(failed=failed))
-    code, out, _ = told("figures", "run", choice)
+    code, _, err = told("figures", "run", choice)
     assert [plan.figure.id for plan in made] == chosen
-    assert code == 1 and out.endswith("failed: figure 'tiny' failed: ValueError: no\n")
+    assert code == 1 and err.endswith("ebwm: figure 'tiny' failed: ValueError: no\n")
 
 
 def test_interruption(project, told, monkeypatch):

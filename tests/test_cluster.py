@@ -108,11 +108,11 @@ def test_a_cluster_job_requests_more_than_this_machine_has(project):
     assert figures.jobs_of(figures.plan("fan", cluster=True))[0].gpus == 0
 
 
-def test_the_readme_shows_the_lines_of_the_profile_to_change():
+def test_the_guide_shows_the_lines_of_the_profile_to_change():
     content = yaml.safe_load(PROFILE.read_text())
     assert content["executor"] == "slurm"
     assert {"slurm_account", "slurm_partition"} <= content["default-resources"].keys()
-    shown = (ROOT / "README.md").read_text()
+    shown = (ROOT / "nbs/guides/figures.md").read_text()
     for key in ("slurm_account", "slurm_partition"):
         line = re.search(rf"^ *{key}: .*$", PROFILE.read_text(), re.M)[0]
         assert line.strip() in shown

@@ -24,8 +24,8 @@ def assert_equal(model, loss, expected):
     assert_same(learned(model, loss), learned(model, expected), 1e-12)
 
 
-def joint():
-    return JointEBT(8, 2, 2, rows=3, candidate_dim=4, state_dim=5, generator=generator(0)).double()
+def joint(state_dim=5):
+    return JointEBT(8, 2, 2, rows=3, candidate_dim=4, state_dim=state_dim, generator=generator(0)).double()
 
 
 def loop(model, recipe, states, targets, start, noise):

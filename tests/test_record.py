@@ -129,20 +129,27 @@ def test_a_damaged_record_is_replaced_but_not_by_a_smaller_scale(project, conten
         assert "is on record at scale 'cpu'" in refusal(figures.promote, "tiny")
 
 
-def test_the_answer_is_written_by_promote_and_makes_no_figure_stale(project):
-    rewrite(project / YAML, "    minutes: {smoke: 0.1, cpu: 3}\n", "    minutes: {smoke: 0.1, cpu: 3}\n"
-            "    answer: {found: 'It is {best:.2f}.', holds: ['best > 0']}\n")
+def add_answer(project, **answer):
+    """Give the figure `tiny` an answer, and its notebook an opening cell."""
+    rewrite(project / YAML, "    headline: true\n", f"    headline: true\n    answer: {json.dumps(answer)}\n")
     path = project / "nbs/figures/tiny.ipynb"
     content = json.loads(path.read_text())
-    question = "**Question.** What?\n\n**Answer.** "
-    opening = {"cell_type": "markdown", "id": "o", "metadata": {}, "source": question + "Unknown."}
+    opening = {"cell_type": "markdown", "id": "o", "metadata": {}, "source": QUESTION + "Unknown."}
     path.write_text(json.dumps(content | {"cells": [opening, *content["cells"]]}))
+    return path
+
+
+QUESTION = "**Question.** What?\n\n**Answer.** "
+
+
+def test_the_answer_is_written_by_promote_and_makes_no_figure_stale(project):
+    path = add_answer(project, found="It is {best:.2f}.", holds=["best > 0"])
     promoted(best=0.25)
     written = lambda: "".join(json.loads(path.read_text())["cells"][0]["source"])
-    assert written() == question + "It is 0.25."
+    assert written() == QUESTION + "It is 0.25."
     assert checked().wrong == checked().stale == ()
     promoted(best=0.5)
-    assert written() == question + "It is 0.50."
+    assert written() == QUESTION + "It is 0.50."
     assert "'best > 0' does not hold on record" in refusal(promoted, best=-1.0)
     assert "does not hold on record" in checked().wrong[0]
 
@@ -345,15 +352,14 @@ def test_the_cost_of_a_figure_includes_its_parts(project):
 # The summary of a batch
 
 
-def summarised(scale="cpu", made=True, failed=None):
+def summarised(scale="cpu"):
     """The summary of a batch with the figure `tiny`, on one line."""
     plan = figures.plan("tiny", scale)
-    return " ".join(summary([plan], Outcome({"tiny": plan.folder} if made else {}, {}, failed or {})).split())
+    return " ".join(summary([plan], Outcome({"tiny": plan.folder})).split())
 
 
 def test_the_summary_has_the_picture_the_answer_and_the_agreement_with_the_record(project):
-    rewrite(project / "figures/figures.yaml", "    headline: true\n", "    headline: true\n"
-            "    answer: {found: 'The best is {best:.2f}.', holds: [best < 1]}\n")
+    add_answer(project, found="The best is {best:.2f}.", holds=["best < 1"])
     record("smoke")
     assert summarised("smoke") == (
         "tiny: made: figures/tiny/runs/smoke/losses.png Scale smoke only shows that the figure can be made: its "
@@ -364,7 +370,7 @@ def test_the_summary_has_the_picture_the_answer_and_the_agreement_with_the_recor
     assert ("The best is 2.00. But the recorded answer does not hold for this run: best < 1. Differs from the record "
             "(arrays: 1 drifted); most in losses.loss by 0.5 of its largest value.") in summarised()
     assert "Not comparable with the record, which is at scale cpu." in summarised("smoke")
-    assert summarised(made=False, failed={"tiny": "no"}) == "failed: no"
+    assert summary([figures.plan("tiny")], Outcome(failed={"tiny": "no"})) == ""
 
 
 def test_the_summary_names_parameters_that_differ_from_the_record(project):

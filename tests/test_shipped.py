@@ -62,9 +62,9 @@ def test_the_5_gram_models_score_as_on_the_card(corpus):
 def test_the_ebt_beats_both_5_gram_models_and_the_pages_have_the_scores_of_the_cards():
     ngrams = CARDS["text"]["ngram_bits_per_byte"]
     assert all(score["bits_per_byte"] < min(ngrams.values()) for score in CARDS["text"]["seeds"].values())
-    home, data = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "data/README.md"))
+    guide, data = ((ROOT / name).read_text(encoding="utf-8") for name in ("nbs/guides/text.md", "data/README.md"))
     first = [CARDS[preset]["seeds"]["0"]["bits_per_byte"] for preset in ("text", "text_transformer")]
-    assert all(f"{value:.2f}" in home for value in (*first, min(ngrams.values())))
+    assert all(f"{value:.2f}" in guide for value in (*first, min(ngrams.values())))
     for preset, card in CARDS.items():
         scores = " | ".join(f"{s['bits_per_byte']:.3f} ({s['value']:.1f})" for s in card["seeds"].values())
         assert [line for line in data.splitlines() if f"`{preset}`" in line and line.endswith(f"{scores} |")]

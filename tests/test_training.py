@@ -30,6 +30,7 @@ from ebwm.training.configuration import (
     from_dict,
     override,
 )
+from ebwm.training.distributed import SingleProcess
 from ebwm.training.learner import batches_of, evaluate, load_learner, make_learner
 from ebwm.training.optimiser import learning_rate_factor, make_optimiser, update_average
 from ebwm.training.presets import load_config
@@ -152,7 +153,8 @@ def test_the_average_of_the_weights_keeps_its_decay_and_follows_early_weights_fa
 
 def test_processes_draw_different_noise():
     config, task = load_config("smoke"), 3
-    worlds = [SimpleNamespace(rank=rank, device=torch.device("cpu")) for rank in (0, 1, 0)]
+    worlds = [SingleProcess(torch.device("cpu")) for _ in range(3)]
+    worlds[1].rank = 1
     noises = [Trainer(make_learner(config.model, task, 0), config, world=world).noise for world in worlds]
     first, second, again = (torch.rand(3, generator=noise) for noise in noises)
     assert torch.equal(first, again) and not torch.equal(first, second)

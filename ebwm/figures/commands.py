@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ebwm import checks, figures, settings
-from ebwm.figures.summary import summary
 from ebwm.files import write_whole
 from ebwm.settings import SCALES
 from ebwm.usage import Parser, UsageError, count, needs
@@ -82,7 +81,11 @@ def _run(options: argparse.Namespace) -> int:
     for plan in plans:
         print(f"{plan.figure.id}: {plan.figure.title} ({plan.scale})", file=sys.stderr)
     outcome = figures.make(plans, options.cores, options.force, options.profile)
-    print(summary(plans, outcome))
+    from ebwm.figures.summary import summary
+
+    print(summary(plans, outcome), flush=True)
+    for message in outcome.failed.values():
+        print("ebwm:", message, file=sys.stderr)
     return FAILED if outcome.failed else 0
 
 

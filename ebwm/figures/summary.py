@@ -24,11 +24,10 @@ def summary(
     plans: Sequence[Plan],  # of a batch that has ended
     outcome: Outcome,  # its result
 ) -> str:
-    """Three lines for each figure, then the failures."""
+    """Three lines for each figure that is there."""
     done = outcome.made | outcome.fresh
-    parts = [_figure(plan, done[plan.figure.id], plan.figure.id in outcome.made)
-             for plan in plans if plan.figure.id in done]
-    return "\n".join([*parts, *(f"failed: {message}" for message in outcome.failed.values())])
+    return "\n".join(_figure(plan, done[plan.figure.id], plan.figure.id in outcome.made)
+                     for plan in plans if plan.figure.id in done)
 
 
 def _figure(plan: Plan, folder: Path, made: bool) -> str:
