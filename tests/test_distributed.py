@@ -114,11 +114,11 @@ def test_the_slurm_script_saves_at_the_time_limit_and_resumes(tmp_path):
         time.sleep(0.05)
     (torchrun,) = psutil.Process(job.pid).children()
     torchrun.terminate()
-    output, _ = job.communicate(timeout=120)
+    output, _ = job.communicate(timeout=600)
     assert "requeued" in output and "scontrol requeue 7" in (tmp_path / "calls.txt").read_text()
     assert not (run / "result.json").exists()
     again = start(tmp_path, *words)
-    assert again.communicate(timeout=240) and again.returncode == 0
+    assert again.communicate(timeout=600) and again.returncode == 0
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert [row["update"] for row in rows] == list(range(1, 301)) and (run / "result.json").is_file()
     assert fmean(row["loss"] for row in rows[-50:]) < 0.9 * fmean(row["loss"] for row in rows[:50])

@@ -80,7 +80,7 @@ def test_ignored_targets_do_not_count(config):
     make = lambda: make_learner(chosen.model, task, 0, chosen.recipe, chosen.walk)
     losses = position_losses(make(), windows, 0)
     assert (losses.isnan() == (windows[:, 1:] == ignored)).all()
-    assert losses.nanmean() == pytest.approx(float(losses[~losses.isnan()].mean()))
+    assert evaluate(make(), windows, 0) == pytest.approx(float(losses[~losses.isnan()].mean()))
     longer = F.pad(windows, (0, 7), value=ignored)
     for items in (windows, longer):
         assert make().loss(items[:, :-1], items[:, 1:], generator(0, "noise")).isfinite()

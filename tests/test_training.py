@@ -115,6 +115,12 @@ def test_a_run_that_cannot_start_leaves_no_file(runs, entry):
     assert not runs.exists()
 
 
+def test_accumulated_gradients_are_those_of_the_whole_batch(runs):
+    one, two = (log_of(trained(runs, "model.kind=transformer", f"optimiser.accumulate={n}")) for n in (1, 2))
+    for name in ("loss", "grad_norm"):
+        assert [row[name] for row in one] == pytest.approx([row[name] for row in two], rel=1e-3)
+
+
 def test_the_step_size_stays_above_its_lower_bound(runs):
     rows = log_of(trained(runs, "walk.step_size=1e-3", "optimiser.step_size_multiplier=1e6"))
     assert min(row["step_size"] for row in rows) >= OptimiserConfig().smallest_step_size * 0.999
