@@ -84,8 +84,7 @@ def findings_table(
     root: Path,  # root of the repository
 ) -> str:
     """Every finding of the registry, with the numbers on record."""
-    rows = [(answer.asks, answer.found, f"[{answer.figure.id}]({_from_nbs(answer.figure, root)})")
-            for answer in answers(settings.load(root))]
+    rows = [(answer.asks, answer.found, _link(answer.figure, root)) for answer in answers(settings.load(root))]
     return _table(("Question", "Answer", "Figure"), rows)
 
 
@@ -94,10 +93,7 @@ def headlines(
 ) -> str:
     """The answers of some figures, as a list."""
     known = {answer.figure.id: answer for answer in reversed(answers(settings.load(root)))}
-    chosen = [known[id] for id in HOME]
-    links = [f"([{answer.figure.id}]({_from_nbs(answer.figure, root)}))" for answer in chosen]
-    texts = [f"- **{answer.asks}** {answer.found.rstrip('.')}" for answer in chosen]
-    return "\n".join(f"{text} {link}." for text, link in zip(texts, links, strict=True))
+    return "\n".join(f"- **{known[id].asks}** {known[id].found} ({_link(known[id].figure, root)})." for id in HOME)
 
 
 def speed(
@@ -125,6 +121,10 @@ def _range(values: list[float]) -> str:
 
 HOME = ("next_frame", "thinking", "width", "uncertainty", "text_thinking")  # figures whose answers the home page lists
 TABLES = {"figures": figures_table, "findings": findings_table, "headlines": headlines, "speed": speed}
+
+
+def _link(figure: Figure, root: Path) -> str:
+    return f"[{figure.id}]({_from_nbs(figure, root)})"
 
 
 def _from_nbs(figure: Figure, root: Path) -> str:

@@ -46,7 +46,8 @@ def main(
         print(end="", flush=True)
         return code
     except BrokenPipeError:  # the reader has ended, as in `ebwm runs list | head`
-        return _discard_output()
+        _discard_output()
+        return 0
     except (UsageError, SettingsError, MissingPart) as error:
         return _tell(error, REFUSED)
     except Failure as error:
@@ -58,17 +59,17 @@ def main(
     except OSError as error:
         if error.errno not in PLACE_ERRORS:
             raise
-        _discard_output()
+        if error.filename is None:  # stdout itself
+            _discard_output()
         return _tell(refusal("path", str(error.filename or "output"), error.strerror, "choose another place"), FAILED)
     except KeyboardInterrupt:
         return _tell("interrupted", INTERRUPTED)
 
 
-def _discard_output() -> int:
+def _discard_output() -> None:
     """Discard what is still in the buffer of stdout."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
 def _use_utf8() -> None:

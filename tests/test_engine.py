@@ -397,7 +397,7 @@ def ebwm_command(project):
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     command = [sys.executable, str(ROOT / "tests/script_job.py"), "figures"]
-    return lambda *words: subprocess.Popen([*command, *words], env=environment, **pipes)
+    return lambda *words, **more: subprocess.Popen([*command, *words], env=environment, **pipes, **more)
 
 
 def finished(process):
@@ -490,6 +490,18 @@ def test_a_batch_that_is_ended_leaves_no_process_and_resumes(project, ebwm_comma
     status, _, err = finished(ebwm_command("run", "fan"))
     assert status == 0 and set(jobs_of_log(err)) == {"fan.seeds-1_sizes-8", "fan"}
     assert {path: path.stat().st_mtime_ns for path in done} == done
+
+
+@pytest.mark.slow
+def test_a_batch_that_ignores_interrupts_starts_no_job_after_its_end(project, ebwm_command):
+    """As background jobs of a shell and `nohup` do."""
+    write_fan(project, "open(f'started{seeds[0]}', 'w').close(); time.sleep(300)")
+    ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process = ebwm_command("run", "fan", "--cores", "1", preexec_fn=ignore)
+    wait_for(lambda: list(project.glob("started*")), 90)
+    process.send_signal(signal.SIGTERM)
+    assert finished(process)[0] == 130 and len(list(project.glob("started*"))) == 1
+
 
 
 @pytest.mark.slow

@@ -18,8 +18,7 @@ from typing import Any
 
 from ebwm.compat import require
 from ebwm.figures.errors import FigureError, NotebookError
-from ebwm.figures.inputs import PACKAGE
-from ebwm.figures.job import command, up_to_date
+from ebwm.figures.job import command, python_path, up_to_date
 from ebwm.figures.plan import Job, Plan, as_json, cores, gpus, jobs_of, plan, short
 from ebwm.figures.progress import Progress, status_of
 from ebwm.files import write_json
@@ -180,7 +179,7 @@ def _snakemake(folder: Path, jobs: Sequence[Job], config: Settings, count: int |
                report: Callable[[str], None] | None) -> None:
     """Run snakemake, report progress, and end all its processes."""
     count = max(count or cores(), *(job.threads for job in jobs))
-    environment = os.environ | {"PYTHONPATH": _python_path(), "XDG_CACHE_HOME": str(folder / "cache")}
+    environment = os.environ | {"PYTHONPATH": python_path(), "XDG_CACHE_HOME": str(folder / "cache")}
     with _signals_as_interrupts(), open(folder / "logs" / "snakemake.log", "wb") as log:
         process = subprocess.Popen(_command(folder, jobs, count, profile), cwd=config.root, env=environment,
                                    stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -217,10 +216,6 @@ def _signals_as_interrupts() -> Iterator[None]:
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
-
-
-def _python_path() -> str:
-    return os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]))
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -4,7 +4,7 @@ import json
 import operator
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ def answer_of(
 ) -> tuple[str, list[str]]:  # sentences, comparisons that do not hold
     """The answer of a figure with the numbers of any run."""
     where = f"figure {figure.id!r}: answer"
-    contradicted = [comparison for comparison in figure.answer.holds if not _holds(comparison, results, where)]
+    contradicted = list(_contradicted(figure.answer, results, where))
     return _with_numbers(figure.answer.found, results, where), contradicted
 
 
@@ -101,11 +101,14 @@ def _marked(content: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
 def _filled(statement: Statement | Finding, figure: Figure, config: Settings, name: str) -> str:
     """The sentences with the numbers on record, if all comparisons hold."""
     results, where = load_manifest(config.figures / figure.id)["results"], f"figure {figure.id!r}: {name}"
-    for comparison in statement.holds:
-        if not _holds(comparison, results, where):
-            raise FigureError(f"{where}: {comparison!r} does not hold on record; correct figures.yaml, then run: "
-                              "make readme")
+    for comparison in _contradicted(statement, results, where):
+        raise FigureError(f"{where}: {comparison!r} does not hold on record; correct figures.yaml, then run: make readme")
     return _with_numbers(statement.found, results, where)
+
+
+def _contradicted(statement: Statement | Finding, results: dict[str, Any], where: str) -> Iterator[str]:
+    """The comparisons of a statement that do not hold."""
+    return (comparison for comparison in statement.holds if not _holds(comparison, results, where))
 
 
 def _with_numbers(text: str, results: dict[str, Any], where: str) -> str:

@@ -23,7 +23,7 @@ from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.plan import Job, from_json, gpus, short
 from ebwm.files import write_json
 
-__all__ = ["command", "main", "run_job", "torchrun", "up_to_date"]
+__all__ = ["command", "execute_cells", "kernel_manager", "main", "python_path", "run_job", "torchrun", "up_to_date"]
 
 RUNNER = ("-m", "ebwm.figures")  # arguments of Python that run a job's file
 FAILED, INTERRUPTED = 1, 130
@@ -131,38 +131,52 @@ def _execute(job: Job, folder: Path, batch: dict[str, Any] | None) -> None:
 
 
 def _papermill(job: Job, folder: Path, log: BinaryIO, watch: "_Watch") -> None:
+    notebook, root = Path(job.notebook), Path(job.root)
+    parameters = {**job.parameters, "out": short(folder, root)}
+    count = len(cells_of(notebook, job.part))
+    execute_cells(notebook, count, folder, parameters, root, _kernel_manager(job, log, watch))
+
+
+def execute_cells(
+    notebook: Path,  # to read
+    count: int,  # number of cells to execute, from the first
+    folder: Path,  # of the executed notebook
+    parameters: dict[str, Any],  # of the notebook
+    root: Path,  # working directory
+    manager: type,  # of the kernel, from jupyter_client
+) -> None:
+    """Execute the first cells of a notebook with papermill; their output goes to stderr."""
     papermill, nbformat = require("papermill", "figures"), require("nbformat", "figures")
-    notebook = nbformat.read(job.notebook, as_version=4)
-    notebook.cells = notebook.cells[:len(cells_of(Path(job.notebook), job.part))]
+    content = nbformat.read(notebook, as_version=4)
+    content.cells = content.cells[:count]
     papermill.execute_notebook(
-        notebook,
-        folder / _notebook(job),
-        parameters={**job.parameters, "out": short(folder, Path(job.root))},
-        kernel_name="python3",
-        kernel_manager_class=_kernel_manager(job, log, watch),
-        cwd=job.root,
-        progress_bar=False,
-        stdout_file=sys.stderr,
-        stderr_file=sys.stderr,
-    )
+        content, folder / notebook.name, parameters=parameters, kernel_name="python3", kernel_manager_class=manager,
+        cwd=root, progress_bar=False, stdout_file=sys.stderr, stderr_file=sys.stderr)
 
 
 def _kernel_manager(job: Job, log: BinaryIO, watch: "_Watch") -> type:
-    """A kernel of the running interpreter that imports this ebwm, independent of the installed kernel specs."""
-    client, kernel = require("jupyter_client", "figures"), require("ipykernel.kernelspec", "figures")
-    path = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
-    spec = client.kernelspec.KernelSpec(**kernel.get_kernel_dict())
-    spec.argv = [sys.executable, *spec.argv[1:]]
-    spec.env = {"PYTHONPATH": os.pathsep.join(filter(None, path)), "OMP_NUM_THREADS": str(job.threads)}
-
-    class KernelManager(client.AsyncKernelManager):
-        kernel_spec = spec
-
+    class KernelManager(kernel_manager(OMP_NUM_THREADS=str(job.threads))):
         async def start_kernel(self, **options: Any) -> None:
             await super().start_kernel(stderr=log, **options)
             watch.pid = self.provisioner.pid
 
     return KernelManager
+
+
+def kernel_manager(
+    **environment: str,  # variables of the kernel
+) -> type:
+    """Kernels of the running interpreter that import this ebwm, independent of the installed kernel specs."""
+    client, kernel = require("jupyter_client", "figures"), require("ipykernel.kernelspec", "figures")
+    spec = client.kernelspec.KernelSpec(**kernel.get_kernel_dict())
+    spec.argv = [sys.executable, *spec.argv[1:]]
+    spec.env = {"PYTHONPATH": python_path(), **environment}
+    return type("KernelManager", (client.AsyncKernelManager,), {"kernel_spec": spec})
+
+
+def python_path() -> str:
+    """PYTHONPATH of a process that imports this ebwm."""
+    return os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]))
 
 
 def _exited_at_start(error: Exception, notebook: Path) -> bool:

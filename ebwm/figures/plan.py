@@ -32,7 +32,6 @@ class Plan:
     suffix: str = ""  # suffix of the folder's name; "": replace the last run
     threads: int = 0  # threads of each job; 0: as in the registry
     device: str = "cpu"  # kind of device: "cpu" or "cuda"
-    cluster: bool = False  # whether the jobs run on other machines
 
     @property
     def folder(self) -> Path:
@@ -64,7 +63,7 @@ def plan(
     kind = _kind_of_device(figure, scale, config, cluster)
     if means:
         _check_means(figure, scale, kind)
-    return Plan(figure, scale, {"scale": scale, **asked}, config, device=kind, cluster=cluster)
+    return Plan(figure, scale, {"scale": scale, **asked}, config, device=kind)
 
 
 def _kind_of_device(figure: Figure, scale: str, config: Settings, cluster: bool) -> str:

@@ -1,8 +1,6 @@
 """Trials of a figure's settings: its notebook is executed up to the cell tagged `tuning`, which makes them."""
 
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 
 from ebwm.compat import require
 from ebwm.figures.errors import FigureError, NotebookError
-from ebwm.figures.inputs import PACKAGE
+from ebwm.figures.job import execute_cells, kernel_manager
 from ebwm.figures.manifest import JOB
 from ebwm.figures.notebook import cells_of
 from ebwm.figures.plan import plan
@@ -38,7 +36,7 @@ def tune(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_json(folder / JOB, {"tune": list(only)})
-        _execute(notebook, tagged[0] + 1, {**planned.parameters, "out": name}, config.root, folder)
+        _execute(notebook, tagged[0] + 1, folder, {**planned.parameters, "out": name}, config.root)
         if not (folder / FILE).is_file():
             raise FigureError(f"{notebook.name} made no trials; its cell tagged {TUNING!r} must call Experiment.tune()")
         recorded = planned.scale == RECORDED and not overrides
@@ -48,24 +46,9 @@ def tune(
     return place
 
 
-def _execute(notebook: Path, count: int, parameters: dict[str, Any], root: Path, folder: Path) -> None:
-    """Run the first cells of a notebook; their output goes to stderr."""
-    papermill, nbformat = require("papermill", "figures"), require("nbformat", "figures")
-    content = nbformat.read(notebook, as_version=4)
-    content.cells = content.cells[:count]
-    options = dict(kernel_name="python3", kernel_manager_class=_kernel_manager(), cwd=root, progress_bar=False,
-                   stdout_file=sys.stderr, stderr_file=sys.stderr)
+def _execute(notebook: Path, count: int, folder: Path, parameters: dict[str, Any], root: Path) -> None:
+    papermill = require("papermill", "figures")
     try:
-        papermill.execute_notebook(content, folder / notebook.name, parameters=parameters, **options)
+        execute_cells(notebook, count, folder, parameters, root, kernel_manager())
     except papermill.PapermillExecutionError as error:
         raise NotebookError(f"trials of figure {notebook.stem!r} failed: {error.ename}: {error.evalue}") from error
-
-
-def _kernel_manager() -> type:
-    """A kernel of the running interpreter that imports this ebwm."""
-    client, kernel = require("jupyter_client", "figures"), require("ipykernel.kernelspec", "figures")
-    spec = client.kernelspec.KernelSpec(**kernel.get_kernel_dict())
-    spec.argv = [sys.executable, *spec.argv[1:]]
-    path = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
-    spec.env = {"PYTHONPATH": os.pathsep.join(filter(None, path))}
-    return type("KernelManager", (client.AsyncKernelManager,), {"kernel_spec": spec})
