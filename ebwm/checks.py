@@ -1,11 +1,13 @@
 """Checks of arguments, and the one form of their messages: `name=value: what is allowed; what to do`."""
 
 import difflib
+import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-__all__ = ["allowed", "at_least", "between", "finite", "one_of", "positive", "refusal", "suggestion"]
+__all__ = ["accepts", "allowed", "at_least", "between", "finite", "name_of", "one_of", "pair", "positive",
+           "refusal", "suggestion"]
 
 
 def refusal(
@@ -56,6 +58,29 @@ def one_of(name: str, value: Any, known: Iterable[Any], error: type[Exception] =
     known = list(known)
     if value not in known:
         raise refusal(name, value, allowed(known), suggestion(value, known), error)
+
+
+def accepts(name: str, function: Callable, positional: Sequence[str], keywords: Sequence[str], remedy: str) -> None:
+    """Raise unless `function` can be called with these arguments; builtins without a signature are not checked."""
+    try:
+        inspect.signature(function).bind(*positional, **dict.fromkeys(keywords))
+    except TypeError:
+        call = ", ".join([*positional, *(f"{keyword}=..." for keyword in keywords)])
+        raise refusal(name, name_of(function), f"must be callable as {name}({call})", remedy, TypeError) from None
+    except ValueError:
+        return
+
+
+def pair(name: str, function: Callable, made: Any, expected: str) -> tuple:
+    """The two values that a function returned; anything else is refused."""
+    if not (isinstance(made, tuple) and len(made) == 2):
+        raise refusal(name, name_of(function), f"must return {expected}, not {type(made).__name__}", error=TypeError)
+    return made
+
+
+def name_of(function: Any) -> str:
+    """Name of a function or class, or the representation of another object."""
+    return getattr(function, "__qualname__", repr(function))
 
 
 def allowed(known: Iterable[Any]) -> str:

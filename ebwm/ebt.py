@@ -113,6 +113,9 @@ def _check_tokens(states: Tensor, count: int) -> None:
 def _check_context(model: EBM, context: States) -> None:
     "Refuse a context of the wrong shape, dtype or device."
     states, with_actions = states_of(context), isinstance(context, tuple)
+    if not isinstance(states, Tensor):
+        rule = "must be a tensor of states, or a tuple (states, actions)"
+        raise checks.refusal("context", type(states).__name__, rule, error=TypeError)
     if model.tokens is not None:
         _check_tokens(states, model.state_dim)
     elif states.ndim != 3 or states.shape[-1] != model.state_dim:

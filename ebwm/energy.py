@@ -174,6 +174,15 @@ class Landscape(ABC):
         return self, [], []
 
 # %% ../nbs/core/01_energy.ipynb #351422ab
+def _check_energies(energies: Tensor, y: Tensor) -> None:
+    "Refuse energies that are not one for each item."
+    given = list(energies.shape) if isinstance(energies, Tensor) else type(energies).__name__
+    several = isinstance(energies, Tensor) and (y.ndim < 2 or 0 < energies.ndim < y.ndim)
+    if not several or energies.shape != y.shape[: energies.ndim]:
+        raise ValueError(f"energy has shape {given} for candidates {list(y.shape)}: must be one energy for each "
+                         "item; reduce over the features alone, as in y.square().sum(-1)")
+
+
 def gradient_by_autograd(
     energy: Callable,  # candidates [*items *features] -> energies [*items]
     y: Float[Tensor, "..."],  # candidates
@@ -183,10 +192,7 @@ def gradient_by_autograd(
     with torch.enable_grad():
         y = y if y.requires_grad else y.detach().requires_grad_()
         energies = energy(y)
-        if energies.shape != y.shape[: energies.ndim]:
-            given, shape = list(energies.shape), list(y.shape)
-            raise ValueError(f"energy has shape {given} for candidates {shape}: must be one energy for each "
-                             "item; reduce over the features, as in energies.sum(-1)")
+        _check_energies(energies, y)
         (grad,) = torch.autograd.grad(energies.sum(), y, create_graph=create_graph)
     return (energies, grad) if create_graph else (energies.detach(), grad)
 

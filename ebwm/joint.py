@@ -6,8 +6,6 @@
 __all__ = ['JointLandscape', 'ObservingEBM', 'JointEBT']
 
 # %% ../nbs/core/14_joint.ipynb #c0a42ef5
-import copy
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -71,27 +69,6 @@ class JointLandscape(ContextLandscape):
             inner = self.select(contexts.repeat(samples))
         unfold = lambda x: x.unflatten(0, (samples, -1))
         return Expanded(inner, lambda y: y.flatten(0, 1), unfold, lambda items: items)
-
-    def changed(
-        self,
-        **changes: Tensor,  # new attributes
-    ) -> "JointLandscape":
-        "A copy with some attributes changed."
-        other = copy.copy(self)
-        vars(other).update(changes)
-        return other
-
-    def shared_tensors(self) -> list[Tensor]:
-        "Keys and values of the context."
-        return [part for pair in self.context.kv() for part in pair]
-
-    def replace_shared(
-        self,
-        tensors: Sequence[Tensor],  # as from `shared_tensors`
-        other: "JointLandscape",  # the landscape whose tensors they replace
-    ) -> None:
-        "Use other keys and values."
-        self.context = other.context.with_tensors(tensors)
 
 # %% ../nbs/core/14_joint.ipynb #fbaa1801
 class ObservingEBM(EBM):

@@ -7,7 +7,6 @@ __all__ = ['BoundLandscape', 'ContextLandscape', 'PreparedLandscape', 'CausalLan
 
 # %% ../nbs/core/12_landscape.ipynb #8cb159c9
 import copy
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -92,24 +91,26 @@ class ContextLandscape(BoundLandscape):
         cut = [pair for pair in zip(shared, copies, strict=True) if pair[0].grad_fn]
         return other, [tensor for tensor, _ in cut], [copy_ for _, copy_ in cut]
 
-    @abstractmethod
     def changed(
         self,
         **changes: Tensor,  # new attributes
     ) -> "ContextLandscape":
-        "A copy with some attributes changed and nothing cached."
+        "A copy with some attributes changed."
+        other = copy.copy(self)
+        vars(other).update(changes)
+        return other
 
-    @abstractmethod
     def shared_tensors(self) -> list[Tensor]:
-        "Tensors that all steps share."
+        "Tensors that all steps share: keys and values of the context."
+        return [part for pair in self.context.kv() for part in pair]
 
-    @abstractmethod
     def replace_shared(
         self,
         tensors: Sequence[Tensor],  # as from `shared_tensors`
         other: "ContextLandscape",  # the landscape whose tensors they replace
     ) -> None:
         "Use other tensors in place of the shared ones."
+        self.context = other.context.with_tensors(tensors)
 
 # %% ../nbs/core/12_landscape.ipynb #328dcfa1
 def _with_token(model: nn.Module, kv: KV, step: int) -> KV:
@@ -171,16 +172,14 @@ class PreparedLandscape(ContextLandscape):
         self,
         **changes: Tensor,  # new attributes
     ) -> "PreparedLandscape":
-        "A copy with some attributes changed and nothing cached."
-        other = copy.copy(self)
-        vars(other).update(changes, _prepared={})
+        "A copy with some attributes changed and nothing prepared."
+        other = super().changed(**changes)
+        other._prepared = {}
         return other
 
     def shared_tensors(self) -> list[Tensor]:
         "Weights, keys and values as the manual gradient takes them; without it, keys and values."
-        if self.model.manual_gradient:
-            return self._shared(True).tensors()
-        return [part for pair in self.context.kv() for part in pair]
+        return self._shared(True).tensors() if self.model.manual_gradient else super().shared_tensors()
 
     def replace_shared(
         self,
@@ -188,11 +187,11 @@ class PreparedLandscape(ContextLandscape):
         other: "PreparedLandscape",  # the landscape whose tensors they replace
     ) -> None:
         "Use other tensors in place of the shared ones."
+        if not self.model.manual_gradient:
+            super().replace_shared(tensors, other)
+            return
         self.context = copy.copy(other.context)
-        if self.model.manual_gradient:
-            self._prepared[self.context.key(0), True] = other._shared(True).replaced(tensors)
-        else:
-            self.context = other.context.with_tensors(tensors)
+        self._prepared[self.context.key(0), True] = other._shared(True).replaced(tensors)
 
 # %% ../nbs/core/12_landscape.ipynb #328dcfae
 class CausalLandscape(PreparedLandscape):

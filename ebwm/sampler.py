@@ -203,9 +203,19 @@ def _metropolis(
     generator: Randomness,
 ) -> tuple[State, Info]:
     "Accept each item's proposal with probability `min(1, exp(log_ratio))`."
+    _check_precision(candidates=state.y, energy=state.energy)
     accepted = draw_like(torch.rand, log_ratio.detach(), generator).log() < log_ratio.detach()
+    outside = _features(proposal.y, proposal.energy.ndim).isfinite().all(-1) & (proposal.energy == torch.inf)
+    valid = is_finite(proposal) | outside  # an energy of +inf is outside the support of the density
     new = where_state(accepted, proposal, state)
-    return new, step_info(state, step_size, accepted, is_finite(new), count)
+    return new, step_info(state, step_size, accepted, is_finite(new) & valid.detach(), count)
+
+
+def _check_precision(**parts: Tensor) -> None:
+    for name, part in parts.items():
+        if part.dtype in (torch.float16, torch.bfloat16):
+            rule, remedy = "must be float32 or float64", "rounding errors would decide acceptance"
+            raise checks.refusal(f"{name}.dtype", part.dtype, rule, remedy)
 
 
 def where_state(chosen: Tensor, these: State, those: State) -> State:
@@ -302,6 +312,8 @@ def check_start(
     start: Tensor,  # initial candidates
 ) -> None:
     "Refuse initial candidates that are not finite floating-point numbers."
+    if not isinstance(start, Tensor):
+        raise checks.refusal("start", type(start).__name__, "must be a tensor", "use torch.as_tensor(start)", TypeError)
     if not start.is_floating_point():
         raise checks.refusal("start.dtype", start.dtype, "must be floating point", "use start.float()")
     if not start.isfinite().all():
@@ -315,10 +327,15 @@ def kernels_of(
 ) -> list[Kernel]:  # one for each step
     "The kernel of each step."
     checks.at_least("steps", steps, 1)
-    kernels = [kernel] * steps if callable(kernel) else list(kernel)
+    kernels = list(kernel) if isinstance(kernel, Sequence) else [kernel]
+    for one in kernels:
+        checks.accepts("kernel", one, ("landscape", "state"), ("generator", "create_graph"),
+                       "create it first, as in gradient_descent(step_size=0.1)")
+    kernels = kernels if isinstance(kernel, Sequence) else kernels * steps
     if len(kernels) != steps:
         raise ValueError(f"kernel has {len(kernels)} entries: must be one, or {steps}, one for each step")
     return kernels
+
 
 
 def known(
@@ -356,7 +373,8 @@ def run(
         landscape, graph = landscape.at_step(index), create_graph and index >= first_with_graph
         same = landscape is last and graph == last_graph
         state = known(_detached(state) if detach else state, same)
-        state, info = one(landscape, state, generator=generator, create_graph=graph)
+        made = one(landscape, state, generator=generator, create_graph=graph)
+        state, info = checks.pair("kernel", one, made, "(state, info)")
         state = state if graph else _detached(state)
         infos.append(info)
         last, last_graph = landscape, graph

@@ -110,7 +110,8 @@ class _ActiveItems:
         self.whole = whole
         if self.active is not None:
             generator = SubsetNoise(generator, self.items.numel(), self.active)
-        self.state, info = kernel(self.landscape, state, generator=generator, create_graph=False)
+        made = kernel(self.landscape, state, generator=generator, create_graph=False)
+        self.state, info = checks.pair("kernel", kernel, made, "(state, info)")
         if self.active is None:
             self.items, self.ends = info.energy.shape, self.state.y
         else:

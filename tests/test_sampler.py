@@ -4,7 +4,18 @@ import pytest
 import torch
 
 from ebwm.energy import Landscape, Transformed
-from ebwm.sampler import STARTS, State, gradient_descent, init_candidates, langevin, run, softmax_descent, where_state
+from ebwm.sampler import (
+    STARTS,
+    State,
+    gradient_descent,
+    hmc,
+    init_candidates,
+    langevin,
+    mala,
+    run,
+    softmax_descent,
+    where_state,
+)
 from ebwm.settings import generator
 from tests.helpers import BOWL, draw, softmax
 
@@ -96,3 +107,14 @@ def test_initial_candidates(start):
     assert init_candidates(start, recent, generator(0), out=out) is out and torch.equal(out, y)
     y += 1
     assert (recent == 5).all()
+
+
+@pytest.mark.parametrize("make", [mala, hmc])
+def test_a_rejected_proposal_is_finite_unless_its_energy_is_nan(make):
+    """An infinite energy is outside the support of the density: a proper rejection."""
+    start = torch.tensor([[0.5], [0.5], [-0.5]])
+    wrong = torch.tensor([torch.inf, torch.nan, torch.inf])
+    wall = lambda y: torch.where((y[:, 0] == start[:, 0]) | (y[:, 0] < 0), y[:, 0].square(), wrong)
+    result = run(wall, start, make(0.01), 1, generator(0))
+    assert result.info.finite.tolist() == [[True, False, True]]
+    assert torch.equal(result.state.y[:2], start[:2]) and result.info.accepted[0, 2]

@@ -207,3 +207,19 @@ def test_perplexity_of_known_losses():
     assert perplexity(losses).bits_per_byte is None
     one = perplexity(torch.tensor([[1.0, 3.0]]), torch.tensor([[1, 0]]))
     assert (one.value, one.tokens) == (pytest.approx(math.exp(2.0)), 2) and math.isnan(one.error)
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_few_documents_are_cut_by_position_if_their_hashes_leave_a_split_small(tmp_path, count):
+    bodies = [f"{n} " * 400 for n in range(count)]
+    source = write_lines(tmp_path / "few.jsonl", bodies)
+    for seed in range(4):
+        make = lambda split, seed=seed: text_corpus(source, split, length=16, seed=seed, cache=tmp_path)
+        parts = [texts_of(make(split)) for split in SPLITS]
+        assert sorted(map("".join, zip(*parts, strict=True))) == sorted(bodies)
+        assert [len(part[0]) for part in parts] == [720, 40, 40]
+
+
+def test_a_held_out_split_may_be_shorter_than_a_window(tmp_path):
+    (tmp_path / "short.txt").write_text("0123456789" * 10)
+    valid = text_corpus(tmp_path / "short.txt", "valid", length=32, cache=tmp_path)
+    assert valid.whole().shape == (1, 33) and texts_of(valid) == ["01234"]

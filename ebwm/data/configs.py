@@ -65,6 +65,7 @@ class TextConfig:
     packing: str = "packed"  # "packed": every token is used | "documents": one truncated window a document
     documents: int | None = None  # maximum number of documents; None: all
     held_out: float = 0.05  # share of documents in validation, and in test
+    key: str | None = None  # field that holds the text in rows of JSON or Parquet; None: "text"
     eval_windows: int = 512  # windows of the validation and test splits that are scored
 
     def __post_init__(self):

@@ -128,12 +128,13 @@ def _decompressed(file: Iterable[bytes], name: str) -> Iterator[bytes]:
 
 # %% ../../nbs/data/documents.ipynb #71fff43e
 def _json_rows(name: str, path: Path) -> Iterator[tuple[str, object]]:
-    """The entries of a list, or of each line."""
+    """The entries of a list, one object over several lines, or the entry of each line."""
     lines, first = enumerate(_lines(path, name), start=1), True
     for number, line in lines:
-        if first and line.lstrip().startswith("["):
-            text = line + "".join(rest for _, rest in lines)
-            yield from ((f"{name}:{n}", row) for n, row in enumerate(_json(text, name), start=1))
+        if first and (line.lstrip().startswith("[") or line.strip() == "{"):
+            whole = _json(line + "".join(rest for _, rest in lines), name)
+            rows = whole if isinstance(whole, list) else [whole]
+            yield from ((f"{name}:{n}", row) for n, row in enumerate(rows, start=1))
         elif line.strip():
             first = False
             yield f"{name}:{number}", _json(line, f"{name}:{number}")

@@ -60,7 +60,7 @@ class Text(Sequences):
     @classmethod
     def load(cls, config: TextConfig, seed: int = 0, data: Any = None) -> "Text":
         """Tokenise a corpus."""
-        names = ("tokenizer", "length", "packing", "documents", "held_out")
+        names = ("tokenizer", "length", "packing", "documents", "held_out", "key")
         corpus = partial(text_corpus, config.source, seed=seed, **{name: getattr(config, name) for name in names})
         return cls._of(config, corpus("train").tokenizer, {split: corpus(split) for split in SPLITS})
 

@@ -160,3 +160,17 @@ CASES += rows(
       for make in (ebt, partial(ebt, gradient="eager"), partial(joint, state_dim=16))),
     (lambda: cache(states=0).append(STATES).value_and_grad(STATES, create_graph=True), "context"),
 )
+HALF = torch.ones(3, 2).bfloat16()
+CASES += rows(
+    ValueError,
+    (lambda: evaluate(lambda y: y.square(), ONES), "energy"),
+    (lambda: evaluate(lambda y: y.square().sum(), ONES), "energy"),
+    *((partial(run, bowl, HALF, make(0.1), 1, generator(0)), "candidates.dtype") for make in (mala, hmc)),
+    *((partial(run, lambda y: bowl(y).half(), ONES, make(0.1), 1, generator(0)), "energy.dtype")
+      for make in (mala, hmc)),
+)
+CASES += rows(
+    TypeError,
+    *((partial(run, bowl, ONES, kernel, 1), "kernel") for kernel in (gradient_descent, lambda *a, **k: None)),
+    (lambda: stopping.run_until(bowl, ONES, lambda *a, **k: None, 1, unit_stop), "kernel"),
+)

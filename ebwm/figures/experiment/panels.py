@@ -1,5 +1,6 @@
 """Panels of the figures: lines over seeds, points with intervals, logarithmic axes, maps, images and headings."""
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -150,8 +151,7 @@ def images(
     count = max(frames.groupby("column").size())
     grid = figure.subplots(count, len(names), squeeze=False)
     for place, name in enumerate(names):
-        title = name.replace(" ", "\n", 1).replace("former++", "-\nformer++")
-        grid[0, place].set_title(title, fontsize=8.5, loc="center", weight="normal")
+        grid[0, place].set_title(textwrap.fill(name, 13), fontsize=8, loc="center", weight="normal")
         for panel, pixels in zip(grid[:, place], frames[frames.column == name].pixels, strict=True):
             panel.imshow(np.asarray(pixels).reshape(size, size), cmap="gray", vmin=0, vmax=1)
             panel.set(xticks=[], yticks=[])
