@@ -1,6 +1,8 @@
 """Tasks of arrays: reading, splitting and standardising them, and models that learn from them."""
 
-from dataclasses import replace
+import json
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,14 +12,15 @@ from tiny_run import SHAPE, tiny_pairs, tiny_states
 
 from ebwm import train
 from ebwm.data.arrays import read_arrays
-from ebwm.data.configs import task_class
+from ebwm.data.configs import CONFIGS, task_class
 from ebwm.data.pairs import PairsConfig
-from ebwm.data.states import StatesConfig
+from ebwm.data.states import States, StatesConfig
 from ebwm.data.task import SPLITS, Items, Rows, Vectors, chunks, select, stack
 from ebwm.data.tasks import ClipsConfig, load_task
 from ebwm.settings import generator
 from ebwm.training.learner import batches_of, evaluate, load_run, make_learner
 from ebwm.training.presets import load_config
+from ebwm.training.run import Stopped, resume
 from ebwm.training.trainer import fit
 
 
@@ -194,6 +197,39 @@ def test_a_run_on_tensors_predicts_in_their_units(runs, kind):
     else:
         context = task.scales["context"].standardise(pairs[0][:2])
         assert task.scales["target"].restore(learner.predict(context, generator(0))).shape == (2, 1, 4)
+
+
+@dataclass(frozen=True)
+class WavesConfig(StatesConfig):
+    task: ClassVar[str] = f"{__name__}:Waves"
+    kind: str = "waves"
+    waves: int = 40
+
+
+class Waves(States):
+    """A task of a user: it makes its own states and adds a baseline."""
+
+    @classmethod
+    def load(cls, config, seed=0, data=None):
+        phase = 6 * torch.rand(config.waves, 1, 1, generator=generator(seed, "waves"))
+        return super().load(config, seed, torch.sin(phase + torch.arange(6.0)[:, None]))
+
+    def baselines(self):
+        return super().baselines() | {"zero": float(self.items("test")[:, 1:].square().mean() / 2)}
+
+
+def test_a_task_of_a_user_is_trained_by_its_name(runs, monkeypatch):
+    """A configuration and a class are enough for training, scores, resuming and loading."""
+    monkeypatch.setitem(CONFIGS, "waves", WavesConfig)
+    entries = ["data.kind=waves", "data.waves=50", "optimiser.batch=4", *SHAPE]
+    folder = train("smoke", runs, progress=False, overrides=entries)
+    with pytest.raises(Stopped):
+        train("smoke", runs, False, lambda row: row["update"] == 2, overrides=entries)
+    resumed = resume(runs / "002", progress=False)
+    assert (folder / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+    _, task, config = load_run(folder)
+    assert type(task) is Waves and config.data == WavesConfig(waves=50)
+    assert "zero" in json.loads((folder / "result.json").read_text())["baselines"]
 
 
 def addition(items):

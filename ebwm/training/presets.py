@@ -23,7 +23,8 @@ from ebwm.training.configuration import (
     override,
 )
 
-__all__ = ["LEARNING_RATES", "PRESETS", "REGIMES", "TEXT_BATCHES", "Regime", "load_config", "presets"]
+__all__ = ["LEARNING_RATES", "PRESETS", "REGIMES", "TEXT_BATCHES", "Regime", "load_config", "override_all",
+           "presets"]
 
 
 class Regime(NamedTuple):
@@ -124,7 +125,14 @@ def load_config(
     overrides: Iterable[str] = (),  # "key=value", dotted keys
 ) -> Config:
     """A preset or a saved configuration, with some entries changed."""
-    config = PRESETS.get(source) or _read(Path(source))
+    return override_all(PRESETS.get(source) or _read(Path(source)), overrides)
+
+
+def override_all(
+    config: Config,  # a configuration
+    overrides: Iterable[str],  # "key=value", dotted keys
+) -> Config:  # a changed copy
+    """A configuration with some entries changed."""
     for entry in overrides:
         key, equals, text = entry.partition("=")
         if not equals:

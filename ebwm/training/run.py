@@ -21,7 +21,7 @@ from ebwm.evaluation.cost import matrix_speed, peak_memory
 from ebwm.files import write_json
 from ebwm.training.checkpoint import CheckpointError, save_tensors
 from ebwm.training.configuration import RESUMABLE_FIELDS, Config, ConfigError, as_dict, differences, from_dict
-from ebwm.training.presets import load_config
+from ebwm.training.presets import load_config, override_all
 from ebwm.training.distributed import SingleProcess, full_tensor, process_group
 from ebwm.training.folder import LOGGERS, RunFolder, new_folder
 from ebwm.training.learner import BatchOrder, make_learner, position_losses
@@ -245,9 +245,10 @@ def train(
     progress: bool = True,  # show a progress bar
     callback: Callable[[dict[str, Any]], Any] | None = None,  # receives each row of the log; true: stop and save
     data: Any = None,  # tensors instead of files: sequences [items time features], or pairs for data.kind=pairs
+    overrides: Iterable[str] = (),  # "key=value", entries of the configuration to change
 ) -> Path:  # folder of the run: config.json, log.jsonl, checkpoints, model.safetensors, result.json
     """Train a model from start to end in one folder."""
-    config = load_config(config) if isinstance(config, str) else config
+    config = override_all(load_config(config) if isinstance(config, str) else config, overrides)
     if data is not None and not task_class(config.data.kind).in_memory:
         config = replace(config, data=StatesConfig())
     with process_group(settings.device(), config.run.precision, config.run.strategy) as world:
