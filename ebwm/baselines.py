@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from . import checks
 from .blocks import Block, check_shape, embedding, initialise, linear, rotary, size_named
 from .kv_cache import KVCache
+from .saving import Saved
 from .states import States, each_part, states_of
 
 # %% ../nbs/core/15_baselines.ipynb #1f6b2d03
@@ -32,7 +33,7 @@ def _check_sequence(states: Tensor, features: list[int]) -> None:
         raise checks.refusal("states.shape", list(states.shape), rule)
 
 # %% ../nbs/core/15_baselines.ipynb #1f6b2d04
-class SequenceModel(nn.Module, ABC):
+class SequenceModel(Saved, nn.Module, ABC):
     "Next-state model: an embedding of the states, layers, and a linear map to the next state."
 
     size_fields: ClassVar[tuple[str, ...]] = ("dim", "depth", "heads")  # arguments that `from_size` sets

@@ -22,6 +22,7 @@ from .context import KV, Context, FixedContext, GrowingContext, check_like
 from .gradient.attention import can_be_fused
 from .gradient.sweeps import Layer
 from .landscape import CausalLandscape, ContextLandscape
+from .saving import Saved
 from .states import States, states_of
 
 # %% ../nbs/core/13_ebt.ipynb #28e8f445
@@ -68,7 +69,7 @@ def _check_maps(options: EBTOptions, dim: int, state_dim: int, vocabulary: int |
         )
 
 # %% ../nbs/core/13_ebt.ipynb #7a4ed34e
-class EBM(EnergyTrunk, ABC):
+class EBM(EnergyTrunk, Saved, ABC):
     "Energy-based model with a transformer trunk; subclasses define candidates and contexts."
 
     item_axes: int  # leading axes of candidates that index items with one energy each

@@ -11,7 +11,7 @@ from sizes import MODULES, NOTEBOOKS, ROOT
 
 # A module imports from floors below it, or from a module named before it on its own floor.
 FLOORS = (
-    ("checks", "parameters", "usage", "sizes", "settings", "files", "compat", "states", "randomness", "energy",
+    ("checks", "parameters", "usage", "sizes", "settings", "files", "compat", "states", "saving", "randomness", "energy",
      "evaluation", "evaluation.cost", "evaluation.statistics", "evaluation.uncertainty"),
     ("sampler", "modifiers", "schedules", "stopping", "replay", "diagnostics", "blocks"),
     ("attention", "gradient", "gradient.triton_kernels", "gradient.kernels", "gradient.attention",

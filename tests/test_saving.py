@@ -1,0 +1,52 @@
+"""Models are saved as their weights and the arguments of their constructor."""
+
+import copy
+
+import pytest
+import torch
+
+from ebwm import EBT, JointEBT, Transformer
+from ebwm.baselines import GRU
+from ebwm.diffusion import DiffusionTransformer
+from ebwm.ebt import EBTOptions
+from ebwm.settings import generator
+
+SHAPE = dict(dim=16, depth=1, generator=generator(0))
+MODELS = {
+    "EBT": lambda: EBT(16, 1, 2, 8, options=EBTOptions(gradient="eager"), step_conditioning="adaln", step_size=3.0),
+    "EBT of tokens": lambda: EBT.from_size("4xs", vocabulary=7, generator=generator(0)),
+    "EBT with actions, in float64": lambda: EBT(heads=2, action_dim=3, **SHAPE).double(),
+    "JointEBT": lambda: JointEBT(heads=2, rows=3, state_dim=5, **SHAPE),
+    "Transformer": lambda: Transformer(heads=2, vocabulary=7, **SHAPE),
+    "GRU": lambda: GRU(state_dim=5, **SHAPE),
+    "diffusion": lambda: DiffusionTransformer(heads=2, predicts="velocity", **SHAPE),
+    "a copy": lambda: copy.deepcopy(EBT(heads=2, vocabulary=5, **SHAPE)),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_loaded_model_equals_the_saved_one(tmp_path, kind):
+    model = MODELS[kind]()
+    assert model.save(tmp_path / "new" / "folder") == tmp_path / "new" / "folder" / "model.safetensors"
+    loaded = type(model).load(tmp_path / "new" / "folder")
+    assert loaded.arguments == model.arguments and str(loaded) == str(model)
+    saved, found = model.state_dict(), loaded.state_dict()
+    assert saved.keys() == found.keys()
+    for name, tensor in saved.items():
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
+    states = torch.ones(1, 3, 16)
+    if kind == "EBT":
+        states = states[..., :8]
+        assert torch.equal(model.landscape(states)(states), loaded.landscape(states)(states))
+        assert EBT.load(tmp_path / "new" / "folder", compile=True).options.compile
+
+
+def test_what_cannot_be_loaded_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"folder=.*contains no model\.safetensors"):
+        EBT.load(tmp_path)
+    path = Transformer(heads=2, **SHAPE).save(tmp_path)
+    with pytest.raises(ValueError, match=r"folder=.*must hold a model of class EBT; it holds Transformer"):
+        EBT.load(tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"folder=.*is damaged"):
+        Transformer.load(tmp_path)
