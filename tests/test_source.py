@@ -11,8 +11,8 @@ from sizes import MODULES, NOTEBOOKS, ROOT
 
 # A module imports from floors below it, or from a module named before it on its own floor.
 FLOORS = (
-    ("checks", "parameters", "usage", "sizes", "settings", "files", "compat", "states", "saving", "randomness", "energy",
-     "evaluation", "evaluation.cost", "evaluation.statistics", "evaluation.uncertainty"),
+    ("checks", "parameters", "usage", "sizes", "settings", "files", "compat", "states", "saving", "randomness",
+     "energy", "evaluation", "evaluation.cost", "evaluation.statistics", "evaluation.uncertainty"),
     ("sampler", "modifiers", "schedules", "stopping", "replay", "diagnostics", "blocks"),
     ("attention", "gradient", "gradient.triton_kernels", "gradient.kernels", "gradient.attention",
      "gradient.sweeps", "kv_cache", "context", "landscape", "ebt", "joint", "baselines", "diffusion"),
