@@ -71,6 +71,8 @@ def _descend(landscape: CausalLandscape, recent: Tensor, noise: list, walk: Walk
     taken, energies = result.info.accepted.sum(0), result.state.energy
     logits, energy, steps = best_of(energies, result.state.y, energies, taken)
     if not logits.isfinite().all():
+        if not all(weight.isfinite().all() for weight in model.parameters()):
+            raise checks.refusal("model", type(model).__name__, "its weights are not finite", "load others")
         alpha = float(result.info.step_size[0].max())
         raise checks.refusal("step_size", alpha, "the logits are not finite", "use a smaller one")
     evaluations = result.evaluations.sum(0)

@@ -100,12 +100,15 @@ def test_the_cache_folder_of_the_settings_is_the_default(store, tmp_path, monkey
     assert len(list((tmp_path / "elsewhere").glob("one-*.npy"))) == 1
 
 
-def test_a_failed_write_leaves_nothing(store, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error, reason", [
+    (OSError(28, "No space left on device"), "No space left"),
+    (OSError("8 requested and 0 written"), "0 written; the disk may be full")])
+def test_a_failed_write_leaves_nothing(store, tmp_path, monkeypatch, error, reason):
     def full(file, array, **_):
         file.write_bytes(b"some bytes")
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(module.np, "save", full)
-    with pytest.raises(OSError, match=r"cache=.*No space left"):
+    with pytest.raises(OSError, match=rf"cache=.*{reason}"):
         store(7)
     assert not list(tmp_path.iterdir())

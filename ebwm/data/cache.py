@@ -105,7 +105,8 @@ def _store(path: Path, array: np.ndarray, facts: Facts) -> None:
 
 
 def _not_writable(folder: Path, error: OSError) -> Exception:
-    return refusal("cache", str(folder), f"cannot be written ({error.strerror})", "choose another folder", OSError)
+    reason = error.strerror or f"{error}; the disk may be full"
+    return refusal("cache", str(folder), f"cannot be written ({reason})", "choose another folder", OSError)
 
 
 def _verified(path: Path, expected: Facts | None = None) -> Facts | None:

@@ -80,7 +80,7 @@ class _Corpus:
         documents(self.source)  # raises if there is no such source
         files = files_of(self.source).items()
         known = [[name, path.stat().st_size, path.stat().st_mtime_ns] for name, path in files]
-        return cache / cache_entry("text", asdict(self), known)
+        return cache / cache_entry("text", asdict(self), known, ENOUGH)
 
 # %% ../../nbs/data/text.ipynb #341a5ccc
 Tokens = UInt16[np.ndarray, " n"] | UInt32[np.ndarray, " n"]
@@ -126,9 +126,7 @@ def _tokenised(corpus: _Corpus, tokenizer: Tokenizer, folder: Path) -> list[tupl
     """Files and facts of a corpus's shards; missing ones are made."""
     def identify(group: list[tuple[str, str]]) -> dict:
         lines = [hashlib.sha256(text.encode()).hexdigest() for _, text in group]
-        splits = hashlib.sha256(" ".join(split for split, _ in group).encode()).hexdigest()
-        texts = hashlib.sha256("".join(lines).encode()).hexdigest()
-        return dict(texts=texts, splits=splits, tokenizer=tokenizer.digest)
+        return dict(texts=hashlib.sha256("".join(lines).encode()).hexdigest(), tokenizer=tokenizer.digest)
 
     def make(group: list[tuple[str, str]]) -> tuple[Tokens, dict]:
         parts = [_tokens([text for part, text in group if part == split], tokenizer) for split in SPLITS]

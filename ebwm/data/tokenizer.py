@@ -151,6 +151,8 @@ def _read_tokenizer(path: Path, name: str) -> Tokenizer:
     try:
         text = path.read_text(encoding="utf-8")
         return Tokenizer() if text == Tokenizer()._json() else BPETokenizer(name, text)
+    except UnicodeDecodeError as error:
+        raise refusal("tokenizer", name, f"is not a text file ({error.reason})", "use a tokenizer.json") from None
     except ValueError:
         raise
     except Exception as error:  # `tokenizers` raises nothing narrower

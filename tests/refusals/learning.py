@@ -46,6 +46,13 @@ def diverged():
     return made
 
 
+def unstable():
+    """The weights are finite, the walk is not."""
+    made = model(11, step_size=1e38)
+    made.head.weight.data.fill_(1e38)
+    return made
+
+
 def transformer():
     return Transformer(8, 1, 2, vocabulary=11, generator=generator(0))
 
@@ -93,7 +100,8 @@ CASES = [
     *((write(prompts=prompts), name) for prompts, name in (
         ([], "prompts"), ([[1], []], "prompts[1]"), ([[1, 11]], "prompts[0]"), ([[-1]], "prompts[0]"),
         ([[1.5]], "prompts[0]"), ([1, 2], "prompts[0]"))),
-    (write(diverged, step_size=0.5), "step_size=0.5"),
+    (write(diverged), "model"),
+    (write(unstable, step_size=1e37), "step_size=1e+37"),
     (write(lambda: GRU(8, 1, vocabulary=11, generator=generator(0))), "model"),
     *((write(lambda kind=kind: kind(8, 1, 2, generator=generator(0))), "model")  # of vectors
       for kind in (EBT, Transformer, JointEBT)),
