@@ -40,9 +40,13 @@ def run_script(job: engine.Job, folder: Path, log: object, watch: engine._Watch)
     """Instead of papermill: the parameters and the cells as one script in a process."""
     first, *rest = code_of(cells_of(Path(job.notebook), job.part))
     given = [f"{name} = {value!r}" for name, value in {**job.parameters, "out": str(folder)}.items()]
-    process = subprocess.Popen([sys.executable, "-c", "\n".join([first, *given, *rest])], cwd=job.root)
+    process = subprocess.Popen([sys.executable, "-c", "\n".join([first, *given, *rest])], cwd=job.root,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     watch.pid = process.pid
     try:
+        with process.stdout as lines:
+            for line in lines:
+                watch.write(line)
         code = process.wait()
     finally:
         process.kill()

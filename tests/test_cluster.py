@@ -57,7 +57,7 @@ def test_jobs_are_submitted_with_their_resources_and_cancelled_by_an_interrupt(p
     assert process.returncode == 130 and err.endswith("ebwm: interrupted\n")
     submitted = calls(project, "sbatch")
     assert len(submitted) == 3 and made.is_file()
-    for option in ("-A research", "-p gpu", "-t 12", "--mem 4096", "--cpus-per-task=1"):
+    for option in ("-A research", "-p gpu", "-t 62", "--mem 4096", "--cpus-per-task=1"):
         assert all(f" {option} " in call for call in submitted)
     assert calls(project, "srun") and calls(project, "sacct")
     states = [path.read_text().strip() for path in project.glob("slurm-jobs/*.state")]
@@ -94,7 +94,8 @@ def test_several_processes_run_under_torchrun_with_a_gpu_each(project):
     assert rule["gpu"] == 4 and rule["mem_mb"] == 410
 
 
-def test_a_cluster_job_requests_more_than_this_machine_has(project):
+def test_a_cluster_job_requests_more_than_this_machine_has(project, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     rewrite(project / "figures/figures.yaml", "headline:", """device: {gpu: cuda}
     threads: {gpu: 6}
     processes: {gpu: 2}

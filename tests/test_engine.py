@@ -237,13 +237,14 @@ def test_a_run_with_other_parameters_or_changed_code_is_refused(project, scripts
     assert run_job(scripts(leave_cell())).is_dir()
 
 
-def test_a_job_beyond_its_limit_of_memory_or_time_is_killed_with_its_children(project, scripts):
+def test_a_job_beyond_its_memory_or_without_progress_is_killed_with_its_children(project, scripts):
     child = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', {!r}])"
     hoard = "x = bytearray(600 * 2**20); x[::4096] = b'x' * len(x[::4096]); import time; time.sleep(60)"
     message = failure(scripts(child.format(hoard)), memory=0.5)
     assert re.search(r"it used 0\.\d GiB of memory and exceeded its limit of 0\.5", message)
-    message = failure(scripts("import time\ntime.sleep(60)"), timeout=0.01)
-    assert "it exceeded its limit of 0.01 minutes" in message
+    slow = "import time\nfor n in range(9):\n    print(f'update {n}', flush=True)\n    time.sleep(0.5 if n < 5 else 60)"
+    message = failure(scripts(slow), timeout=0.03)
+    assert "it made no progress for 0.03 minutes, its limit" in message and "at 'update 5'" in message
     assert not scripts_of(project)
 
 
@@ -565,6 +566,21 @@ def test_each_finished_job_is_reported_once_with_the_remaining_time(tmp_path):
         progress.update()
     assert lines == ["a: made, 30 s; 1 of 3 jobs, about 60 s left",
                      "b: made, 2 min; 2 of 3 jobs, about 75 s left", "c: failed, 0 s; 3 of 3 jobs"]
+
+
+def test_without_a_terminal_running_jobs_are_reported_again_and_again(tmp_path, monkeypatch):
+    for name in ("status", "logs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "status/a.json").write_text(json.dumps({"state": "running", "started": time.time() - 30}))
+    (tmp_path / "logs/a.log").write_text("seed 0: 10%\rseed 0: 20%")
+    lines = []
+    with Progress(tmp_path, [figures.Job("a", "f", "", "", "", {}, {})], 1, lines.append) as progress:
+        progress.update()
+        assert lines == []
+        monkeypatch.setattr("ebwm.figures.progress.HEARTBEAT", 0)
+        progress.update()
+        progress.update()
+    assert lines == ["a: seed 0: 20%; 1 running, about 30 s left"] * 2
 
 
 def test_the_remaining_time_follows_measured_times():

@@ -59,7 +59,7 @@ def test_a_figure_without_items_is_one_job(project):
     (job,) = jobs_of(figures.plan("tiny"))
     assert job.name == "tiny" and not job.part and not job.needs
     assert job.folder == str(project / "figures/tiny/runs/smoke")
-    assert (job.timeout, job.memory, job.gpus, job.processes) == (10, 4, 0, 1)
+    assert (job.timeout, job.memory, job.gpus, job.processes) == (15, 4, 0, 1)
     assert from_json(json.loads(json.dumps(as_json(job)))).key == job.key
 
 
@@ -74,10 +74,13 @@ def test_a_figure_with_items_is_one_job_for_each_and_one_that_joins_them(project
     assert len(jobs_of(figures.plan("fan", overrides={"seeds": [3], "sizes": [8]}))) == 1
 
 
-def test_a_job_has_one_thread_unless_the_registry_or_the_settings_say_more(project):
+def test_a_job_has_one_thread_unless_the_user_or_the_registry_say_more(project, monkeypatch):
     threads = lambda id: {job.threads for job in jobs_of(figures.plan(id))}
     rewrite(project / "settings.ini", "threads = 1", "threads = 0")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert threads("tiny") == threads("fan") == {1}
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads("tiny") == threads("fan") == {2}
     rewrite(project / "settings.ini", "threads = 0", "threads = 3")
     assert threads("tiny") == threads("fan") == {3}
 

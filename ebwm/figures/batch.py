@@ -157,7 +157,7 @@ def _rule(job: Job, path: Path, names: set[str], here: bool) -> dict[str, Any]:
         "needs": [name for name in job.needs if name in names],
         "threads": job.threads * (1 if here else job.processes),
         "mem_mb": round(min(memory, most)),
-        "runtime": round(job.timeout) + 2,
+        "runtime": round(max(60, 5 * job.minutes)) + 2,
         "gpu": job.gpus,
     }
 

@@ -134,7 +134,7 @@ def _papermill(job: Job, folder: Path, log: BinaryIO, watch: "_Watch") -> None:
     notebook, root = Path(job.notebook), Path(job.root)
     parameters = {**job.parameters, "out": short(folder, root)}
     count = len(cells_of(notebook, job.part))
-    execute_cells(notebook, count, folder, parameters, root, _kernel_manager(job, log, watch))
+    execute_cells(notebook, count, folder, parameters, root, _kernel_manager(job, log, watch), watch)
 
 
 def execute_cells(
@@ -144,18 +144,21 @@ def execute_cells(
     parameters: dict[str, Any],  # of the notebook
     root: Path,  # working directory
     manager: type,  # of the kernel, from jupyter_client
+    output: Any = sys.stderr,  # receives the output of the cells
 ) -> None:
-    """Execute the first cells of a notebook with papermill; their output goes to stderr."""
+    """Execute the first cells of a notebook with papermill."""
     papermill, nbformat = require("papermill", "figures"), require("nbformat", "figures")
     content = nbformat.read(notebook, as_version=4)
     content.cells = content.cells[:count]
     papermill.execute_notebook(
         content, folder / notebook.name, parameters=parameters, kernel_name="python3", kernel_manager_class=manager,
-        cwd=root, progress_bar=False, stdout_file=sys.stderr, stderr_file=sys.stderr)
+        cwd=root, progress_bar=False, stdout_file=output, stderr_file=output)
 
 
 def _kernel_manager(job: Job, log: BinaryIO, watch: "_Watch") -> type:
-    class KernelManager(kernel_manager(OMP_NUM_THREADS=str(job.threads))):
+    waiting = os.environ.get("OMP_WAIT_POLICY", "passive")  # threads that spin delay those of other jobs
+
+    class KernelManager(kernel_manager(OMP_NUM_THREADS=str(job.threads), OMP_WAIT_POLICY=waiting)):
         async def start_kernel(self, **options: Any) -> None:
             await super().start_kernel(stderr=log, **options)
             watch.pid = self.provisioner.pid
@@ -217,15 +220,15 @@ def _one_line(error: Exception) -> str:
 
 
 class _Watch(threading.Thread):
-    """Thread that kills a kernel beyond its memory or time limit, or after the end of its batch."""
+    """Thread that kills a kernel without output for too long, beyond its memory, or after the end of its batch."""
 
     def __init__(self, job: Job, batch: dict[str, Any] | None):
         super().__init__(daemon=True)
         self.psutil = require("psutil", "figures")
         self.job, self.batch = job, batch
         self.pid: int | None = None
-        self.reason = ""
-        self.started = time.monotonic()
+        self.reason = self.last = ""
+        self.started = self.moved = time.monotonic()
         self.over = threading.Event()
 
     def __enter__(self) -> "_Watch":
@@ -237,6 +240,15 @@ class _Watch(threading.Thread):
         self.join()
         if self.reason and isinstance(error, Exception):
             raise FigureError(self.reason) from error
+
+    def write(self, text: str) -> None:
+        """Pass on output of the cells, and note when it came."""
+        sys.stderr.write(text)
+        self.moved, self.last = time.monotonic(), text.strip().rpartition("\r")[2].rpartition("\n")[2] or self.last
+
+    def flush(self) -> None:
+        """Write buffered output."""
+        sys.stderr.flush()
 
     def run(self) -> None:
         while not self.over.wait(INTERVAL):
@@ -256,9 +268,12 @@ class _Watch(threading.Thread):
         return []
 
     def _violation(self, processes: list[Any]) -> str:
-        minutes = (time.monotonic() - self.started) / 60
-        if minutes > self.job.timeout:
-            return f"it exceeded its limit of {self.job.timeout:g} minutes; raise `timeout` in the registry"
+        now = time.monotonic()
+        if (now - self.moved) / 60 > self.job.timeout:
+            came = f", at {self.last!r}" if self.last else ""
+            return (f"it made no progress for {self.job.timeout:g} minutes, its limit, after "
+                    f"{(now - self.started) / 60:.0f} minutes{came}; use fewer --cores on a busy machine, "
+                    "or raise `timeout` in the registry")
         taken = sum(self._memory(process) for process in processes)
         if taken > self.job.memory:
             return (f"it used {taken:.1f} GiB of memory and exceeded its limit of {self.job.memory:g}; "

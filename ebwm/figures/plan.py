@@ -167,7 +167,7 @@ class Job:
     processes: int = 1  # number of processes; more than 1 under torchrun
     gpus: int = 0  # number of GPUs
     minutes: float = 1.0  # expected time
-    timeout: float = 10.0  # minutes
+    timeout: float = 15.0  # minutes without output after which it is stopped
     memory: float = 4.0  # GiB
     data: Sequence[str] = ()  # files that the notebook reads, relative to the root
 
@@ -216,7 +216,7 @@ def _job(plan: Plan, name: str, folder: Path, parameters: dict[str, Any], *, thr
     return Job(
         name, figure.id, str(figure.notebook), str(plan.config.root), str(folder), parameters, made_from,
         part=part, threads=threads, processes=processes, gpus=processes if plan.device == "cuda" else 0,
-        minutes=minutes * share, timeout=figure.timeout.get(plan.scale, max(10, 5 * minutes)),
+        minutes=minutes * share, timeout=figure.timeout.get(plan.scale, max(15, 5 * minutes)),
         memory=figure.memory.get(plan.scale, 4), data=figure.data, **options,
     )
 
@@ -231,8 +231,13 @@ def _inputs(plan: Plan, parameters: dict[str, Any], part: bool) -> dict[str, Any
 
 
 def _threads(plan: Plan) -> int:
-    """Threads of each process: one by default, because threads of several jobs delay each other on a busy machine."""
-    return plan.threads or plan.figure.threads.get(plan.scale) or plan.config.threads or 1
+    """Threads of each process, as the user or the registry set them.
+
+    The default is one, because threads of several jobs delay each other on a busy machine.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    wanted = plan.threads or plan.config.threads or (int(asked) if asked.isdecimal() else 0)
+    return wanted or plan.figure.threads.get(plan.scale) or 1
 
 
 def cores() -> int:

@@ -14,11 +14,12 @@ from ebwm.figures.plan import Job
 __all__ = ["Progress", "duration", "last_line", "status_of", "time_left"]
 
 DONE = ("made", "failed")
+HEARTBEAT = 20  # seconds between lines where there is no terminal
 LINE = "{n_fmt} of {total_fmt} jobs |{bar:16}| {elapsed}{postfix}"
 
 
 class Progress:
-    """Reports a line for each finished job and, in a terminal, a progress bar."""
+    """Reports a line for each finished job; a progress bar in a terminal, else a line at least every 20 seconds."""
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Progress:
         self.bar = tqdm(total=len(jobs), bar_format=LINE, disable=hidden, leave=False)
         self.report = report or (lambda line: tqdm.write(line, file=sys.stderr))
         self.states: dict[str, dict[str, Any]] = {}
+        self.reported = time.monotonic()
 
     def __enter__(self) -> "Progress":
         return self
@@ -56,8 +58,11 @@ class Progress:
         state, done = self.states[job.name], sum(self._done(job) for job in self.jobs)
         self.bar.update()
         left = f", {self._left()} left" if done < len(self.jobs) else ""
-        self.report(f"{job.name}: {state['state']}, {duration(state['seconds'])}; "
-                  f"{done} of {len(self.jobs)} jobs{left}")
+        self._say(f"{job.name}: {state['state']}, {duration(state['seconds'])}; {done} of {len(self.jobs)} jobs{left}")
+
+    def _say(self, line: str) -> None:
+        self.report(line)
+        self.reported = time.monotonic()
 
     def _done(self, job: Job) -> bool:
         return self.states[job.name].get("state") in DONE
@@ -67,8 +72,10 @@ class Progress:
 
     def _move(self) -> None:
         running = [job.name for job in self.jobs if self.states[job.name].get("state") == "running"]
-        line = f"{running[0]}: {last_line(self.folder / 'logs' / f'{running[0]}.log')}" if running else ""
+        line = f"{running[0]}: {last_line(self.folder / 'logs' / f'{running[0]}.log')}" if running else "waiting"
         self.bar.set_postfix_str(f"{self._left()} left  {line}"[:90])
+        if self.bar.disable and time.monotonic() - self.reported >= HEARTBEAT:
+            self._say(f"{line}; {len(running)} running, {self._left()} left")
 
 
 def status_of(

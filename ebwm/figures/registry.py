@@ -106,7 +106,7 @@ class Figure(_Entry):
     parameters: dict[Scale, dict[str, Any]] = {}  # parameters of the notebook
     seeds: dict[Scale, Annotated[list[StrictInt], Field(min_length=1)]] = {}  # override the settings' seeds
     minutes: dict[Scale, Positive] = {}  # expected time
-    timeout: dict[Scale, Positive] = {}  # limit of a job, minutes
+    timeout: dict[Scale, Positive] = {}  # minutes without output after which a job is stopped
     memory: dict[Scale, Positive] = {}  # limit of a job, GiB
     extras: tuple[Annotated[str, AfterValidator(_extra)], ...] = ()  # optional dependencies
     data: tuple[str, ...] = ()  # files that the notebook reads, relative to the root of the repository
