@@ -101,10 +101,10 @@ def speed(
 ) -> str:
     """Cost relative to the official code, in one sentence, from the recorded benchmark."""
     recorded = json.loads((root / "figures" / "benchmarks" / "benchmarks.json").read_text(encoding="utf-8"))
-    cases = [case for case in recorded["cases"] if "official / by hand" in case]
-    step, text = (_range([case["official / by hand"] for case in cases if case["case"]["what"] == what])
-                  for what in ("training", "generation"))
-    memory = _range([case["memory"]["by hand"] / case["memory"]["official"] for case in cases if "memory" in case])
+    cases = [case for case in recorded["cases"] if "official / manual" in case]
+    step, text = (_range([case["official / manual"] for case in cases if case["case"]["kind"] == kind])
+                  for kind in ("training", "generation"))
+    memory = _range([case["memory"]["manual"] / case["memory"]["official"] for case in cases if "memory" in case])
     worst = max(value for row in recorded["exactness"].values() for value in row.values())
     return SPEED.format(step=step, memory=memory, text=text, exponent=math.ceil(math.log10(worst)))
 

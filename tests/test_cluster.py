@@ -96,6 +96,7 @@ def test_several_processes_run_under_torchrun_with_a_gpu_each(project):
 
 def test_a_cluster_job_requests_more_than_this_machine_has(project, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    rewrite(project / "settings.ini", "threads = 1", "threads = 0")
     rewrite(project / "figures/figures.yaml", "headline:", """device: {gpu: cuda}
     threads: {gpu: 6}
     processes: {gpu: 2}
