@@ -168,7 +168,7 @@ def test_links_in_a_table_are_relative_to_the_page(tmp_path):
 
 def test_the_home_page_states_the_recorded_benchmark_and_the_answers_of_some_figures():
     recorded = json.loads((ROOT / "figures/benchmarks/benchmarks.json").read_text())
-    ratios = [case["official / by hand"] for case in recorded["cases"] if case["case"]["what"] == "generation"]
+    ratios = [case["official / manual"] for case in recorded["cases"] if case["case"]["kind"] == "generation"]
     assert f"generation {min(ratios):.2g} to {max(ratios):.2g} times as fast" in records.speed(ROOT)
     lines = records.headlines(ROOT).splitlines()
     assert [line.rpartition("([")[2].partition("]")[0] for line in lines] == list(records.HOME)
