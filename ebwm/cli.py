@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ def main(
     """Run one command; errors of the user are reported in one line on stderr."""
     if argv is None:
         _use_utf8()
+        warnings.formatwarning = lambda message, *_: f"ebwm: {message}\n"
     try:
         words = sys.argv[1:] if argv is None else argv
         options = _parser(words).parse_args(words)

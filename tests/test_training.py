@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from golden import FILE, RUNS, losses
-from tiny_run import log_of, tiny, tiny_text, trained, untimed
+from tiny_run import SHAPE, log_of, tiny, tiny_text, trained, untimed
 
 import ebwm
 from ebwm.data.states import StatesConfig
@@ -31,10 +31,10 @@ from ebwm.training.configuration import (
     override,
 )
 from ebwm.training.distributed import SingleProcess
-from ebwm.training.learner import batches_of, evaluate, load_learner, make_learner
+from ebwm.training.learner import batches_of, evaluate, load_learner, load_run, make_learner
 from ebwm.training.optimiser import learning_rate_factor, make_optimiser, update_average
 from ebwm.training.presets import load_config
-from ebwm.training.run import train
+from ebwm.training.run import Stopped, resume, train
 from ebwm.training.trainer import Trainer, fit
 
 NEEDS_DIFFUSERS = pytest.mark.skipif(find_spec("diffusers") is None, reason="diffusers is not installed")
@@ -105,7 +105,7 @@ def test_training_in_memory_and_in_a_folder_have_one_loop(runs):
 
 
 @pytest.mark.parametrize("entry", [
-    "optimiser.batch=100", "model.kind=lstm", "model.heads=3", "data.folder=nowhere", "model.kind=joint_ebt",
+    "model.kind=lstm", "model.heads=3", "data.folder=nowhere", "model.kind=joint_ebt",
     "data.kind=states", "text data.tokenizer=train:100000", "text model.candidates=latent", "text data.source=no.txt"])
 def test_a_run_that_cannot_start_leaves_no_file(runs, entry):
     *text, entry = entry.split()
@@ -289,3 +289,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_whole(path, fail)
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_a_batch_larger_than_the_data_is_reduced_with_a_warning(runs):
+    entries, data = ["data.held_out=0.2", "optimiser.batch=256", "optimiser.accumulate=2", *SHAPE], torch.eye(29, 15)
+    data = data.reshape(29, 5, 3)
+    with pytest.warns(UserWarning, match=r"optimiser\.batch=256: .* has 17 items; training uses optimiser\.batch=16"):
+        folder = train("smoke", runs, progress=False, data=data, overrides=entries)
+    assert load_run(folder).config.optimiser.batch == 16
+    with pytest.raises(Stopped), pytest.warns(UserWarning, match="training uses"):
+        train("smoke", runs, False, lambda row: row["update"] == 2, data, entries)
+    resume(runs / "002", progress=False, data=data)

@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import math
 import shlex
 import signal
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -248,13 +250,14 @@ def train(
     overrides: Iterable[str] = (),  # "key=value", entries of the configuration to change
 ) -> Path:  # folder of the run: config.json, log.jsonl, checkpoints, model.safetensors, result.json
     """Train a model from start to end in one folder."""
-    config = override_all(load_config(config) if isinstance(config, str) else config, overrides)
+    config = load_config(config) if isinstance(config, str) else config
     if data is not None and not task_class(config.data.kind).in_memory:
         config = replace(config, data=StatesConfig())
+    config = override_all(config, overrides)
     with process_group(settings.device(), config.run.precision, config.run.strategy) as world:
-        trainer, task = _prepare(config, world, data)
+        trainer, task = _prepare(config, world, data, fit=True)
         path = world.broadcast(new_folder(runs or settings.load().runs) if not world.rank else None)
-        folder = RunFolder(path, config, not world.rank)
+        folder = RunFolder(path, trainer.config, not world.rank)
         with folder.lock():
             return _execute(_Run(folder, trainer, task, callback), progress)
 
@@ -295,19 +298,33 @@ def _check_same(found: list[str], changed: bool) -> None:
                           "--changed")
 
 
-def _prepare(config: Config, world: SingleProcess, data: Any) -> tuple[Trainer, Task]:
-    """Build all that can be refused, before a run writes a file."""
+def _prepare(config: Config, world: SingleProcess, data: Any, fit: bool = False) -> tuple[Trainer, Task]:
+    """Build all that can be refused, before a run writes a file; `fit` reduces the batch for a small data set."""
     require("filelock", "training")
     try:
         if config.run.logger in LOGGERS:
             require(*LOGGERS[config.run.logger][:2])
         task = load_task(config.data, data=data)
-        BatchOrder(len(task.splits["train"]), config.optimiser.batch, config.seed, part=(0, world.size))
+        items = len(task.splits["train"])
+        config = _fitted(config, items, world) if fit else config
+        BatchOrder(items, config.optimiser.batch, config.seed, part=(0, world.size))
         learner = make_learner(config.model, task, config.seed, config.recipe, config.walk)
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from error
     world.setup(learner.model)
     return Trainer(learner, config, world=world), task
+
+
+def _fitted(config: Config, items: int, world: SingleProcess) -> Config:
+    """The configuration with the largest possible batch, if that of the configuration is larger than the data set."""
+    parts = math.lcm(world.size, config.optimiser.accumulate)
+    batch = items // parts * parts
+    if config.optimiser.batch <= items or not batch:
+        return config
+    if not world.rank:
+        warnings.warn(f"optimiser.batch={config.optimiser.batch}: the training split has {items} items; "
+                      f"training uses optimiser.batch={batch}", stacklevel=4)
+    return replace(config, optimiser=replace(config.optimiser, batch=batch))
 
 
 def _execute(run: _Run, progress: bool, refused: list[str] | None = None, changed: bool = False) -> Path:
