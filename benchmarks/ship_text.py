@@ -1,4 +1,4 @@
-"""Make the small language models in data/checkpoints: `python -m benchmarks.ship_text`.
+"""Make the small language models in ebwm/models: `python -m benchmarks.ship_text`.
 
 Three seeds of the presets `text` and `text_transformer` are trained, found among the runs, or resumed. Each
 is scored on the whole test split with its weights in half precision, as they are shipped, and compared with
@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import platform
-from pathlib import Path
 
 import torch
 
@@ -26,6 +25,7 @@ from ebwm.training.configuration import ConfigError, differences
 from ebwm.training.learner import load_run, position_losses
 from ebwm.training.presets import load_config
 from ebwm.training.run import resume, train
+from ebwm.writing import INCLUDED
 
 SEEDS, ORDER, EVERY = (0, 1, 2), 5, 100
 SHIPPED = {"text": "ebt", "text_transformer": "transformer"}
@@ -118,7 +118,7 @@ def main():
         if preset == "text" and worst >= (bar := min(ngrams.values())):
             raise SystemExit(f"{preset}: {worst:.3f} bits per byte at one seed, and {bar:.3f} by "
                              "a 5-gram model: nothing is shipped")
-        ship(preset, found, about | {"preset": preset, "seeds": scores}, Path(there.data) / "checkpoints")
+        ship(preset, found, about | {"preset": preset, "seeds": scores}, INCLUDED)
         print(preset, scores, ngrams, flush=True)
 
 

@@ -146,7 +146,7 @@ def _add_generate(parser: Parser) -> None:
     option = parser.add_argument
     option("texts", nargs="*", metavar="TEXT", help="texts to continue; none: start a new one")
     option("--model", default="text", metavar="MODEL",
-           help="a shipped model (text, text_transformer), or the name or folder of a run; default: text")
+           help="an included model (text, text_transformer), or the name or folder of a run; default: text")
     option("--tokens", type=count, default=100, metavar="N", help="maximum number for each text; default: 100")
     option("--temperature", type=float, default=0.8, metavar="T", help="0: always the most likely token; default: 0.8")
     option("--top-p", type=float, default=0.95, metavar="P", help="probability of the smallest set of tokens to draw from; default: 0.95")
@@ -279,7 +279,7 @@ def _generate(options: argparse.Namespace) -> int:
     config = settings.load()
     _use_threads()
     try:
-        language = writing.load_language(writing.find_model(options.model, config.data / "checkpoints", config.runs))
+        language = writing.load_language(writing.find_model(options.model, config.runs))
         texts = options.texts or [""]
         prompts = writing.prompts_of(language, texts, options.times)
         given = {name: getattr(options, name) for name in ("steps", "samples", "adaptive")}

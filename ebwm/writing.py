@@ -14,8 +14,10 @@ from ebwm.stopping import energy_change
 from ebwm.training.configuration import ENERGY_MODELS, Config, ConfigError
 from ebwm.training.learner import ModelSettings, load_run
 
-__all__ = ["HEAD", "Language", "WritingError", "end_tokens", "find_model", "load_language", "prompts_of", "row_of",
-           "sampling_options", "write"]
+__all__ = ["HEAD", "INCLUDED", "Language", "WritingError", "end_tokens", "find_model", "load_language", "prompts_of",
+           "row_of", "sampling_options", "write"]
+
+INCLUDED = Path(__file__).with_name("models")  # folder of the included models
 
 
 class WritingError(ValueError):
@@ -58,16 +60,16 @@ def load_language(
 
 
 def find_model(
-    name: str,  # of a shipped model or of a run, or a folder
-    shipped: Path,  # folder of the shipped models
+    name: str,  # of an included model or of a run, or a folder
     runs: Path,  # folder of runs
+    included: Path = INCLUDED,  # folder of the included models
 ) -> Path:
     """The folder of a model of text."""
-    for folder in (Path(name), shipped / name, runs / name):
+    for folder in (Path(name), included / name, runs / name):
         if (folder / "model.safetensors").is_file():
             return folder
-    known = sorted(path.parent.name for path in shipped.glob("*/model.safetensors"))
-    rule = f"must be a finished run, a folder with model.safetensors, or a shipped model ({', '.join(known) or 'none'})"
+    known = sorted(path.parent.name for path in included.glob("*/model.safetensors"))
+    rule = f"must be a finished run, a folder with model.safetensors, or an included model ({', '.join(known) or 'none'})"
     raise refusal("--model", name, rule, suggestion(name, known) or "train one: ebwm train text", WritingError)
 
 

@@ -112,3 +112,20 @@ def test_an_old_python_is_refused_before_anything_is_made(tmp_path):
 def test_make_figures_passes_its_variables(tmp_path, arguments, command):
     printed = make(tmp_path, "-n", "figures", *arguments).stdout
     assert printed.strip().endswith(command)
+
+
+@pytest.mark.slow
+def test_the_wheel_contains_what_the_command_needs(tmp_path):
+    """Installed elsewhere, with no repository around, it generates text with the included model."""
+    copy = tmp_path / "source"
+    shutil.copytree(ROOT / "ebwm", copy / "ebwm", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "-q"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("EBWM_", "PYTHON"))}
+    run = lambda *words, **place: subprocess.run([sys.executable, "-m", *words], check=True, capture_output=True,
+                                                 text=True, cwd=tmp_path, env=environment | place).stdout
+    run("pip", "install", *options, "--target", "installed", str(copy))
+    text = run("ebwm", "generate", "Return a new", "--tokens", "8", PYTHONPATH=str(tmp_path / "installed"))
+    assert text.startswith("Return a new") and len(text) > 15
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "installed"}

@@ -34,7 +34,8 @@ def shop(runs, monkeypatch):
     monkeypatch.setattr(ship_text, "SEEDS", (0, 1))
     monkeypatch.setattr(ship_text, "EVERY", 3)
     monkeypatch.setattr("sys.argv", ["ship_text"])
-    return runs.parent / "data" / "checkpoints"
+    monkeypatch.setattr(ship_text, "INCLUDED", runs.parent / "models")
+    return ship_text.INCLUDED
 
 
 def test_a_model_worse_than_the_5_gram_models_is_not_shipped(shop):

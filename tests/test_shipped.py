@@ -14,7 +14,7 @@ from ebwm.training.configuration import differences
 from ebwm.training.presets import load_config
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ROOT / "data" / "checkpoints"
+SHIPPED = ROOT / "ebwm" / "models"
 CARDS = {preset: json.loads((SHIPPED / preset / "card.json").read_text()) for preset in ship_text.SHIPPED}
 presets = pytest.mark.parametrize("preset", CARDS)
 

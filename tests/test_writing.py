@@ -100,7 +100,7 @@ def test_models_are_found_as_folders_shipped_models_or_runs(tmp_path, monkeypatc
     for name in ("here", "shipped/small", "runs/001"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "model.safetensors").touch()
-    find = lambda name: writing.find_model(name, Path("shipped"), Path("runs"))
+    find = lambda name: writing.find_model(name, Path("runs"), Path("shipped"))
     assert [*map(find, ("here", "small", "001"))] == [Path("here"), Path("shipped/small"), Path("runs/001")]
 
 

@@ -9,7 +9,7 @@ from ebwm.explore.scenes import Settings, analytic_scenes, run_scene
 from ebwm.explore.walks import compute
 
 SCENES = analytic_scenes()
-TEXT_MODEL = Path(__file__).parents[2] / "data" / "checkpoints" / "text"
+TEXT_MODEL = Path(__file__).parents[2] / "ebwm" / "models" / "text"
 
 
 def walks(**changes):

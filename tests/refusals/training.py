@@ -114,5 +114,5 @@ CASES = [
     ("no run", lambda: resume(FOLDER / "nothing"), ConfigError, "run="),
     ("unknown run", lambda: find("005", FOLDER), UnknownRun, "RUN='005'"),
     ("no model", lambda: load_learner(FOLDER), CheckpointError, "model.safetensors"),
-    ("model name", lambda: find_model("txt", FOLDER, FOLDER), WritingError, "--model='txt'"),
+    ("model name", lambda: find_model("txt", FOLDER), WritingError, "--model='txt'"),
 ]
