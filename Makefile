@@ -3,8 +3,10 @@
 PYTHON ?= python3
 SCALE ?=
 ONLY ?=
+NOTEBOOK ?=
 PROFILE ?=
 BIN := .venv/bin
+LAB := .venv/share/jupyter/lab/settings
 READY := .venv/.ready
 comma := ,
 CHOSEN = $(or $(patsubst all,--all,$(subst $(comma), ,$(ONLY))),--headline)
@@ -14,7 +16,7 @@ CHOSEN = $(or $(patsubst all,--all,$(subst $(comma), ,$(ONLY))),--headline)
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=python3.12, and for figures SCALE=smoke|cpu|gpu, ONLY=id,id|all, PROFILE=folder"
+	@echo "Variables: PYTHON=python3.12, for figures SCALE=smoke|cpu|gpu, ONLY=id,id|all, PROFILE=folder, for lab NOTEBOOK=path"
 
 figures: $(READY) ## make the headline figures, or those named by ONLY, at the scale SCALE
 	$(BIN)/ebwm figures run $(strip $(CHOSEN) $(if $(SCALE),--scale $(SCALE)) $(if $(PROFILE),--profile $(PROFILE)))
@@ -25,8 +27,9 @@ check: $(READY) ## run the fast checks: export, style, language, fast tests
 test: $(READY) ## run every check: export, notebooks, style, tests, smoke figures, docs
 	$(BIN)/python tests/check.py test
 
-lab: $(READY) ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab nbs
+lab: $(READY) ## open the notebooks in JupyterLab, or the one named by NOTEBOOK
+	@mkdir -p $(LAB) && echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > $(LAB)/overrides.json
+	$(BIN)/jupyter lab $(or $(NOTEBOOK),nbs)
 
 docs: $(READY) ## build the site in _docs, by quarto where it is installed
 	$(BIN)/python docs/build.py

@@ -82,7 +82,7 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     shutil.copy(ROOT / "Makefile", folder)
     for name in ("pyproject.toml", "constraints.txt"):
         (folder / name).touch()
-    of_the_outer_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "SCALE", "ONLY", "PROFILE")
+    of_the_outer_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "SCALE", "ONLY", "PROFILE", "NOTEBOOK")
     environment = {name: value for name, value in os.environ.items() if name not in of_the_outer_make}
     return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
@@ -100,6 +100,19 @@ def test_an_old_python_is_refused_before_anything_is_made(tmp_path):
     old.chmod(0o755)
     result = make(tmp_path, "export", f"PYTHON={old}")
     assert result.returncode != 0 and "3.11 or newer" in result.stdout and not (tmp_path / ".venv").exists()
+
+
+@needs_make
+def test_make_lab_opens_a_notebook_without_asking_for_news(tmp_path):
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    for name in ("python", "jupyter"):
+        (path := tmp_path / ".venv/bin" / name).write_text('#!/bin/sh\necho "$@"\n')
+        path.chmod(0o755)
+    (tmp_path / ".venv/.ready").touch()
+    printed = make(tmp_path, "-o", ".venv/.ready", "lab", "NOTEBOOK=nbs/index.ipynb").stdout
+    assert printed.splitlines()[-1] == "lab nbs/index.ipynb"
+    overrides = json.loads((tmp_path / ".venv/share/jupyter/lab/settings/overrides.json").read_text())
+    assert overrides["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
 
 
 @needs_make
