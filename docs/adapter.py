@@ -18,7 +18,7 @@ import symbols
 import yaml
 
 # order of the sidebar; other folders follow
-FOLDERS = ("guides", "core", "gradient", "data", "training", "evaluation", "explorers", "figures")
+FOLDERS = ("tutorials", "guides", "core", "gradient", "data", "training", "evaluation", "explorers", "figures")
 CAPTIONS = {"figures": "Results"}
 KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
 DIRECTIVE = re.compile(r"^\s*#\|\s*([\w-]+)\s*:?[ \t]*(.*?)[ \t]*$\n?", re.MULTILINE)

@@ -243,7 +243,7 @@ def _show(bar: Any, row: dict[str, Any]) -> None:
 
 def train(
     config: Config | str,  # configuration, or the name of a preset
-    runs: Path | None = None,  # folder of runs; None: that of the settings
+    runs: Path | str | None = None,  # folder of runs; None: that of the settings
     progress: bool = True,  # show a progress bar
     callback: Callable[[dict[str, Any]], Any] | None = None,  # receives each row of the log; true: stop and save
     data: Any = None,  # tensors instead of files: sequences [items time features], or pairs for data.kind=pairs
@@ -256,14 +256,14 @@ def train(
     config = override_all(config, overrides)
     with process_group(settings.device(), config.run.precision, config.run.strategy) as world:
         trainer, task = _prepare(config, world, data, fit=True)
-        path = world.broadcast(new_folder(runs or settings.load().runs) if not world.rank else None)
+        path = world.broadcast(new_folder(Path(runs or settings.load().runs)) if not world.rank else None)
         folder = RunFolder(path, trainer.config, not world.rank)
         with folder.lock():
             return _execute(_Run(folder, trainer, task, callback), progress)
 
 
 def resume(
-    path: Path,  # folder of a run
+    path: Path | str,  # folder of a run
     overrides: Iterable[str] = (),  # "key=value", for RESUMABLE_FIELDS
     progress: bool = True,  # show a progress bar
     changed: bool = False,  # accept other changes of the configuration or the data
