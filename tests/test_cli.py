@@ -84,7 +84,7 @@ def test_run_passes_parameters_and_prints_a_summary(project, told, monkeypatch):
     words = ["--scale", "cpu", "tiny", "tiny", "-p", "updates=5", "-p", "seeds=7,8", "--cores", "3", "--force"]
     code, out, err = told("figures", "run", *words)
     assert code == 0 and err == "tiny: A tiny figure (cpu)\n"
-    assert out.startswith("tiny: made: figures/tiny/runs/cpu\n    ")
+    assert out.startswith("tiny: made: figures/tiny/runs/cpu-seeds=7_8-updates=5\n    ")
     assert given[0][0].parameters == {"scale": "cpu", "updates": 5, "seeds": [7, 8]}
     assert given[1] == (3, True, None)
 

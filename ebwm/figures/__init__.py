@@ -12,7 +12,7 @@ from ebwm.figures.errors import FigureError, NotebookError
 from ebwm.figures.job import run_job, up_to_date
 from ebwm.figures.ledger import check, promote
 from ebwm.figures.notebook import parameter_defaults
-from ebwm.figures.plan import Job, Plan, jobs_of, plan
+from ebwm.figures.plan import Job, Plan, jobs_of, plan, suffix
 from ebwm.figures.registry import Claim, Figure, Planned, Registry, registry
 from ebwm.figures.table import table
 
@@ -41,6 +41,7 @@ __all__ = [
     "replay",
     "run",
     "run_job",
+    "suffix",
     "table",
     "up_to_date",
 ]

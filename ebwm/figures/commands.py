@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import dataclasses
 import sys
 from collections import Counter
 from pathlib import Path
@@ -78,6 +79,7 @@ def _run(options: argparse.Namespace) -> int:
         raise checks.refusal("--profile", str(options.profile), "must be an existing folder", "try profiles/slurm", UsageError)
     cluster = options.profile is not None
     plans = [figures.plan(id, options.scale, overrides, cluster=cluster) for id in _chosen(options)]
+    plans = [dataclasses.replace(plan, suffix=figures.suffix(overrides)) for plan in plans]
     for plan in plans:
         print(f"{plan.figure.id}: {plan.figure.title} ({plan.scale})", file=sys.stderr)
     outcome = figures.make(plans, options.cores, options.force, options.profile)

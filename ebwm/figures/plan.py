@@ -1,6 +1,7 @@
 """Plans and jobs: the checks before a run starts, and its division into processes."""
 
 import dataclasses
+import hashlib
 import itertools
 import os
 import re
@@ -18,7 +19,7 @@ from ebwm.figures.registry import RESERVED, Figure, registry
 from ebwm.settings import SCALES, Settings
 
 __all__ = ["Job", "Plan", "as_json", "checked_scale", "cores", "from_json", "gpus", "jobs_of", "plan",
-           "registered", "short"]
+           "registered", "short", "suffix"]
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,16 @@ def _part(plan: Plan, item: Sequence[Any], **options: Any) -> Job:
     folder = plan.folder.with_name(f"{plan.folder.name}.parts") / label
     parameters = plan.parameters | {name: [value] for name, value in zip(each, item, strict=True)}
     return _job(plan, f"{plan.figure.id}.{label}", folder, parameters, part=True, each=each, **options)
+
+
+def suffix(
+    overrides: Mapping[str, Any],  # parameters by name
+) -> str:  # empty without any
+    """The end of a run folder's name, as in "cpu-updates=100": a run with other parameters replaces no run."""
+    shown = {name: ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+             for name, value in overrides.items()}
+    text = "".join(f"-{name}={_file_part(value)}" for name, value in sorted(shown.items()))
+    return text if len(text) < 100 else f"-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _file_part(value: Any) -> str:
