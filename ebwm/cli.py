@@ -95,7 +95,7 @@ def _tell(message: object, code: int) -> int:
 
 def _first() -> bool:
     """Whether this process speaks for all; torchrun reports what the others leave in their error files."""
-    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK") == "0"
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _parser(words: list[str]) -> Parser:

@@ -300,3 +300,12 @@ def test_a_batch_larger_than_the_data_is_reduced_with_a_warning(runs):
     with pytest.raises(Stopped), pytest.warns(UserWarning, match="training uses"):
         train("smoke", runs, False, lambda row: row["update"] == 2, data, entries)
     resume(runs / "002", progress=False, data=data)
+
+
+@pytest.mark.parametrize("size", ["2", "many"])
+def test_a_number_of_processes_that_nothing_has_started_is_refused(runs, monkeypatch, size):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(ConfigError, match=f"WORLD_SIZE='{size}': is set without RANK"):
+        trained(runs)
+    assert not runs.exists()

@@ -147,5 +147,5 @@ def _read(path: Path) -> Config:
         raise checks.refusal("config", str(path), "must be a preset or a JSON file", remedy, ConfigError)
     try:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, TypeError, AttributeError) as error:
         raise checks.refusal("config", str(path), f"must be a configuration ({error})", error=ConfigError) from None

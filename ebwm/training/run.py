@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import math
+import os
 import shlex
 import signal
 import warnings
@@ -15,6 +16,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from ebwm import settings
+from ebwm.checks import refusal
 from ebwm.compat import require
 from ebwm.data.configs import StatesConfig, task_class
 from ebwm.data.task import Task, count, select, stack
@@ -254,6 +256,7 @@ def train(
     if data is not None and not task_class(config.data.kind).in_memory:
         config = replace(config, data=StatesConfig())
     config = override_all(config, overrides)
+    _check_environment()
     with process_group(settings.device(), config.run.precision, config.run.strategy) as world:
         trainer, task = _prepare(config, world, data, fit=True)
         path = world.broadcast(new_folder(Path(runs or settings.load().runs)) if not world.rank else None)
@@ -275,6 +278,7 @@ def resume(
     if not (path / "config.json").is_file():
         raise ConfigError(f"run={str(path)!r}: must be the folder of a run; it has no config.json")
     config = load_config(str(path / "config.json"), overrides)
+    _check_environment()
     with process_group(settings.device(), config.run.precision, config.run.strategy) as world:
         folder = RunFolder(path, config, not world.rank)
         with folder.lock():
@@ -290,6 +294,13 @@ def resume(
             _check_same(found, changed)
             restore(trainer, checkpoint.tensors, checkpoint.meta)
             return _execute(_Run(folder, trainer, task, callback), progress, refused, bool(found))
+
+
+def _check_environment() -> None:
+    """Refuse a number of processes that no launcher has started."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size != "1" and not {"RANK", "SLURM_PROCID"} & os.environ.keys():
+        raise refusal("WORLD_SIZE", size, "is set without RANK, which torchrun would set", "unset it, or use torchrun", ConfigError)
 
 
 def _check_same(found: list[str], changed: bool) -> None:
@@ -355,4 +366,4 @@ def _disk_full(folder: RunFolder) -> str:
     if checkpoint is None:
         return f"{folder.path}: the disk is full; there is no checkpoint yet"
     return (f"{folder.path}: the disk is full; the last good checkpoint is {checkpoint.path}; free space, then resume "
-            f"with: ebwm train --resume {folder.path}")
+            f"with: ebwm train --resume {shlex.quote(str(folder.path))}")
