@@ -65,7 +65,9 @@ def write_pages(
         else:
             _write(target, _page(source, site))
     pages = [page_name(source.relative_to(site.notebooks)) for source in sources]
-    _add_sidebar(out, _in_order(pages, root) + _made_pages(site))
+    ordered = _in_order(pages, root) + _made_pages(site)
+    _add_sidebar(out, ordered)
+    (out / "llms.txt").write_text(_plain_index(out, ordered), encoding="utf-8")
 
 
 def find_sources(
@@ -222,6 +224,28 @@ def _add_sidebar(out: Path, pages: list[Path]) -> None:
             groups.setdefault(folder, []).append(page.with_suffix("").as_posix())
     sidebar = _markdown("\n\n".join(_toctree(*group) for group in groups.items()))
     _write(out / "index.ipynb", [*_read(out / "index.ipynb")["cells"], sidebar])
+
+
+def _plain_index(out: Path, pages: list[Path]) -> str:
+    """Every page with its title and its lead, as plain text for programs that read the site."""
+    groups: dict[str, list[str]] = {}
+    for page in pages:
+        title, lead = _heading(out / page)
+        folder = page.parts[0] if len(page.parts) > 1 else ""
+        link = f"[{title}]({page.with_suffix('.html').as_posix()})"
+        groups.setdefault(folder, []).append(f"- {link}{f': {lead}' if lead else ''}")
+    head = {"": "# ebwm\n\n> Energy-Based World Models and Energy-Based Transformers in PyTorch"}
+    heads = {folder: head.get(folder, f"## {CAPTIONS.get(folder, folder.capitalize())}") for folder in groups}
+    return "\n\n".join(f"{heads[folder]}\n\n" + "\n".join(lines) for folder, lines in groups.items()) + "\n"
+
+
+def _heading(page: Path) -> tuple[str, str]:
+    """Title and lead of a page."""
+    text = page.read_text(encoding="utf-8")
+    source = text if page.suffix == ".md" else "".join(_read(page)["cells"][0]["source"])
+    title, _, rest = source.lstrip("# ").partition("\n")
+    lead = re.match(r"\s*\{\.lead\}\n(.*)", rest)
+    return title.strip(), lead[1].strip() if lead else ""
 
 
 def _toctree(folder: str, pages: list[str]) -> str:

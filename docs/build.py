@@ -27,6 +27,7 @@ def sphinx() -> int:
     if code == 0:
         shutil.rmtree(SITE, ignore_errors=True)
         BUILT.rename(SITE)
+        shutil.copy(PAGES / "llms.txt", SITE)
     return code
 
 

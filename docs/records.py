@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ebwm import settings
 from ebwm.figures.claims import expected, report, shown, verdicts
-from ebwm.figures.findings import answers
+from ebwm.figures.findings import MARK, answer_cell, answers
 from ebwm.figures.registry import Figure, registry
 
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*?figures/(\w+)/(\w+)\.(?:png|gif))\)")
@@ -96,6 +96,25 @@ def headlines(
     return "\n".join(f"- **{known[id].asks}** {known[id].found} ({_link(known[id].figure, root)})." for id in HOME)
 
 
+def gallery(
+    root: Path,  # root of the repository
+) -> str:
+    """Every figure on record: picture, answer, command and time."""
+    return "\n\n".join(_entry(figure, root) for figure in figures(root)
+                       if (root / "figures" / figure.id / "manifest.json").is_file())
+
+
+def _entry(figure: Figure, root: Path) -> str:
+    folder, link = root / "figures" / figure.id, _from_nbs(figure, root)
+    light = sorted(path.name for path in folder.glob("*.png") if not path.stem.endswith("-dark"))
+    name = f"{figure.id}.png" if f"{figure.id}.png" in light else light[0]
+    answer = answer_cell(figure, settings.load(root)).removeprefix(MARK) if figure.answer else ""
+    picture = f"![{figure.title}](../figures/{figure.id}/{name})"
+    parts = [f"## [{_title(figure.notebook)}]({link})", picture, " ".join(answer.split()),
+             f"`ebwm figures run {figure.id}`: {_times(figure.minutes)}."]
+    return "\n\n".join(filter(None, parts))
+
+
 def speed(
     root: Path,  # root of the repository
 ) -> str:
@@ -120,7 +139,8 @@ def _range(values: list[float]) -> str:
 
 
 HOME = ("next_frame", "thinking", "width", "uncertainty", "text_thinking")  # figures whose answers the home page lists
-TABLES = {"figures": figures_table, "findings": findings_table, "headlines": headlines, "speed": speed}
+TABLES = {"figures": figures_table, "gallery": gallery, "findings": findings_table, "headlines": headlines,
+          "speed": speed}
 
 
 def _link(figure: Figure, root: Path) -> str:

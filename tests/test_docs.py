@@ -84,6 +84,7 @@ REGISTERED = registry().figures.values()
 @pytest.mark.parametrize("figure", REGISTERED, ids=lambda figure: figure.id)
 def test_every_figure_opens_with_its_answer_on_record(figure):
     assert figure.answer and opening(figure) == answer_cell(figure, settings.load()), "run: make readme"
+    assert "\n%" not in opening(figure), "a line that begins with % is a comment in MyST"
     assert re.search(r"95 % intervals? (over|of)", " ".join(opening(figure).split()))
 
 
@@ -187,6 +188,17 @@ def test_an_answer_that_does_not_follow_from_the_record_is_refused(tmp_path, cha
         records.findings_table(tmp_path)
 
 
+def test_the_gallery_shows_every_figure_on_record():
+    parts = records.gallery(ROOT).split("\n\n")
+    known = [figure.id for figure in REGISTERED if (ROOT / f"figures/{figure.id}/manifest.json").is_file()]
+    pictures = [part for part in parts if part.startswith("![")]
+    commands = [re.match(r"`ebwm figures run (\w+)`: .*\d", part) for part in parts]
+    assert [match[1] for match in commands if match] == known
+    files = [ROOT / "nbs" / part.split("(")[-1][:-1] for part in pictures]
+    assert len(files) == len(known) and all(file.is_file() for file in files)
+    assert not any("\n" in part for part in parts)
+
+
 # From nbdev's notebooks to pages
 
 
@@ -233,6 +245,8 @@ def test_front_matter_becomes_a_title_and_directives_become_tags(tmp_path):
     cells = [code(f"#| {directive}\n1 + 1") for directive in tags]
     first, *others = build(tmp_path, [text("# Walks"), *cells], [raw, *cells])
     assert first["source"] == "# Walks: two\n\n{.lead}\nDown"
+    index = (tmp_path / "out/llms.txt").read_text()
+    assert index.startswith("# ebwm") and index.endswith("## Core\n\n- [Walks: two](core/walks.html): Down\n")
     assert [c["metadata"]["tags"] for c in others] == [[tag] for tag in tags.values()]
     assert {c["source"] for c in others} == {"1 + 1"}
 

@@ -53,7 +53,9 @@ def answer_cell(
 ) -> str:  # Markdown
     """The answer of a figure, as its notebook shows it; raises if it does not follow from the record."""
     text = _filled(figure.answer, figure, config, "answer")
-    return textwrap.fill(MARK + text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    together = text.replace(" %", "\0%")  # a line that begins with % is a comment in MyST
+    filled = textwrap.fill(MARK + together, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return filled.replace("\0", " ")
 
 
 def answer_of(
