@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ebwm.compat import require
+from ebwm.figures import local
 from ebwm.figures.errors import FigureError, NotebookError
-from ebwm.figures.job import command, python_path, up_to_date
+from ebwm.figures.execution import python_path
+from ebwm.figures.job import command, up_to_date
 from ebwm.figures.plan import Job, Plan, as_json, cores, gpus, jobs_of, plan, short
 from ebwm.figures.progress import Progress, status_of
 from ebwm.files import write_json
@@ -180,11 +182,25 @@ def _snakemake(folder: Path, jobs: Sequence[Job], config: Settings, count: int |
     """Run snakemake, report progress, and end all its processes."""
     count = max(count or cores(), *(job.threads for job in jobs))
     environment = os.environ | {"PYTHONPATH": python_path(), "XDG_CACHE_HOME": str(folder / "cache")}
+    if not (profile or local.has_snakemake()):
+        return _queue(folder, jobs, config, count, environment, report)
     with _signals_as_interrupts(), open(folder / "logs" / "snakemake.log", "wb") as log:
         process = subprocess.Popen(_command(folder, jobs, count, profile), cwd=config.root, env=environment,
                                    stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                                    preexec_fn=_accept_interrupts)
         _follow(process, folder, jobs, count, report)
+
+
+def _queue(folder: Path, jobs: Sequence[Job], config: Settings, count: int, environment: dict[str, str],
+           report: Callable[[str], None] | None) -> None:
+    """Run the jobs without snakemake."""
+    paths = {job.name: folder / "jobs" / f"{job.name}.json" for job in jobs}
+    rules = {name: json.loads(path.read_text(encoding="utf-8"))["snakemake"] for name, path in paths.items()}
+    commands = {name: shlex.split(rule["command"]) for name, rule in rules.items()}
+    memory = require("psutil", "figures").virtual_memory().total / 2**20
+    limits = {"threads": count, "mem_mb": memory, "gpu": gpus() if any(job.gpus for job in jobs) else 0}
+    with _signals_as_interrupts(), Progress(folder, jobs, count, report) as progress:
+        local.queue(commands, rules, limits, environment, config.root, progress.update)
 
 
 def _accept_interrupts() -> None:

@@ -17,13 +17,14 @@ from typing import Any, BinaryIO
 
 from ebwm.compat import require
 from ebwm.figures.errors import FigureError, NotebookError
-from ebwm.figures.inputs import PACKAGE, changed, inputs
+from ebwm.figures.execution import execute_cells, execute_script, has_jupyter, kernel_manager, python_path
+from ebwm.figures.inputs import changed, inputs
 from ebwm.figures.manifest import JOB, MANIFEST, read_manifest
 from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.plan import Job, from_json, gpus, short
 from ebwm.files import write_json
 
-__all__ = ["command", "execute_cells", "kernel_manager", "main", "python_path", "run_job", "torchrun", "up_to_date"]
+__all__ = ["command", "main", "run_job", "torchrun", "up_to_date"]
 
 RUNNER = ("-m", "ebwm.figures")  # arguments of Python that run a job's file
 FAILED, INTERRUPTED = 1, 130
@@ -134,31 +135,14 @@ def _papermill(job: Job, folder: Path, log: BinaryIO, watch: "_Watch") -> None:
     notebook, root = Path(job.notebook), Path(job.root)
     parameters = {**job.parameters, "out": short(folder, root)}
     count = len(cells_of(notebook, job.part))
+    if not has_jupyter():
+        variables = _variables(job) | {"PYTHONPATH": python_path()}
+        return execute_script(notebook, count, folder, parameters, root, watch, **variables)
     execute_cells(notebook, count, folder, parameters, root, _kernel_manager(job, log, watch), watch)
 
 
-def execute_cells(
-    notebook: Path,  # to read
-    count: int,  # number of cells to execute, from the first
-    folder: Path,  # of the executed notebook
-    parameters: dict[str, Any],  # of the notebook
-    root: Path,  # working directory
-    manager: type,  # of the kernel, from jupyter_client
-    output: Any = sys.stderr,  # receives the output of the cells
-) -> None:
-    """Execute the first cells of a notebook with papermill."""
-    papermill, nbformat = require("papermill", "figures"), require("nbformat", "figures")
-    content = nbformat.read(notebook, as_version=4)
-    content.cells = content.cells[:count]
-    papermill.execute_notebook(
-        content, folder / notebook.name, parameters=parameters, kernel_name="python3", kernel_manager_class=manager,
-        cwd=root, progress_bar=False, stdout_file=output, stderr_file=output)
-
-
 def _kernel_manager(job: Job, log: BinaryIO, watch: "_Watch") -> type:
-    waiting = os.environ.get("OMP_WAIT_POLICY", "passive")  # threads that spin delay those of other jobs
-
-    class KernelManager(kernel_manager(OMP_NUM_THREADS=str(job.threads), OMP_WAIT_POLICY=waiting)):
+    class KernelManager(kernel_manager(**_variables(job))):
         async def start_kernel(self, **options: Any) -> None:
             await super().start_kernel(stderr=log, **options)
             watch.pid = self.provisioner.pid
@@ -166,20 +150,9 @@ def _kernel_manager(job: Job, log: BinaryIO, watch: "_Watch") -> type:
     return KernelManager
 
 
-def kernel_manager(
-    **environment: str,  # variables of the kernel
-) -> type:
-    """Kernels of the running interpreter that import this ebwm, independent of the installed kernel specs."""
-    client, kernel = require("jupyter_client", "figures"), require("ipykernel.kernelspec", "figures")
-    spec = client.kernelspec.KernelSpec(**kernel.get_kernel_dict())
-    spec.argv = [sys.executable, *spec.argv[1:]]
-    spec.env = {"PYTHONPATH": python_path(), **environment}
-    return type("KernelManager", (client.AsyncKernelManager,), {"kernel_spec": spec})
-
-
-def python_path() -> str:
-    """PYTHONPATH of a process that imports this ebwm."""
-    return os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]))
+def _variables(job: Job) -> dict[str, str]:
+    """Variables of the notebook's process; threads that spin would delay those of other jobs."""
+    return {"OMP_NUM_THREADS": str(job.threads), "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
 
 
 def _exited_at_start(error: Exception, notebook: Path) -> bool:

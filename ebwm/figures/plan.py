@@ -133,7 +133,7 @@ def _kind(default: Any) -> str:
     return kinds.get(type(default), f"a {type(default).__name__}")
 
 
-ENGINE = ("papermill", "ipykernel", "matplotlib", "pandas", "pyarrow", "psutil", "filelock", "snakemake")
+ENGINE = ("matplotlib", "pandas", "pyarrow", "psutil", "filelock")
 
 
 def _check_means(figure: Figure, scale: str, kind: str) -> None:

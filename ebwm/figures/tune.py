@@ -8,7 +8,7 @@ from typing import Any
 
 from ebwm.compat import require
 from ebwm.figures.errors import FigureError, NotebookError
-from ebwm.figures.job import execute_cells, kernel_manager
+from ebwm.figures.execution import execute_cells, kernel_manager
 from ebwm.figures.manifest import JOB
 from ebwm.figures.notebook import cells_of
 from ebwm.figures.plan import plan
