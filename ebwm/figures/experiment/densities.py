@@ -166,7 +166,7 @@ def _diagnosis(chain: Chain, count: int) -> dict[str, float]:
     """Acceptance, R hat and effective sample size for 1000 evaluations, of the second half."""
     half = chain.places[len(chain.places) // 2:, :count]
     row = dict(acceptance=float(acceptance_rate(chain.result).mean()),
-               finite=float(chain.result.info.finite.all(0).float().mean()),
+               finite=float(chain.places.isfinite().all(-1).all(0).float().mean()),
                evaluations=int(chain.spent[-1]), r_hat=math.nan, ess_per_1000=math.nan)
     if half.isfinite().all():
         cost = int(chain.spent[-1] - chain.spent[len(chain.places) // 2 - 1]) * half.shape[1] / 1000
