@@ -9,6 +9,7 @@ import torch
 
 from ebwm.data.configs import ClipsConfig, PairsConfig, StatesConfig, TextConfig
 from ebwm.data.digits import moving_digits
+from ebwm.data.documents import documents
 from ebwm.data.forks import forking_digits
 from ebwm.data.grammars import Dyck, Sums
 from ebwm.data.ngram import NGram
@@ -50,6 +51,9 @@ CASES = [
     *table(video_hub, ("limit", 0), name="owner/name", split="train"),
     *table(text_corpus, ("split", "dev"), ("packing", "loose"), ("length", 0), ("documents", 0),
            ("held_out", 0.5), ("held_out", -0.1), cache="unused"),
+    *((f"source {kind}", functools.partial(documents, source), FileNotFoundError, "source=") for kind, source in {
+        "path": tempfile.gettempdir() + "/none.txt", "name": "texts/none.txt", "folder": tempfile.mkdtemp()}.items()),
+    ("empty source", lambda: text_corpus(tempfile.mkstemp(".txt")[1], cache=tempfile.mkdtemp()), ValueError, "source="),
     *table(perplexity, ("losses", torch.full((1, 2), math.nan))),
     *((f"tokenizer {spec}", functools.partial(load_tokenizer, spec, ["a small text of small words"]), error,
        "tokenizer=") for spec, error in [
