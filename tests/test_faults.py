@@ -216,7 +216,7 @@ def test_an_unreadable_checkpoint_is_refused(parts, monkeypatch):
 def checkpoints(folder, scores, keep=2):
     kept = Checkpoints(folder, keep)
     for update, score in scores.items():
-        kept.save(update, {"weight": torch.tensor([[float(update)], [-1.0]]).mT}, {"seed": 3}, score)
+        kept.save(update, {"weight": torch.tensor([[float(update), 0.0], [-1.0, 1.0]]).mT}, {"seed": 3}, score)
     return kept, [int(path.stem) for path in kept.all()]
 
 
@@ -224,7 +224,7 @@ def test_the_last_checkpoints_and_the_best_are_kept(tmp_path):
     kept, numbers = checkpoints(tmp_path, {1: math.nan, 2: 1.0, 3: None, 4: 2.0, 5: None, 6: None})
     assert numbers == [2, 5, 6] and kept.best().name == "00000002.safetensors"
     path, tensors, meta = kept.newest()[0]
-    assert (path.name, tensors["weight"].tolist(), meta["seed"]) == ("00000006.safetensors", [[6.0, -1.0]], 3)
+    assert (path.name, tensors["weight"].tolist(), meta["seed"]) == ("00000006.safetensors", [[6.0, -1.0], [0.0, 1.0]], 3)
     assert {path.name for path in tmp_path.iterdir()} == {
         f"0000000{number}.safetensors{end}" for number in (2, 5, 6) for end in ("", ".sha256")}
 
@@ -392,7 +392,7 @@ def test_a_non_finite_update_is_skipped_and_several_in_a_row_cause_a_rollback(
 def test_a_run_with_skipped_updates_resumes_exactly(runs, monkeypatch, task, entries):
     make_faulty(monkeypatch, spoiled_batch, {1, 4, 5})
     expected = trained(runs, *entries, task=task)
-    assert faults_of(expected)[0] == 3
+    assert faults_of(expected) == (3, 0, 0, 0)
     assert_same_end(resumed(stopped(runs, *entries, task=task, after=4), task=task), expected)
 
 

@@ -159,14 +159,6 @@ def test_digests_distinguish_data_sets(corpus, tmp_path):
     assert make().corpus_digest != first.corpus_digest and "changed" in texts_of(make())[0]
 
 
-@pytest.mark.parametrize("changes, error, named", [
-    ({"length": 10**6}, ValueError, "source="), ({"split": "valid", "held_out": 0}, ValueError, "source="),
-    ({"cache": __file__}, OSError, "cache=")])
-def test_sources_without_a_window_and_unusable_caches_are_refused(changes, error, named, corpus, tmp_path):
-    with pytest.raises(error, match=named):
-        text_corpus(corpus, **dict(length=16, cache=tmp_path) | changes)
-
-
 def test_perplexity_of_known_losses():
     assert perplexity(torch.full((4, 5), math.log(6.0)).double()).value == pytest.approx(6.0)
     losses = torch.tensor([[1.0, 2.0], [3.0, torch.nan]])

@@ -14,7 +14,7 @@ from tiny_run import log_of, tiny, tiny_text, trained, untimed
 
 from ebwm.data.states import StatesConfig
 from ebwm.data.tasks import ClipsConfig, TextConfig, load_data
-from ebwm.files import sha256, write_json, write_whole
+from ebwm.files import sha256
 from ebwm.settings import generator
 from ebwm.training import configuration
 from ebwm.training.checkpoint import Checkpoints
@@ -208,17 +208,3 @@ def test_the_kind_of_data_selects_its_entries():
     assert configuration.override(config, "data.kind", "clips").data == ClipsConfig()
     assert configuration.override(config, "data.kind", "states").data == StatesConfig()
     assert "data.kind: 'clips' is now 'text'" in configuration.differences(load_config("smoke"), config)
-
-
-# Files
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    def fail(draft):
-        draft.write_text("half")
-        raise OSError("disk full")
-
-    write_json(tmp_path / "value.json", {"a": 1})
-    with pytest.raises(OSError, match="disk full"):
-        write_whole(tmp_path / "value.json", fail)
-    assert {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()} == {"value.json": {"a": 1}}

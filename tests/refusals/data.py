@@ -3,6 +3,7 @@
 import functools
 import math
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +23,13 @@ from ebwm.evaluation.statistics import perplexity_ratio
 digits = functools.partial(moving_digits, cache="unused")
 forks = functools.partial(forking_digits, cache="unused")
 EMPTY = tempfile.gettempdir() + "/ebwm-no-such-folder"
+
+
+def corpus(text, **settings):
+    """The corpus of a file with some text."""
+    path = Path(tempfile.mkdtemp(), "text.txt")
+    path.write_text(text, encoding="utf-8")
+    return text_corpus(path, **dict(length=16, cache=path.parent / "cache") | settings)
 
 
 def table(function, *cases, **defaults):
@@ -53,7 +61,10 @@ CASES = [
            ("held_out", 0.5), ("held_out", -0.1), cache="unused"),
     *((f"source {kind}", functools.partial(documents, source), FileNotFoundError, "source=") for kind, source in {
         "path": tempfile.gettempdir() + "/none.txt", "name": "texts/none.txt", "folder": tempfile.mkdtemp()}.items()),
-    ("empty source", lambda: text_corpus(tempfile.mkstemp(".txt")[1], cache=tempfile.mkdtemp()), ValueError, "source="),
+    *((f"source {named}", functools.partial(corpus, text, **changes), error, named) for named, text, changes, error in [
+        ("source=", "", {}, ValueError), ("source=", "one\n" * 99, {"length": 10**6}, ValueError),
+        ("source=", "one\n" * 99, {"split": "valid", "held_out": 0}, ValueError),
+        ("cache=", "one\n" * 99, {"cache": __file__}, OSError)]),
     *table(perplexity, ("losses", torch.full((1, 2), math.nan))),
     *((f"tokenizer {spec}", functools.partial(load_tokenizer, spec, ["a small text of small words"]), error,
        "tokenizer=") for spec, error in [
