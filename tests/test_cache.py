@@ -54,11 +54,13 @@ DAMAGES = [flip, other_type, other_facts, lambda path: path.unlink(), lambda pat
            lambda path: path.write_bytes(path.read_bytes()[:-40])]
 
 
-def test_an_array_is_computed_once_and_read_as_a_memory_map(store, made, tmp_path):
-    first, second = store(7), store(7)
+def test_an_array_is_computed_once_and_read_as_a_memory_map(store, made, tmp_path, monkeypatch):
+    """By default in the cache folder of the settings."""
+    monkeypatch.setenv("EBWM_CACHE", str(tmp_path / "elsewhere"))
+    first, second = store(7, folder=None), store(7, folder=None)
     assert made == [7] and isinstance(second[0], np.memmap)
     assert np.array_equal(first[0], second[0]) and first[1] == second[1] == {"kind": "test"}
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".npy"]
+    assert sorted(path.suffix for path in (tmp_path / "elsewhere").glob("one-*")) == [".json", ".npy"]
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".json"])
@@ -92,12 +94,6 @@ def test_a_damaged_index_is_written_again_without_computing(content, store, made
     assert store(*range(5)) == before and len(made) == 5
     fail = lambda *_: pytest.fail("must come from the index")
     assert cached_arrays(tmp_path, fail, fail, fail) == before
-
-
-def test_the_cache_folder_of_the_settings_is_the_default(store, tmp_path, monkeypatch):
-    monkeypatch.setenv("EBWM_CACHE", str(tmp_path / "elsewhere"))
-    store(7, folder=None)
-    assert len(list((tmp_path / "elsewhere").glob("one-*.npy"))) == 1
 
 
 @pytest.mark.parametrize("error, reason", [

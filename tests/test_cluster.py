@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import slurm
-import yaml
 from script_job import leave_cell
 from test_engine import wait_for, write_fan
 from tiny_figure import code, rewrite, write_notebook
@@ -108,13 +106,3 @@ def test_a_cluster_job_requests_more_than_this_machine_has(project, monkeypatch)
     assert (rule["gpu"], rule["threads"], rule["mem_mb"]) == (2, 12, 2 * 100_000 * 1024)
     assert _rule(job, Path("jobs/tiny.json"), set(), here=True)["mem_mb"] < 2 * 100_000 * 1024
     assert figures.jobs_of(figures.plan("fan", cluster=True))[0].gpus == 0
-
-
-def test_the_guide_shows_the_lines_of_the_profile_to_change():
-    content = yaml.safe_load(PROFILE.read_text())
-    assert content["executor"] == "slurm"
-    assert {"slurm_account", "slurm_partition"} <= content["default-resources"].keys()
-    shown = (ROOT / "nbs/guides/figures.md").read_text()
-    for key in ("slurm_account", "slurm_partition"):
-        line = re.search(rf"^ *{key}: .*$", PROFILE.read_text(), re.M)[0]
-        assert line.strip() in shown

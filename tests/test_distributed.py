@@ -72,25 +72,15 @@ def test_two_processes_resume_exactly(session, name):
     assert sha256(folders[0] / "model.safetensors") == sha256(folders[1] / "model.safetensors")
 
 
-def test_one_process_resumes_the_run_of_two(session, tmp_path, monkeypatch):
+def test_one_process_resumes_the_run_of_two_and_two_the_run_of_one(session, tmp_path, monkeypatch):
+    """Weights and optimiser continue; noise differs with the number of processes."""
     monkeypatch.setenv("EBWM_DEVICE", "cpu")
     folder = shutil.copytree(session / "parts" / "plain" / "001", tmp_path / "001")
-    stopped = last(folder)
     resume_one("plain", folder)
-    assert_continued(folder, session / "whole" / "plain" / "001")
-    kept, _ = load_tensors(folder / "checkpoints" / "00000002.safetensors")
-    assert all(torch.equal(kept[key], stopped[key]) for key in stopped)
-
-
-def test_two_processes_resume_the_run_of_one(session):
-    assert_continued(session / "one" / "parts" / "001", session / "one" / "whole" / "001")
-
-
-def assert_continued(folder: Path, whole: Path) -> None:
-    """Weights and optimiser continue; noise differs with the number of processes."""
-    parts, expected = last(folder), last(whole)
-    for key in (key for key in expected if not key.startswith("process")):
-        torch.testing.assert_close(parts[key], expected[key], rtol=1e-4, atol=1e-6)
+    for parts, whole in ((folder, session / "whole" / "plain"), (session / "one/parts/001", session / "one/whole")):
+        parts, expected = last(parts), last(whole / "001")
+        for key in (key for key in expected if not key.startswith("process")):
+            torch.testing.assert_close(parts[key], expected[key], rtol=1e-4, atol=1e-6)
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen:

@@ -8,18 +8,14 @@ import torch
 from torch.nn.functional import mse_loss, smooth_l1_loss
 
 from ebwm.data.digits import digit_scans
-from ebwm.data.forks import ForkingDigits, Futures, draw_torus, fork_baselines, forking_digits, wander
+from ebwm.data.forks import Futures, draw_torus, fork_baselines, forking_digits, wander
 from ebwm.evaluation.statistics import wilson
 
 
 @pytest.fixture
 def make(tmp_path):
     """Make a data set in a cache of the test."""
-
-    def make(split: str = "train", **settings) -> ForkingDigits:
-        return forking_digits(split, cache=tmp_path, **dict(clips=40) | settings)
-
-    return make
+    return lambda split="train", **settings: forking_digits(split, cache=tmp_path, **dict(clips=40) | settings)
 
 
 def test_bytes_are_the_same_on_every_machine(make):
@@ -46,11 +42,8 @@ def test_one_future_equals_the_next_frame_and_steps_without_a_fork_are_certain(e
     assert torch.equal(actual[:, :, 0], following)
     assert (futures.probabilities.gather(2, futures.taken[..., None]) > 0).all()
     assert futures.turns.tolist() == [frame % every == 0 for frame in range(1, 9)]
-    straight = ~futures.turns
-    assert (futures.probabilities[:, straight] == torch.tensor([1.0, 0.0])).all()
-    assert torch.equal(*futures.states[:, straight].unbind(2))
-    assert (futures.entropy[:, straight] == 0).all()
-    assert (futures.expected(futures.best_smooth_l1)[:, straight] == 0).all()
+    assert (futures.probabilities[:, ~futures.turns] == torch.tensor([1.0, 0.0])).all()
+    assert torch.equal(*futures.states[:, ~futures.turns].unbind(2))
 
 
 def test_the_other_future_is_the_frame_after_the_opposite_turn(make):
@@ -66,10 +59,9 @@ def test_the_other_future_is_the_frame_after_the_opposite_turn(make):
 def test_a_part_and_a_smaller_set_equal_their_part_of_the_whole(make):
     small, large = make(clips=5), make(clips=40)
     assert np.array_equal(small.clips, large.clips[:5])
-    for ours, first, whole in zip(large.futures(slice(2, 5)), small.futures(), large.futures(), strict=True):
-        shared = len(whole) == 40
-        assert torch.equal(ours, whole[2:5] if shared else whole)
-        assert torch.equal(first, whole[:5] if shared else whole)
+    for part, ours in ((slice(2, 5), large.futures(slice(2, 5))), (slice(5), small.futures())):
+        assert torch.equal(ours.turns, large.futures().turns)
+        assert all(torch.equal(one, whole[part]) for one, whole in zip(ours[:3], large.futures()[:3], strict=True))
 
 
 def test_the_patch_shows_the_probability_in_every_frame(make):

@@ -2,7 +2,7 @@
 
 import os
 import signal
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,9 +12,8 @@ from tiny_run import (
     at,
     copied,
     events_of,
-    exit_code,
+    exit_code_of,
     files_of,
-    forked,
     halted,
     log_of,
     resumed,
@@ -39,28 +38,17 @@ from ebwm.training.trainer import Trainer, restore
 ACCUMULATE = "optimiser.accumulate=2"
 AVERAGED = [*S2, "optimiser.average=0.99", ACCUMULATE]
 CASES = [  # task, entries
-    ("clips", S2),
-    ("clips", AVERAGED),
-    ("text", [*S2, "recipe.noise=3", "data.packing=documents", ACCUMULATE]),
-    ("states", ["run.workers=1"]),
-    ("actions", S2),
-    ("pairs", [*S2, "optimiser.average=0.9", "model.step_conditioning=adaln"]),
-]
+    ("clips", S2), ("clips", AVERAGED), ("text", [*S2, "recipe.noise=3", "data.packing=documents", ACCUMULATE]),
+    ("states", ["run.workers=1"]), ("actions", S2),
+    ("pairs", [*S2, "optimiser.average=0.9", "model.step_conditioning=adaln"])]
 MORE = [
-    ("clips", []),
-    ("clips", ["recipe.stream=false", "walk.start=last"]),
+    ("clips", []), ("clips", ["recipe.stream=false", "walk.start=last"]),
     ("clips", [*S2, "model.candidates=latent", "recipe.unroll=1", "recipe.most=4"]),
     ("clips", [*S2, "optimiser.step_size_multiplier=0"]),
-    ("clips", ["model.kind=transformer", "optimiser.average=0.9"]),
-    ("clips", ["model.kind=gru"]),
-    ("text", ["walk.update=paper", "recipe.stream=false"]),
-    ("text", ["model.step_conditioning=context_token"]),
-    ("text", ["data.tokenizer=train:280"]),
-    ("text", ["model.kind=transformer"]),
-    ("states", S2),
-    ("actions", ["recipe.stream=false"]),
-    ("pairs", ["run.workers=1", ACCUMULATE]),
-]
+    ("clips", ["model.kind=transformer", "optimiser.average=0.9"]), ("clips", ["model.kind=gru"]),
+    ("text", ["walk.update=paper", "recipe.stream=false"]), ("text", ["model.step_conditioning=context_token"]),
+    ("text", ["data.tokenizer=train:280"]), ("text", ["model.kind=transformer"]),
+    ("states", S2), ("actions", ["recipe.stream=false"]), ("pairs", ["run.workers=1", ACCUMULATE])]
 
 
 @pytest.fixture
@@ -89,27 +77,13 @@ def test_a_resumed_run_ends_as_if_it_had_not_stopped(runs, task, entries):
 
 
 def test_a_run_can_stop_after_every_update(runs):
-    parts = copied(halted(*AVERAGED), runs)
+    """At a checkpoint, it is not written again, and keeps its validation loss."""
+    parts, name = copied(halted(*AVERAGED), runs), "checkpoints/00000004.safetensors"
     for update in range(4, 8):
         stop(parts, update)
+        assert files_of(parts)[name] == files_of(whole(*AVERAGED))[name]
     assert_same_end(resumed(parts), whole(*AVERAGED))
     assert [row["kind"] for row in events_of(parts)] == ["stopped", "resumed"] * 5
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
-def test_the_number_of_loader_workers_may_change(parts):
-    for update, workers in ((4, 0), (5, 1)):
-        stop(parts, update, f"run.workers={workers}")
-    resumed(parts, "run.workers=2")
-    assert_same_end(parts, whole(*S2))
-
-
-def test_a_stop_at_a_checkpoint_does_not_write_it_again(parts):
-    """It keeps its validation loss."""
-    stop(parts, 4)
-    name = "checkpoints/00000004.safetensors"
-    assert files_of(parts)[name] == files_of(whole(*S2))[name]
-    assert Checkpoints(parts / "checkpoints").best().name == "00000004.safetensors"
 
 
 def test_resuming_a_finished_run_changes_nothing(runs):
@@ -126,7 +100,7 @@ def test_a_signal_stops_after_the_update_and_saves(runs, monkeypatch, capfd, nam
     train, config = running.train, tiny(*S2, "run.workers=1")
     send = at(5, os.killpg, 0, signal.Signals[name])
     monkeypatch.setattr(running, "train", lambda *given, **named: train(config, callback=send, progress=False))
-    assert exit_code(forked(cli.main, ["train", "smoke"])) == status
+    assert exit_code_of(cli.main, ["train", "smoke"]) == status
     last, parts = capfd.readouterr().err.splitlines()[-1], runs / "001"
     command = f"ebwm train --resume {parts}"
     assert last.startswith(f"ebwm: {name}: stopped after update 5 of 8") and last.endswith(command)
@@ -137,12 +111,11 @@ def test_a_signal_stops_after_the_update_and_saves(runs, monkeypatch, capfd, nam
     assert_same_end(parts, whole(*S2))
 
 
-@pytest.mark.parametrize("task, entries", [
-    ("clips", [*S2, "run.workers=1"]), ("text", []), ("states", S2), ("actions", []), ("pairs", S2)])
+@pytest.mark.parametrize("task, entries", [("clips", [*S2, "run.workers=1"]), ("text", []), ("pairs", S2)])
 def test_a_killed_run_resumes_from_its_last_checkpoint(runs, task, entries):
     """Also while its loader workers still run, and with an incomplete last line of the log."""
     die = at(5, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    assert exit_code(forked(lambda: trained(runs, *entries, task=task, callback=die))) == -signal.SIGKILL
+    assert exit_code_of(lambda: trained(runs, *entries, task=task, callback=die)) == -signal.SIGKILL
     parts = runs / "001"
     assert [row["update"] for row in log_of(parts)] == [1, 2, 3, 4, 5]
     with (parts / "log.jsonl").open("a") as log:
@@ -162,31 +135,24 @@ def test_a_second_interrupt_does_not_wait_and_other_threads_set_no_handler():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
-    found = []
-
-    def record():
-        with recorded_signals() as received:
-            found.append(received)
-
-    thread = threading.Thread(target=record)
-    thread.start()
-    thread.join()
-    assert found == [[]]
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(recorded_signals().__enter__).result() == []
 
 
 # Changes of configuration and data
 
 
-@pytest.mark.parametrize("entry", [
-    "data.train_clips=20", "data.folder=elsewhere", "optimiser.batch=2", "optimiser.updates=9",
-    "model.dim=32", "recipe.name=s1", "faults.patience=9", "run.precision=bf16-mixed",
-    "eval_every=3", "walk.start=last"])
-def test_a_changed_configuration_is_refused_and_nothing_is_written(runs, entry):
+@pytest.mark.parametrize("changed, entry, reason", [
+    (False, "data.train_clips=20", "data.train_clips: .*--changed"), (False, "seed=5", "seed: 0 is now 5.*--changed"),
+    (False, "optimiser.updates=9", "optimiser.updates: .*--changed"),
+    (False, "run.precision=bf16-mixed", "run.precision: .*--changed"),
+    (False, "eval_every=3", "eval_every: .*--changed"), (True, "optimiser.average=0.9", "optimiser.average"),
+    (True, "model.dim=32", "has shape"), (True, "model.depth=2", "different weights")])
+def test_a_changed_configuration_is_refused_and_nothing_is_written(runs, changed, entry, reason):
+    """And a state that does not fit, even if changes are accepted."""
     before = files_of(halted(*S2))
-    with pytest.raises(ConfigError) as refusal:
-        resumed(halted(*S2), entry, "run.keep=2", "seed=5")
-    words = f"{entry.split('=')[0]}: ", "seed: 0 is now 5", "--changed"
-    assert all(text in str(refusal.value) for text in words)
+    with pytest.raises(CheckpointError if changed else ConfigError, match=reason):
+        resumed(halted(*S2), entry, "run.keep=2", changed=changed)
     assert files_of(halted(*S2)) == before
 
 
@@ -216,41 +182,27 @@ def test_changed_data_are_refused_and_nothing_is_written(runs, monkeypatch, task
     assert files_of(folder) == before
 
 
-def test_changes_that_are_accepted_become_the_configuration(parts, monkeypatch):
+def test_changes_that_are_accepted_become_the_configuration_and_are_saved_before_the_next_update(parts, monkeypatch):
     monkeypatch.setattr(running, "load_task", altered)
-    stop(parts, 5, "optimiser.batch=2", changed=True)
-    assert load_config(str(parts / "config.json")) == tiny(*S2, "optimiser.batch=2")
+    with pytest.raises(ZeroDivisionError):
+        resumed(parts, "seed=1", "optimiser.batch=2", changed=True, callback=lambda row: 1 / 0)
+    assert load_config(str(parts / "config.json")) == tiny(*S2, "seed=1", "optimiser.batch=2")
+    with pytest.raises(ConfigError, match="seed: 1 is now 0"):
+        resumed(parts, "seed=0")
     resumed(parts)
+    assert events_of(parts, "resumed")[-1]["update"] == 3
     assert [row["update"] for row in log_of(parts)] == [*range(1, 9)]
 
 
-def test_accepted_changes_are_saved_before_the_next_update(parts):
-    with pytest.raises(ZeroDivisionError):
-        resumed(parts, "seed=1", changed=True, callback=lambda row: 1 / 0)
-    resumed(parts)
-    assert events_of(parts, "resumed")[-1]["update"] == 3
-    with pytest.raises(ConfigError, match="seed: 1 is now 0"):
-        resumed(parts, "seed=0")
-
-
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 def test_results_do_not_depend_on_resumable_fields(parts):
-    changed = {"run.save_every": 3, "run.keep": 1, "run.monitor_every": 1, "run.workers": 1,
+    changed = {"run.save_every": 3, "run.keep": 1, "run.monitor_every": 1, "run.workers": 2,
                "run.logger": "tensorboard", "run.strategy": "ddp"}
     assert changed.keys() == RESUMABLE_FIELDS
     resumed(parts, *(f"{key}={value}" for key, value in changed.items()))
     weights = [load_learner(path).model.state_dict() for path in (parts, whole(*S2))]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert [*(parts / "tensorboard").iterdir()]
-
-
-@pytest.mark.parametrize("entry, reason", [
-    ("optimiser.average=0.9", "optimiser.average"), ("model.dim=32", "has shape"),
-    ("model.depth=2", "different weights")])
-def test_a_state_that_does_not_fit_is_refused_even_with_changed(runs, entry, reason):
-    before = files_of(halted(*S2))
-    with pytest.raises(CheckpointError, match=reason):
-        resumed(halted(*S2), entry, changed=True)
-    assert files_of(halted(*S2)) == before
 
 
 def test_with_another_world_size_noise_and_replay_start_anew(parts):

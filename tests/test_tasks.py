@@ -46,31 +46,20 @@ def write(path, **arrays):
      ".parquet": lambda: write_table(path, {name: array.tolist() for name, array in arrays.items()})}[path.suffix]()
 
 
-WRITERS = {
-    "x.npy": lambda path, states: write(path, states=states),
-    "x.npz": lambda path, states: write(path, states=states, other=torch.ones(3)),
-    "x.pt": lambda path, states: torch.save(states, path),
-    "dictionary.pt": lambda path, states: write(path, states=states),
-    "x.safetensors": lambda path, states: write(path, states=states),
-    "long.parquet": long_table,
-    "nested.parquet": lambda path, states: write(path, states=states),
-}
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_states_are_read_from_every_kind_of_file(tmp_path, name):
-    states = tiny_states()
-    WRITERS[name](tmp_path / name, states)
+@pytest.mark.parametrize("name, save", [
+    *((f"x{end}", lambda path, states: write(path, states=states))
+      for end in (".npy", ".npz", ".pt", ".safetensors", ".parquet")),
+    ("bare.pt", lambda path, states: torch.save(states, path)), ("long.parquet", long_table)])
+def test_states_are_read_from_every_kind_of_file(tmp_path, name, save):
+    save(tmp_path / name, tiny_states())
     task = load_task(StatesConfig(source=str(tmp_path / name)))
-    expected = load_task(StatesConfig(), data=states)
-    assert task.digests() == expected.digests() and task.state == Vectors(3)
+    assert task.digests() == load_task(StatesConfig(), data=tiny_states()).digests() and task.state == Vectors(3)
 
 
 def test_a_folder_holds_recordings_or_arrays_of_recordings(tmp_path):
     states = tiny_states()
-    for number, recording in enumerate(states[:10]):
-        write(tmp_path / f"{number:02d}.npy", states=recording)
-    write(tmp_path / "rest.npy", states=states[10:])
+    for name, part in {**{f"{number:02d}": states[number] for number in range(10)}, "rest": states[10:]}.items():
+        write(tmp_path / f"{name}.npy", states=part)
     (tmp_path / "notes.txt").write_text("not data")
     task = load_task(StatesConfig(source=str(tmp_path)))
     assert task.digests() == load_task(StatesConfig(), data=states).digests()
@@ -105,8 +94,7 @@ def test_actions_are_part_of_the_context(tmp_path, save):
 def test_items_are_split_and_standardised_on_the_training_split():
     states = tiny_states() * torch.tensor([1.0, 10.0, 0.0]) + 5
     task = load_task(StatesConfig(held_out=0.2), data=states)
-    sizes = {name: len(split) for name, split in task.splits.items()}
-    assert sizes == {"train": 12, "valid": 4, "test": 4}
+    assert {name: len(split) for name, split in task.splits.items()} == {"train": 12, "valid": 4, "test": 4}
     train_split = task.splits["train"].whole()
     assert train_split.mean((0, 1)).abs().max() < 1e-6
     torch.testing.assert_close(train_split.std((0, 1), correction=0), torch.tensor([1.0, 1.0, 0.0]))
@@ -115,26 +103,20 @@ def test_items_are_split_and_standardised_on_the_training_split():
     assert rows(restored) == rows(states)
     other = load_task(StatesConfig(held_out=0.2), seed=1, data=states)
     assert other.digests() != task.digests() == load_task(StatesConfig(held_out=0.2), data=states).digests()
-    target = task.splits["test"].whole()[:, 1:]
-    mean = train_split[:, 1:].mean((0, 1)).expand_as(target)
-    assert task.baselines()["mean state"] == pytest.approx(float(task.errors(mean, target).mean()))
-
-
-def test_long_recordings_are_cut_after_the_split():
-    states = tiny_states()
-    task = load_task(StatesConfig(held_out=0.2, length=2), data=states)
-    assert task.splits["train"].whole().shape == (36, 2, 3)
-    whole = load_task(StatesConfig(held_out=0.2), data=states)
-    assert torch.equal(task.splits["test"].whole().flatten(0, 1), whole.splits["test"].whole().flatten(0, 1))
+    test = task.splits["test"].whole()
+    mean = train_split[:, 1:].mean((0, 1)).expand_as(test[:, 1:])
+    assert task.baselines()["mean state"] == pytest.approx(float(task.errors(mean, test[:, 1:]).mean()))
+    cut = load_task(StatesConfig(held_out=0.2, length=2), data=states)  # after the split
+    assert len(cut.splits["train"]) == 36 and torch.equal(cut.splits["test"].whole().flatten(0, 1), test.flatten(0, 1))
 
 
 @pytest.mark.parametrize("name", ["p.npz", "p.pt", "p.safetensors", "p.parquet"])
 def test_pairs_are_read_from_every_kind_of_file(tmp_path, name):
     context, target = tiny_pairs()
-    write(tmp_path / name, context=context, target=target)
+    write(tmp_path / name, target=target, context=context)
     task = load_task(PairsConfig(source=str(tmp_path / name)))
-    expected = load_task(PairsConfig(), data=(context, target))
-    assert task.state == Rows(1, 4, 4) and task.digests() == expected.digests()
+    assert task.state == Rows(1, 4, 4)
+    assert task.digests() == load_task(PairsConfig(), data=(context, target)).digests()
     seen, wanted = task.pair(task.items("test"))
     assert seen.shape == (2, 2, 4) and wanted.shape == (2, 1, 4)
     assert all(part.mean((0, 1)).abs().max() < 1e-6 for part in task.splits["train"].whole())

@@ -3,7 +3,8 @@
 import math
 import multiprocessing
 import pickle
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,8 +18,6 @@ from ebwm.data import tokenizer as tokenizers
 from ebwm.data.cache import SPLITS
 from ebwm.data.text import TextDataset, perplexity, text_corpus
 from ebwm.data.tokenizer import Tokenizer
-from ebwm.objective import cross_entropy
-from ebwm.settings import generator
 
 
 @pytest.fixture
@@ -76,27 +75,11 @@ def test_an_interrupted_corpus_resumes_after_its_last_shard(corpus, tmp_path, mo
     assert text_corpus(corpus, "valid", length=16, cache=tmp_path / "b").tokens and encoded == []
 
 
-def test_a_changed_source_is_tokenised_again(corpus, tmp_path):
-    before = text_corpus(corpus, length=16, cache=tmp_path)
-    write_lines(corpus, [f"{n}, changed" for n in range(60)])
-    after = text_corpus(corpus, length=16, cache=tmp_path)
-    assert before.corpus_digest != after.corpus_digest and "changed" in texts_of(after)[0]
-
-
-def digest_of(source: Path, cache: Path, results) -> None:
-    results.put(text_corpus(source, length=16, tokenizer="train:280", cache=cache).digest)
-
-
 def test_two_processes_at_once(corpus, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    workers = [context.Process(target=digest_of, args=(corpus, tmp_path / "a", results)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    found = {results.get(timeout=120) for _ in workers}
-    for worker in workers:
-        worker.join()
-    assert found == {text_corpus(corpus, length=16, tokenizer="train:280", cache=tmp_path / "b").digest}
+    make = partial(text_corpus, corpus, length=16, tokenizer="train:280")
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        found = [pool.submit(make, cache=tmp_path / "a") for _ in range(2)]
+    assert {future.result().digest for future in found} == {make(cache=tmp_path / "b").digest}
 
 
 def test_a_tokenizer_is_trained_once_and_on_the_training_split_only(corpus, tmp_path, monkeypatch):
@@ -147,16 +130,6 @@ def test_every_token_is_a_target_exactly_once(bodies, length, shard, tmp_path_fa
     assert len(windows) == math.ceil((len(stream) - 1) / length) and windows.max() < dataset.vocabulary
 
 
-def test_padding_does_not_count_in_the_loss_and_real_ends_do(corpus, tmp_path):
-    dataset = text_corpus(corpus, length=100, cache=tmp_path)
-    targets = dataset[-1][1:]
-    padded = int((targets == dataset.ignore).sum())
-    assert padded and targets[-padded - 1] == dataset.tokenizer.end
-    logits = torch.randn(100, 257, generator=generator(0, "logits"))
-    rows = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-    torch.testing.assert_close(cross_entropy(logits, targets, dataset.ignore), rows[:-padded].mean())
-
-
 def test_one_window_per_document(tmp_path):
     source = write_lines(tmp_path / "texts.jsonl", ["a", "bc", "defgh", "ijklmnop"])
     dataset = text_corpus(source, packing="documents", length=4, held_out=0, cache=tmp_path)
@@ -165,17 +138,12 @@ def test_one_window_per_document(tmp_path):
     assert dataset[0].tolist() == [*b"bc", 256, 256, 256] and torch.equal(dataset[-1], dataset.whole()[-1])
 
 
-def test_windows_are_indexed_as_a_sequence_and_read_from_the_disk(corpus, tmp_path):
+def test_windows_are_read_from_the_disk_and_not_copied(corpus, tmp_path):
     dataset = text_corpus(corpus, length=16, cache=tmp_path)
-    assert torch.equal(dataset[-1], dataset[len(dataset) - 1]) and dataset.tokens
-    assert len(dataset.whole(3)) == 3 and len([*dataset]) == len(dataset) == len(dataset.whole(10**9))
-    assert dataset.state_dim == dataset.vocabulary == 257
-    with pytest.raises(IndexError):
-        dataset[len(dataset)]
+    assert (len(dataset.whole(3)), len(dataset.whole(10**9))) == (3, len(dataset))
     assert isinstance(text._mapped(dataset.stream.parts[0][0]), np.memmap)
     copy = pickle.dumps(dataset)
     assert len(copy) < len(dataset.stream) / 4 and pickle.loads(copy).digest == dataset.digest
-    assert torch.equal(torch.cat([*torch.utils.data.DataLoader(dataset, batch_size=4)]), dataset.whole())
 
 
 def test_digests_distinguish_data_sets(corpus, tmp_path):
@@ -187,14 +155,8 @@ def test_digests_distinguish_data_sets(corpus, tmp_path):
     digests = [other.digest for other in (*others, TextDataset(first.stream, changed, 16))]
     assert make().digest == first.digest and len({first.digest, *digests}) == 8
     assert {other.corpus_digest for other in others[:-1]} == {first.corpus_digest} != {others[-1].corpus_digest}
-
-
-@pytest.mark.parametrize("changes, error, named", [
-    ({"length": 10**6}, ValueError, "source="), ({"split": "valid", "held_out": 0}, ValueError, "source="),
-    ({"cache": __file__}, OSError, "cache=")])
-def test_sources_without_a_window_and_unusable_caches_are_refused(changes, error, named, corpus, tmp_path):
-    with pytest.raises(error, match=named):
-        text_corpus(corpus, **dict(length=16, cache=tmp_path) | changes)
+    write_lines(corpus, [f"{n}, changed" for n in range(60)])
+    assert make().corpus_digest != first.corpus_digest and "changed" in texts_of(make())[0]
 
 
 def test_perplexity_of_known_losses():

@@ -11,7 +11,6 @@ from tiny_run import S2, tiny_text
 from ebwm import writing
 from ebwm.data.task import Tokens, state_errors, token_errors
 from ebwm.data.tasks import load_task
-from ebwm.data.text import perplexity
 from ebwm.settings import generator
 from ebwm.sizes import SIZES
 from ebwm.thinking import predict
@@ -52,10 +51,6 @@ def test_the_result_is_the_perplexity_of_the_test_set(trained, entries):
     assert found["value"] == pytest.approx(math.exp(sum(nats) / len(nats)), rel=1e-4)
     assert result["test_loss"] == pytest.approx(sum(nats) / len(nats), rel=1e-4)
     assert found["bits_per_byte"] == pytest.approx(sum(nats) / math.log(2) / count, rel=1e-4)
-    windows = data.whole()
-    losses = position_losses(learner, windows, language.config.seed)
-    score = perplexity(losses, data.tokenizer.bytes[windows[:, 1:]])
-    assert score._asdict() == pytest.approx(found, rel=1e-6)
     shown = show(folder)
     assert f"perplexity {found['value']:.4g} ± " in shown and "token frequencies" in shown
     assert "(default unknown)" not in shown and shown.endswith(f"ebwm generate --model {folder}")
@@ -132,9 +127,7 @@ def test_errors_of_tokens_are_cross_entropies():
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_presets_of_text_are_those_of_the_papers(size):
-    s1, s2, transformer = (load_config(f"text-{size}-{recipe}") for recipe in ("s1", "s2", "transformer"))
-    assert (s1.walk.steps, s1.walk.step_size, s1.optimiser.step_size_multiplier) == (2, 500.0, 3.0)
-    assert (s2.walk.step_size, s2.recipe.noise, s2.optimiser.step_size_multiplier) == (5.0, 3.0, 0.0)
+def test_presets_of_text_share_optimiser_and_data_which_suffice_for_one_pass(size):
+    s1, transformer = (load_config(f"text-{size}-{recipe}") for recipe in ("s1", "transformer"))
     assert (s1.optimiser, s1.data) == (transformer.optimiser, transformer.data)
     assert s1.data.documents * (1 - 2 * s1.data.held_out) >= s1.optimiser.updates * s1.optimiser.batch

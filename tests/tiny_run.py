@@ -24,7 +24,7 @@ S2 = ["recipe.name=s2", "recipe.replay=1", "recipe.capacity=6", "recipe.clamp=5"
 
 def tiny(*entries, task="clips"):
     """Eight updates, with a checkpoint after every second one; of clips, three updates to a pass."""
-    settings = {"clips": CLIPS, "states": ["data.kind=states"], "actions": ["data.kind=states"],
+    settings = {"clips": CLIPS, "states": [], "actions": ["data.kind=states"],  # tensors are states by default
                 "pairs": ["data.kind=pairs", "model.kind=joint_ebt"]}
     chosen = tiny_text(Path(os.environ["EBWM_CACHE"])) if task == "text" else [*SHAPE, *settings[task]]
     return load_config("smoke", [*chosen, *entries])
@@ -132,19 +132,15 @@ def assert_same_end(folder, other):
     assert untimed(folder) == untimed(other)
 
 
-def forked(act, *arguments):
-    """Start a function in a process with a process group of its own, in which nothing needs to be undone."""
+def exit_code_of(act, *arguments):
+    """Run a function in a process with a process group of its own, in which nothing needs to be undone."""
     process = multiprocessing.get_context("fork").Process(target=_alone, args=(act, *arguments))
     process.start()
-    return process
+    process.join(120)
+    return process.exitcode
 
 
 def _alone(act, *arguments):
     os.setsid()
     torch.set_num_threads(1)
     raise SystemExit(act(*arguments))
-
-
-def exit_code(process):
-    process.join(120)
-    return process.exitcode

@@ -4,12 +4,14 @@ import functools
 import math
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from ebwm.data.configs import ClipsConfig, PairsConfig, StatesConfig, TextConfig
 from ebwm.data.digits import moving_digits
+from ebwm.data.documents import documents
 from ebwm.data.forks import forking_digits
 from ebwm.data.grammars import Dyck, Sums
 from ebwm.data.ngram import NGram
@@ -22,6 +24,13 @@ from ebwm.evaluation.statistics import perplexity_ratio
 digits = functools.partial(moving_digits, cache="unused")
 forks = functools.partial(forking_digits, cache="unused")
 EMPTY = tempfile.gettempdir() + "/ebwm-no-such-folder"
+
+
+def corpus(text, **settings):
+    """The corpus of a file with some text."""
+    path = Path(tempfile.mkdtemp(), "text.txt")
+    path.write_text(text, encoding="utf-8")
+    return text_corpus(path, **dict(length=16, cache=path.parent / "cache") | settings)
 
 
 def table(function, *cases, **defaults):
@@ -51,6 +60,12 @@ CASES = [
     *table(video_hub, ("limit", 0), name="owner/name", split="train"),
     *table(text_corpus, ("split", "dev"), ("packing", "loose"), ("length", 0), ("documents", 0),
            ("held_out", 0.5), ("held_out", -0.1), cache="unused"),
+    *((f"source {kind}", functools.partial(documents, source), FileNotFoundError, "source=") for kind, source in {
+        "path": tempfile.gettempdir() + "/none.txt", "name": "texts/none.txt", "folder": tempfile.mkdtemp()}.items()),
+    *((f"source {named}", functools.partial(corpus, text, **changes), error, named) for named, text, changes, error in [
+        ("source=", "", {}, ValueError), ("source=", "one\n" * 99, {"length": 10**6}, ValueError),
+        ("source=", "one\n" * 99, {"split": "valid", "held_out": 0}, ValueError),
+        ("cache=", "one\n" * 99, {"cache": __file__}, OSError)]),
     *table(perplexity, ("losses", torch.full((1, 2), math.nan))),
     *((f"tokenizer {spec}", functools.partial(load_tokenizer, spec, ["a small text of small words"]), error,
        "tokenizer=") for spec, error in [
