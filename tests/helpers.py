@@ -7,10 +7,21 @@ import torch
 
 from ebwm.ebt import CONDITIONINGS, EBT
 from ebwm.energy import Quadratic
+from ebwm.modifiers import clamped, guarded, noisy
+from ebwm.sampler import gradient_descent, hmc, langevin, mala, nesterov, softmax_descent
 from ebwm.settings import generator
 
 BOWL = Quadratic(torch.tensor([1.0, -0.5]).double(), torch.tensor([1.0, 4.0]).double())
 MANUAL = [name for name in CONDITIONINGS if name != "adaln"]  # conditionings with a manual gradient
+KERNELS = {  # from a step size to a kernel, and its evaluations in three steps
+    "descent": (gradient_descent, [1, 1, 1]), "softmax": (softmax_descent, [1, 1, 1]),
+    "nesterov": (nesterov, [1, 1, 1]), "langevin": (langevin, [1, 1, 1]), "mala": (mala, [2, 1, 1]),
+    "hmc": (partial(hmc, steps=3), [4, 3, 3]), "noisy": (lambda size: noisy(nesterov(size), 0.3), [1, 1, 1]),
+    "clamped": (lambda size: clamped(nesterov(size), norm=1.0), [1, 1, 1]),
+    "clamped mala": (lambda size: clamped(mala(size), norm=0.1), [2, 2, 2]),
+    "guarded": (lambda size: guarded(gradient_descent(size)), [2, 1, 1]),
+    "guarded nesterov": (lambda size: guarded(nesterov(size)), [3, 2, 2]),
+}  # fmt: skip
 by_conditioning = pytest.mark.parametrize("conditioning", CONDITIONINGS)
 by_gradient = pytest.mark.parametrize("gradient", ["auto", "eager"])
 close = partial(torch.testing.assert_close, rtol=0, atol=1e-12)
@@ -61,6 +72,11 @@ def assert_same(one, other, tolerance=1e-10):
         size = max(1.0, other[name].abs().max().item())
         difference = (one[name] - other[name]).abs().max().item() / size
         assert difference < tolerance, f"{name} differs by {difference} of {size}"
+
+
+def rows(*cases, error=ValueError):
+    """Rows of a table of refusals: calls, and what the message must contain."""
+    return [(f"{part} {index}", call, error, part) for index, (call, part) in enumerate(cases)]
 
 
 def refused(call, error=ValueError, argument=None, **bad):

@@ -4,24 +4,22 @@ import re
 from pathlib import Path
 
 import pytest
-from tiny_figure import rewrite, write_manifest
 
 from ebwm import figures, settings
-from ebwm.figures.claims import VERDICTS, expected, report, shown, verdict, verdicts
+from ebwm.figures.claims import report, verdict, verdicts
 from ebwm.figures.registry import Claim, Planned
 
 ROOT = Path(__file__).parents[1]
 
 
-def claim(**fields):
-    return Claim(name="c", says="says", source="source", **fields)
+CLAIM = Claim(name="c", says="says", source="source")
 
 
 def decided(expect, result, scale="cpu", **fields):
     """The verdict on a figure with this result on record."""
     manifest = {"scale": scale, "seeds": [0, 1], "results": {"loss": {"best": result}}}
-    decided = claim(statistic="loss.best", expect=expect, **fields)
-    return verdict(decided, figures.registry()["tiny"], manifest)
+    claim = CLAIM.model_copy(update={"statistic": "loss.best", "expect": expect, **fields})
+    return verdict(claim, figures.registry()["tiny"], manifest)
 
 
 def interval(low, high):
@@ -33,14 +31,11 @@ def interval(low, high):
     ({"below": 0}, interval(-2, 0), "undecided"),
     ({"below": 0}, 0.0, "fails"),
     ({"above": 0}, 0.0, "fails"),
-    ({"below": 0}, interval(-2, 1), "undecided"),
-    ({"below": 0}, -0.1, "holds"),
     ({"above": 0}, interval(1, 2), "holds"),
     ({"above": 0}, interval(-2, -1), "fails"),
     ({"equals": 35, "within": 1}, interval(34.5, 35.5), "holds"),
     ({"equals": 35, "within": 1}, interval(30, 40), "undecided"),
     ({"equals": 35, "within": 1}, interval(36.5, 40), "fails"),
-    ({"equals": 35, "within": 1}, interval(float("-inf"), float("inf")), "undecided"),
     ({"equals": 35, "within": 1}, 34.0, "holds"),
     ({"equals": 35, "within": 1}, 33.9, "fails"),
     ({"below": 0}, None, "undecided"),
@@ -56,38 +51,8 @@ def test_claims_without_a_decision(project):
     assert stand_in.verdict == "not tested" and stand_in.measured == (-1, -1, -1)
     assert stand_in.record == "scale cpu, seeds 0, 1"
     assert decided({"below": 0}, -1.0, scale="smoke").verdict == "not tested"
-    assert verdict(claim(), Planned(id="tiny", title="t", paper="p"), None).verdict == "planned"
-    assert verdict(claim(), figures.registry()["tiny"], None).verdict == "not made"
-
-
-def test_numbers_are_shown_with_their_intervals():
-    assert (shown((1.23456,) * 3), shown((1.0, 0.5, 1.5))) == ("1.235", "1 (95 % interval 0.5 to 1.5)")
-    assert expected({"equals": 35.98, "within": 1}) == "35.98 within 1"
-    assert expected({"below": 0}) == "below 0"
-
-
-def test_the_report_has_every_claim_with_its_verdict_and_every_item(project):
-    rewrite(project / "figures/figures.yaml", 'source: "EBT, Figure 0"',
-            'source: "EBT, Figure 0", statistic: least, expect: {above: 2}')
-    rewrite(project / "figures/figures.yaml", "planned:\n", """
-papers:
-  - name: EBT
-    arxiv: "2507.02092"
-    items:
-      - {item: Figure 0, shows: A decrease, figure: tiny}
-      - {item: Figure 1, shows: An increase, figure: later}
-      - {item: Figure 2, shows: A plan, reason: a diagram}
-planned:
-""")
-    write_manifest(project / "figures/tiny", scale="cpu", seeds=[0], results={"least": 1.5})
-    text = report()
-    assert "1 claims: 1 fails." in text
-    entry = " ".join(text.split("## Fails")[1].split("##")[0].split())
-    assert entry == ("- **something** (EBT, Figure 0): It falls. Ours: `least` = 1.5, expected above 2 "
-                     "(figure `tiny`, scale cpu, seeds 0).")
-    rows = ["| Figure 0 | A decrease | `tiny` |", "| Figure 1 | An increase | `later` (planned) |",
-            "| Figure 2 | A plan | a diagram |"]
-    assert all(row in text for row in rows)
+    assert verdict(CLAIM, Planned(id="tiny", title="t", paper="p"), None).verdict == "planned"
+    assert verdict(CLAIM, figures.registry()["tiny"], None).verdict == "not made"
 
 
 # This repository's claims
@@ -109,15 +74,14 @@ def test_every_figure_and_table_of_the_papers_is_listed(here):
     assert {"Efficiency figure", "Uncertainty figure", "Success tables"} <= papers["EBT-Policy"]
 
 
-def test_every_claim_of_this_repository_is_decided_and_reported(here):
-    rows, known, text = verdicts(here), figures.registry(here), report(here)
+def test_every_claim_of_this_repository_is_decided(here):
+    known, rows = figures.registry(here), verdicts(here)
     claims = [claim for figure in (known.figures | known.planned).values() for claim in figure.claims]
-    assert [row.claim for row in rows] == claims and {row.verdict for row in rows} <= set(VERDICTS)
-    assert all(f"**{claim.name}**" in text for claim in claims)
+    assert [row.claim for row in rows] == claims
     assert all(row.verdict != "not made" for row in rows), "promote the figures that have a notebook"
     assert all(re.match(r"ebwm figures run \w+ ", claim.command) for claim in claims if claim.not_tested)
-    arithmetic = [row for row in rows if row.figure == "percent_faster"]
-    assert len(arithmetic) == 9 and {row.verdict for row in arithmetic} == {"holds"}
+    arithmetic = [row.verdict for row in rows if row.figure == "percent_faster"]
+    assert arithmetic == ["holds"] * 9
 
 
 def test_the_committed_report_is_up_to_date(here):

@@ -46,10 +46,10 @@ def test_a_place_that_cannot_hold_runs_is_named(tmp_path, runs):
     assert runs[-30:] in line and len(line) < 250
 
 
-@pytest.mark.parametrize("words", ["train", "runs show", "runs compare", "train --resume", "generate --model"])
-def test_a_name_that_is_too_long_is_shortened_in_the_message(tmp_path, words):
-    line = error_of(call(f"$EBWM {words} {LONG}", tmp_path))
-    assert "too long" in line and len(line) < 250
+def test_a_name_that_is_too_long_is_shortened_in_the_message(tmp_path):
+    for words in ("train", "runs show", "runs compare", "train --resume", "generate --model"):
+        line = error_of(call(f"$EBWM {words} {LONG}", tmp_path))
+        assert "too long" in line and len(line) < 250
 
 
 @pytest.mark.parametrize("words", ["train --list", "info", "runs list"])

@@ -1,4 +1,4 @@
-"""Generation: each text of a batch is continued as alone, processed again for each token."""
+"""Prediction: best of N by any score, adaptive steps; generation as alone, processed again for each token."""
 
 import math
 
@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from ebwm.baselines import Transformer
 from ebwm.evaluation.cost import flops
 from ebwm.generation import Stream, draw_tokens, gathered, generate_tokens, nucleus, texts_of
-from ebwm.sampler import evaluate
+from ebwm.sampler import evaluate, init_candidates
 from ebwm.settings import generator
-from ebwm.stopping import energy_change
+from ebwm.stopping import budget, energy_change
+from ebwm.thinking import CHOICES, best_of, choose, generate, predict, propose
 from ebwm.walk import Walk
 from tests import helpers
 from tests.helpers import by_conditioning, by_gradient, close, draw, ebt
@@ -21,7 +22,67 @@ from tests.helpers import by_conditioning, by_gradient, close, draw, ebt
 V = 13
 PROMPTS = [[3], [1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9], [2, 7, 1, 8], [0, 12]]
 RANDOM = {"temperature": 0.9, "top_p": 0.95, "seed": 3}
+SEEDED = RANDOM | {"seed": [5, 6, 7, 8]}
 ADAPTIVE = {"samples": 2, "steps": 5, "stop": energy_change(0.2), **RANDOM}
+
+
+# Prediction
+
+
+@pytest.mark.parametrize("by", [*CHOICES, "oracle"])
+def test_choices_select_the_lowest_score_of_each_position(by):
+    """Where `drop` is the energy at the start of a walk minus that at its end."""
+    model, states, targets, noise = ebt(), draw(2, 4, 8), draw(2, 4, 8, stream="targets"), generator(0)
+    found = propose(model, states, steps=3, samples=5, generator=generator(0))
+    starts = torch.stack([init_candidates("noise", states, noise) for _ in range(5)])
+    drop, error = model.landscape(states).expand(5)(starts) - found.energy, (found.value - targets).square().mean(-1)
+    close(found.drop, drop)
+    score = {"min": found.energy, "max": -found.energy, "drop": -drop, "oracle": error}[by]
+    best, index = choose(found, error if by == "oracle" else by), score.argmin(0)[None]
+    assert torch.equal(best.energy, found.energy.gather(0, index)[0])
+    assert torch.equal(best.value, found.value.gather(0, index[..., None].expand(1, 2, 4, 8))[0])
+    assert (best.evaluations == 5 * (3 + 1)).all()
+
+
+def test_non_finite_proposals_are_selected_only_if_all_are():
+    found = propose(ebt(), draw(1, 3, 8), samples=3, generator=generator(0))
+    found.energy[0, 0, 1], found.energy[2, 0, 0] = torch.nan, -torch.inf
+    for by in (*CHOICES, torch.zeros(3, 1, 3)):
+        assert choose(found, by).energy.isfinite().all()
+    found.energy.fill_(torch.nan)
+    assert choose(found).energy.isnan().all()
+    assert best_of(torch.tensor([torch.nan, 2.0, -torch.inf, 1.0]), torch.arange(4))[0] == 3
+
+
+def test_adaptive_predictions_count_the_evaluations_of_each_position():
+    limits, states = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]]), draw(2, 4, 8)
+    found, given = (predict(ebt(), states, 6, samples=2, stop=budget(limits), start=start)
+                    for start in ("last", states))
+    assert torch.equal(found.evaluations, 2 * (limits + 1))
+    assert torch.equal(found.value, given.value) and torch.equal(found.evaluations, given.evaluations)
+
+
+@by_conditioning
+@pytest.mark.parametrize("settings", [
+    {}, {"gradient": "eager"}, {"candidates": "latent", "state_dim": 7},
+], ids=str)
+def test_generation_with_a_cache_is_repeated_prediction(conditioning, settings):
+    model = ebt(step_conditioning=conditioning, **settings)
+    anew = states = draw(3, 4, model.state_dim)
+    grown, energies = generate(model, states, count=4, steps=3, start="last"), []
+    for _ in range(4):
+        found = predict(model, anew, steps=3, start="last")
+        anew, energies = torch.cat([anew, found.value[:, -1:]], 1), [*energies, found.energy[:, -1:]]
+    close([grown.value, grown.energy], [anew[:, 4:], torch.cat(energies, 1)], atol=1e-10)
+    assert grown.evaluations == 4
+
+
+def test_generated_states_improve_with_samples():
+    one, eight = (generate(ebt(), draw(3, 4, 8), 1, samples=n, generator=generator(0)).energy for n in (1, 8))
+    assert (eight <= one).all() and (eight < one).any()
+
+
+# Texts
 
 
 def ebt_of(**settings):
@@ -66,7 +127,7 @@ def naive(model, prompt, count, window=None, end=(), temperature=0.0, top_p=1.0,
 
 
 def check(model, prompts=PROMPTS, **settings):
-    """Assert that each text of a batch equals the reference; return the batch and the texts' lengths."""
+    """Assert that each text of a batch equals the reference; return the batch and the lengths of the texts."""
     whole, lengths = gathered(generate_tokens(model, prompts, **settings)), set()
     for row, prompt in enumerate(prompts):
         seeds = settings.get("seed", 0)
@@ -84,31 +145,28 @@ def check(model, prompts=PROMPTS, **settings):
         ended = count - 1 if last in settings.get("end", ()) else whole.tokens.shape[1]
         assert whole.active[row].tolist() == [i < ended for i in range(whole.tokens.shape[1])]
         lengths.add(count)
+    assert whole.tokens.shape[1] == max(lengths)
     return whole, lengths
 
 
 @pytest.mark.parametrize(("model", "settings", "window"), [
-    (lambda: ebt_of(), {"start": "zeros"}, None),
+    (ebt_of, {"start": "zeros"}, None),
     (lambda: ebt_of(step_conditioning="context_token"), RANDOM, 4),
     (lambda: ebt_of(step_conditioning="adaln"), {"samples": 4, "steps": 3, **RANDOM}, None),
     (lambda: ebt_of(step_conditioning="candidate_token"), ADAPTIVE, 4),
     (lambda: ebt_of(step_conditioning="context_token", gradient="eager"), ADAPTIVE, 4),
     (lambda: ebt_of(step_conditioning="adaln"), ADAPTIVE, 4),
-    (lambda: ebt_of(), {"update": "paper", "step_size": 0.1, "start": "last", "steps": 3}, 3),
-    (transformer_of, {}, 2), (transformer_of, RANDOM, None), (transformer_of, RANDOM | {"seed": [5, 6, 7, 8]}, 7),
+    (ebt_of, {"update": "paper", "step_size": 0.1, "start": "last", "steps": 3}, 3),
+    (transformer_of, {}, 2), (transformer_of, RANDOM, None), (transformer_of, SEEDED, 7),
+    *((make, {"count": 12, "end": [0, 4, 7, 11], **SEEDED}, 6) for make in (ebt_of, transformer_of)),
+    *((make, {"end": range(V)}, None) for make in (ebt_of, transformer_of)),
 ])  # fmt: skip
 def test_texts_of_a_batch_are_continued_as_alone(model, settings, window):
-    whole, _ = check(model(), count=6, window=window, **settings)
+    """Up to an end token, if there is one."""
+    whole, lengths = check(model(), **{"count": 6, "window": window, **settings})
+    assert (len(lengths) > 1) == ("count" in settings)
     assert "stop" not in settings or whole.steps.min() < whole.steps.max()
     assert (whole.energy is None) == (model is transformer_of) == (not whole.steps.any())
-
-
-@pytest.mark.parametrize("make", [ebt_of, transformer_of])
-def test_texts_end_at_their_end_tokens(make):
-    _, lengths = check(make(), count=12, window=6, end=[0, 4, 7, 11], **RANDOM | {"seed": [5, 6, 7, 8]})
-    assert len(lengths) > 1
-    found = list(generate_tokens(make(), PROMPTS, 5, end=range(V)))
-    assert len(found) == 1 and not found[0].active.any()
 
 
 @hypothesis_settings(max_examples=5, deadline=None)
@@ -133,9 +191,11 @@ def products(model, prompts, count, kind="linear", **settings):
 
 
 @pytest.mark.parametrize("make", [ebt_of, transformer_of])
-def test_the_cost_of_a_token_does_not_depend_on_its_position(make):
-    later = lambda length: products(make(), [[1] * length], 5) - products(make(), [[1] * length], 1)
-    assert later(4) == later(40) > 0
+def test_the_cost_of_a_token_or_state_does_not_depend_on_its_position(make):
+    states = lambda length, count: flops(
+        lambda: generate(ebt(), draw(3, length, 8), count, generator=generator(0))).linear
+    for cost in (lambda length, count: products(make(), [[1] * length], count), states):
+        assert cost(4, 5) - cost(4, 1) == cost(40, 5) - cost(40, 1) > 0
     for kind in ("linear", "attention"):  # with a window, that of attention does not either
         first, second, third = (products(make(), [[1, 2]], count, kind, window=4) for count in (10, 16, 22))
         assert second - first == third - second > 0
@@ -204,14 +264,16 @@ CHANGES = [
 ]  # fmt: skip
 
 
-def changed(cache, states):
-    """After each append to a cache: what it returned, the states of each context, and the numbers of new ones."""
+def changed(cache, *data):
+    """After each append to a cache: what it returned, each context as a batch of one, and the numbers of new states."""
     texts = [[] for _ in cache.lengths]
+    context_of = lambda index: data[0][index] if len(data) == 1 else tuple(part[index] for part in data)
     for name, change in CHANGES:
         if name == "append":
-            new = [[(7 * len(text) + 3 * row + i) % len(states) for i in range(4)] for row, text in enumerate(texts)]
+            new = [[(7 * len(text) + 3 * row + i) % 11 for i in range(4)] for row, text in enumerate(texts)]
             texts = [text + some[:n] for text, some, n in zip(texts, new, change, strict=True)]
-            yield cache.append(states[torch.tensor(new)[:, : max(change)]], change), [states[t] for t in texts], change
+            found = cache.append(context_of(torch.tensor(new)[:, : max(change)]), change)
+            yield found, [context_of(torch.tensor([text])) for text in texts], change
         elif name == "rewind":
             cache.rewind(change)
             texts = [text[:n] for text, n in zip(texts, change, strict=True)]
@@ -232,29 +294,21 @@ def test_candidates_of_a_growing_cache_have_the_energies_and_gradients_of_single
             for last in (landscape.last().at_step(step), landscape.at_step(step).last()):
                 close(last(y[:, -1:])[:, 0], whole.energy[:, -1], atol=1e-10)
             for row, (text, new) in enumerate(zip(texts, added, strict=True)):
-                places = (len(text) - new + torch.arange(max(added))).clamp(max=len(text) - 1)
-                found = evaluate(model.landscape(text[None]).at_step(step).select(places), y[row])
+                places = (text.shape[1] - new + torch.arange(max(added))).clamp(max=text.shape[1] - 1)
+                found = evaluate(model.landscape(text).at_step(step).select(places), y[row])
                 close([whole.energy[row], whole.grad[row]], [found.energy, found.grad], atol=1e-10)
 
 
-@pytest.mark.parametrize("tokens", [True, False])
-def test_the_cache_of_a_transformer(tokens):
+@pytest.mark.parametrize("data, settings", [
+    ([helpers.draw_tokens(V, 11)], {"vocabulary": V}), ([draw(11, 12)], {}),
+    ([draw(11, 12), draw(11, 3, stream="actions")], {"action_dim": 3})], ids=["tokens", "states", "actions"])
+def test_the_cache_of_a_transformer(data, settings):
     """With NaN for contexts that do not grow."""
-    model = transformer_of() if tokens else Transformer(12, 2, 2, generator=generator(0)).double()
-    states = helpers.draw_tokens(V, 11) if tokens else draw(11, 12)
-    for predictions, texts, added in changed(model.cache(3, 9), states):
+    model = Transformer(12, 2, 2, generator=generator(0), **settings).double()
+    for predictions, texts, added in changed(model.cache(3, 9), *data):
         for prediction, text, new in zip(predictions, texts, added, strict=True):
-            expected = model(text[None])[0, -1] if new else torch.full_like(prediction, torch.nan)
+            expected = model(text)[0, -1] if new else torch.full_like(prediction, torch.nan)
             close(prediction, expected, atol=1e-10, equal_nan=True)
-
-
-def test_the_cache_of_a_transformer_with_actions():
-    model = Transformer(12, 2, 2, action_dim=3, generator=generator(0)).double()
-    states, actions, cache = draw(2, 4, 12), draw(2, 4, 3, stream="actions"), model.cache(2, 4)
-    cache.append((states[:, :3], actions[:, :3]), lengths=[3, 2])
-    found, short = cache.append((states[:, 3:], actions[:, 3:])), [0, 1, 3]
-    close(found[0], model((states, actions))[0, -1])
-    close(found[1], model((states[1:, short], actions[1:, short]))[0, -1])
 
 
 # Text

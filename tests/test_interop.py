@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from benchmarks import official as theirs
 from ebwm.ebt import EBT
-from ebwm.interop import NOISE, from_official, misfits, to_official
+from ebwm.interop import NOISE, from_official, to_official
 from ebwm.objective import S1
 from ebwm.sampler import evaluate
 from ebwm.settings import generator
@@ -81,15 +81,6 @@ def test_step_size_and_noise_may_have_another_type_than_the_weights():
     assert torch.equal(before, torch.get_rng_state())
     assert back.dtype == torch.bfloat16 and back.step_size.dtype == torch.float32
     assert same(to_official(back), official | {NOISE: torch.tensor(0.0)})
-
-
-def test_all_differences_are_listed():
-    model, official = make("none", "projection"), to_official(make("context_token", "identity"))
-    assert misfits(to_official(model), model) == []
-    assert misfits(official, model) == [
-        "unexpected: transformer.time_embeddings.weight",
-        "missing: encoder_down_projection.weight, encoder_down_projection.bias",
-    ]
 
 
 def test_heads_come_from_the_sizes_of_the_papers_and_other_arguments_reach_the_model():
@@ -198,8 +189,7 @@ def test_energies_and_inner_gradients_are_the_official_ones(pair):
         energies, gradient = theirs.inner_gradient(expected, batch[:, :-1], start, step)
         landscape = model.landscape(batch[:, :-1]).at_step(step)
         state = evaluate(landscape, y)
-        assert_same({"energy": landscape(y), "same": state.energy, "gradient": state.grad},
-                    {"energy": energies, "same": energies, "gradient": gradient}, 1e-12)
+        assert_same({"energy": state.energy, "gradient": state.grad}, {"energy": energies, "gradient": gradient}, 1e-12)
 
 
 def test_a_training_step_is_the_official_one(pair, kind):

@@ -1,41 +1,49 @@
-"""The sampling loop: facts about steps, both updates behind a softmax, and initial candidates."""
+"""Sampling: facts about steps, items that stop, schedules, walks, the replay buffer, and diagnostics."""
+
+from functools import partial
 
 import pytest
 import torch
 
-from ebwm.energy import Landscape, Transformed
+from ebwm.diagnostics import Trace, acceptance_rate, alarms, energy_trace, health
+from ebwm.energy import DoubleWell, PlainLandscape, Transformed
+from ebwm.evaluation.cost import Counted
+from ebwm.modifiers import clamped, guarded, noisy
+from ebwm.replay import Replay
 from ebwm.sampler import (
     STARTS,
     State,
     gradient_descent,
     hmc,
     init_candidates,
-    langevin,
     mala,
+    nesterov,
     run,
     softmax_descent,
     where_state,
 )
+from ebwm.schedules import cosine, geometric, linear, scheduled
 from ebwm.settings import generator
-from tests.helpers import BOWL, draw, softmax
+from ebwm.stopping import budget, either, energy_change, gradient_norm, run_until
+from ebwm.walk import Walk, walk_of
+from tests.helpers import BOWL, KERNELS, close, draw, ebt, softmax
+
+by_kernel = pytest.mark.parametrize(("make", "counts"), KERNELS.values(), ids=list(KERNELS))
+SIZES = torch.tensor([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]], dtype=torch.float64)
+TOKENS = torch.tensor([[1, 2, 3], [3, 2, 1]])
 
 
 def test_facts_are_stacked_over_steps():
-    seen, start = [], torch.ones(5, 2).double()
-    result = run(BOWL, start, gradient_descent(0.1), 4, callback=lambda *a: seen.append((a[0], a[1].y)))
-    assert [index for index, _ in seen] == [0, 1, 2, 3] and torch.equal(seen[-1][1], result.state.y)
-    assert result.info.energy.shape == result.info.finite.shape == (4, 5)
-    assert torch.equal(result.info.energy[0], BOWL(start))
-    assert torch.equal(result.state.energy, BOWL(result.state.y)) and (result.evaluations == 4 + 1).all()
-    without = run(BOWL, start, gradient_descent(0.1), 4, final_energy=False)
-    assert without.state.energy is None and torch.equal(without.state.y, result.state.y)
-    assert (without.evaluations == 4).all()
-
-
-def test_equal_generators_give_equal_results_and_the_global_state_is_not_used():
-    before = torch.get_rng_state()
-    ends = [run(BOWL, torch.zeros(3, 2).double(), langevin(0.1), 5, generator(3)).state.y for _ in range(2)]
-    assert torch.equal(*ends) and torch.equal(before, torch.get_rng_state())
+    start, trace, seen = draw(5, 2), Trace(), []
+    result = run(BOWL, start, mala(0.5), 8, generator(1), callback=lambda *step: (trace(*step), seen.append(step[0])))
+    places = torch.cat([start[None], trace.places])
+    moved = (places.diff(dim=0) != 0).any(-1)
+    assert seen == [*range(8)] and torch.equal(moved, result.info.accepted) and not moved.all()
+    assert torch.equal(places[-1], result.state.y)
+    close([acceptance_rate(result), energy_trace(result)], [moved.float().mean(0), BOWL(places)], check_dtype=False)
+    for final in (False, True):
+        result = run(BOWL, start, gradient_descent(0.1), 4, final_energy=final)
+        assert (result.state.energy is not None) == final and (result.evaluations == 4 + final).all()
 
 
 def test_an_item_that_does_not_move_has_no_velocity():
@@ -45,68 +53,179 @@ def test_an_item_that_does_not_move_has_no_velocity():
     assert mixed.velocity[:, 0].tolist() == [1, 0]
 
 
-class Ranked(Landscape):
-    """A bowl over distributions that depends on the step, with a gradient by a rule or by autograd."""
-
-    def __init__(self, scale, manual, step=0):
-        self.scale, self.manual, self.step = scale, manual, step
-
-    def energy(self, p):
-        return (1 + self.step) * self.scale * (p - 0.25).square().sum(-1)
-
-    def value_and_grad(self, p, create_graph=False):
-        if not self.manual:
-            return super().value_and_grad(p, create_graph)
-        with torch.set_grad_enabled(create_graph):
-            return self.energy(p), 2 * (1 + self.step) * self.scale * (p - 0.25)
-
-    def at_step(self, step):
-        return self if step == self.step else Ranked(self.scale, self.manual, step)
-
-
-def loop(start, scale, alpha, steps, detach, paper):
-    """Both updates behind a softmax, written out."""
-    y = start
-    for step in range(steps):
-        y = y.detach().requires_grad_() if detach else y
-        p = softmax(y)
-        at = y if paper else p
-        (grad,) = torch.autograd.grad(Ranked(scale, False, step)(p).sum(), at, create_graph=True)
-        y = at - alpha * grad
-    return y, Ranked(scale, False, steps - 1)(softmax(y))
-
-
-@pytest.mark.parametrize("manual", [True, False])
-@pytest.mark.parametrize("make", [gradient_descent, softmax_descent])
-@pytest.mark.parametrize("detach", [True, False])
-def test_descent_behind_a_softmax_equals_the_loop(manual, make, detach):
-    """The papers' update and the code's, S1 and S2: the end, its energy, and a loss's gradients."""
-    found = []
-    for written_out in (False, True):
-        scale, alpha = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (1.5, 0.4))
-        start, landscape = draw(3, 4).requires_grad_(), Transformed(Ranked(scale, manual), softmax)
-        if written_out:
-            y, energy = loop(start, scale, alpha, 3, detach, make is gradient_descent)
-        else:
-            y, energy, *_ = run(landscape, start, make(alpha), 3, create_graph=True, detach=detach).state
-            plain = run(landscape, start, make(alpha), 3)
-            assert not plain.state.y.requires_grad and not plain.info.energy.requires_grad
-            assert torch.equal(plain.state.y, y) and torch.equal(plain.info.energy[0], landscape(start))
-        y.square().sum().backward()
-        assert (start.grad is None) == detach
-        found.append([y.detach(), energy.detach(), scale.grad, alpha.grad, start if detach else start.grad])
-    torch.testing.assert_close(*found, rtol=0, atol=1e-13)
-
-
 @pytest.mark.parametrize("start", STARTS)
 def test_initial_candidates(start):
     recent, out = torch.full((2, 3, 4), 5.0), torch.full((2, 3, 4), torch.nan)
     y = init_candidates(start, recent, generator(0))
     expected = {"noise": 0 < abs(float(y.mean())) < 1, "last": torch.equal(y, recent), "zeros": not y.any()}
     assert y.shape == recent.shape and expected[start]
-    assert init_candidates(start, recent, generator(0), out=out) is out and torch.equal(out, y)
+    assert Walk(start=start).initial(recent, generator(0), out) is out and torch.equal(out, y)
     y += 1
-    assert (recent == 5).all()
+    assert (recent == 5).all() and Walk(start=y).initial(recent) is y
+
+
+# Evaluations, finite values, and items that stop
+
+
+@by_kernel
+def test_reported_evaluations_are_the_candidates_evaluated(make, counts):
+    """Also when items stop one after another."""
+    counted, seen = Counted(BOWL), []
+    result = run(counted, draw(5, 2), make(0.1), 3, generator(0), final_energy=False,
+                 callback=lambda *step: seen.append(counted.evaluations))
+    assert result.info.evaluations.sum(1).cumsum(0).tolist() == seen
+    assert result.info.evaluations.tolist() == [[count] * 5 for count in counts]
+    again, stop = Counted(BOWL), lambda taken, info, before: torch.arange(5) < taken
+    result = run_until(again, draw(5, 2), make(0.1), 9, stop, generator(0))
+    assert int(result.evaluations.sum()) == again.evaluations and (result.info.evaluations > 0).sum() == 15
+
+
+@by_kernel
+def test_items_that_are_not_finite_are_reported_and_not_replaced(make, counts):
+    start = torch.tensor([[0.5, 0.1], [1e200, 0.0], [-0.5, 0.3]], dtype=torch.float64)
+    tame = start * torch.tensor([[1.0], [0.0], [1.0]])
+    wild, calm = (run(DoubleWell(), y, make(0.1), 3, generator(0)) for y in (start, tame))
+    assert wild.info.finite.tolist() == [[True, False, True]] * 3 and calm.info.finite.all()
+    assert torch.equal(wild.state.y[[0, 2]], calm.state.y[[0, 2]])
+    end = wild.state.y[1]
+    assert not end.isfinite().all() or torch.equal(end, start[1])
+
+
+class Renewed(PlainLandscape):
+    """A landscape that is another object at each step."""
+
+    def at_step(self, step):
+        return Renewed(self.function)
+
+
+@by_kernel
+def test_items_keep_their_step_sizes_and_their_noise_when_others_stop(make, counts):
+    """Each ends as in a batch of equal items, also if the landscape is another one at each step."""
+    sizes, limits, start = torch.tensor([0.05, 0.1, 0.2]).double(), torch.tensor([9, 1, 5]), draw(3, 2)
+    result = run_until(BOWL, start, make(sizes), 9, budget(limits), generator(0))
+    for row, (size, limit) in enumerate(zip(sizes.tolist(), limits.tolist(), strict=True)):
+        equal = run(Renewed(BOWL), start, make(size), limit, generator(0))
+        close(result.state.y[row], equal.state.y[row], atol=1e-14)
+        close(result.state.energy[row], equal.state.energy[row], atol=1e-14)
+        assert (result.info.step_size[:limit, row] == size).all()
+        assert torch.equal(result.info.accepted[:limit, row], equal.info.accepted[:, row])
+
+
+def test_known_energies_are_evaluated_again_only_if_the_landscape_changes():
+    """A guarded step needs one evaluation more than descent, and one for each new landscape."""
+    model = ebt(step_conditioning="candidate_token", conditioned_steps=3)
+    counted = Counted(model.landscape(draw(2, 4, 8)))
+    result = run(counted, draw(2, 4, 8), guarded(gradient_descent(0.1)), 8)
+    assert counted.evaluations == int(result.info.evaluations.sum()) == 8 * (8 + 3)
+    until = run_until(counted, draw(2, 4, 8), guarded(gradient_descent(0.1)), 8, budget(8))
+    assert torch.equal(until.state.y, result.state.y)
+    assert torch.equal(until.info.evaluations, result.info.evaluations)
+
+
+def test_rules():
+    start = torch.tensor([[1.0, -0.5], [1.001, -0.5], [9.0, 1.0]]).double()
+    stopped = lambda rule: run_until(BOWL, start, gradient_descent(0.2), 50, rule).info
+    norms, changes = stopped(gradient_norm(0.01)), stopped(energy_change(1e-4))
+    *first, last = norms.evaluations.sum(0).tolist()
+    assert first == [1, 1] and last > 10 and (norms.grad_norm[-1] < 0.01).all()
+    *first, last = changes.evaluations.sum(0).tolist()
+    energies = run(BOWL, start, gradient_descent(0.2), last).info.energy[:, 2]
+    assert first == [2, 2] and abs(energies[-1] - energies[-2]) < 1e-4 <= abs(energies[-2] - energies[-3])
+    assert stopped(either(gradient_norm(0.01), budget(3))).evaluations.sum(0).tolist() == [1, 1, 3]
+
+
+def test_facts_about_stopped_items():
+    seen, start = [], draw(2, 2)
+    info = run_until(BOWL, start, gradient_descent(0.1), 99, budget(torch.tensor([1, 4])),
+                     callback=lambda index, state, info: seen.append((index, state.y.shape))).info
+    assert seen == [(index, (2, 2)) for index in range(4)] and torch.equal(start, draw(2, 2))
+    assert info.accepted.tolist() == [[True, True], *[[False, True]] * 3] and info.finite.all()
+    assert not info.step_size[1:, 0].any() and (info.grad_norm[:, 0] == info.grad_norm[0, 0]).all()
+    assert (info.energy[:, 0] == info.energy[0, 0]).all() and (info.energy[:, 1].diff() < 0).all()
+
+
+# Settings
+
+
+def test_schedules():
+    found = torch.stack([linear(1, 3, 3), geometric(1, 4, 3), cosine(4, 0, 3)])
+    torch.testing.assert_close(found, torch.tensor([[1.0, 2, 3], [1, 2, 4], [4, 2, 0]]))
+    sizes, y = [0.3, 0.2, 0.1], draw(1, 2)
+    result = run(BOWL, y, scheduled(gradient_descent, step_size=sizes), 3)
+    assert result.info.step_size[:, 0].tolist() == sizes
+    for size in sizes:
+        y = run(BOWL, y, gradient_descent(size), 1).state.y
+    assert torch.equal(result.state.y, y)
+
+
+@pytest.mark.parametrize(("walk", "make", "vocabulary"), [
+    (Walk(), gradient_descent, None),
+    (Walk(step_size=SIZES), lambda _: gradient_descent(SIZES), None),
+    (Walk(noise=0.2, clamp=0.01), lambda alpha: noisy(clamped(gradient_descent(alpha), 0.01), 0.2), None),
+    (Walk(guard=True, clamp=0.01), lambda alpha: guarded(clamped(gradient_descent(alpha), 0.01)), None),
+    (Walk(kernel=partial(nesterov, momentum=0.5)), lambda alpha: nesterov(alpha, 0.5), None),
+    (Walk(), softmax_descent, 5),
+    (Walk(update="paper"), gradient_descent, 5),
+    (Walk(kernel=nesterov, noise=0.2), lambda alpha: noisy(nesterov(alpha), 0.2), 5),
+])
+def test_a_walk_is_the_kernel_of_its_settings(walk, make, vocabulary):
+    model, seen = ebt(vocabulary=vocabulary), []
+    landscape = model.landscape(TOKENS if vocabulary else draw(2, 3, 8))
+    start = draw(2, 3, model.state_dim, stream="start")
+    inner = Transformed(landscape, softmax) if vocabulary else landscape
+    expected = run(inner, start, make(model.step_size), 4, generator(0))
+    found = walk_of(walk, {"steps": 4}).run(
+        model, landscape, start, generator(0), callback=lambda *step: seen.append(step[0]))
+    assert seen == [0, 1, 2, 3] and not found.state.y.requires_grad
+    assert torch.equal(found.state.y, expected.state.y) and torch.equal(found.state.energy, expected.state.energy)
+    assert all(map(torch.equal, found.info, expected.info))
+
+
+def test_settings_are_a_walk_a_number_of_steps_or_single_fields():
+    assert walk_of(None, {}) == Walk() and walk_of(7, {}) == Walk(steps=7)
+    assert walk_of(Walk(7, noise=1.0), {"steps": 3}) == Walk(3, noise=1.0)
+
+
+def test_a_buffer_stores_the_newest_items_and_restores_them():
+    buffer, other, smaller, y = Replay(5), Replay(5), Replay(2), torch.ones(3, requires_grad=True)
+    for first in range(0, 12, 3):
+        part = torch.arange(first, first + 3) * y
+        buffer.add(torch.arange(first, first + 3), part)
+        part.detach().add_(1)  # the buffer stores no views
+    assert buffer.parts[0].tolist() == [7, 8, 9, 10, 11] == buffer.parts[1].tolist() and len(buffer) == 5
+    assert all(kept.untyped_storage().nbytes() == kept.nbytes for kept in buffer.parts)
+    assert not buffer.parts[1].requires_grad and len(buffer.draw(9, generator(0))[0]) == 5
+    other.load_state_dict(buffer.state_dict())
+    one, two = buffer.draw(3, generator(0)), other.draw(3, generator(0))
+    assert len(set(one[0].tolist())) == 3 and torch.equal(one[0].float(), one[1]) and all(map(torch.equal, one, two))
+    smaller.load_state_dict(buffer.state_dict())
+    assert smaller.parts[0].tolist() == [10, 11]
+    Replay(5).load_state_dict(Replay(5).state_dict())
+
+
+# Diagnostics
+
+
+def test_a_trace_stores_every_nth_candidate_after_the_burn_in():
+    trace = Trace(every=3, burn_in=2)
+    run(lambda y: -y.sum(-1), torch.zeros(1, 1), gradient_descent(1.0), 10, callback=trace)
+    assert trace.places.flatten().tolist() == [3, 6, 9]
+
+
+def walks(energies, norms):
+    """A result of two steps with given energies [3 items] and lengths of the gradients [2 items]."""
+    result = run(DoubleWell(), torch.zeros(len(energies[0]), 2), gradient_descent(0.0), 2)
+    info = result.info._replace(energy=torch.tensor(energies[:2]), grad_norm=torch.tensor(norms))
+    return result._replace(info=info, state=result.state._replace(energy=torch.tensor(energies[2])))
+
+
+def test_health_counts_rising_exploding_and_non_finite_items():
+    energies = [[1.0, 2.0, 3.0, 5.0], [0.0, 0.0, 0.0, 0.0], [0.5, 4.0, 1.0, torch.nan]]
+    found = health(walks(energies, [[1.0] * 4, [11.0, 1.0, 9.0, 1.0]]))
+    assert found[:4] == (0.25, 0.25, 0.25, 0.5) and found.scale == pytest.approx(1.0)
+    assert len(alarms(found)) == 2 and len(alarms(found, exploding=0.3)) == 1
+    assert alarms(health(walks([[1.0, 2.0]] * 3, [[1.0, 1.0]] * 2))) == [
+        "the energy falls by 0, starts differ by 0.707: the landscape is flat"]
 
 
 @pytest.mark.parametrize("make", [mala, hmc])

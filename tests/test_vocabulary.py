@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ebwm.evaluation import cost
-from ebwm.gradient.vocabulary import UPDATES, Chunk, chunks
+from ebwm.gradient.vocabulary import UPDATES
 from ebwm.objective import S1
 from ebwm.sampler import STARTS
 from ebwm.settings import generator
@@ -100,17 +100,6 @@ def test_no_tensor_is_larger_than_a_chunk(update, start):
 
 
 @by_update
-@pytest.mark.parametrize("start", STARTS)
-def test_initial_logits_are_those_of_the_general_route(update, start):
-    """In one chunk the same numbers are drawn, and given ones are not changed."""
-    states, targets, given = batch((2, 4))
-    recipe = S1(2, start=start, update=update)
-    close(*(recipe(tiny(gradient=gradient), states, targets, generator=generator(0)) for gradient in ("auto", "eager")))
-    recipe(tiny(), states, targets, start=given)
-    assert torch.equal(given, batch((2, 4))[2])
-
-
-@by_update
 def test_lower_precision_stays_close(update):
     """Float32 to 1e-4; under bf16 autocast as close as the form without chunks, whose products round too."""
     states, targets, start = batch((3, 6), 40)
@@ -138,14 +127,3 @@ def test_frozen_parameters_have_no_gradient():
     assert expected.keys() - found.keys() == {
         "loss", "step_size", *(name for name in expected if name.startswith("blocks"))}
     assert_same(found, {name: expected[name] for name in found})
-
-
-@pytest.mark.parametrize("shape", [(5, 7), (1, 1)])
-@pytest.mark.parametrize("rows", [1, 3, 15, 99])
-def test_chunks_cover_every_candidate_once(shape, rows):
-    covered, parts = torch.zeros(shape, dtype=torch.int64), chunks(*shape, rows)
-    for part in parts:
-        covered[part] += 1
-    sizes = [covered[part].numel() for part in parts]
-    assert (covered == 1).all() and sizes[0] == max(sizes) <= rows
-    assert chunks(1, 10, 6) == [Chunk(slice(0, 1), slice(0, 5)), Chunk(slice(0, 1), slice(5, 10))]

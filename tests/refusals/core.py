@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from ebwm import modifiers, sampler, schedules, stopping, thinking
+from ebwm import checks, modifiers, sampler, schedules, stopping, thinking
 from ebwm.baselines import Transformer
 from ebwm.ebt import EBT, EBTOptions
 from ebwm.joint import JointEBT
@@ -13,7 +13,7 @@ from ebwm.replay import Replay
 from ebwm.sampler import State, evaluate, gradient_descent, hmc, langevin, mala, nesterov, run
 from ebwm.settings import generator
 from ebwm.walk import Walk, walk_of
-from tests.helpers import refused
+from tests.helpers import refused, rows
 
 ONES, STATES, LONG = torch.ones(3, 2), torch.ones(2, 3, 16), torch.tensor([0.1, -0.1, 0.1])
 META = torch.ones(3, 2, device="meta")
@@ -28,8 +28,8 @@ def ebt(**settings):
     return EBT(16, 1, 2, generator=generator(0), **settings)
 
 
-def landscape(**settings):
-    return ebt(**settings).landscape(STATES)
+def landscape(states=STATES):
+    return ebt().landscape(states)
 
 
 def joint(**settings):
@@ -49,14 +49,6 @@ def without_graph(model):
     return here.value_and_grad(STATES, create_graph=True)
 
 
-def changed_weights():
-    model = ebt()
-    here = model.landscape(STATES)
-    with torch.no_grad():
-        model.head.weight.add_(1)
-    return here(STATES)
-
-
 def older_landscape():
     """The cache holds as many states as before, but others."""
     held = ebt().cache(2, 4)
@@ -66,11 +58,10 @@ def older_landscape():
     return first(torch.ones(2, 1, 16))
 
 
-def rows(error, *cases):
-    return [(f"{argument} {index}", call, error, argument) for index, (call, argument) in enumerate(cases)]
-
-
 CASES = [
+    *refused(partial(checks.positive, "positive"), argument="positive", value=[0.0, math.inf]),
+    *refused(partial(checks.finite, "finite"), argument="finite", value=[-1.0, math.inf]),
+    *refused(partial(checks.between, "between", low=0, high=5), argument="between", value=[-1, 7]),
     # samplers
     *(row for make in (*DESCENTS, *SAMPLERS) for row in refused(make, step_size=[-0.1, NAN, LONG])),
     *(row for make in (mala, hmc) for row in refused(make, step_size=0.0)),
@@ -101,46 +92,42 @@ CASES = [
     *refused(partial(ebt, vocabulary=5), embed="affine", candidates="latent"),
     *refused(joint, step_conditioning="context_token", rows=0),
     *refused(partial(joint, step_conditioning="adaln"), conditioned_steps=0),
-    *rows(TypeError, (lambda: walk_of(None, {"stepsize": 1}), "stepsize")),
+    *refused(partial(run, bowl, steps=1, kernel=mala(0.1), generator=generator(0)), start=ONES * NAN),
+    *refused(partial(run, bowl, ONES, steps=2), kernel=[[descent]]),
+    *(row for make in (gradient_descent, nesterov, *SAMPLERS)
+      for row in refused(lambda step_size, make=make: run(bowl, ONES, make(step_size), 1, generator(0)),
+                         step_size=torch.ones(2))),
+    *(row for kernel in (langevin(0.1), mala(0.1), hmc(0.1), modifiers.noisy(descent, 1.0))
+      for row in refused(partial(run, bowl, ONES, kernel, 1), generator=None)),
+    *(row for make in SAMPLERS for row in refused(
+        partial(make(0.1), bowl, State(META, META[:, 0], META)), generator=generator(0))),
+    *refused(partial(evaluate, y=ONES), energy=[lambda y: torch.ones(7) * y.sum(), lambda y: y.square().mT]),
+    *refused(partial(sampler.init_candidates, recent=ONES, start="noise"), generator=None, start="middle"),
+    *refused(partial(stopping.run_until, bowl, kernel=descent, steps=3, stop=unit_stop), start=ONES / 0),
+    *refused(lambda steps: stopping.run_until(bowl, ONES, descent, 3, stopping.budget(steps)),
+             steps=torch.ones(2).long()),
+    # contexts
+    *refused(lambda states: landscape(states), states=[
+        STATES[..., 1:], STATES[0], STATES[:, :0], STATES.double(), STATES.to("meta")]),
+    *refused(lambda states: ebt(vocabulary=5).landscape(states), states=[torch.tensor([[1, 5]]), torch.ones(1, 2)]),
+    *refused(lambda lengths: cache().append(STATES, lengths), lengths=[[4, 1], [-1, 1], [0, 0], [1, 2, 3]]),
+    *refused(lambda states: cache().append(states), states=[torch.ones(2, 4, 16), torch.ones(3, 1, 16)]),
+    *refused(lambda samples: landscape().expand(samples).expand(2), samples=[0, 2]),
+    *rows((lambda: walk_of(None, {"stepsize": 1}), "stepsize"), error=TypeError),
 ]
 CASES += rows(
-    ValueError,
-    (lambda: run(bowl, ONES, [descent], 2), "kernel"),
-    *((partial(run, bowl, ONES * NAN, kernel, 1, generator(0)), "start")
-      for kernel in (descent, mala(0.1), modifiers.guarded(nesterov(0.1)))),
-    *((partial(run, bowl, ONES, make(torch.ones(2)), 1, generator(0)), "step_size")
-      for make in (gradient_descent, nesterov, *SAMPLERS)),
-    *((partial(run, bowl, ONES, kernel, 1), "generator")
-      for kernel in (langevin(0.1), mala(0.1), hmc(0.1), modifiers.noisy(descent, 1.0))),
-    *((partial(make(0.1), bowl, State(META, META[:, 0], META), generator=generator(0)), "generator")
-      for make in SAMPLERS),
-    (lambda: evaluate(lambda y: torch.ones(7) * y.sum(), ONES), "energy"),
-    (lambda: evaluate(lambda y: y.square().mT, ONES), "energy"),
-    (lambda: sampler.init_candidates("noise", ONES), "generator"),
-    (lambda: sampler.init_candidates("middle", ONES), "start"),
+    (lambda: checks.one_of("start", "nois", ("noise", "last")), "mean 'noise'"),
     (lambda: schedules.scheduled(langevin, step_size=[1.0], temperature=[1.0, 0.5]), "schedules"),
-    (lambda: stopping.run_until(bowl, ONES / 0, descent, 3, unit_stop), "start"),
-    (lambda: stopping.run_until(bowl, ONES, descent, 3, stopping.budget(torch.ones(2).long())), "steps"),
     (lambda: Replay(2).add(torch.ones(1), torch.ones(2)), "parts"),
-    # landscapes and contexts
     (lambda: EBT.from_size("xxxl"), "size"),
     (lambda: EBT(16, 1, 8, gradient="fused").landscape(STATES).value_and_grad(STATES), "gradient"),
     (lambda: ebt().bfloat16().landscape(STATES), "dtype"),
-    *((lambda states=states: ebt().landscape(states), "states")
-      for states in (STATES[..., 1:], STATES[0], STATES[:, :0], STATES.double(), STATES.to("meta"))),
-    *((lambda states=states: ebt(vocabulary=5).landscape(states), "states")
-      for states in (torch.tensor([[1, 5]]), torch.ones(1, 2))),
     (lambda: ebt().landscape((STATES, ONES[None])), "context"),
     (lambda: ebt(action_dim=2).landscape(STATES), "context"),
     (lambda: ebt(action_dim=2).landscape((STATES, torch.ones(2, 2, 2))), "actions"),
     (lambda: landscape()(torch.ones(2, 1, 16)), "candidates"),
     (lambda: landscape().value_and_grad(STATES.double()), "candidates"),
     (lambda: landscape().select(torch.tensor([6])), "items"),
-    (lambda: landscape().expand(0), "samples"),
-    (lambda: landscape().expand(2).expand(2), "samples"),
-    *((lambda shape=shape: cache().append(torch.ones(shape)), "states") for shape in ((2, 4, 16), (3, 1, 16))),
-    *((lambda added=added: cache().append(STATES, added), "lengths")
-      for added in ([4, 1], [-1, 1], [0, 0], [1, 2, 3])),
     (lambda: cache(states=0).append(STATES, [0, 2]), "lengths"),  # a context stays empty
     (lambda: cache().rewind(2), "length"),
     (lambda: thinking.predict(joint(), None), "start"),
@@ -153,12 +140,11 @@ CASES += rows(
     (lambda: thinking.generate(joint(state_dim=4), torch.ones(1, 2, 4), 1), "JointEBT"),
 )
 CASES += rows(
-    RuntimeError,
-    (changed_weights, "parameters"),
     (older_landscape, "cache"),
     *((lambda make=make: without_graph(make()), "context")
       for make in (ebt, partial(ebt, gradient="eager"), partial(joint, state_dim=16))),
     (lambda: cache(states=0).append(STATES).value_and_grad(STATES, create_graph=True), "context"),
+    error=RuntimeError,
 )
 HALF = torch.ones(3, 2).bfloat16()
 CASES += rows(

@@ -11,6 +11,7 @@ from ebwm.evaluation import cost, uncertainty
 from ebwm.evaluation import statistics as stats
 from ebwm.evaluation.cost import Shape
 from ebwm.sampler import gradient_descent, run
+from tests.helpers import rows
 
 SHAPE, ONE, NAN, INF = Shape(16, 1, 1, 3), np.zeros((1, 2)), float("nan"), float("inf")
 LAW, LONGER, FLAT = (stats.power_law(range(1, len(y) + 1), y) for y in ([3, 2, 1], [4, 3, 2, 1], [1, 1, 1]))
@@ -19,8 +20,7 @@ UNFINISHED = run(DoubleWell(), torch.zeros(3, 2), gradient_descent(0.1), 1, fina
 
 def cases(function, *calls):
     """Cases of one function: arguments, and last what the message must contain."""
-    return [(f"{function.__name__} {named}", partial(function, *arguments), ValueError, named)
-            for *arguments, named in calls]
+    return rows(*((partial(function, *arguments), named) for *arguments, named in calls))
 
 
 CASES = [

@@ -1,11 +1,17 @@
 """Refusals of ebwm.interop."""
 
+import os
+from pathlib import Path
+from unittest import mock
+
 import torch
 
+from benchmarks import official as theirs
 from ebwm.baselines import Transformer
 from ebwm.ebt import EBT
 from ebwm.interop import from_official, to_official
 from ebwm.joint import JointEBT
+from tests.helpers import rows
 
 MODELS = {
     "candidate_token": lambda: EBT(16, 1, 2, step_conditioning="candidate_token", embed="identity"),
@@ -33,7 +39,8 @@ def changed(change, part=""):
     return load(lambda weights: {n: change(t) if part in n else t for n, t in weights.items()})
 
 
-CASES = [(f"weights: {part}", call, ValueError, part) for call, part in [
+FAKE = theirs.Official(*[torch.nn.Module] * 4, {})
+CASES = rows(
     *((load(heads=heads), "heads") for heads in (None, 0, 3)),
     (having(transformer__norm__bias=torch.ones(16)), "unexpected: transformer.norm.bias"),
     (having(**{f"x{i}": torch.ones(1) for i in range(18)}), "12 more"),
@@ -51,4 +58,9 @@ CASES = [(f"weights: {part}", call, ValueError, part) for call, part in [
     (load(lambda w: w | {f"model.{n}": t for n, t in w.items()}), "prefix"),
     (load(lambda w: {"state_dict": w, "hyper_parameters": {"ebt_act_func": "gelu"}}), "ebt_act_func='gelu'"),
     (load(lambda w: {"state_dict": list(w)}), "weights='list'"),
-]] + [(name, lambda make=make: to_official(make()), ValueError, name) for name, make in MODELS.items()]
+    *((lambda bad=bad: theirs.video(FAKE, 8, 1, 1, 4, **{bad: "time"}), bad) for bad in ("trunkate", "kind")),
+    (mock.patch.dict(os.environ, {"OFFICIAL_EBT": ""})(lambda: theirs.load()), "OFFICIAL_EBT"),
+    (lambda: theirs.load("absent"), "absent"),
+    (lambda: theirs.load(Path(__file__).parent), "has no model"),
+    *((lambda make=make: to_official(make()), name) for name, make in MODELS.items()),
+)

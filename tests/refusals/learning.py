@@ -17,7 +17,7 @@ from ebwm.replay import Replay
 from ebwm.settings import generator
 from ebwm.thinking import choose, generate, predict, propose
 from ebwm.walk import Walk
-from tests.helpers import refused
+from tests.helpers import refused, rows
 
 TOKENS = torch.zeros(2, 4, dtype=torch.long)
 STATES = torch.zeros(2, 4, 8)
@@ -86,9 +86,10 @@ CASES = [
              start=torch.zeros(1, 4, 11)),
     *refused(step, targets=[TOKENS + 11, TOKENS[:, 1:]], update="other", rows=-1),
     ("unknown setting of a walk", lambda: S1(stepsize=2.0), TypeError, "stepsize"),
-] + [(f"{argument} {index}", call, ValueError, argument) for index, (call, argument) in enumerate([
+]
+CASES += rows(
     (lose(S1(Walk(start=torch.zeros(1, 4, 11))), lambda: model(11), TOKENS, TOKENS, generator=generator(0)), "start"),
-     (lose(S2(), generator=generator(0)), "replay=None"),
+    (lose(S2(), generator=generator(0)), "replay=None"),
     (lose(S2(), generator=generator(0), replay=replayed), "replay"),
     (lose(Contrastive(), latents, generator=generator(0)), "candidates='latent'"),
     (lose(ScoreMatching(), words, TOKENS, TOKENS), "candidates='tokens'"),
@@ -105,16 +106,15 @@ CASES = [
     (write(lambda: GRU(8, 1, vocabulary=11, generator=generator(0))), "model"),
     *((write(lambda kind=kind: kind(8, 1, 2, generator=generator(0))), "model")  # of vectors
       for kind in (EBT, Transformer, JointEBT)),
-])]
+)
 if kernels.triton is not None:
-    CASES += [(f"kernel: {argument} {index}", fused(**change), ValueError, argument)
-              for index, (argument, change) in enumerate([
-        ("q.dtype", {"q": lambda q: q.long()}),
-        ("q.shape", {"q": lambda q: q[..., :4]}),
-        ("q.shape", {"q": lambda q: q[0]}),
-        ("k.dtype", {"k": lambda k: k.half()}),
-        ("v.device", {"v": lambda v: v.to("meta")}),
-        ("context_v.shape", {"context_v": lambda v: v[:, :, 1:]}),
-        ("positions.shape", {"positions": lambda p: p[1:]}),
-        ("positions.dtype", {"positions": lambda p: p.double()}),
-    ])]
+    CASES += rows(
+        (fused(q=lambda q: q.long()), "q.dtype"),
+        (fused(q=lambda q: q[..., :4]), "q.shape"),
+        (fused(q=lambda q: q[0]), "q.shape"),
+        (fused(k=lambda k: k.half()), "k.dtype"),
+        (fused(v=lambda v: v.to("meta")), "v.device"),
+        (fused(context_v=lambda v: v[:, :, 1:]), "context_v.shape"),
+        (fused(positions=lambda p: p[1:]), "positions.shape"),
+        (fused(positions=lambda p: p.double()), "positions.dtype"),
+    )
