@@ -145,41 +145,25 @@ def build(folder: Path, cells: list, processed: list, name: str = "core/02_walks
     return json.loads((folder / "out" / adapter.page_name(Path(name))).read_text())["cells"]
 
 
-def test_the_sidebar_is_in_order_and_pages_have_no_numbers(tmp_path):
+def test_the_sidebar_is_in_order(tmp_path):
     ordered = ["index.ipynb", "protocol.ipynb", "core/01_d.ipynb", "core/02_c.ipynb", "training/e.md",
                "figures/b.ipynb", "z/a.ipynb"]
     for name in (*reversed(ordered), ".ipynb_checkpoints/f.ipynb"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert [str(p.relative_to(tmp_path)) for p in adapter.find_sources(tmp_path)] == ordered
-    names = {"core/02_walks.ipynb": "core/walks.ipynb", "index.ipynb": "index.ipynb"}
-    assert all(adapter.page_name(Path(name)) == Path(page) for name, page in names.items())
 
 
-@pytest.mark.parametrize("source, expected", [
-    ('::: {.callout-note}\nLook.\n:::', ":::{note}\nLook.\n:::"),
-    ('::: {.callout-tip title="Try it"}\nDo.\n:::', ":::{admonition} Try it\n:class: tip\nDo.\n:::"),
-    ("[this](02_walks.ipynb#a) [home](../index.ipynb)", "[this](walks.ipynb#a) [home](../index.ipynb)"),
-    ("[`walk`](/core/walks.html#walk)", "[`walk`](#ebwm.walks.walk)"),
-    ("[`near`](/core/walks.html#place.near)", "[`near`](#ebwm.walks.Place)"),
-    ("[settings](../../settings.ini) [web](https://example.org)", "settings [web](https://example.org)"),
-])
-def test_markdown_is_converted(tmp_path, source, expected):
-    (tmp_path / "settings.ini").touch()
-    cells = [code("#| default_exp walks"), code(EXPORTED, id="e"), text(source)]
-    assert build(tmp_path, cells, [text(source)])[-1]["source"] == expected
-
-
-def test_front_matter_becomes_a_title_and_directives_become_tags(tmp_path):
-    raw = {**text("---\ntitle: 'Walks: two'\ndescription: Down\n---\n"), "cell_type": "raw"}
-    tags = {"echo: false": "remove-input", "output: false": "remove-output", "include: false": "remove-cell",
-            "warning: false": "remove-stderr", "code-fold: true": "hide-input"}
-    cells = [code(f"#| {directive}\n1 + 1") for directive in tags]
-    first, *others = build(tmp_path, [text("# Walks"), *cells], [raw, *cells])
-    assert first["source"] == "# Walks: two\n\n{.lead}\nDown"
-    assert [(c["metadata"]["tags"], c["source"]) for c in others] == [([tag], "1 + 1") for tag in tags.values()]
-
-
+MARKDOWN = {
+    "::: {.callout-note}\nLook.\n:::": ":::{note}\nLook.\n:::",
+    '::: {.callout-tip title="Try it"}\nDo.\n:::': ":::{admonition} Try it\n:class: tip\nDo.\n:::",
+    "[this](02_walks.ipynb#a) [home](../index.ipynb)": "[this](walks.ipynb#a) [home](../index.ipynb)",
+    "[`walk`](/core/walks.html#walk)": "[`walk`](#ebwm.walks.walk)",
+    "[`near`](/core/walks.html#place.near)": "[`near`](#ebwm.walks.Place)",
+    "[settings](../../settings.ini) [web](https://example.org)": "settings [web](https://example.org)",
+}
+TAGS = {"echo: false": "remove-input", "output: false": "remove-output", "include: false": "remove-cell",
+        "warning: false": "remove-stderr", "code-fold: true": "hide-input"}
 WALK_SECTION = """(ebwm.walks.walk)=
 ### `walk`
 
@@ -205,15 +189,21 @@ Place(
 - `.__call__(y)`: its height"""
 
 
-def test_an_exported_name_has_a_section_then_its_source(tmp_path):
+def test_a_page_has_a_title_sections_of_exported_names_their_source_and_tags_for_directives(tmp_path):
     """Only definitions are folded."""
+    (tmp_path / "settings.ini").touch()
+    raw = {**text("---\ntitle: 'Walks: two'\ndescription: Down\n---\n"), "cell_type": "raw"}
     shown = {"data": {"text/markdown": "---\n\n### walk\n\n```python\n...\n```\n\n*Take `steps` steps.*"}}
-    heading, after = text("## Walking", "h"), text("After.", "f")
-    original = [code("#| default_exp walks", id="d"), heading, code(EXPORTED, id="e"), after]
+    heading, after = text("## Walking", "h"), [text(source, f"m{i}") for i, source in enumerate(MARKDOWN)]
+    after += [code(f"#| {directive}\n1 + 1", id=f"c{i}") for i, directive in enumerate(TAGS)]
+    original = [text("# Walks"), code("#| default_exp walks", id="d"), heading, code(EXPORTED, id="e"), *after]
     documented = [code("show_doc(Place)", id="new1"), code("show_doc(walk)", id="new2", outputs=[shown])]
-    page = [cell["source"] for cell in build(tmp_path, original, [heading, *documented, after])]
-    assert page[1:3] == [WALK_SECTION, PLACE_SECTION]
-    assert page[3].startswith("<details") and "import torch" in page[3] and page[4] == "After."
+    page = build(tmp_path, original, [raw, heading, *documented, *after])
+    title, _, walk, place, source, *others = [cell["source"] for cell in page]
+    assert title == "# Walks: two\n\n{.lead}\nDown" and (walk, place) == (WALK_SECTION, PLACE_SECTION)
+    assert source.startswith("<details") and "import torch" in source
+    assert others == [*MARKDOWN.values(), *["1 + 1"] * len(TAGS)]
+    assert [cell["metadata"]["tags"] for cell in page[-len(TAGS):]] == [[tag] for tag in TAGS.values()]
     assert symbols.fold(code("#| export\nimport torch")) == symbols.fold(code("x = 1")) == ""
     private = code("#| export\nWAYS = (1,)\ndef _check(): ...")
     assert "<summary>Source: WAYS, _check</summary>" in symbols.fold(private)
