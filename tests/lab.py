@@ -32,17 +32,21 @@ def serve(folder: Path, limit: float = 60) -> Iterator[str]:
     """JupyterLab on a folder, without the user's configuration: its address with the token."""
     home = folder / ".lab"
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-    variables = {name: str(home / name.lower()) for name in names} | {"PYTHONPATH": str(ROOT)}
+    variables = os.environ | {name: str(home / name.lower()) for name in names} | {"PYTHONPATH": str(ROOT)}
     options = ["--no-browser", "--port=0", "--ip=127.0.0.1", "--allow-root", "--LabApp.expose_app_in_browser=True",
                f"--LabApp.workspaces_dir={home / 'workspaces'}", f"--LabApp.user_settings_dir={home / 'settings'}"]
-    quiet = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    quiet = home / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    with (home / "lab.log").open("w") as log:
+    path, deadline = home / "lab.log", time.monotonic() + limit
+    with path.open("w") as log:
         server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], cwd=folder, stdout=log,
-                                  env={**os.environ, **variables}, stderr=subprocess.STDOUT, start_new_session=True)
+                                  env=variables, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            yield _address(server, home / "lab.log", time.monotonic() + limit)
+            while not (found := re.search(r"http://127\.0\.0\.1:\d+/lab\?token=\w+", path.read_text(encoding="utf-8"))):
+                assert time.monotonic() < deadline and server.poll() is None, path.read_text(encoding="utf-8")[-2000:]
+                time.sleep(0.1)
+            yield found[0]
         finally:
             server.terminate()  # also ends the kernels
             try:
@@ -50,14 +54,6 @@ def serve(folder: Path, limit: float = 60) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 os.killpg(server.pid, signal.SIGKILL)
                 server.wait()
-
-
-def _address(server: subprocess.Popen, log: Path, deadline: float) -> str:
-    while time.monotonic() < deadline and server.poll() is None:
-        if found := re.search(r"(http://127\.0\.0\.1:\d+/lab)\?token=(\w+)", log.read_text(encoding="utf-8")):
-            return found[0]
-        time.sleep(0.1)
-    raise RuntimeError(f"JupyterLab did not start: {log.read_text(encoding='utf-8')[-2000:]}")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from script_job import leave_cell, run_script
-from tiny_figure import code, rewrite, write_manifest, write_notebook
+from tiny_figure import NOTEBOOKS, YAML, code, rewrite, write_manifest, write_notebook
 
 from ebwm import figures
 from ebwm.figures import NotebookError, Record
@@ -26,10 +27,11 @@ from ebwm.figures.job import _alive, main, run_job, up_to_date
 from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.plan import as_json, jobs_of
 from ebwm.figures.progress import Progress, duration, last_line, time_left
-from ebwm.files import sha256, write_json, write_whole
+from ebwm.files import sha256, write_json
 
 pd = pytest.importorskip("pandas")
 ROOT = Path(__file__).parents[1]
+ENDED = 999999999  # a pid that no process has
 PICTURES = ["losses.png", "losses.svg", "losses-dark.png", "losses-dark.svg"]
 
 
@@ -66,11 +68,6 @@ def test_the_modules_of_a_notebook_are_those_it_imports_directly_or_indirectly(t
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / f"{name}.py").write_text(source)
     assert list(modules(cells, package)) == [f"ebwm.{name}" for name in names.split()]
-
-
-def test_the_exports_of_this_package_count_as_their_modules():
-    assert "ebwm.objective" in modules(["from ebwm import S1"])
-    assert "ebwm.figures.record" in modules(["from ebwm.figures import Record"])
 
 
 BARE = [
@@ -113,7 +110,7 @@ def test_figures_depend_on_records_and_style_but_not_on_the_engine():
     engine = {f"ebwm.{name}" for name in ("figures", "figures.plan", "figures.job", "figures.batch")}
     notebooks = (ROOT / "nbs/figures").glob("*.ipynb")
     used = {path.stem: set(modules(code_of(cells_of(path)))) for path in notebooks}
-    assert len(used) > 10
+    assert len(used) > 10 and "ebwm.objective" in modules(["from ebwm import S1"])
     assert [id for id, names in used.items() if names & engine or "ebwm.figures.record" not in names] == []
 
 
@@ -123,53 +120,36 @@ def only_job(id="tiny", **overrides):
 
 def test_a_change_of_an_input_makes_a_run_stale(project):
     """Of the code that runs, the data, the parameters and the lock; not of outputs, texts and limits."""
-    registry, notebook = project / "figures/figures.yaml", project / "nbs/figures/tiny.ipynb"
-    points, clip, lock = (project / name for name in ("points.csv", "clips/a.txt", "constraints.txt"))
-    clip.parent.mkdir()
-    for path in (points, clip, lock):
+    registry, notebook, picture, points, clip, lock = (project / name for name in (
+        YAML, NOTEBOOKS[0], "figures/tiny/runs/smoke/a.png", "points.csv", "clips/a.txt", "constraints.txt"))
+    for path in (picture, points, clip, lock):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("1")
     rewrite(registry, "headline:", "data: [points.csv]\n    headline:")
     job = lambda: only_job(clips_dir="clips")
     assert not up_to_date(job())
-    picture = project / "figures/tiny/runs/smoke/a.png"
-    write_whole(picture, lambda draft: draft.write_bytes(b"drawn"))
     write_manifest(picture.parent, key=job().key, pictures={picture.name: sha256(picture)})
-    cells = json.loads(notebook.read_text())["cells"]
-    cells[1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "seen"}]
-    write_notebook(notebook, {"cell_type": "markdown", "id": "m", "metadata": {}, "source": "New."}, *cells)
-    rewrite(registry, "A tiny figure", "A small figure")
-    rewrite(registry, "{smoke: 0.1, cpu: 3}", "{smoke: 9}")
-    rewrite(project / "settings.ini", "threads = 1", "threads = 2")
+    text = json.dumps({"cell_type": "markdown", "id": "m", "metadata": {}, "source": "New."})
+    neutral = [(notebook, '"outputs": []', '"outputs": [1]'), (notebook, '"cells": [', f'"cells": [{text},'),
+               (registry, "A tiny figure", "A small figure"), (registry, "smoke: 0.1, cpu: 3", "smoke: 9"),
+               (project / "settings.ini", "threads = 1", "threads = 2")]
+    for path, old, new in neutral:
+        rewrite(path, old, new)
     assert up_to_date(job())
     first, modified = job().inputs, clip.stat().st_mtime_ns
-    changes = [(notebook, "rate**update", "rate*update", "notebook"), (points, "1", "2", "data points.csv"),
-               (lock, "1", "2", "lock"), (clip, "1", "2", f"data {clip.parent}"),
-               (registry, "updates: 4", "updates: 5", "parameter updates"),
-               (registry, "smoke: [0, 1]", "smoke: [0, 2]", "parameter seeds")]
-    for path, old, new, name in changes:
+    changes = [(notebook, "rate**update", "rate*update", ["notebook"]), (points, "1", "2", ["data points.csv"]),
+               (notebook, "import sys", "import sys, ebwm.sizes", ["notebook", "module ebwm.sizes"]),
+               (lock, "1", "2", ["lock"]), (clip, "1", "2", [f"data {clip.parent}"]),
+               (registry, "updates: 4", "updates: 5", ["parameter updates"]),
+               (registry, "smoke: [0, 1]", "smoke: [0, 2]", ["parameter seeds"])]
+    for path, old, new, names in changes:
         rewrite(path, old, new)
-        assert not up_to_date(job()) and changed(first, job().inputs) == [name]
+        assert not up_to_date(job()) and changed(first, job().inputs) == names
         rewrite(path, new, old)
         os.utime(clip, ns=(modified, modified))
         assert up_to_date(job())
-    rewrite(notebook, "import sys", "import sys, ebwm.writing")
-    assert {"notebook", "module ebwm.writing"} <= {*changed(first, job().inputs)}
-    rewrite(notebook, "import sys, ebwm.writing", "import sys")
     picture.write_bytes(b"other")
     assert not up_to_date(job())
-
-
-def test_a_figure_that_is_up_to_date_needs_no_parts(project, monkeypatch):
-    jobs = jobs_of(figures.plan("fan"))
-    whole, fresh = {jobs[-1].name}, set()
-    monkeypatch.setattr("ebwm.figures.batch.up_to_date", lambda job: job.name in fresh)
-    assert stale(jobs) == jobs
-    fresh |= {jobs[0].name, jobs[2].name}
-    assert stale(jobs) == [jobs[1], jobs[3], jobs[4]]
-    fresh |= {job.name for job in jobs} - whole
-    assert stale(jobs) == jobs[-1:]
-    fresh = whole
-    assert stale(jobs) == []
 
 
 # One job
@@ -214,36 +194,22 @@ def test_a_notebook_runs_in_a_kernel_and_leaves_a_record_or_its_traceback(projec
     assert sorted(p.name for p in folder.parent.iterdir()) == ["smoke", "smoke.failed"]
 
 
-@pytest.fixture
-def scripts(project, monkeypatch):
-    """Replace the cells of `tiny` after its parameters; jobs of this process run as scripts."""
+def write_tiny(project, *sources):
+    """Replace the cells of `tiny` after its parameters."""
+    path = project / NOTEBOOKS[0]
+    parameters = json.loads(path.read_text())["cells"][0]
+    write_notebook(path, parameters, *(code(source, id=f"s{i}") for i, source in enumerate(sources)))
+
+
+def test_a_job_beyond_its_memory_or_without_progress_is_killed_with_its_children(project, monkeypatch):
     monkeypatch.setattr("ebwm.figures.job._papermill", run_script)
-
-    def write(*cells, id="tiny"):
-        path = project / f"nbs/figures/{id}.ipynb"
-        first = json.loads(path.read_text())["cells"][0]
-        write_notebook(path, first, *(code(source, id=f"s{i}") for i, source in enumerate(cells)))
-        return only_job(id)
-
-    return write
-
-
-def test_a_run_with_other_parameters_or_changed_code_is_refused(project, scripts):
-    (project / "constraints.txt").write_text("torch==2")
-    assert "ran with updates=1 instead of 4" in failure(scripts("updates = 1", leave_cell()))
-    change = "open('constraints.txt', 'w').write('torch==3')"
-    assert "lock changed during the run" in failure(scripts(change, leave_cell()))
-    assert not (project / "figures/tiny/runs/smoke").exists()
-    assert run_job(scripts(leave_cell())).is_dir()
-
-
-def test_a_job_beyond_its_memory_or_without_progress_is_killed_with_its_children(project, scripts):
-    child = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', {!r}])"
     hoard = "x = bytearray(600 * 2**20); x[::4096] = b'x' * len(x[::4096]); import time; time.sleep(60)"
-    message = failure(scripts(child.format(hoard)), memory=0.5)
+    write_tiny(project, f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {hoard!r}])")
+    message = failure(only_job(), memory=0.5)
     assert re.search(r"it used 0\.\d GiB of memory and exceeded its limit of 0\.5", message)
     slow = "import time\nfor n in range(9):\n    print(f'update {n}', flush=True)\n    time.sleep(0.5 if n < 5 else 60)"
-    message = failure(scripts(slow), timeout=0.03)
+    write_tiny(project, slow)
+    message = failure(only_job(), timeout=0.03)
     assert "it made no progress for 0.03 minutes, its limit" in message and "at 'update 5'" in message
     assert not scripts_of(project)
 
@@ -255,13 +221,24 @@ def kernel(monkeypatch):
     return lambda act: monkeypatch.setattr(place, lambda job, folder, *_: act(job, folder))
 
 
-def test_an_incomplete_record_is_an_error(project, kernel):
-    kernel(lambda job, folder: None)
-    assert "the notebook wrote no manifest.json" in failure(only_job())
-    kernel(lambda job, folder: write_manifest(folder, parameters={"effective": {"scale": "smoke"}}))
-    assert "did not record its parameter" in failure(only_job())
-    kernel(lambda job, folder: (folder / "manifest.json").write_text("{"))
-    assert "manifest.json is not a valid manifest" in failure(only_job())
+def leaves(**changes):
+    """A notebook that leaves a record with some parameters changed."""
+    return lambda job, folder: write_manifest(folder, parameters={"effective": job.parameters | changes})
+
+
+@pytest.mark.parametrize("act, message", [
+    (lambda job, folder: None, "the notebook wrote no manifest.json"),
+    (lambda job, folder: write_manifest(folder, parameters={"effective": {"scale": "smoke"}}),
+     "did not record its parameter"),
+    (lambda job, folder: (folder / "manifest.json").write_text("{"), "manifest.json is not a valid manifest"),
+    (leaves(updates=1), "ran with updates=1 instead of 4"),
+    (lambda job, folder: (leaves()(job, folder), rewrite(Path("constraints.txt"), "2", "3")),
+     "lock changed during the run"),
+])
+def test_an_incomplete_record_other_parameters_or_changed_code_are_refused(project, kernel, act, message):
+    (project / "constraints.txt").write_text("torch==2")
+    kernel(act)
+    assert message in failure(only_job()) and not (project / "figures/tiny/runs/smoke").exists()
 
 
 @pytest.mark.parametrize("exits, executed, fails", [(1, None, False), (2, None, True), (1, 3, True)])
@@ -273,7 +250,7 @@ def test_a_kernel_that_exits_before_a_cell_is_restarted_once(project, kernel, ex
         write_notebook(folder / "tiny.ipynb", code("x = 1") | {"execution_count": executed})
         if len(starts) <= exits:
             raise RuntimeError("Kernel died")
-        write_manifest(folder, parameters={"effective": job.parameters})
+        leaves()(job, folder)
 
     kernel(start)
     assert "Kernel died" in failure(only_job()) if fails else run_job(only_job()).is_dir()
@@ -287,29 +264,28 @@ def test_an_interrupted_job_stores_its_partial_result(project, kernel):
         raise KeyboardInterrupt
 
     runs = project / "figures/tiny/runs"
-    left = f".smoke@{socket.gethostname()}@999999999"
+    left = f".smoke@{socket.gethostname()}@{ENDED}"
     for name in (left, f"{left}.earlier"):
         (runs / name / name.strip(".")).mkdir(parents=True)
     kernel(interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_job(only_job())
     assert sorted(path.name for path in runs.iterdir()) == ["smoke", "smoke.failed"]
-    assert (runs / "smoke.failed/half").exists()
-    assert [path.name for path in (runs / "smoke").iterdir()] == [f"{left}.earlier".strip(".")]
+    assert (runs / "smoke.failed/half").exists() and (runs / "smoke" / f"{left}.earlier".strip(".")).is_dir()
 
 
 def batch_of(process, **changes):
     """The description of a batch of this process."""
-    found = {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
-    return {**found, **changes}
+    return {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time(), **changes}
 
 
 def test_a_job_detects_the_end_of_its_batch():
     me = psutil.Process()
-    assert _alive(None) and _alive(batch_of(me)) and _alive(batch_of(me, host="elsewhere", pid=999999999))
-    assert _alive(batch_of(me, started=me.create_time() + 30)), "the clock may be adjusted"
-    assert not _alive(batch_of(me, started=me.create_time() - 86400)), "another process has this pid"
-    assert not _alive(batch_of(me, pid=999999999))
+    mine = lambda **changes: _alive(batch_of(me, **changes))
+    assert _alive(None) and mine() and mine(host="elsewhere", pid=ENDED)
+    assert mine(started=me.create_time() + 30), "the clock may be adjusted"
+    assert not mine(started=me.create_time() - 86400), "another process has this pid"
+    assert not mine(pid=ENDED)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     batch = batch_of(psutil.Process(child.pid))
     assert _alive(batch)
@@ -320,46 +296,34 @@ def test_a_job_detects_the_end_of_its_batch():
     assert not _alive(batch)
 
 
-@pytest.fixture
-def job_process(project, monkeypatch):
-    """Run the main function of a job with a stand-in for the notebook; its exit code and last status."""
-    def call(error, batch=None, already=None):
-        def run(job, batch):
-            if error:
-                raise error
-
-        path, status = project / "batch/jobs/tiny.json", project / "batch/status/tiny.json"
-        write_json(path, {"job": as_json(only_job()), "batch": batch})
-        write_json(status, already or {})
-        monkeypatch.setattr("ebwm.figures.job._logged", contextlib.nullcontext)
-        monkeypatch.setattr("ebwm.figures.job.run_job", run)
-        monkeypatch.setattr("signal.signal", lambda *arguments: None)
-        return main([str(path)]), json.loads(status.read_text())
-
-    return call
-
-
 RUNNING, FAILED = {"state": "running", "started": 0.0}, {"state": "failed", "message": "no"}
 
 
-@pytest.mark.parametrize("rank, error, before, code, after", [
-    (None, None, {}, 0, {"state": "made"}),
-    (None, NotebookError("no"), {}, 1, FAILED),
-    (None, KeyboardInterrupt(), {}, 130, {"state": "failed", "message": "figure 'tiny' was interrupted"}),
-    ("1", None, RUNNING, 0, RUNNING),
-    ("1", NotebookError("no"), RUNNING, 1, FAILED),
-    ("1", KeyboardInterrupt(), FAILED, 130, FAILED),
+@pytest.mark.parametrize("rank, error, ended, before, code, after", [
+    (None, None, False, {}, 0, {"state": "made"}),
+    (None, NotebookError("no"), False, {}, 1, FAILED),
+    (None, KeyboardInterrupt(), False, {}, 130, {"state": "failed", "message": "figure 'tiny' was interrupted"}),
+    (None, AssertionError(), True, {}, 1, {"state": "failed", "message": "figure 'tiny' failed: its batch has ended"}),
+    ("1", None, False, RUNNING, 0, RUNNING),
+    ("1", NotebookError("no"), False, RUNNING, 1, FAILED),
+    ("1", KeyboardInterrupt(), False, FAILED, 130, FAILED),
 ])
-def test_the_status_of_a_job(job_process, monkeypatch, rank, error, before, code, after):
+def test_the_status_of_a_job(project, monkeypatch, rank, error, ended, before, code, after):
     """Under torchrun, the first failure of the ranks is reported."""
+    def run(job, batch):
+        if error:
+            raise error
+
+    for name, stand_in in {"ebwm.figures.job._logged": contextlib.nullcontext, "ebwm.figures.job.run_job": run,
+                           "signal.signal": lambda *arguments: None}.items():
+        monkeypatch.setattr(name, stand_in)
     if rank:
         monkeypatch.setenv("RANK", rank)
-    assert job_process(error, already=before) == (code, after)
-
-
-def test_a_job_does_not_start_after_the_end_of_its_batch(job_process):
-    status, orphan = job_process(AssertionError(), batch_of(psutil.Process(), pid=999999999))
-    assert status == 1 and orphan["message"] == "figure 'tiny' failed: its batch has ended"
+    path, status = project / "batch/jobs/tiny.json", project / "batch/status/tiny.json"
+    batch = batch_of(psutil.Process(), **{"pid": ENDED} if ended else {})
+    write_json(path, {"job": as_json(only_job()), "batch": batch})
+    write_json(status, before)
+    assert (main([str(path)]), json.loads(status.read_text())) == (code, after)
 
 
 def test_a_join_gives_what_one_process_gives_and_checks_the_order_of_its_parts(project):
@@ -370,20 +334,19 @@ def test_a_join_gives_what_one_process_gives_and_checks_the_order_of_its_parts(p
         values = {"scale": "smoke", "seeds": [0], "power": 1.0, "out": str(project / name)}
         return Record("fan", values | names)
 
-    for size in (8, 16):
+    for size, peak in ((8, None), (16, 1e7)):
         record(f"part{size}", {"part": True}, sizes=[size]).each(work, seed=[0], size=[size])
         manifest = json.loads((project / f"part{size}/manifest.json").read_text())
-        write_manifest(project / f"part{size}", **manifest | {"seconds": 60.0, "peak_memory_mib": 1e6 * size})
+        write_manifest(project / f"part{size}", **manifest | {"seconds": 60.0, "peak_memory_mib": peak})
     parts = {"each": ["seeds", "sizes"], "parts": [str(project / "part8"), str(project / "part16")]}
     whole = record("whole", parts, sizes=[8, 16])
     joined = whole.each(pytest.fail, seed=[0], size=[8, 16])["losses"]
     alone = record("alone", {}, sizes=[8, 16]).each(work, seed=[0], size=[8, 16])["losses"]
     pd.testing.assert_frame_equal(joined, alone)
-    expected = {"seed": [0] * 4, "size": [8, 8, 16, 16], "loss": [1 / 8, 0, 1 / 16, 0]}
-    assert joined.to_dict("list") == expected
+    assert joined.to_dict("list") == {"seed": [0] * 4, "size": [8, 8, 16, 16], "loss": [1 / 8, 0, 1 / 16, 0]}
     manifest = whole.close()
     assert [part["part"] for part in manifest["parts"]] == ["part8", "part16"]
-    assert manifest["seconds"] >= 120 and manifest["peak_memory_mib"] == 16e6
+    assert 120 <= manifest["seconds"] < 180 and manifest["peak_memory_mib"] == 1e7
     parts["parts"].reverse()
     with pytest.raises(figures.FigureError, match="is not the part for"):
         record("whole", parts, sizes=[8, 16]).each(pytest.fail, seed=[0], size=[8, 16])
@@ -421,34 +384,33 @@ def write_fan(project, work="", sizes="[8]"):
 
 
 def test_jobs_run_in_parallel_and_only_failed_or_changed_ones_run_again(project, ebwm_command):
-    failing = "if (seeds, sizes) == ([1], [8]) and os.path.exists('fail'): os._exit(9)"
-    write_fan(project, failing)
-    path = project / "nbs/figures/tiny.ipynb"
-    write_notebook(path, json.loads(path.read_text())["cells"][0], code(leave_cell(), id="l"))
+    write_fan(project, "if (seeds, sizes) == ([1], [8]) and os.path.exists('fail'): os._exit(9)")
+    write_tiny(project, leave_cell())
     (project / "fail").touch()
     status, out, err = finished(ebwm_command("run", "fan", "tiny"))
-    expected = {"fan.seeds-0_sizes-8": "made", "fan.seeds-1_sizes-8": "failed", "tiny": "made"}
-    assert status == 1 and jobs_of_log(err) == expected
-    assert "figure 'fan.seeds-1_sizes-8' failed: RuntimeError: exit code 9" in err
-    assert "figure 'fan' was not run: it needs fan.seeds-1_sizes-8" in err
+    parts = ["fan.seeds-0_sizes-8", "fan.seeds-1_sizes-8"]
+    assert status == 1 and jobs_of_log(err) == {parts[0]: "made", parts[1]: "failed", "tiny": "made"}
+    assert f"figure {parts[1]!r} failed: RuntimeError: exit code 9" in err
+    assert f"figure 'fan' was not run: it needs {parts[1]}" in err
     assert out.startswith("tiny: made: ") and "fan" not in out
-    assert (project / "figures/fan/runs/smoke.parts/seeds-1_sizes-8.failed").is_dir()
+    folder = project / "figures/fan/runs/smoke.parts"
+    assert (folder / "seeds-1_sizes-8.failed").is_dir()
     (project / "fail").unlink()
     status, out, err = finished(ebwm_command("run", "fan", "tiny"))
-    assert status == 0 and jobs_of_log(err) == {"fan.seeds-1_sizes-8": "made", "fan": "made"}
+    assert status == 0 and jobs_of_log(err) == {parts[1]: "made", "fan": "made"}
     assert "2 of 2 jobs" in err and "about" in err and "tiny: up to date: " in out
-    assert not list(project.glob("figures/fan/runs/**/*.failed"))
+    assert not list(folder.glob("*.failed"))
 
-    planned = lambda **overrides: jobs_of(figures.plan("fan", overrides=overrides))
-    waiting = lambda **overrides: [job.name for job in stale(planned(**overrides))]
-    parts = ["fan.seeds-0_sizes-8", "fan.seeds-1_sizes-8"]
-    assert waiting() == []
+    waiting = lambda **overrides: [job.name for job in stale(jobs_of(figures.plan("fan", overrides=overrides)))]
     assert waiting(sizes=[8, 32]) == ["fan.seeds-0_sizes-32", "fan.seeds-1_sizes-32", "fan"]
     assert waiting(power=2.0) == [*parts, "fan"]
-    rewrite(project / "nbs/figures/fan.ipynb", "'joined'", "'united'")
-    assert waiting() == ["fan"]
-    rewrite(project / "nbs/figures/fan.ipynb", "[seeds, sizes]", "[sizes, seeds]")
-    assert waiting() == [*parts, "fan"]
+    notebook, changes = project / NOTEBOOKS[1], {"'joined'": "'united'", "[seeds, sizes]": "[sizes, seeds]"}
+    for (old, new), names in zip(changes.items(), ([], parts), strict=True):
+        rewrite(notebook, old, new)
+        assert waiting() == [*names, "fan"]
+        rewrite(notebook, new, old)
+    shutil.rmtree(folder)
+    assert waiting() == [], "a figure that is up to date needs no parts"
 
 
 def wait_for(condition, seconds=60):
@@ -504,28 +466,25 @@ def test_a_batch_that_ignores_interrupts_starts_no_job_after_its_end(project, eb
     assert finished(process)[0] == 130 and len(list(project.glob("started*"))) == 1
 
 
-
 @pytest.mark.slow
 def test_torchrun_inside_a_job(project, ebwm_command):
-    reduce = """
+    """The record of rank 0 counts once all ranks have succeeded."""
+    runs = project / "figures/tiny/runs"
+    write_tiny(project, """
 import os, torch.distributed as distributed, torch
 distributed.init_process_group("gloo")
 total = torch.ones(1) * (1 + distributed.get_rank())
 distributed.all_reduce(total)
 distributed.destroy_process_group()
-"""
-    path, runs = project / "nbs/figures/tiny.ipynb", project / "figures/tiny/runs"
-    first = json.loads(path.read_text())["cells"][0]
-    write_notebook(path, first, code(reduce, id="r"), code(leave_cell("int(total)"), id="l"))
-    rewrite(project / "figures/figures.yaml", "headline: true", "headline: true\n    processes: {smoke: 2}")
+""", leave_cell("int(total)"))
+    rewrite(project / YAML, "headline: true", "headline: true\n    processes: {smoke: 2}")
     status, _, err = finished(ebwm_command("run", "tiny"))
     assert status == 0, err
-    assert json.loads((runs / "smoke/manifest.json").read_text())["results"]["values"] == 3
-    assert [path.name for path in runs.iterdir()] == ["smoke"]
+    before = (runs / "smoke/manifest.json").read_bytes()
+    assert json.loads(before)["results"]["values"] == 3 and [path.name for path in runs.iterdir()] == ["smoke"]
 
     lost = "import os, time\nif os.environ['RANK'] == '1':\n    time.sleep(1)\n    raise ValueError('lost')"
-    write_notebook(path, first, code(leave_cell(), id="l"), code(lost, id="f"))
-    before = (runs / "smoke/manifest.json").read_bytes()
+    write_tiny(project, leave_cell(), lost)
     status, _, err = finished(ebwm_command("run", "tiny"))
     assert status == 1 and jobs_of_log(err) == {"tiny": "failed"} and "exit code 1" in err
     assert (runs / "smoke/manifest.json").read_bytes() == before
@@ -548,22 +507,14 @@ def test_a_scheduler_that_does_not_start_is_reported_with_its_log(project):
 
 def test_each_finished_job_is_reported_once_with_the_remaining_time(tmp_path):
     jobs = [figures.Job(name, "f", "", "", "", {}, {}) for name in ("a", "b", "c")]
+    lines, since, made = [], lambda seconds: {"state": "running", "started": time.time() - seconds}, {"state": "made"}
     (tmp_path / "status").mkdir()
-    write = lambda name, **status: (tmp_path / f"status/{name}.json").write_text(json.dumps(status))
-    lines = []
     with Progress(tmp_path, jobs, 1, lines.append) as progress:
         progress.update()
-        write("a", state="running", started=time.time() - 30)
-        progress.update()
-        assert lines == []
-        for name, seconds in (("a", 30), ("b", 120)):
-            write(name, state="running", started=time.time() - seconds)
+        for name, status in (("a", since(30)), ("a", made), ("a", made), ("b", since(120)), ("b", made),
+                             ("c", {"state": "failed", "message": "no"})):
+            write_json(tmp_path / f"status/{name}.json", status)
             progress.update()
-            write(name, state="made")
-            progress.update()
-            progress.update()
-        write("c", state="failed", message="no")
-        progress.update()
     assert lines == ["a: made, 30 s; 1 of 3 jobs, about 60 s left",
                      "b: made, 2 min; 2 of 3 jobs, about 75 s left", "c: failed, 0 s; 3 of 3 jobs"]
 

@@ -6,10 +6,9 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 from sizes import ROOT
-from tiny_figure import PARAMETERS, code, write_notebook, write_project
+from tiny_figure import PARAMETERS, code, write_notebook
 
 from ebwm import settings
 from ebwm.cli import main
@@ -33,37 +32,29 @@ from ebwm.figures.experiment.tables import (
 from ebwm.figures.experiment.tokens import random_text, words
 from ebwm.figures.experiment.tuning import make_trials, search, times, write_trials
 from ebwm.figures.experiment.walks import Walks, library_agreement, state_losses, traces
+from ebwm.figures.notebook import cells_of, code_of
 from ebwm.objective import smooth_l1
 
 NOTEBOOKS = sorted((ROOT / "nbs/figures").glob("*.ipynb"))
 
 
-def sources(path):
-    cells = json.loads(path.read_text())["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-
-
 # Notebooks
 
 
-def test_figure_notebooks_share_no_function_and_are_short():
+def test_figure_notebooks_share_no_function_are_short_and_open_with_question_picture_and_answer():
     names, bodies, lines = Counter(), Counter(), 0
     for path in NOTEBOOKS:
-        for source in sources(path):
+        picture = f"figures/{path.stem}/{path.stem}.png"
+        opening = "".join(json.loads(path.read_text())["cells"][1]["source"])
+        assert opening.startswith("**Question.**") and "**Answer.**" in opening
+        assert f"../../{picture})" in opening and (ROOT / picture).is_file()
+        for source in code_of(cells_of(path)):
             lines += len(source.splitlines())
             functions = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef)]
             names.update(n.name for n in functions)
             bodies.update(ast.unparse(n.body) for n in functions)
     assert not [name for name, count in (names + bodies).items() if count > 1]
     assert lines <= 150 * len(NOTEBOOKS)
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_figure_notebook_opens_with_question_picture_and_answer(path):
-    opening = "".join(json.loads(path.read_text())["cells"][1]["source"])
-    assert opening.startswith("**Question.**") and "**Answer.**" in opening
-    assert f"../../figures/{path.stem}/{path.stem}.png)" in opening
-    assert (ROOT / f"figures/{path.stem}/{path.stem}.png").is_file()
 
 
 # Tuning
@@ -102,22 +93,30 @@ exp.tune(searches, lambda kind, seed, rate: seed * (rate - 2.5) ** 2 + updates, 
 """
 
 
-def test_the_command_makes_declared_trials_and_keeps_those_of_other_kinds(tmp_path, monkeypatch, capsys):
-    root = write_project(tmp_path)
-    write_notebook(root / "nbs/figures/tiny.ipynb", code(PARAMETERS, "parameters", id="p"),
+def in_process(notebook, count, folder, parameters, root, manager):
+    """Execute cells without a kernel."""
+    first, *rest = code_of(cells_of(notebook)[:count])
+    names = {}
+    for source in (first, *(f"{name} = {value!r}" for name, value in parameters.items()), *rest):
+        exec(source, names)
+
+
+def test_the_command_makes_declared_trials_and_keeps_those_of_other_kinds(project, monkeypatch, capsys):
+    write_notebook(project / "nbs/figures/tiny.ipynb", code(PARAMETERS, "parameters", id="p"),
                    code(DECLARED, "tuning", id="t"), code("raise RuntimeError", id="e"))
-    monkeypatch.chdir(root)
-    assert main(["figures", "tune", "tiny"]) == 0
-    path = root / "figures/tiny/tuning.json"
-    made = json.loads(path.read_text())
-    assert [row["model"] for row in made["trials"]] == ["one", "one", "two", "two"]
-    assert made["chosen"]["one"]["rate"] == 3.0 and made["settings"] == {"updates": 2}
-    path.write_text(json.dumps(made | {"trials": [row | {"seconds": 7.0} for row in made["trials"]]}))
-    assert main(["figures", "tune", "tiny", "--only", "two"]) == 0
-    again = json.loads(path.read_text())["trials"]
-    assert [row["seconds"] == 7.0 for row in again] == [True, True, False, False]
-    assert main(["figures", "tune", "tiny", "--only", "three"]) == 1
-    assert "three" in capsys.readouterr().err
+    path = project / "figures/tiny/tuning.json"
+    with monkeypatch.context() as patch:
+        patch.setattr("ebwm.figures.tune.execute_cells", in_process)
+        assert main(["figures", "tune", "tiny"]) == 0
+        made = json.loads(path.read_text())
+        assert [row["model"] for row in made["trials"]] == ["one", "one", "two", "two"]
+        assert made["chosen"]["one"]["rate"] == 3.0 and made["settings"] == {"updates": 2}
+        path.write_text(json.dumps(made | {"trials": [row | {"seconds": 7.0} for row in made["trials"]]}))
+        assert main(["figures", "tune", "tiny", "--only", "two"]) == 0
+        again = json.loads(path.read_text())["trials"]
+        assert [row["seconds"] == 7.0 for row in again] == [True, True, False, False]
+    assert main(["figures", "tune", "tiny", "--only", "three"]) == 1  # in a kernel
+    assert "three" in capsys.readouterr().err and json.loads(path.read_text())["trials"] == again
 
 
 # Tables and intervals
@@ -158,17 +157,15 @@ def test_values_by_seed_and_two_items_and_intervals_by_group():
     assert rows[["value", "low", "high"]].iloc[1].tolist() == list(student_crossed(by_clip[..., 1]))
 
 
-def test_a_bootstrap_over_seeds_and_items_surrounds_the_value():
-    items = np.random.default_rng(0).normal(size=(3, 50))
+def test_a_bootstrap_surrounds_the_value_and_shares_average_to_it():
+    random = np.random.default_rng(0)
+    items, losses = random.normal(size=(3, 50)), random.uniform(1, 2, size=(2, 3, 4))
     mean = lambda rows, columns: items[rows][:, columns].mean()
     found = resampled(mean, *items.shape)
     assert found["value"] == items.mean() and found["low"] < items.mean() < found["high"]
     assert resampled(mean, 1, 50) == dict(value=items[0].mean(), low=None, high=None)
-
-
-def test_pseudo_values_of_a_mean_are_the_items():
-    items = np.random.default_rng(0).normal(size=7)
-    assert np.allclose(jackknife(np.mean, items), items)
+    assert np.allclose(jackknife(np.mean, items[0]), items[0])
+    assert np.allclose(log_shares(losses).mean(-1), np.log(losses.mean(-1)))
 
 
 def test_shares_of_a_slope_average_to_the_slope_and_give_a_ratio_with_its_interval():
@@ -177,11 +174,6 @@ def test_shares_of_a_slope_average_to_the_slope_and_give_a_ratio_with_its_interv
     assert np.isclose(shares[2.0].mean(), np.polyfit(np.log(sizes), -2 * np.log(sizes) + noise.mean((1, 2)), 1)[0])
     found = faster_by_student(shares[2.0], shares[1.0])
     assert found["low"] < 100 < found["high"] and abs(found["value"] - 100) < 5
-
-
-def test_shares_of_a_logarithm_average_to_it():
-    losses = np.random.default_rng(0).uniform(1, 2, size=(2, 3, 4))
-    assert np.allclose(log_shares(losses).mean(-1), np.log(losses.mean(-1)))
 
 
 # Row spaces and ranks
@@ -225,16 +217,10 @@ def test_words_join_tokens_up_to_a_space_or_a_sign():
 # Walks
 
 
-@pytest.fixture(scope="module")
-def walked():
+def test_walks_choose_stop_and_decide_and_take_the_steps_of_the_library():
     model = EBT(16, 1, 2, state_dim=3, step_size=5.0, generator=settings.generator(0, "weights"))
     clips = torch.randn(4, 6, 3, generator=settings.generator(0))
-    walk = traces(model, clips[:, :-1], [5, 5, 2], state_losses(clips[:, 1:]), settings.generator(1))
-    return model, clips, walk
-
-
-def test_walks_choose_stop_and_decide(walked):
-    _, _, walks = walked
+    walks = traces(model, clips[:, :-1], [5, 5, 2], state_losses(clips[:, 1:]), settings.generator(1))
     assert walks.losses.shape == walks.energies.shape == (3, 6, 4, 5) and np.isnan(walks.losses[2, 3:]).all()
     two = walks.first(2)
     assert (two.chosen("oracle", 2, 3) <= two.chosen("min", 2, 3)).all()
@@ -244,18 +230,11 @@ def test_walks_choose_stop_and_decide(walked):
     tolerance = two.tolerances()[3]
     steps = two.stopping_steps(tolerance)
     assert steps.min() >= 2 and steps.max() <= 5 and np.array_equal(two.stopping_steps(0.0), np.full_like(steps, 5))
+    expected = {"both": two.chosen("min", 2, 4), "oracle": two.chosen("oracle", 2, 3),
+                "one walk": two.losses[:, 2].mean(0), "steps taken": two.first(1).stopping_steps(tolerance)[0]}
     ways = two.methods(2, 4, tolerance, 3, 1)
-    assert np.array_equal(ways["both"], two.chosen("min", 2, 4))
-    assert np.array_equal(ways["oracle"], two.chosen("oracle", 2, 3))
-    assert np.array_equal(ways["one walk"], two.losses[:, 2].mean(0))
-    assert np.array_equal(ways["steps taken"], two.first(1).stopping_steps(tolerance)[0])
+    assert all(np.array_equal(ways[name], value) for name, value in expected.items())
     flat = Walks(np.ones_like(two.losses), two.energies)
     assert np.allclose(flat.stopped(steps), 1) and np.allclose(flat.stopped_at_random(steps), 1)
-    best, _ = two.decide()
-    assert best == two.losses.mean((0, 2, 3))[1:].argmin() + 1
-
-
-def test_simulated_stopping_takes_the_steps_of_the_library(walked):
-    model, clips, walks = walked
-    tolerance = walks.first(2).tolerances()[4]
-    assert library_agreement(model, clips[:, :-1], walks.first(2), tolerance, settings.generator(1)) == 1
+    assert two.decide()[0] == two.losses.mean((0, 2, 3))[1:].argmin() + 1
+    assert library_agreement(model, clips[:, :-1], two, two.tolerances()[4], settings.generator(1)) == 1

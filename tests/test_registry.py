@@ -15,19 +15,16 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs/figures").glob("*.ipynb"))
 
 
-def test_registry_content(project):
+def test_the_registry_and_the_defaults_of_a_notebook(project):
     known = figures.registry()
     assert list(known.figures) == ["tiny", "fan"] and list(known.planned) == ["later"]
     tiny = known["tiny"]
     assert tiny.headline and tiny.notebook == project / "nbs/figures/tiny.ipynb"
     assert tiny.parameters["smoke"] == {"updates": 4, "rate": 1} and tiny.minutes == {"smoke": 0.1, "cpu": 3}
     assert [claim.name for claim in tiny.claims] == ["something"]
-
-
-def test_parameter_defaults(project):
-    defaults = {"scale": "cpu", "seeds": [0, 1, 2], "out": None, "updates": 2, "rate": 0.5, "folder": None,
-                "clips_dir": None, "fast": False}
-    assert figures.parameter_defaults(project / "nbs/figures/tiny.ipynb") == defaults
+    assert figures.parameter_defaults(tiny.notebook) == {
+        "scale": "cpu", "seeds": [0, 1, 2], "out": None, "updates": 2, "rate": 0.5, "folder": None,
+        "clips_dir": None, "fast": False}
 
 
 def test_plan_merges_registry_settings_and_overrides(project, monkeypatch):
@@ -36,13 +33,10 @@ def test_plan_merges_registry_settings_and_overrides(project, monkeypatch):
     requested = figures.plan("tiny", "cpu", {"rate": 0.25, "folder": "clips"}).parameters
     assert requested == {"scale": "cpu", "rate": 0.25, "folder": "clips", "seeds": [5, 6, 7]}
     assert figures.plan("tiny", "smoke", {"seeds": (9,)}).parameters["seeds"] == [9]
-
-
-def test_folders_are_relative_to_the_working_folder(project, monkeypatch):
-    (project / "nbs" / "clips").mkdir()
+    (project / "nbs/clips").mkdir()
     monkeypatch.chdir(project / "nbs")
-    parameters = figures.plan("tiny", overrides={"clips_dir": "clips"}).parameters
-    assert parameters["clips_dir"] == str(project / "nbs/clips")
+    clips = figures.plan("tiny", overrides={"clips_dir": "clips"}).parameters["clips_dir"]
+    assert clips == str(project / "nbs/clips"), "relative to the working folder"
 
 
 def test_missing_packages_are_named_with_their_extra(project, monkeypatch):
@@ -101,11 +95,7 @@ def test_the_registry_of_this_repository_matches_its_notebooks():
 
 
 TUNED_OTHERWISE = {  # figures that were tuned with other values of these parameters than their defaults
-    "facets": {"updates"}, "text_scaling": {"dim", "heads", "updates"},
-    "uncertainty": {"updates", "learning_rate"},
-}
-
-
+    "facets": {"updates"}, "text_scaling": {"dim", "heads", "updates"}, "uncertainty": {"updates", "learning_rate"}}
 TUNINGS = sorted((ROOT / "figures").glob("*/tuning.json"))
 
 

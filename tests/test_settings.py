@@ -18,18 +18,15 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    for name in [name for name in os.environ if name.startswith("EBWM_")]:
-        monkeypatch.delenv(name)
-    (tmp_path / "nbs" / "core").mkdir(parents=True)
-    (tmp_path / "settings.ini").write_text("[paths]\ndata = clips\n[figures]\nscale = smoke\nseeds = 3, 4\n")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def project(project):
+    """The small project with other settings."""
+    (project / "settings.ini").write_text("[paths]\ndata = clips\n[figures]\nscale = smoke\nseeds = 3, 4\n")
+    return project
 
 
 def test_the_file_is_found_from_folders_below_it(project):
-    (project / "nbs" / "settings.ini").write_text("[other]\nthing = 1\n")  # of another program
-    found = settings.load(project / "nbs" / "core")
+    (project / "nbs/settings.ini").write_text("[other]\nthing = 1\n")  # of another program
+    found = settings.load(project / "nbs/figures")
     assert found.root == project and found.data == project / "clips" and found.runs == project / "runs"
     assert found.scale == "smoke" and found.seeds == (3, 4) and found.threads == 0 and found.device == "auto"
 

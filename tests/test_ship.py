@@ -66,11 +66,6 @@ def test_seed_0_is_shipped_with_tokenizer_configuration_log_and_card(shop, runs,
         assert [row["update"] for row in log_of(shop / preset)] == [2, 3, 4]
 
 
-@pytest.mark.slow
-def test_the_n_gram_model_of_bytes_beats_byte_frequencies():
-    assert 1.5 < ship_text.by_ngrams_of("byte") < 3.0
-
-
 def test_a_run_of_another_corpus_or_version_is_not_reused(shop, runs):
     first = train(ship_text.load_config("text", ["seed=0", "run.logger=none"]), runs, progress=False)
     digest = json.loads((first / "result.json").read_text())["data_digests"]["corpus"]

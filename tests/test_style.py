@@ -45,20 +45,16 @@ def test_style_sets_and_restores_the_theme():
     assert colour("ebt") == COLOURS["light"]["ebt"] and matplotlib.rcParams == before
 
 
-def test_spread_draws_mean_seeds_and_band():
+def test_spread_draws_mean_seeds_and_band_and_points_each_seed_and_the_interval():
     ax = Figure().subplots()
     mean = spread(ax, [0, 1], [[1, 2], [3, 6]], "#0072b2", "EBT")
     assert list(mean.get_ydata()) == [2, 4] and ax.get_legend_handles_labels()[1] == ["EBT"]
     assert len(ax.lines) == 3 and len(ax.collections) == 1
     assert ax.collections[0].get_datalim(ax.transData).intervaly.tolist() == [1, 6]
-    spread(alone := Figure().subplots(), [0, 1], [1, 2], "#0072b2", "one seed")
-    assert len(alone.lines) == 1 and not alone.collections
-
-
-def test_points_draws_each_seed_and_the_interval():
     ax = Figure().subplots()
     points(ax, 1, [3, 4], "#0072b2", "EBT", (3.5, 3.0, 4.5))
     assert ax.lines[0].get_xdata().tolist() == [1, 1] and ax.lines[0].get_ydata().tolist() == [3, 4]
     assert ax.containers[0].lines[2][0].get_segments()[0][:, 1].tolist() == [3.0, 4.5]
-    points(alone := Figure().subplots(), 0, [3], "#0072b2")
-    assert len(alone.lines) == 1 and not alone.containers
+    for draw, *of_one_seed in ((spread, [0, 1], [1, 2], "#0072b2", "one seed"), (points, 0, [3], "#0072b2")):
+        draw(alone := Figure().subplots(), *of_one_seed)
+        assert len(alone.lines) == 1 and not alone.collections and not alone.containers

@@ -65,23 +65,18 @@ def test_several_texts_are_continued_as_single_ones_and_one_text_with_consecutiv
     assert call("line", *words, "--times", "3", "--seed", "4")[1] == numbered(alone) and len({*alone}) == 3
 
 
-def test_tokens_are_shown_with_bits_energy_and_steps(call):
+def test_tokens_are_shown_with_bits_energy_and_steps_which_adaptive_sampling_reduces(call):
     words = ["line", "--tokens", "5", "--show"]
     code, out, err = call(*words, "--model", "ebt", "--steps", "6", "--samples", "2")
     head, *rows = out.splitlines()
     assert (code, err) == (0, "") and head.split() == "token bits energy steps energy evaluations".split()
     row = re.compile(r"\S.* +(\d+\.\d\d) +(-?\d+\.\d{4}) +(\d+) +(\d+)")
-    cells = [row.fullmatch(line).groups() for line in rows[:5]]
-    assert [cell[2:] for cell in cells] == [("6", "14")] * 5
-    passed = call(*words, "--model", "transformer")[1].splitlines()[1:]
-    assert all(row.split()[-3:] == ["-", "0", "0"] for row in passed[:5])
-
-
-def test_adaptive_sampling_takes_fewer_steps(call):
-    words = ["line", "--model", "ebt", "--tokens", "6", "--show", "--steps", "30"]
-    steps = lambda out: [int(row.split()[-2]) for row in out.splitlines()[1:7]]
-    assert steps(call(*words)[1]) == [30] * 6
-    assert max(steps(call(*words, "--adaptive", "1000")[1])) == 2
+    assert [row.fullmatch(line).groups()[2:] for line in rows[:5]] == [("6", "14")] * 5
+    _, *rows = call(*words, "--model", "transformer")[1].splitlines()
+    assert all(row.split()[-3:] == ["-", "0", "0"] for row in rows[:5])
+    for option, most in ((["--steps", "30"], 30), (["--steps", "30", "--adaptive", "1000"], 2)):
+        _, *rows = call(*words, "--model", "ebt", *option)[1].splitlines()
+        assert max(int(row.split()[-2]) for row in rows[:5]) == most
 
 
 def test_a_text_ends_at_a_stop_token(call, folder):
@@ -119,14 +114,10 @@ def test_options_are_refused_in_one_line(call, words):
     assert words[-2].strip("-").replace("-", "_") in err.replace("-", "_")
 
 
-def test_a_run_on_clips_is_refused(runs):
+def test_a_run_on_clips_and_a_model_without_its_tokenizer_are_refused(folder, runs, tmp_path):
     clips = train(load_config("smoke", ["run.logger=none"]), runs, progress=False)
-    with pytest.raises(ConfigError, match="trained on clips"):
-        writing.load_language(clips)
-
-
-def test_a_model_of_text_needs_its_tokenizer(folder, tmp_path):
-    shutil.copytree(folder / "ebt", tmp_path / "ebt")
-    (tmp_path / "ebt" / "tokenizer.json").unlink()
-    with pytest.raises(ConfigError, match="tokenizer"):
-        writing.load_language(tmp_path / "ebt")
+    alone = shutil.copytree(folder / "ebt", tmp_path / "ebt")
+    (alone / "tokenizer.json").unlink()
+    for model, message in ((clips, "trained on clips"), (alone, "tokenizer")):
+        with pytest.raises(ConfigError, match=message):
+            writing.load_language(model)

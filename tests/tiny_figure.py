@@ -29,7 +29,6 @@ import pandas as pd
 from tqdm.std import tqdm
 
 from ebwm.figures.record import Record
-from ebwm.figures.style import colour, spread
 
 record = Record("tiny", globals())
 walk = [(seed, update) for seed in seeds for update in range(updates)]
@@ -44,9 +43,7 @@ def draw():
     import matplotlib.pyplot as plt
 
     fig, ax = plt.subplots()
-    ys = [[row["loss"] for row in rows if row["seed"] == seed] for seed in seeds]
-    spread(ax, range(updates), ys, colour("ebt"), "EBT")
-    ax.legend()
+    ax.plot([row["loss"] for row in rows])
     return fig
 
 
@@ -61,29 +58,6 @@ sizes = [8, 16]
 out = None
 power = 1.0
 """.strip()
-
-FAN_PART = """
-import os
-
-import pandas as pd
-
-from ebwm.figures.record import Record
-from ebwm.settings import generator
-
-record = Record("fan", globals())
-
-
-def work(seed, size):
-    noise = generator(seed, str(size))
-    return {"losses": pd.DataFrame({"loss": [size**-power + noise.initial_seed() % 7]})}
-
-
-made = record.each(work, seed=seeds, size=sizes)
-"""
-
-FAN_JOIN = """
-record.close(total=made["losses"].loss.sum())
-"""
 
 REGISTRY = """
 figures:
@@ -123,15 +97,15 @@ def write_notebook(path: Path, *cells: dict) -> Path:
     return path
 
 
-def write_project(root: Path, *between: str) -> Path:
-    """A folder with settings, a registry and figures; `between` are cells after the parameters of `tiny`."""
+def write_project(root: Path) -> Path:
+    """A folder with settings, a registry and figures."""
     (root / "settings.ini").write_text("[figures]\nscale = smoke\n[compute]\ndevice = cpu\nthreads = 1\n")
     (root / "figures").mkdir()
-    (root / "figures" / "figures.yaml").write_text(REGISTRY)
-    cells = [code(PARAMETERS, "parameters", id="p"), *(code(s, id=f"b{i}") for i, s in enumerate(between))]
-    write_notebook(root / "nbs/figures/tiny.ipynb", *cells, code(BODY, id="c"), code(DRAW, id="d"))
-    fan = [code(FAN_PARAMETERS, "parameters", id="p"), code(FAN_PART, "parts", id="a")]
-    write_notebook(root / "nbs/figures/fan.ipynb", *fan, code(FAN_JOIN, id="j"))
+    (root / YAML).write_text(REGISTRY)
+    tiny, fan = (root / name for name in NOTEBOOKS)
+    write_notebook(tiny, code(PARAMETERS, "parameters", id="p"), code(BODY, id="c"), code(DRAW, id="d"))
+    parts = code(FAN_PARAMETERS, "parameters", id="p"), code("made = 1", "parts", id="a")
+    write_notebook(fan, *parts, code("made", id="j"))
     return root
 
 
