@@ -22,7 +22,7 @@ from ebwm.sampler import (
     softmax_descent,
     where_state,
 )
-from ebwm.schedules import cosine, geometric, linear, scheduled
+from ebwm.schedules import cosine, geometric, linear, random_step_sizes, random_steps, scheduled
 from ebwm.settings import generator
 from ebwm.stopping import budget, either, energy_change, gradient_norm, run_until
 from ebwm.walk import Walk, walk_of
@@ -156,6 +156,21 @@ def test_schedules():
     for size in sizes:
         y = run(BOWL, y, gradient_descent(size), 1).state.y
     assert torch.equal(result.state.y, y)
+
+
+def test_random_step_sizes_are_differentiable_and_uniform():
+    alpha = torch.tensor(3.0, requires_grad=True)
+    sizes = random_step_sizes(alpha, 2.0, (20_000,), generator(0))
+    assert sizes.min() >= 1.5 and sizes.max() <= 6.0
+    assert abs(sizes.mean() - 3.75) < 4 * (4.5**2 / 12 / 20_000) ** 0.5
+    sizes.mean().backward()
+    torch.testing.assert_close(alpha.grad, (sizes.mean() / 3).detach())
+
+
+def test_random_numbers_of_steps_are_uniform():
+    noise = generator(0)
+    counts = torch.tensor([random_steps(2, 4, noise) for _ in range(3_000)]).bincount()
+    assert not counts[:2].any() and ((counts[2:] - 1_000).abs() < 4 * (3_000 * 2 / 9) ** 0.5).all()
 
 
 @pytest.mark.parametrize(("walk", "make", "vocabulary"), [

@@ -19,9 +19,6 @@ def has_snakemake() -> bool:
     return installed("snakemake")
 
 
-
-
-
 def queue(
     commands: Mapping[str, Sequence[str]],  # by name of the job
     rules: Mapping[str, Mapping[str, Any]],  # by name: needs, and the resources that it takes

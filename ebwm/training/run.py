@@ -300,7 +300,8 @@ def _check_environment() -> None:
     """Refuse a number of processes that no launcher has started."""
     size = os.environ.get("WORLD_SIZE", "1")
     if size != "1" and not {"RANK", "SLURM_PROCID"} & os.environ.keys():
-        raise refusal("WORLD_SIZE", size, "is set without RANK, which torchrun would set", "unset it, or use torchrun", ConfigError)
+        rule, remedy = "is set without RANK, which torchrun would set", "unset it, or use torchrun"
+        raise refusal("WORLD_SIZE", size, rule, remedy, ConfigError)
 
 
 def _check_same(found: list[str], changed: bool) -> None:
