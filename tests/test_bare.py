@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from tiny_figure import rewrite
+from tiny_figure import FAN_PARAMETERS, code, write_notebook
 
 from ebwm.figures.inputs import PACKAGE
 
@@ -39,8 +39,25 @@ def bare(project):
     return run
 
 
+FAN = """
+import pandas as pd
+
+from ebwm.figures.record import Record
+
+record = Record("fan", globals())
+made = record.each(lambda seed, size: {"losses": pd.DataFrame({"loss": [size + seed]})}, seed=seeds, size=sizes)
+"""
+
+
+def write_fan(project, first=""):
+    cells = [code(FAN_PARAMETERS, "parameters", id="p"), code(first + FAN, "parts", id="a")]
+    join = code('record.close(total=float(made["losses"].loss.sum()))', id="j")
+    write_notebook(project / "nbs/figures/fan.ipynb", *cells, join)
+
+
 @pytest.mark.slow
 def test_figures_are_made_as_scripts_in_a_queue(project, bare):
+    write_fan(project)
     done = bare("run", "tiny", "fan", "--cores", "2")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("tiny: made:") and "fan: made:" in done.stdout
@@ -56,7 +73,7 @@ def test_figures_are_made_as_scripts_in_a_queue(project, bare):
 
 @pytest.mark.slow
 def test_a_failed_script_is_reported_and_other_jobs_go_on(project, bare):
-    rewrite(project / "nbs/figures/fan.ipynb", "def work(", "assert seeds != [1], 'no such seed'\\n\\ndef work(")
+    write_fan(project, "assert seeds != [1], 'no such seed'\n")
     done = bare("run", "fan", "tiny")
     assert done.returncode == 1 and "tiny: made:" in done.stdout
     lines = done.stderr.splitlines()

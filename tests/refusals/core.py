@@ -148,7 +148,6 @@ CASES += rows(
 )
 HALF = torch.ones(3, 2).bfloat16()
 CASES += rows(
-    ValueError,
     (lambda: evaluate(lambda y: y.square(), ONES), "energy"),
     (lambda: evaluate(lambda y: y.square().sum(), ONES), "energy"),
     *((partial(run, bowl, HALF, make(0.1), 1, generator(0)), "candidates.dtype") for make in (mala, hmc)),
@@ -156,7 +155,7 @@ CASES += rows(
       for make in (mala, hmc)),
 )
 CASES += rows(
-    TypeError,
     *((partial(run, bowl, ONES, kernel, 1), "kernel") for kernel in (gradient_descent, lambda *a, **k: None)),
     (lambda: stopping.run_until(bowl, ONES, lambda *a, **k: None, 1, unit_stop), "kernel"),
+    error=TypeError,
 )
