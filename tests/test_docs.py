@@ -227,35 +227,23 @@ def test_a_page_has_a_title_sections_of_exported_names_their_source_and_tags_for
 # Figures
 
 
-def sidebar(folder: Path) -> str:
-    return json.loads((folder / "out/index.ipynb").read_text())["cells"][-1]["source"]
-
-
-def test_a_figures_page_names_its_command_cost_and_record(tmp_path):
+def test_figures_claims_and_the_benchmark_have_pages(tmp_path):
     record(tmp_path, "fall.png", "fall-dark.png")
+    (tmp_path / "figures/benchmarks").mkdir()
+    for name, content in {"table.md": "| ours | 1 |", "training.png": "", "training-dark.png": ""}.items():
+        (tmp_path / "figures/benchmarks" / name).write_text(content)
     page = build(tmp_path, [text("# Fall")], [text("# Fall")], "figures/fall.ipynb")[1]["source"]
     for part in ("`ebwm figures run fall`", "smoke 18 s on 2 cores, cpu 6 min on 2 cores",
                  "scale cpu, seeds 0, 1, 61 s on cpu",
                  "| It falls | EBT, Figure 0 | 1.5 (95 % interval 1.25 to 2) | below 2 | undecided |"):
         assert part in page
+    pictures = "![{0}](../record/{1}/{0}.png){{.only-light}}\n![{0}](../record/{1}/{0}-dark.png){{.only-dark}}"
+    assert page.endswith(pictures.format("fall", "fall")) and (tmp_path / "out/record/fall/fall-dark.png").is_file()
     assert "**falling** (EBT, Figure 0): It falls." in (tmp_path / "out/figures/claims.md").read_text()
-    assert ":caption: Results\n\nfigures/fall\nfigures/claims\n" in sidebar(tmp_path)
-    assert page.endswith("![fall](../record/fall/fall.png){.only-light}\n"
-                         "![fall](../record/fall/fall-dark.png){.only-dark}")
-    assert (tmp_path / "out/record/fall/fall-dark.png").is_file()
-
-
-def test_the_benchmark_has_a_page(tmp_path):
-    folder = tmp_path / "figures/benchmarks"
-    folder.mkdir(parents=True)
-    (folder / "table.md").write_text("| ours | 1 |")
-    for name in ("training.png", "training-dark.png"):
-        (folder / name).touch()
-    build(tmp_path, [text("# Home")], [text("# Home")])
     page = (tmp_path / "out/figures/benchmarks.md").read_text()
-    assert "| ours | 1 |" in page and "![cost]" not in page
-    assert "![training](../record/benchmarks/training-dark.png){.only-dark}" in page
-    assert ":caption: Results\n\nfigures/benchmarks\n" in sidebar(tmp_path)
+    assert "| ours | 1 |" in page and pictures.format("training", "benchmarks") in page and "![cost]" not in page
+    sidebar = json.loads((tmp_path / "out/index.ipynb").read_text())["cells"][-1]["source"]
+    assert ":caption: Results\n\nfigures/fall\nfigures/claims\nfigures/benchmarks\n" in sidebar
 
 
 def test_a_figure_without_a_dark_picture_or_without_a_record(tmp_path):

@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from sizes import ROOT
 from tiny_figure import PARAMETERS, code, write_notebook
@@ -30,7 +31,7 @@ from ebwm.figures.experiment.tables import (
     shares_of_mean,
 )
 from ebwm.figures.experiment.tokens import random_text, words
-from ebwm.figures.experiment.tuning import make_trials, search, times, write_trials
+from ebwm.figures.experiment.tuning import make_trials, search, times
 from ebwm.figures.experiment.walks import Walks, library_agreement, state_losses, traces
 from ebwm.figures.notebook import cells_of, code_of
 from ebwm.objective import smooth_l1
@@ -73,16 +74,6 @@ def test_a_search_tries_one_setting_after_another_at_the_best_so_far():
     assert [row["valid_loss"] for row in rows] == [5.0, 4.0, None, 8.0, 0.0]
 
 
-def test_tuning_json_has_trials_choices_and_cost(tmp_path):
-    trials = {"ebt": [{"rate": 1.0, "valid_loss": None, "seconds": 1.0},
-                      {"rate": 2.0, "valid_loss": 3.0, "seconds": 2.0}]}
-    write_trials(tmp_path / "tuning.json", trials, {"batch": 4}, "recipe", width=96)
-    content = json.loads((tmp_path / "tuning.json").read_text())
-    assert content["chosen"] == {"ebt": {"recipe": "ebt", "rate": 2.0, "valid_loss": 3.0, "seconds": 2.0}}
-    assert content["seconds"] == 3.0 and content["settings"] == {"batch": 4} and content["width"] == 96
-    assert len(content["trials"]) == 2 and content["seed"] == 100
-
-
 DECLARED = """
 from ebwm.figures.experiment.runs import Experiment
 from ebwm.figures.experiment.tuning import search
@@ -110,7 +101,8 @@ def test_the_command_makes_declared_trials_and_keeps_those_of_other_kinds(projec
         assert main(["figures", "tune", "tiny"]) == 0
         made = json.loads(path.read_text())
         assert [row["model"] for row in made["trials"]] == ["one", "one", "two", "two"]
-        assert made["chosen"]["one"]["rate"] == 3.0 and made["settings"] == {"updates": 2}
+        assert made["chosen"]["one"]["rate"] == 3.0 and made["settings"] == {"updates": 2} and made["seed"] == 100
+        assert made["seconds"] == pytest.approx(sum(row["seconds"] for row in made["trials"]), abs=0.1)
         path.write_text(json.dumps(made | {"trials": [row | {"seconds": 7.0} for row in made["trials"]]}))
         assert main(["figures", "tune", "tiny", "--only", "two"]) == 0
         again = json.loads(path.read_text())["trials"]

@@ -19,8 +19,9 @@ FLOORS = [floor.split() for floor in (
     "gradient.vocabulary walk objective thinking generation interop",
     "data data.",
     "training training.",
-    "figures.errors figures.manifest figures.notebook figures.registry figures.style figures.inputs figures.curves",
-    "figures.plan figures.record",
+    "figures.errors figures.manifest figures.notebook figures.registry figures.style figures.inputs figures.curves"
+    " figures.plan",
+    "figures.record",
     "figures.execution figures.job figures.local figures.progress figures.batch figures.claims figures.findings"
     " figures.ledger figures.comparison figures.table figures.summary figures.tune",
     "figures",
