@@ -397,6 +397,19 @@ def test_a_run_with_skipped_updates_resumes_exactly(runs, monkeypatch, task, ent
     assert_same_end(resumed(stopped(runs, *entries, task=task, after=4), task=task), expected)
 
 
+def test_a_stop_after_a_skipped_update_is_saved_with_the_batches_that_were_used(runs, monkeypatch):
+    def spoiled_and_stopped(trainer, batch, wrong):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return spoiled_batch(trainer, batch, wrong)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match="stopped after update 4 of 8"):
+        make_faulty(patch, spoiled_and_stopped, {4})
+        trained(runs)
+    resumed(runs / "001")
+    assert events_of(runs / "001", "resumed")[0]["batch"] == 5
+    assert [row["batch"] for row in log_of(runs / "001")] == SKIP[1]
+
+
 def test_a_rollback_continues_noise_and_batches_and_remedies_accumulate(draw):
     """Also when the checkpoint was saved after a rollback."""
     trainer, batches = tiny_trainer("faults.lower=0.25"), draw(5, 4, 5, 8).float()
