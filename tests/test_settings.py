@@ -99,9 +99,9 @@ assert not heavy, heavy
 """
 
 
-def test_the_command_line_answers_without_torch():
+def test_the_command_line_answers_without_torch(tmp_path):
     result = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], cwd=ROOT, capture_output=True, text=True,
-                            env={**os.environ, "EBWM_DEVICE": "cpu"})
+                            env={**os.environ, "EBWM_DEVICE": "cpu", "EBWM_RUNS": str(tmp_path)})
     assert result.returncode == 0, result.stderr
 
 
