@@ -10,6 +10,7 @@ import math
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import yaml
 # order of the sidebar; other folders follow
 FOLDERS = ("tutorials", "guides", "core", "gradient", "data", "training", "evaluation", "explorers", "figures")
 CAPTIONS = {"figures": "Results"}
+LEAD = "Energy-Based World Models and Energy-Based Transformers in PyTorch"
 KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
 DIRECTIVE = re.compile(r"^\s*#\|\s*([\w-]+)\s*:?[ \t]*(.*?)[ \t]*$\n?", re.MULTILINE)
 TAGS = {
@@ -217,26 +219,35 @@ def _link(match: re.Match, page: Path, site: Site) -> str:
 
 
 def _add_sidebar(out: Path, pages: list[Path]) -> None:
-    groups: dict[str, list[str]] = {}
-    for page in pages:
-        if page.stem != "index":
-            folder = page.parts[0] if len(page.parts) > 1 else ""
-            groups.setdefault(folder, []).append(page.with_suffix("").as_posix())
+    groups = _by_folder(page for page in pages if page.stem != "index")
     sidebar = _markdown("\n\n".join(_toctree(*group) for group in groups.items()))
     _write(out / "index.ipynb", [*_read(out / "index.ipynb")["cells"], sidebar])
 
 
+def _by_folder(pages: Iterable[Path]) -> dict[str, list[Path]]:
+    """Pages by the first folder of their path; "" for those at the top."""
+    groups: dict[str, list[Path]] = {}
+    for page in pages:
+        groups.setdefault(page.parts[0] if len(page.parts) > 1 else "", []).append(page)
+    return groups
+
+
+def _caption(folder: str) -> str:
+    return CAPTIONS.get(folder, folder.capitalize())
+
+
 def _plain_index(out: Path, pages: list[Path]) -> str:
     """Every page with its title and its lead, as plain text for programs that read the site."""
-    groups: dict[str, list[str]] = {}
-    for page in pages:
-        title, lead = _heading(out / page)
-        folder = page.parts[0] if len(page.parts) > 1 else ""
-        link = f"[{title}]({page.with_suffix('.html').as_posix()})"
-        groups.setdefault(folder, []).append(f"- {link}{f': {lead}' if lead else ''}")
-    head = {"": "# ebwm\n\n> Energy-Based World Models and Energy-Based Transformers in PyTorch"}
-    heads = {folder: head.get(folder, f"## {CAPTIONS.get(folder, folder.capitalize())}") for folder in groups}
-    return "\n\n".join(f"{heads[folder]}\n\n" + "\n".join(lines) for folder, lines in groups.items()) + "\n"
+    parts = []
+    for folder, group in _by_folder(pages).items():
+        head = f"## {_caption(folder)}" if folder else f"# ebwm\n\n> {LEAD}"
+        parts.append("\n".join([f"{head}\n", *(_entry(out, page) for page in group)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _entry(out: Path, page: Path) -> str:
+    title, lead = _heading(out / page)
+    return f"- [{title}]({page.with_suffix('.html').as_posix()}){f': {lead}' if lead else ''}"
 
 
 def _heading(page: Path) -> tuple[str, str]:
@@ -248,6 +259,7 @@ def _heading(page: Path) -> tuple[str, str]:
     return title.strip(), lead[1].strip() if lead else ""
 
 
-def _toctree(folder: str, pages: list[str]) -> str:
-    caption = [f":caption: {CAPTIONS.get(folder, folder.capitalize())}"] if folder else []
-    return "\n".join(["```{toctree}", ":hidden:", *caption, "", *pages, "```"])
+def _toctree(folder: str, pages: list[Path]) -> str:
+    caption = [f":caption: {_caption(folder)}"] if folder else []
+    names = [page.with_suffix("").as_posix() for page in pages]
+    return "\n".join(["```{toctree}", ":hidden:", *caption, "", *names, "```"])

@@ -106,7 +106,7 @@ def gallery(
 
 def _entry(figure: Figure, root: Path) -> str:
     folder, link = root / "figures" / figure.id, _from_nbs(figure, root)
-    light = sorted(path.name for path in folder.glob("*.png") if not path.stem.endswith("-dark"))
+    light = [path.name for path in _light(folder)]
     name = f"{figure.id}.png" if f"{figure.id}.png" in light else light[0]
     answer = answer_cell(figure, settings.load(root)).removeprefix(MARK) if figure.answer else ""
     picture = f"![{figure.title}](../figures/{figure.id}/{name})"
@@ -200,9 +200,14 @@ def _pictures(folder: Path, notebook: Path, root: Path) -> list[str]:
     """The pictures on record that the notebook does not show, with paths relative to the notebook."""
     text = (root / notebook).read_text(encoding="utf-8")
     shown = {match[4] for match in PICTURE.finditer(text) if match[3] == folder.name}
-    light = sorted(p for p in folder.glob("*.png") if not p.stem.endswith("-dark") and p.stem not in shown)
+    hidden = [path for path in _light(folder) if path.stem not in shown]
     up = os.path.relpath(Path("figures"), notebook.parent)
-    return [f"![{p.stem.replace('_', ' ')}]({Path(up, folder.name, p.name).as_posix()})" for p in light]
+    return [f"![{p.stem.replace('_', ' ')}]({Path(up, folder.name, p.name).as_posix()})" for p in hidden]
+
+
+def _light(folder: Path) -> list[Path]:
+    """The pictures of a record for the light theme."""
+    return sorted(path for path in folder.glob("*.png") if not path.stem.endswith("-dark"))
 
 
 def place_pictures(

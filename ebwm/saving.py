@@ -69,7 +69,7 @@ class Saved:
 
 
 def _arguments(cls: type, given: tuple, named: dict[str, Any]) -> dict[str, Any]:
-    """Arguments by name; values that are no JSON values, such as a generator, are left out."""
+    """Arguments by name, without generators; the fields of a data class are arguments of their own."""
     try:
         bound = inspect.signature(cls.__init__).bind(None, *given, **named).arguments
     except TypeError:  # `__init__` raises the error

@@ -32,12 +32,13 @@ def execute_cells(
     parameters: dict[str, Any],  # of the notebook
     root: Path,  # working directory
     manager: type,  # of the kernel, from jupyter_client
-    output: Any = sys.stderr,  # receives the output of the cells
+    output: Any = None,  # receives the output of the cells; None: stderr
 ) -> None:
     """Execute the first cells of a notebook with papermill."""
     papermill, nbformat = require("papermill", "figures"), require("nbformat", "figures")
     content = nbformat.read(notebook, as_version=4)
     content.cells = content.cells[:count]
+    output = output or sys.stderr
     papermill.execute_notebook(
         content, folder / notebook.name, parameters=parameters, kernel_name="python3", kernel_manager_class=manager,
         cwd=root, progress_bar=False, stdout_file=output, stderr_file=output)
