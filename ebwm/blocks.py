@@ -240,7 +240,7 @@ class EnergyTrunk(nn.Module):
 
     def add_steps(
         self,
-        step_size: float,  # initial alpha
+        step_size: float = 1.0,  # initial alpha
     ) -> None:
         "Create the step embeddings and the step size."
         checks.positive("step_size", step_size)

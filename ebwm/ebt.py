@@ -6,6 +6,7 @@
 __all__ = ['CANDIDATES', 'CONDITIONINGS', 'EMBEDDINGS', 'GRADIENTS', 'EBTOptions', 'EBM', 'StateEBM', 'CausalEBM', 'EBT']
 
 # %% ../nbs/core/13_ebt.ipynb #e806a16d
+import math
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from .blocks import EnergyTrunk, embedding, initialise, linear, rotary, size_nam
 from .context import KV, Context, FixedContext, GrowingContext, check_like
 from .gradient.attention import can_be_fused
 from .gradient.sweeps import Layer
+from .energy import gradient_by_autograd
 from .landscape import CausalLandscape, ContextLandscape
 from .saving import Saved
 from .states import States, states_of
@@ -100,6 +102,30 @@ class EBM(EnergyTrunk, Saved, ABC):
     @abstractmethod
     def encode_context(self, context: States, step: int = 0) -> KV:
         "Keys and values of each layer for a context."
+
+    @abstractmethod
+    def random_example(self, generator: torch.Generator) -> tuple[States, Tensor]:
+        "A context and targets as candidates: standard normal states, or random tokens."
+
+    def standard_step_size(self) -> float:
+        "The step size with which a step is as long as a standard normal start is far from such a target."
+        if self.head.weight.is_meta:
+            return 1.0
+        context, y = self.random_example(torch.Generator().manual_seed(0))
+        _, grad = gradient_by_autograd(self.landscape(context), y, create_graph=False)
+        distance = math.sqrt(2) if self.tokens is None else math.log(max(self.state_dim, 2))
+        return distance / grad.square().mean().sqrt().item()
+
+    def set_step_size(
+        self,
+        step_size: float | str,  # alpha, above 0; "auto": `standard_step_size`
+    ) -> None:
+        "Set the step size."
+        if isinstance(step_size, str):
+            checks.one_of("step_size", step_size, ("auto",))
+        else:
+            checks.positive("step_size", step_size)
+        self.step_size.data.fill_(self.standard_step_size() if step_size == "auto" else step_size)
 
 # %% ../nbs/core/13_ebt.ipynb #00095701
 def _check_tokens(states: Tensor, count: int) -> None:
@@ -190,6 +216,21 @@ class StateEBM(EBM):
         states = states_of(context)
         x = self.embed(states) if self.tokens is None else self.tokens(states)
         return x + self.embed_actions(context[1]) if isinstance(context, tuple) else x
+
+    def random_example(
+        self,
+        generator: torch.Generator,  # on the CPU
+    ) -> tuple[States, Float[Tensor, "b s c"]]:  # context, targets as candidates
+        "Standard normal states or random tokens, and actions if the model has them."
+        weight, shape = self.head.weight, (2, 8)
+        normal = lambda *sizes: torch.randn(*sizes, generator=generator).to(weight)
+        context, target = normal(*shape, self.state_dim), normal(*shape, self.candidate_dim)
+        if self.tokens is not None:
+            context, target = (torch.randint(self.state_dim, shape, generator=generator) for _ in range(2))
+            context, target = context.to(weight.device), self.encode(target.to(weight.device))
+        if self.embed_actions is not None:
+            context = context, normal(*shape, self.embed_actions.in_features)
+        return context, target
 
     def embed_candidates(
         self,
@@ -288,7 +329,7 @@ class EBT(CausalEBM):
         state_dim: int | None = None,  # features of a state; None: the width of the model
         vocabulary: int | None = None,  # number of tokens, if states are tokens
         action_dim: int | None = None,  # features of an action, if contexts have actions
-        step_size: float = 1.0,  # initial alpha
+        step_size: float | str = "auto",  # initial alpha; "auto": `standard_step_size`
         generator: torch.Generator | None = None,  # draws the initial weights
         options: EBTOptions | None = None,  # candidates, gradient rule, step conditioning and so on
         **changes,  # single fields of EBTOptions
@@ -301,13 +342,14 @@ class EBT(CausalEBM):
         self.add_maps(state_dim, vocabulary, options)
         self.add_trunk()
         self.decode = linear(dim, self.state_dim) if self.latent else nn.Identity()
-        self.add_steps(step_size)
+        self.add_steps()
         initialise(self, generator)
         if self.tokens is not None:
             self.tokens.weight.data.mul_(options.embedding_std)
         self.embed_actions = linear(action_dim, dim) if action_dim else None
         if action_dim:
             initialise(self.embed_actions, generator)
+        self.set_step_size(step_size)
 
     @classmethod
     def from_size(

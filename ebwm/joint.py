@@ -139,7 +139,7 @@ class JointEBT(ObservingEBM):
         rows: int = 16,  # rows of a candidate: patches of an image, actions of a chunk
         candidate_dim: int | None = None,  # features of a row; None: the width of the model
         state_dim: int | None = None,  # features of an observation; None: there is no context
-        step_size: float = 1.0,  # initial alpha
+        step_size: float | str = "auto",  # initial alpha; "auto": `standard_step_size`
         generator: torch.Generator | None = None,  # draws the initial weights
         step_conditioning: str = "none",  # how the energy depends on the sampling step: "none" or "adaln"
         conditioned_steps: int = 2,  # number of steps that differ, if the energy depends on the step
@@ -151,9 +151,10 @@ class JointEBT(ObservingEBM):
         self.embed = linear(self.candidate_dim, dim)
         self.add_trunk()
         self.decode = nn.Identity()
-        self.add_steps(step_size)
+        self.add_steps()
         initialise(self, generator)
         self.add_observations(state_dim, generator)
+        self.set_step_size(step_size)
 
     def encode(
         self,
@@ -165,6 +166,15 @@ class JointEBT(ObservingEBM):
             raise checks.refusal("context", None, rule, "give start=tensor of initial candidates")
         shape = len(context), self.rows, self.candidate_dim
         return torch.zeros(shape, dtype=self.dtype, device=context.device)
+
+    def random_example(
+        self,
+        generator: torch.Generator,  # on the CPU
+    ) -> tuple[Float[Tensor, "b s d"] | None, Float[Tensor, "b n c"]]:  # observations, candidates
+        "Standard normal observations and candidates."
+        normal = lambda *sizes: torch.randn(*sizes, generator=generator).to(self.head.weight)
+        candidates = normal(2, self.rows, self.candidate_dim)
+        return normal(2, 8, self.state_dim) if self.observe is not None else None, candidates
 
     def as_candidates(
         self,

@@ -1,10 +1,10 @@
 """Configurations of training runs: typed entries, and changes by name."""
 
 import dataclasses
+import itertools
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
-from types import NoneType
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from ebwm import checks
 from ebwm.data.configs import CONFIGS, ClipsConfig
@@ -63,12 +63,13 @@ class WalkConfig:
 
     steps: int = 2  # steps
     start: str = "noise"  # initial candidates: "noise" | "last" | "zeros"
-    step_size: float = 10.0  # alpha at the start of training
+    step_size: float | Literal["auto"] = "auto"  # alpha at the start of training; "auto": by trials on the first batches
     update: str = "code"  # tokens: update of the authors' "code" or of their "paper"
 
     def __post_init__(self):
         _check(self, _at_least_1, "steps")
-        _check(self, checks.positive, "step_size")
+        if self.step_size != "auto":
+            _check(self, checks.positive, "step_size")
 
 
 @dataclass(frozen=True)
@@ -224,32 +225,42 @@ def _other_task(current: Any, kind: Any) -> Any:
     return current if kind == current.kind else CONFIGS[kind]()
 
 
-def _kind_of(declared: Any) -> tuple[type, bool]:
-    """The type of an entry, and whether it may be None."""
-    options = [kind for kind in get_args(declared) if kind is not NoneType]
-    return (options[0], True) if options else (declared, False)
+def _kind_of(declared: Any) -> tuple[type, tuple[Any, ...]]:
+    """The type of an entry, and the other values that it may have."""
+    kind, *others = get_args(declared) or (declared,)
+    words = [get_args(other) if get_origin(other) is Literal else (None,) for other in others]
+    return kind, tuple(itertools.chain(*words))
+
+
+def _wrong_type(key: str, value: Any, kind: type, others: tuple[Any, ...]) -> Exception:
+    words = "".join(f", or {_text(other)}" for other in others)
+    return checks.refusal(key, value, TYPES[kind] + words, error=ConfigError)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower()
 
 
 def _parsed(key: str, text: str, declared: Any) -> Any:
     """Read the value of an entry from a command line."""
-    kind, optional = _kind_of(declared)
-    if optional and text.lower() == "none":
-        return None
+    kind, others = _kind_of(declared)
+    if text.lower() in (words := {_text(other): other for other in others}):
+        return words[text.lower()]
     try:
         return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):
-        raise checks.refusal(key, text, TYPES[kind], error=ConfigError) from None
+        raise _wrong_type(key, text, kind, others) from None
 
 
 def _typed(key: str, value: Any, declared: Any) -> Any:
     """Check the type of a value from JSON; an integer is a number."""
-    kind, optional = _kind_of(declared)
-    if value is None and optional:
-        return None
+    kind, others = _kind_of(declared)
+    if value in others:
+        return value
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        raise checks.refusal(key, value, TYPES[kind], error=ConfigError)
+        raise _wrong_type(key, value, kind, others)
     return value
 
 

@@ -64,6 +64,7 @@ class FaultState(NamedTuple):
 
 
 MAX_DISTANCE = 10.0  # largest distance of a healthy walk, in norms of a state
+MIN_DISTANCE = 0.1  # smallest distance of a healthy walk from noise
 
 
 class ProbeResult(NamedTuple):
@@ -89,6 +90,8 @@ def probe(
     result = walk.run(model, model.landscape(context), first, generator)
     found, norm = health(result), torch.maximum(first.norm(dim=-1), recent.norm(dim=-1))
     distance = float(((result.state.y - first).norm(dim=-1) / norm).median())
-    far = [f"walks end {distance:.3g} norms of a state away: lower the step size"] if distance > MAX_DISTANCE else []
+    moved = f"walks end {distance:.3g} norms of a state away with the step size {float(result.info.step_size.max()):.3g}"
+    near = walk.start == "noise" and distance < MIN_DISTANCE
+    lines = [f"{moved}: {'raise' if near else 'lower'} it"] if near or distance > MAX_DISTANCE else []
     gradient = float(result.info.grad_norm[0].median())
-    return ProbeResult(found.gap, gradient, found.rising, distance, alarms(found) + far)
+    return ProbeResult(found.gap, gradient, found.rising, distance, alarms(found) + lines)

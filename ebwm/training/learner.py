@@ -106,6 +106,8 @@ def _ebt(config: ModelSettings, state: StateSpec, weights: torch.Generator) -> L
     shape = {name: getattr(model, name) for name in names} | state.sizes()
     conditioning = {"step_conditioning": model.step_conditioning, "conditioned_steps": walk.steps}
     ebt = EBT(**shape, **conditioning, step_size=walk.step_size, generator=weights)
+    if walk.step_size == "auto" and walk.update == "paper" and ebt.tokens is not None:
+        ebt.step_size.data.mul_(ebt.state_dim)  # near the uniform distribution, softmax divides gradients by this
     return ebt_learner(ebt, state, config.make_recipe(), capacity=config.recipe.capacity)
 
 

@@ -122,8 +122,8 @@ def _test(run: Run) -> str:
 
 def scores(
     run: Run,  # any run
-) -> str:  # one to three lines; empty without a test loss
-    """The test loss, its description by the task, trivial baselines, and whether one of these is better."""
+) -> str:  # a few lines; empty without a test loss
+    """The test loss, its description by the task, trivial baselines, whether one of these is better, and a late alarm."""
     if run.test_loss is None:
         return ""
     text = ""
@@ -137,7 +137,13 @@ def scores(
         if not run.test_loss < run.baselines[best]:
             lines.append(f"Not better than the trivial baseline {best!r}: train longer, or change "
                          "optimiser.learning_rate or walk.step_size.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_late_alarm(run)])
+
+
+def _late_alarm(run: Run) -> list[str]:
+    """The last alarm in the second half of a run, which training has not removed."""
+    late = [event for event in run.events if event["kind"] == "alarm" and 2 * event.get("update", 0) >= run.made]
+    return [f"Alarm at update {late[-1]['update']}: {late[-1].get('what', '')}."] if late else []
 
 
 def _few(rows: list[Any]) -> list[Any]:
