@@ -1,6 +1,6 @@
 """The picture of the figure `step_size`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,15 +24,19 @@ class Steps(NamedTuple):
     kinds: Mapping[str, pd.DataFrame]  # runs that were trained through the walk, and detached ones
     rhos: Mapping[str, pd.Series]  # rank correlations by seed
     gradients: Mapping[str, Interval]  # their means
+    choices: pd.DataFrame  # test loss by data, step size and seed, from fixed step sizes and from the chosen one
 
 
 def draw(
     found: Steps,  # tables and statistics
     parameters: Mapping[str, Any],  # of the notebook
 ) -> Any:  # the figure
-    """Maps of convergence, losses and gradients by steps, and what is learned of the step size."""
-    figure = require("matplotlib.pyplot", "figures").figure(figsize=(8.6, 14))
-    grid = figure.subplots(4, 2, height_ratios=[1.35, 1, 1, 1])
+    """Maps of convergence, losses and gradients by steps, what is learned of the step size, and the automatic choice."""
+    figure = require("matplotlib.pyplot", "figures").figure(figsize=(8.6, 17))
+    places = figure.add_gridspec(5, 6, height_ratios=[1.35, 1, 1, 1, 1])
+    columns = slice(0, 3), slice(3, 6)
+    grid = np.array([[figure.add_subplot(places[row, column]) for column in columns] for row in range(4)])
+    _choices([figure.add_subplot(places[4, 2 * index:2 * index + 2]) for index in range(3)], found.choices)
     _map(grid[0, 0], found.maps["training"], "$\\alpha$ at the start of training", "Trained (S1)")
     _map(grid[0, 1], found.maps["inference"], "$\\alpha$ / learned $\\alpha$", "Walks after training")
     _unrolled(grid[1], found, parameters)
@@ -108,3 +112,15 @@ def _training(panel: Any, found: Steps, parameters: Mapping[str, Any]) -> None:
     panel.set(title="Gradient during training", xlabel="optimiser step",
               ylabel=f"gradient norm, {parameters['trained_steps']} steps")
     panel.legend(title="$\\alpha$ at the start", ncols=3, loc="upper left", fontsize=8, title_fontsize=8)
+
+
+def _choices(row: Sequence[Any], choices: pd.DataFrame) -> None:
+    units = {"digits": "SmoothL1", "Lorenz": "SmoothL1", "text": "nats per token"}
+    for panel, (name, unit) in zip(row, units.items(), strict=True):
+        part = choices[choices.data == name]
+        panels.lines(panel, part[~part.chosen], "step_size", "loss", "ebt", "fixed")
+        own = part[part.chosen]
+        panel.plot(own.step_size, own.loss, "*", color=colour("transformer"), ms=9, mew=0, label="automatic, a seed")
+        panels.logarithmic(panel)
+        panel.set(title=f"Choice: {name}", xscale="log", xlabel="$\\alpha$ at the start", ylabel=f"test loss, {unit}")
+    row[0].legend(fontsize=8)
