@@ -20,9 +20,9 @@ from . import checks
 from .attention import two_stream_attention, visible_context
 from .blocks import EnergyTrunk, embedding, initialise, linear, rotary, size_named
 from .context import KV, Context, FixedContext, GrowingContext, check_like
+from .energy import gradient_by_autograd
 from .gradient.attention import can_be_fused
 from .gradient.sweeps import Layer
-from .energy import gradient_by_autograd
 from .landscape import CausalLandscape, ContextLandscape
 from .saving import Saved
 from .states import States, states_of
@@ -159,6 +159,17 @@ def _check_context(model: EBM, context: States) -> None:
         shape = [*states.shape[:2], model.embed_actions.in_features]
         check_like(context[1], "actions", shape, model)
 
+# %% ../nbs/core/13_ebt.ipynb #6a72aa49
+def _random_example(model: EBM, generator: torch.Generator) -> tuple[States, Tensor]:
+    "A context of two sequences of eight states, and targets as candidates."
+    weight, shape = model.head.weight, (2, 8)
+    normal = lambda *sizes: torch.randn(*sizes, generator=generator).to(weight)
+    context, target = normal(*shape, model.state_dim), normal(*shape, model.candidate_dim)
+    if model.tokens is not None:
+        context, target = (torch.randint(model.state_dim, shape, generator=generator) for _ in range(2))
+        context, target = context.to(weight.device), model.encode(target.to(weight.device))
+    return (context, normal(*shape, model.embed_actions.in_features)) if model.embed_actions else context, target
+
 # %% ../nbs/core/13_ebt.ipynb #00095703
 class StateEBM(EBM):
     "Energy-based model of states: vectors or tokens, alone or with actions."
@@ -222,15 +233,7 @@ class StateEBM(EBM):
         generator: torch.Generator,  # on the CPU
     ) -> tuple[States, Float[Tensor, "b s c"]]:  # context, targets as candidates
         "Standard normal states or random tokens, and actions if the model has them."
-        weight, shape = self.head.weight, (2, 8)
-        normal = lambda *sizes: torch.randn(*sizes, generator=generator).to(weight)
-        context, target = normal(*shape, self.state_dim), normal(*shape, self.candidate_dim)
-        if self.tokens is not None:
-            context, target = (torch.randint(self.state_dim, shape, generator=generator) for _ in range(2))
-            context, target = context.to(weight.device), self.encode(target.to(weight.device))
-        if self.embed_actions is not None:
-            context = context, normal(*shape, self.embed_actions.in_features)
-        return context, target
+        return _random_example(self, generator)
 
     def embed_candidates(
         self,

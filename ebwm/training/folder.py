@@ -79,7 +79,7 @@ class RunFolder:
     def event(
         self,
         trainer: Trainer,  # state at the event
-        kind: str,  # such as "skipped", "spike", "rolled back", "alarm", "refused", "resumed", "step size"
+        kind: str,  # such as "skipped", "spike", "rolled back", "alarm", "refused", "resumed", "stopped"
         text: str,  # details
     ) -> None:
         """Append an event."""

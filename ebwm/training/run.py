@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import functools
 import math
 import os
 import shlex
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._pytree import tree_map
 
 from ebwm import settings
@@ -26,20 +26,11 @@ from ebwm.data.tasks import load_task
 from ebwm.evaluation.cost import matrix_speed, peak_memory
 from ebwm.files import write_json
 from ebwm.training.checkpoint import CheckpointError, save_tensors
-from ebwm.training.configuration import (
-    ENERGY_MODELS,
-    RESUMABLE_FIELDS,
-    Config,
-    ConfigError,
-    as_dict,
-    differences,
-    from_dict,
-)
+from ebwm.training.configuration import RESUMABLE_FIELDS, Config, ConfigError, as_dict, differences, from_dict
 from ebwm.training.presets import load_config, override_all
 from ebwm.training.distributed import SingleProcess, full_tensor, process_group
 from ebwm.training.folder import LOGGERS, RunFolder, new_folder
 from ebwm.training.learner import BatchOrder, make_learner, position_losses
-from ebwm.training.step_size import choose_step_size
 from ebwm.training.signals import CHILD_SIGNALS, recorded_signals, set_handler
 from ebwm.training.trainer import Observer, Trainer, averaged, restore, roll_back, train_loop, update_flops
 from ebwm.usage import Failure
@@ -49,6 +40,7 @@ __all__ = ["RunError", "Stopped", "resume", "train"]
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 LOADER_FAILURES = 4  # failures of the data loader after which a run fails
 PROBED = 8  # items of a batch whose walks are probed
+STEP_SIZE = "walk.step_size=auto: {:.3g}, with which the first step is about as long as the way to a target"
 
 
 class Stopped(RuntimeError):
@@ -269,12 +261,13 @@ def train(
     config = override_all(config, overrides)
     _check_environment()
     with process_group(settings.device(), config.run.precision, config.run.strategy) as world:
-        config, task, notes = _new(config, world, data, progress)
-        trainer = _trainer(config, task, world)
+        trainer, task = _prepare(config, world, data, fit=True)
         path = world.broadcast(new_folder(Path(runs or settings.load().runs)) if not world.rank else None)
         folder = RunFolder(path, trainer.config, not world.rank)
         with folder.lock():
-            return _execute(_Run(folder, trainer, task, callback), progress, notes)
+            if progress and not world.rank and config.walk.step_size != trainer.config.walk.step_size:
+                print(STEP_SIZE.format(trainer.config.walk.step_size), file=sys.stderr)
+            return _execute(_Run(folder, trainer, task, callback), progress)
 
 
 def resume(
@@ -299,15 +292,13 @@ def resume(
                 raise CheckpointError(f"{path}: no checkpoint to resume from: {'; '.join(refused) or 'there is none'}")
             found = differences(from_dict(checkpoint.meta["config"]), config)
             _check_same(found, changed)
-            task = _task(config, data)
-            trainer = _trainer(config, task, world)
+            trainer, task = _prepare(config, world, data)
             saved = checkpoint.meta["data"]
             found += [f"data {name}: its digest has changed" for name, digest in task.digests().items()
                       if saved.get(name) != digest]
             _check_same(found, changed)
             restore(trainer, checkpoint.tensors, checkpoint.meta)
-            events = [*(("refused", line) for line in refused), ("resumed", f"after update {trainer.updates}")]
-            return _execute(_Run(folder, trainer, task, callback), progress, events, bool(found))
+            return _execute(_Run(folder, trainer, task, callback), progress, refused, bool(found))
 
 
 def _check_environment() -> None:
@@ -324,43 +315,29 @@ def _check_same(found: list[str], changed: bool) -> None:
                           "--changed")
 
 
-def _task(config: Config, data: Any) -> Task:
-    """Read the data of a run, after a check that its packages are installed."""
+def _prepare(config: Config, world: SingleProcess, data: Any, fit: bool = False) -> tuple[Trainer, Task]:
+    """Build all that can be refused, before a run writes a file; `fit` reduces the batch for a small data set."""
     require("filelock", "training")
     try:
         if config.run.logger in LOGGERS:
             require(*LOGGERS[config.run.logger][:2])
-        return load_task(config.data, data=data)
-    except (ValueError, OSError) as error:
-        raise ConfigError(str(error)) from error
-
-
-def _trainer(config: Config, task: Task, world: SingleProcess) -> Trainer:
-    """Build the model and its optimiser, so that all that can be refused is, before a run writes a file."""
-    try:
-        BatchOrder(len(task.splits["train"]), config.optimiser.batch, config.seed, part=(0, world.size))
+        task = load_task(config.data, data=data)
+        items = len(task.splits["train"])
+        config = _fitted(config, items, world) if fit else config
+        BatchOrder(items, config.optimiser.batch, config.seed, part=(0, world.size))
         learner = make_learner(config.model, task, config.seed, config.recipe, config.walk)
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from error
+    config = _with_step_size(config, learner.model)
     world.setup(learner.model)
-    return Trainer(learner, config, world=world)
+    return Trainer(learner, config, world=world), task
 
 
-def _new(config: Config, world: SingleProcess, data: Any, progress: bool) -> tuple[Config, Task, list[tuple[str, str]]]:
-    """The data of a new run, and its configuration with the batch and the step size that suit them."""
-    task = _task(config, data)
-    config = _fitted(config, len(task.splits["train"]), world)
-    if config.walk.step_size != "auto" or config.model.kind not in ENERGY_MODELS:
-        return config, task, []
-    tell = functools.partial(print, file=sys.stderr) if progress and not world.rank else lambda text: None
-    tell("walk.step_size=auto: trying step sizes on the first batches")
-    share = replace(config, optimiser=replace(config.optimiser, batch=config.optimiser.batch // world.size or 1))
-    try:
-        choice = world.broadcast(None if world.rank else choose_step_size(share, task, world.device))
-    except (ValueError, OSError) as error:
-        raise ConfigError(str(error)) from error
-    tell(str(choice))
-    return replace(config, walk=replace(config.walk, step_size=choice.step_size)), task, [("step size", str(choice))]
+def _with_step_size(config: Config, model: nn.Module) -> Config:
+    """The configuration with the initial step size of the model in place of "auto"."""
+    if config.walk.step_size != "auto" or not hasattr(model, "step_size"):
+        return config
+    return replace(config, walk=replace(config.walk, step_size=model.step_size.item()))
 
 
 def _fitted(config: Config, items: int, world: SingleProcess) -> Config:
@@ -375,15 +352,17 @@ def _fitted(config: Config, items: int, world: SingleProcess) -> Config:
     return replace(config, optimiser=replace(config.optimiser, batch=batch))
 
 
-def _execute(run: _Run, progress: bool, events: list[tuple[str, str]], save: bool = True) -> Path:
-    """Train to the end; `events` of the start are written first, and a checkpoint if `save`."""
+def _execute(run: _Run, progress: bool, refused: list[str] | None = None, changed: bool = False) -> Path:
+    """Train to the end; `refused`: checkpoints that could not be used, None for a new run."""
     folder, trainer = run.folder, run.trainer
     with recorded_signals() as received:
         try:
             folder.open(trainer)
-            for kind, text in events:
-                folder.event(trainer, kind, text)
-            run.start(save)
+            for line in refused or []:
+                folder.event(trainer, "refused", line)
+            if refused is not None:
+                folder.event(trainer, "resumed", f"after update {trainer.updates}")
+            run.start(save=refused is None or changed)
             run.train(received, progress)
             run.finish()
         except OSError as error:
