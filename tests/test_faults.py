@@ -38,12 +38,14 @@ from tiny_run import (
 )
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from ebwm import saving
 from ebwm.data.task import stack
 from ebwm.energy import Wrapper
 from ebwm.files import sha256
+from ebwm.saving import CheckpointError, load_tensors
 from ebwm.training import checkpoint, trainer
 from ebwm.training import run as running
-from ebwm.training.checkpoint import CheckpointError, Checkpoints, load_tensors
+from ebwm.training.checkpoint import Checkpoints
 from ebwm.training.faults import MAX_DISTANCE, FaultState, Spikes, probe
 from ebwm.training.folder import RunFolder
 from ebwm.training.learner import make_learner
@@ -62,7 +64,8 @@ def checkpoint_of(folder, update):
 
 def train_and_die(runs, place):
     """Train until the checkpoint of update 4 is half written, or has no digest yet."""
-    inner = getattr(checkpoint, place)
+    module = saving if place == "_save_file" else checkpoint
+    inner = getattr(module, place)
 
     def die(*given):
         path = given[place == "_save_file"]
@@ -73,7 +76,7 @@ def train_and_die(runs, place):
             path.write_bytes(path.read_bytes()[:1000])
         os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(checkpoint, place, die)
+    setattr(module, place, die)
     trained(runs, *S2)
 
 

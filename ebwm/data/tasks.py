@@ -34,6 +34,8 @@ class Clips(Sequences):
     @classmethod
     def restore(cls, config: ClipsConfig, folder: Path, tensors: dict[str, Tensor]) -> "Clips":
         """The task of a finished run; the width of its states is that of the embedding."""
+        if "embed.weight" not in tensors:
+            raise refusal("folder", str(folder), "its model.safetensors lacks 'embed.weight'", "train again")
         return cls(config, Vectors(tensors["embed.weight"].shape[1]))
 
     def save(self, folder: Path) -> None:

@@ -45,7 +45,18 @@ def _yaml(text: str) -> Any:
     """Parsed YAML, cached: a listing reads the registry for each figure."""
     import yaml
 
-    return yaml.safe_load(text)
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that occurs twice in a mapping, of which YAML keeps the last."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value]
+            for place, (key, _) in enumerate(node.value):
+                if key.value in names[:place]:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"line {line}: the key {key.value!r} occurs twice in one mapping; keep one")
+            return super().construct_mapping(node, deep)
+
+    return yaml.load(text, Loader)
 
 
 def cells_of(

@@ -84,6 +84,7 @@ REGISTRY = [  # text of figures.yaml, its replacement, named in the message
     ("id: tiny", "id: Tiny figure", "id='Tiny figure'"),
     ("planned:\n", "planned: [\n", "figures.yaml: while parsing"),
     ("  - {id: later", "    {id: later", "planned"),
+    ("headline: true", "headline: true\n    headline: false", "the key 'headline' occurs twice"),
 ]
 PARAMETERS = {  # of a run: value, named in the message
     "updtes": 3, "updates": 1.5, "rate": "high", "seeds": 3, "fast": 1, "folder": 3, "scale": "cpu",

@@ -10,7 +10,8 @@ import torch
 from ebwm.data.arrays import read_arrays
 from ebwm.data.task import Rows, Tokens, Vectors
 from ebwm.data.tasks import load_task
-from ebwm.training.checkpoint import CheckpointError, Checkpoints, load_tensors
+from ebwm.saving import CheckpointError, load_tensors, save_tensors
+from ebwm.training.checkpoint import Checkpoints
 from ebwm.training.configuration import ConfigError, ModelConfig, from_dict
 from ebwm.training.history import UnknownRun, find
 from ebwm.training.learner import BatchOrder, load_learner, make_learner
@@ -25,6 +26,12 @@ def written(name, content=b"no data"):
     """Path of a file with some content."""
     path = FOLDER / name
     path.write_bytes(content)
+    return path
+
+
+def weights(name, **tensors):
+    """Path of a file of weights."""
+    save_tensors(path := FOLDER / name, tensors)
     return path
 
 
@@ -96,6 +103,8 @@ CASES = [
     ("no pairs", lambda: pairs(), ValueError, "data.source=None"),
     ("no checkpoint", lambda: load_tensors(FOLDER / "none.safetensors"), CheckpointError, "none.safetensors"),
     ("other file", lambda: load_tensors(written("x.safetensors")), CheckpointError, "not a safetensors checkpoint"),
+    ("no tensor", lambda: load_tensors(weights("no.safetensors")), CheckpointError, "no.safetensors: the file holds"),
+    ("NaN", lambda: load_tensors(weights("nan.safetensors", head=NAN)), CheckpointError, "head holds NaN"),
     ("keep", lambda: Checkpoints(FOLDER, 0), ValueError, "keep=0"),
     ("no run", lambda: resume(FOLDER / "nothing"), ConfigError, "run="),
     ("unknown run", lambda: find("005", FOLDER), UnknownRun, "RUN='005'"),
