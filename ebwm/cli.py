@@ -335,10 +335,11 @@ PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 def _draw_runs(chosen: dict[str, Path], out: Path) -> None:
     from ebwm.figures.curves import save
-    from ebwm.training.history import history
+    from ebwm.training.history import history, read
 
+    losses = dict.fromkeys(read(path).loss for path in chosen.values())
     try:
-        save({name: history(path) for name, path in chosen.items()}, out)
+        save({name: history(path) for name, path in chosen.items()}, out, " or ".join(losses))
     except OSError as error:
         raise refusal("--out", str(out), f"cannot be written: {error.strerror}", error=UsageError) from error
 

@@ -4,6 +4,7 @@ import ast
 import copy
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ebwm.compat import require
 from ebwm.figures.errors import FigureError
 from ebwm.settings import Settings
 
-__all__ = ["PARAMETERS", "PARTS", "cells_of", "code_of", "fits", "parameter_defaults", "plain",
+__all__ = ["PARAMETERS", "PARTS", "cells_of", "code_of", "fits", "own_data", "parameter_defaults", "plain",
            "read_registry", "registry_path"]
 
 PARAMETERS, PARTS = "parameters", "parts"  # tags of cells
@@ -108,6 +109,13 @@ def _assignment(statement: ast.stmt) -> tuple[str, Any]:
         return targets[0].id, plain(ast.literal_eval(statement.value))
     except (ValueError, TypeError):
         raise ValueError(statement.lineno) from None
+
+
+def own_data(
+    parameters: Mapping[str, Any],  # of a figure
+) -> bool:
+    """Whether a figure shows data that the user named, by the parameter `video_dir` or `source`."""
+    return parameters.get("video_dir") is not None or parameters.get("source", "python") != "python"
 
 
 def plain(

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -120,6 +121,15 @@ def _check_parameter(id: str, name: str, value: Any, defaults: dict[str, Any]) -
     if not fits(value, defaults[name]):
         raise checks.refusal(f"figure {id!r}: {name}", value,
                              f"must be {_kind(defaults[name])}, like the default {defaults[name]!r}", error=FigureError)
+    if not _finite(value):
+        raise checks.refusal(f"figure {id!r}: {name}", value, "must be finite", error=FigureError)
+    if name == "level":
+        checks.fraction(f"figure {id!r}: level", value, FigureError)
+
+
+def _finite(value: Any) -> bool:
+    """Whether all numbers of a parameter are finite."""
+    return all(map(_finite, value)) if isinstance(value, list) else not isinstance(value, float) or math.isfinite(value)
 
 
 def _check_items(id: str, name: str, values: list[Any]) -> None:
