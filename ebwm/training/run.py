@@ -29,6 +29,7 @@ from ebwm.training.presets import load_config, override_all
 from ebwm.training.distributed import SingleProcess, full_tensor, process_group
 from ebwm.training.folder import LOGGERS, RunFolder, new_folder
 from ebwm.training.learner import BatchOrder, make_learner, position_losses
+from ebwm.training.memory import check_memory
 from ebwm.training.signals import CHILD_SIGNALS, recorded_signals, set_handler
 from ebwm.training.trainer import Observer, Trainer, averaged, restore, roll_back, train_loop, update_flops
 from ebwm.usage import Failure
@@ -320,6 +321,7 @@ def _prepare(config: Config, world: SingleProcess, data: Any, fit: bool = False)
         items = len(task.splits["train"])
         config = _fitted(config, items, world) if fit else config
         BatchOrder(items, config.optimiser.batch, config.seed, part=(0, world.size))
+        check_memory(config, task, world)
         learner = make_learner(config.model, task, config.seed, config.recipe, config.walk)
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from error
