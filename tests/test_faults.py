@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import resource
+import shutil
 import signal
 import statistics
 from copy import deepcopy
@@ -119,6 +120,17 @@ def test_a_full_disk_is_reported_and_the_last_checkpoint_stays(runs, limit):
     assert not [*parts.rglob(".[0-9]*")]
     resumed(parts)
     assert_same_end(parts, whole())
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_run_whose_folder_vanishes_stops_at_the_next_save_and_writes_nothing_in_its_place(runs, moved):
+    place, other = runs / "001", runs / "elsewhere"
+    vanish = at(3, lambda: place.rename(other) and None) if moved else at(3, shutil.rmtree, place)
+    with pytest.raises(RunError, match=f"{place}: the folder of the run was moved or deleted"):
+        trained(runs, callback=vanish)
+    assert [path.name for path in runs.iterdir()] == ["elsewhere"] * moved
+    if moved:
+        assert_same_end(resumed(other), whole())
 
 
 # Damaged checkpoints

@@ -1,6 +1,8 @@
 """Models are saved as their weights and the arguments of their constructor."""
 
 import copy
+import errno
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from ebwm import EBT, JointEBT, Transformer
 from ebwm.baselines import GRU
 from ebwm.diffusion import DiffusionTransformer
 from ebwm.ebt import EBTOptions
+from ebwm.files import write_whole
 from ebwm.saving import CheckpointError, load_tensors, save_tensors
 from ebwm.settings import generator
 
@@ -23,6 +26,13 @@ MODELS = {
     "diffusion": lambda: DiffusionTransformer(heads=2, predicts="velocity", **SHAPE),
     "a copy": lambda: copy.deepcopy(EBT(heads=2, vocabulary=5, **SHAPE)),
 }
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError) as caught:
+        write_whole(tmp_path / "file", lambda draft: Path("/dev/full").write_bytes(b"x"))
+    assert (caught.value.filename, caught.value.errno) == (str(tmp_path / "file"), errno.ENOSPC)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("kind", MODELS)

@@ -17,6 +17,7 @@ from ebwm.figures.errors import FigureError
 from ebwm.figures.inputs import inputs, key_of
 from ebwm.figures.notebook import cells_of, code_of, fits, parameter_defaults, plain
 from ebwm.figures.registry import RESERVED, Figure, registry
+from ebwm.files import check_temporary
 from ebwm.settings import SCALES, Settings
 
 __all__ = ["Job", "Plan", "as_json", "checked_scale", "cores", "from_json", "gpus", "jobs_of", "plan",
@@ -147,6 +148,7 @@ ENGINE = ("matplotlib", "pandas", "pyarrow", "psutil", "filelock")
 
 
 def _check_means(figure: Figure, scale: str, kind: str) -> None:
+    check_temporary(FigureError)
     if figure.device.get(scale) == "cuda" and kind != "cuda":
         raise FigureError(f"figure {figure.id!r} at scale {scale!r} needs a GPU, but the device is {kind!r}; "
                           "use a smaller --scale")

@@ -181,6 +181,7 @@ FIGURES = [
       for name, value in PARAMETERS.items()),
     *((f"seeds {value}", within(figures.plan, "tiny", overrides={"seeds": value}), "seeds=")
       for value in (["a"], [], [0, 0])),
+    ("TMPDIR", within(mock.patch.dict(os.environ, TMPDIR="nowhere")(figures.plan), "tiny"), "TMPDIR='nowhere'"),
     ("infinite", within(figures.plan, "tiny", overrides={"rate": math.inf}), "rate=inf"),
     *((f"level {level}", partial(figures.plan, "percent_faster", "cpu", {"level": level}, settings.load(ROOT)), "level")
       for level in (0, 1, 2, -1, "x")),
