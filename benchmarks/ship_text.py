@@ -19,8 +19,8 @@ from ebwm.data.ngram import NGram
 from ebwm.data.tasks import load_task
 from ebwm.data.text import text_corpus
 from ebwm.files import write_json, write_whole
+from ebwm.saving import load_tensors, save_tensors
 from ebwm.training import history as runs
-from ebwm.training.checkpoint import load_tensors, save_tensors
 from ebwm.training.configuration import ConfigError, differences
 from ebwm.training.learner import load_run, position_losses
 from ebwm.training.presets import load_config

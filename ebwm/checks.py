@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-__all__ = ["accepts", "allowed", "at_least", "between", "finite", "name_of", "one_of", "pair", "positive",
+__all__ = ["accepts", "allowed", "at_least", "between", "finite", "fraction", "name_of", "one_of", "pair", "positive",
            "refusal", "suggestion"]
 
 
@@ -51,6 +51,12 @@ def between(name: str, value: float, low: float, high: float, error: type[Except
     """Raise unless `low <= value <= high`."""
     if not low <= value <= high:
         raise refusal(name, value, f"must be from {low:g} to {high:g}", error=error)
+
+
+def fraction(name: str, value: float, error: type[Exception] = ValueError) -> None:
+    """Raise unless `0 < value < 1`."""
+    if not 0 < value < 1:
+        raise refusal(name, value, "must be above 0 and below 1", error=error)
 
 
 def one_of(name: str, value: Any, known: Iterable[Any], error: type[Exception] = ValueError) -> None:

@@ -61,11 +61,21 @@ def main(
     except OSError as error:
         if error.errno not in PLACE_ERRORS:
             raise
-        if error.filename is None:  # stdout itself
-            _discard_output()
-        return _tell(refusal("path", str(error.filename or "output"), error.strerror, "choose another place"), FAILED)
+        return _tell(refusal("path", _place_of(error), error.strerror, "free space or choose another place"), FAILED)
     except KeyboardInterrupt:
         return _tell("interrupted", INTERRUPTED)
+
+
+def _place_of(error: OSError) -> str:
+    """The file that could not be used, or the output, which fails again and is then discarded."""
+    if error.filename is not None:
+        return str(error.filename)
+    try:
+        print(end="", flush=True)
+        return "unknown"
+    except OSError:
+        _discard_output()
+        return "output"
 
 
 def _discard_output() -> None:
@@ -335,10 +345,11 @@ PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 def _draw_runs(chosen: dict[str, Path], out: Path) -> None:
     from ebwm.figures.curves import save
-    from ebwm.training.history import history
+    from ebwm.training.history import history, read
 
+    losses = dict.fromkeys(read(path).loss for path in chosen.values())
     try:
-        save({name: history(path) for name, path in chosen.items()}, out)
+        save({name: history(path) for name, path in chosen.items()}, out, " or ".join(losses))
     except OSError as error:
         raise refusal("--out", str(out), f"cannot be written: {error.strerror}", error=UsageError) from error
 

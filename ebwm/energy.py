@@ -177,8 +177,8 @@ class Landscape(ABC):
 def _check_energies(energies: Tensor, y: Tensor) -> None:
     "Refuse energies that are not one for each item."
     given = list(energies.shape) if isinstance(energies, Tensor) else type(energies).__name__
-    several = isinstance(energies, Tensor) and (y.ndim < 2 or 0 < energies.ndim < y.ndim)
-    if not several or energies.shape != y.shape[: energies.ndim]:
+    has_item_axes = isinstance(energies, Tensor) and (y.ndim < 2 or 0 < energies.ndim < y.ndim)
+    if not has_item_axes or energies.shape != y.shape[: energies.ndim]:
         raise ValueError(f"energy has shape {given} for candidates {list(y.shape)}: must be one energy for each "
                          "item; reduce over the features alone, as in y.square().sum(-1)")
 

@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["flush", "sha256", "write_json", "write_whole"]
+from ebwm.checks import refusal
+
+__all__ = ["check_temporary", "flush", "sha256", "write_json", "write_whole"]
 
 
 def write_whole(
@@ -23,6 +26,10 @@ def write_whole(
         flush(draft)
         os.replace(draft, path)
         flush(path.parent)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # as of a full disk, which names no file
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
     finally:
         draft.unlink(missing_ok=True)
 
@@ -38,6 +45,21 @@ def flush(
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_temporary(
+    error: type[Exception] = ValueError,  # the kind of exception
+) -> None:
+    """Refuse a folder of temporary files that is missing or full, before a program that needs it fails."""
+    folder = os.environ.get("TMPDIR") or "/tmp"
+    try:
+        folder = os.environ.get("TMPDIR") or tempfile.gettempdir()
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 14))
+            file.flush()
+    except OSError as fault:
+        raise refusal("TMPDIR", folder, f"cannot be written ({os.strerror(fault.errno)})",
+                      "free space there, or set TMPDIR to another folder", error) from None
 
 
 def write_json(

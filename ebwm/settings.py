@@ -15,7 +15,7 @@ from ebwm import checks
 if TYPE_CHECKING:  # imported where a device or a generator is made: torch takes a second
     import torch
 
-__all__ = ["SCALES", "Settings", "SettingsError", "device", "device_kind", "generator", "load"]
+__all__ = ["SCALES", "Settings", "SettingsError", "device", "device_kind", "generator", "load", "user_cache"]
 
 SCALES = ("smoke", "cpu", "gpu")
 PATHS = ("data", "cache", "runs", "figures", "notebooks")
@@ -33,7 +33,7 @@ class Settings:
 
     root: Path  # folder of settings.ini, or the working folder if there is none
     data: Path = Path("data")  # data sets and shipped checkpoints
-    cache: Path = Path("data/cache")  # files that can be made again
+    cache: Path = Path("data/cache")  # files that can be made again; without settings.ini, `user_cache()`
     runs: Path = Path("runs")  # training runs
     figures: Path = Path("figures")  # recorded figures and their runs
     notebooks: Path = Path("nbs")  # notebooks
@@ -57,11 +57,19 @@ def _is_root(folder: Path) -> bool:
 def load(
     start: Path | None = None,  # folder at which the search begins; default: the working folder
 ) -> Settings:
-    """Read settings.ini at or above `start`, then the environment."""
+    """Read settings.ini at or above `start`, then the environment; without a file, the cache is that of the user."""
     start = (start or Path.cwd()).resolve()
     root = find_root(start) or start
-    values = _read_file(root / "settings.ini") | _read_environment()
-    return _build(root, values)
+    alone = {} if (root / "settings.ini").is_file() else {"cache": str(user_cache())}
+    return _build(root, alone | _read_file(root / "settings.ini") | _read_environment())
+
+
+def user_cache() -> Path:
+    """The folder of the user for files that can be made again: that of the system's convention, such as ~/.cache/ebwm."""
+    place = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local")}
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(place.get(sys.platform) or (named if Path(named).is_absolute() else "~/.cache"))
+    return base.expanduser() / "ebwm"
 
 
 def _read_file(path: Path) -> dict[str, str]:

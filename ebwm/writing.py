@@ -10,6 +10,7 @@ from torch import nn
 from ebwm.checks import positive, refusal, suggestion
 from ebwm.data.tokenizer import Tokenizer
 from ebwm.generation import Generated, gathered, generate_tokens, texts_of
+from ebwm.saving import FILE, CheckpointError
 from ebwm.stopping import energy_change
 from ebwm.training.configuration import ENERGY_MODELS, Config, ConfigError
 from ebwm.training.learner import ModelSettings, load_run
@@ -51,7 +52,11 @@ def load_language(
     folder: Path | str,  # of a finished run on text
 ) -> Language:
     """Load a trained model of tokens with its tokenizer."""
-    learner, task, config = load_run(folder)
+    try:
+        learner, task, config = load_run(folder)
+    except RuntimeError as error:  # of `load_state_dict`, with a line for each weight
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{Path(folder) / FILE}: must hold the weights of the run ({reason}); train again") from None
     tokenizer = getattr(task, "tokenizer", None)
     if tokenizer is None:
         rule = f"must hold a model of text; this one was trained on {config.data.kind}"
@@ -66,10 +71,10 @@ def find_model(
 ) -> Path:
     """The folder of a model of text."""
     for folder in (Path(name), included / name, runs / name):
-        if (folder / "model.safetensors").is_file():
+        if (folder / FILE).is_file():
             return folder
-    known = sorted(path.parent.name for path in included.glob("*/model.safetensors"))
-    rule = f"must be a finished run, a folder with model.safetensors, or an included model ({', '.join(known) or 'none'})"
+    known = sorted(path.parent.name for path in included.glob(f"*/{FILE}"))
+    rule = f"must be a finished run, a folder with {FILE}, or an included model ({', '.join(known) or 'none'})"
     raise refusal("--model", name, rule, suggestion(name, known) or "train one: ebwm train text", WritingError)
 
 

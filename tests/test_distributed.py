@@ -16,7 +16,8 @@ import torch
 from world import RUNS, SETTINGS, TINY, learn_all, resume_one, train_one
 
 from ebwm.files import sha256
-from ebwm.training.checkpoint import Checkpoints, load_tensors
+from ebwm.saving import load_tensors
+from ebwm.training.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[1]
 pytest.importorskip("lightning_fabric")

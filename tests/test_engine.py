@@ -495,8 +495,9 @@ def test_a_scheduler_that_does_not_start_is_reported_with_its_log(project):
     (project / "profile").mkdir()
     (project / "profile/config.yaml").write_text("executor: nonesuch\n")
     outcome = figures.make([figures.plan("tiny")], profile=project / "profile", report=pytest.fail)
-    message = "figure 'tiny' was not run; see figures/.batch/logs/snakemake.log"
-    assert outcome.failed == {"tiny": message} and not outcome.made
+    message = outcome.failed.pop("tiny")
+    assert message.startswith("figure 'tiny' was not run: ") and not outcome.failed and not outcome.made
+    assert "nonesuch" in message and message.endswith("; see figures/.batch/logs/snakemake.log")
     assert "nonesuch" in (project / "figures/.batch/logs/snakemake.log").read_text()
     assert sorted(p.name for p in (project / "figures/.batch").iterdir()) == ["logs"]
     assert not (project / "figures/.batch.json").exists()

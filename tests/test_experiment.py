@@ -15,7 +15,8 @@ from ebwm import settings
 from ebwm.cli import main
 from ebwm.ebt import EBT
 from ebwm.evaluation.statistics import student_crossed
-from ebwm.figures.experiment import row_space
+from ebwm.figures import commands
+from ebwm.figures.experiment import panels, row_space
 from ebwm.figures.experiment.ranking import wins
 from ebwm.figures.experiment.scaling import faster_by_student, log_shares, slope_shares
 from ebwm.figures.experiment.tables import (
@@ -37,6 +38,16 @@ from ebwm.figures.notebook import cells_of, code_of
 from ebwm.objective import smooth_l1
 
 NOTEBOOKS = sorted((ROOT / "nbs/figures").glob("*.ipynb"))
+
+
+# Headings
+
+
+@pytest.mark.parametrize("named, status, title", [
+    ({}, panels.STAND_IN, "A (stand-in data, small)"), ({"source": "my.txt"}, "small models", "A (small)"),
+    ({"source": "python", "video_dir": "clips"}, "small models", "A (small)")])
+def test_the_users_own_data_are_no_stand_in(named, status, title):
+    assert panels.status(named) == status and commands._title("A (stand-in data, small)", named) == title
 
 
 # Notebooks

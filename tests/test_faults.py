@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import resource
+import shutil
 import signal
 import statistics
 from copy import deepcopy
@@ -38,12 +39,14 @@ from tiny_run import (
 )
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from ebwm import saving
 from ebwm.data.task import stack
 from ebwm.energy import Wrapper
 from ebwm.files import sha256
+from ebwm.saving import CheckpointError, load_tensors
 from ebwm.training import checkpoint, trainer
 from ebwm.training import run as running
-from ebwm.training.checkpoint import CheckpointError, Checkpoints, load_tensors
+from ebwm.training.checkpoint import Checkpoints
 from ebwm.training.faults import MAX_DISTANCE, FaultState, Spikes, probe
 from ebwm.training.folder import RunFolder
 from ebwm.training.learner import make_learner
@@ -62,7 +65,8 @@ def checkpoint_of(folder, update):
 
 def train_and_die(runs, place):
     """Train until the checkpoint of update 4 is half written, or has no digest yet."""
-    inner = getattr(checkpoint, place)
+    module = saving if place == "_save_file" else checkpoint
+    inner = getattr(module, place)
 
     def die(*given):
         path = given[place == "_save_file"]
@@ -73,7 +77,7 @@ def train_and_die(runs, place):
             path.write_bytes(path.read_bytes()[:1000])
         os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(checkpoint, place, die)
+    setattr(module, place, die)
     trained(runs, *S2)
 
 
@@ -116,6 +120,17 @@ def test_a_full_disk_is_reported_and_the_last_checkpoint_stays(runs, limit):
     assert not [*parts.rglob(".[0-9]*")]
     resumed(parts)
     assert_same_end(parts, whole())
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_run_whose_folder_vanishes_stops_at_the_next_save_and_writes_nothing_in_its_place(runs, moved):
+    place, other = runs / "001", runs / "elsewhere"
+    vanish = at(3, lambda: place.rename(other) and None) if moved else at(3, shutil.rmtree, place)
+    with pytest.raises(RunError, match=f"{place}: the folder of the run was moved or deleted"):
+        trained(runs, callback=vanish)
+    assert [path.name for path in runs.iterdir()] == ["elsewhere"] * moved
+    if moved:
+        assert_same_end(resumed(other), whole())
 
 
 # Damaged checkpoints

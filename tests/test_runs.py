@@ -189,6 +189,8 @@ def test_comparison_of_runs(write_run):
     second = write_run(row(1, loss=4.0), row(2, loss=8.0, valid_loss=float("nan")), name="002",
                    changes=["model.kind=transformer", "data.folder=clips"])
     differing, outcomes, valid = reports.compare({"001": first, "002": second}).split("\n\n")
+    assert runs.read(first).loss == "SmoothL1"
+    assert runs.read(write_run(name="004", changes=["data.kind=text"])).loss == "cross-entropy, nats per token"
     assert words(differing)[1:] == [["data.folder", "none", "clips"], ["model.kind", "ebt", "transformer"]]
     assert words(outcomes)[1:] == [
         ["001", "3/3", "finished", "0.6111", "0.5", "2", "0.75", "0.6", "-"],
@@ -206,7 +208,8 @@ def test_the_plot_has_a_panel_for_each_quantity_and_a_line_for_each_run():
     ebt = [row(update, step_size=10.0, energy_gap=-1.0) for update in range(1, 4)]
     baseline = [row(update, valid_loss=100.0 ** update) for update in range(1, 4)]
     with style():
-        plot = curves.draw({"ours": ebt, "theirs": baseline})
+        plot = curves.draw({"ours": ebt, "theirs": baseline}, "nats per token")
+    assert [ax.get_ylabel() for ax in plot.axes[:2]] == ["nats per token, of a batch", "nats per token"]
     scales = {ax.get_title(loc="left"): ax.get_yscale() for ax in plot.axes}
     assert scales.keys() == {title for title, _ in curves.PANELS.values()}
     assert scales["Validation loss"] == "log" and scales["Energy gap"] == scales["Step size"] == "linear"

@@ -1,6 +1,8 @@
 """Models are saved as their weights and the arguments of their constructor."""
 
 import copy
+import errno
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ from ebwm import EBT, JointEBT, Transformer
 from ebwm.baselines import GRU
 from ebwm.diffusion import DiffusionTransformer
 from ebwm.ebt import EBTOptions
+from ebwm.files import write_whole
+from ebwm.saving import CheckpointError, load_tensors, save_tensors
 from ebwm.settings import generator
 
 SHAPE = dict(dim=16, depth=1, generator=generator(0))
@@ -22,6 +26,13 @@ MODELS = {
     "diffusion": lambda: DiffusionTransformer(heads=2, predicts="velocity", **SHAPE),
     "a copy": lambda: copy.deepcopy(EBT(heads=2, vocabulary=5, **SHAPE)),
 }
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError) as caught:
+        write_whole(tmp_path / "file", lambda draft: Path("/dev/full").write_bytes(b"x"))
+    assert (caught.value.filename, caught.value.errno) == (str(tmp_path / "file"), errno.ENOSPC)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -47,6 +58,14 @@ def test_what_cannot_be_loaded_is_refused(tmp_path):
     path = Transformer(heads=2, **SHAPE).save(tmp_path)
     with pytest.raises(ValueError, match=r"folder=.*must hold a model of class EBT; it holds Transformer"):
         EBT.load(tmp_path)
+    weights, meta = load_tensors(path)
+    wide = weights | {"embed.weight": torch.ones(3)}
+    for wrong, reason in ((wide, "of another shape: embed.weight"),
+                          ({"other": torch.ones(1)}, "must hold the weights of this Transformer; .* and 9 more"),
+                          (weights | {"norm.weight": torch.full((16,), torch.nan)}, "norm.weight holds NaN")):
+        save_tensors(path, wrong, meta)
+        with pytest.raises(CheckpointError, match=f"{path}: .*{reason}.*; save the model again"):
+            Transformer.load(tmp_path)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"folder=.*is damaged"):
+    with pytest.raises(CheckpointError, match=f"{path}: not a safetensors checkpoint"):
         Transformer.load(tmp_path)

@@ -32,10 +32,18 @@ def test_the_file_is_found_from_folders_below_it(project):
 
 
 def test_defaults_without_a_file(project, monkeypatch):
+    """Without a file, nothing is cached in the working folder."""
     (project / "settings.ini").unlink()
     monkeypatch.chdir(project / "nbs")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    places = {"linux": "~/.cache", "darwin": "~/Library/Caches", "win32": "~/AppData/Local"}
+    for platform, place in places.items():
+        monkeypatch.setattr(sys, "platform", platform)
+        assert settings.load().cache == Path(place).expanduser() / "ebwm"
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(project))
     assert settings.load() == settings.Settings(
-        root=project / "nbs", data=project / "nbs/data", cache=project / "nbs/data/cache",
+        root=project / "nbs", data=project / "nbs/data", cache=project / "ebwm",
         runs=project / "nbs/runs", figures=project / "nbs/figures", notebooks=project / "nbs/nbs")
 
 

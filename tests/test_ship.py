@@ -10,7 +10,7 @@ from benchmarks import ship_text
 from ebwm import writing
 from ebwm.data.tasks import load_data
 from ebwm.data.text import text_corpus
-from ebwm.training.checkpoint import load_tensors
+from ebwm.saving import load_tensors
 from ebwm.training.learner import load_learner, position_losses
 from ebwm.training.presets import load_config
 from ebwm.training.run import train

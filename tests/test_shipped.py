@@ -9,7 +9,7 @@ import torch
 from benchmarks import ship_text
 from ebwm import cli
 from ebwm.data.text import text_corpus
-from ebwm.training.checkpoint import load_tensors
+from ebwm.saving import load_tensors
 from ebwm.training.configuration import differences
 from ebwm.training.presets import load_config
 

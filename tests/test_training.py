@@ -13,6 +13,7 @@ from golden import FILE, RUNS, losses
 from tiny_run import SHAPE, log_of, tiny, tiny_text, trained, untimed
 
 from ebwm.data.states import StatesConfig
+from ebwm.data.task import Vectors
 from ebwm.data.tasks import ClipsConfig, TextConfig, load_data
 from ebwm.files import sha256
 from ebwm.settings import generator
@@ -20,6 +21,7 @@ from ebwm.training import configuration
 from ebwm.training.checkpoint import Checkpoints
 from ebwm.training.configuration import Config, ConfigError, ModelConfig, OptimiserConfig, as_dict
 from ebwm.training.learner import batches_of, evaluate, load_learner, load_run, make_learner
+from ebwm.training.memory import free_memory, number_of_weights
 from ebwm.training.optimiser import learning_rate_factor, make_optimiser, update_average
 from ebwm.training.presets import load_config
 from ebwm.training.run import Stopped, resume, train
@@ -47,6 +49,14 @@ def test_runs_of_one_seed_are_equal_and_a_loaded_model_has_their_weights_and_sco
     equal = [all((tensors[f"{prefix}.{name}"] == weights[name]).all() for name in weights)
              for prefix in ("model", "average") if f"{prefix}.embed.weight" in tensors]
     assert equal == ([True] if average is None else [False, True])
+
+
+@pytest.mark.parametrize("kind, depth", [("ebt", 1), ("transformer", 3), ("gru", 2)])
+def test_weights_are_counted_without_memory(kind, depth):
+    config = tiny(f"model.kind={kind}", f"model.depth={depth}")
+    model = make_learner(config.model, 8, 0).model
+    assert number_of_weights(config, Vectors(8)) == sum(weight.numel() for weight in model.parameters())
+    assert 2**20 < free_memory(torch.device("cpu")) < 2**60
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -13,7 +13,7 @@ from tiny_run import tensors, tiny_pairs
 from ebwm import settings
 from ebwm.data.task import Rows, Tokens, Vectors, select
 from ebwm.files import write_whole
-from ebwm.training.checkpoint import save_tensors
+from ebwm.saving import save_tensors
 from ebwm.training.distributed import full_tensor, process_group
 from ebwm.training.learner import make_learner
 from ebwm.training.presets import load_config

@@ -25,6 +25,7 @@ class ClipsConfig:
     """Clips of moving digits, or of a folder of video files."""
 
     task: ClassVar[str] = "ebwm.data.tasks:Clips"  # module and class
+    loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "clips"  # name of the task
     folder: str | None = None  # folder of mp4, webm or avi files; None: moving digits
     frames: int = 16  # states in a clip
@@ -58,6 +59,7 @@ class TextConfig:
     """Windows of tokens of a text."""
 
     task: ClassVar[str] = "ebwm.data.tasks:Text"  # module and class
+    loss: ClassVar[str] = "cross-entropy, nats per token"  # its name and unit
     kind: str = "text"  # name of the task
     source: str = "python"  # "python": its documentation; a file, a folder, or a data set of the Hugging Face Hub
     tokenizer: str = "byte"  # "byte", "train:V" on the corpus, a tokenizer's file, or its name on the Hub
@@ -93,6 +95,7 @@ class StatesConfig:
     """Sequences of state vectors."""
 
     task: ClassVar[str] = "ebwm.data.states:States"  # module and class
+    loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "states"  # name of the task
     source: str | None = None  # .npy, .npz, .pt, .safetensors or .parquet file, or a folder of them; None: `train(data=...)`
     length: int | None = None  # states in a sequence; longer recordings are cut; None: whole recordings
@@ -120,6 +123,7 @@ class PairsConfig:
     """Pairs of a context and a target."""
 
     task: ClassVar[str] = "ebwm.data.pairs:Pairs"  # module and class
+    loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "pairs"  # name of the task
     source: str | None = None  # .npz, .pt, .safetensors or .parquet with "context" and "target"; None: `train(data=...)`
     held_out: float = 0.1  # share of pairs in validation, and in test

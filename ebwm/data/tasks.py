@@ -1,6 +1,7 @@
 """The tasks by name: clips of video, text, sequences of states, and pairs."""
 
 import math
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,8 @@ class Clips(Sequences):
     @classmethod
     def restore(cls, config: ClipsConfig, folder: Path, tensors: dict[str, Tensor]) -> "Clips":
         """The task of a finished run; the width of its states is that of the embedding."""
+        if "embed.weight" not in tensors:
+            raise refusal("folder", str(folder), "its model.safetensors lacks 'embed.weight'", "train again")
         return cls(config, Vectors(tensors["embed.weight"].shape[1]))
 
     def save(self, folder: Path) -> None:
@@ -55,7 +58,8 @@ class Text(Sequences):
     """Windows of text whose next token is predicted."""
 
     tokenizer: Any  # between text and tokens
-    usage: Callable[[Path], str] = staticmethod(lambda folder: f"Generate text: ebwm generate --model {folder}")
+    usage: Callable[[Path], str] = staticmethod(
+        lambda folder: f"Generate text: ebwm generate --model {shlex.quote(str(folder))}")
 
     @classmethod
     def load(cls, config: TextConfig, seed: int = 0, data: Any = None) -> "Text":

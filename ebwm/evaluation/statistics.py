@@ -68,6 +68,7 @@ def bootstrap(
     "Percentile bootstrap interval of a statistic (Efron)."
     from scipy import stats
 
+    checks.fraction("level", level)
     array = finite_values("values", values, least=2)
     drawn = stats.bootstrap((array,), statistic, confidence_level=level, n_resamples=resamples,
                             method="percentile", rng=np.random.default_rng(seed))
@@ -83,6 +84,7 @@ def paired_difference(
     "Student's t interval of the mean difference between paired runs."
     from scipy import stats
 
+    checks.fraction("level", level)
     ours, theirs = finite_values("ours", ours, 2), finite_values("theirs", theirs, 2)
     check_paired("ours", ours, "theirs", theirs)
     difference = ours - theirs
@@ -108,6 +110,7 @@ def bootstrap_crossed(
     resamples: int = 9_999,  # number of resamples
 ) -> Interval:  # of the mean over the populations of seeds and items
     "Percentile interval of the mean, with seeds and items resampled independently (Owen 2007)."
+    checks.fraction("level", level)
     array, rng = _matrix(values), np.random.default_rng(seed)
     seeds, items = array.shape
     means = [
@@ -125,6 +128,7 @@ def student_crossed(
     "Student's t interval of the mean if seeds and items both vary (Satterthwaite 1946)."
     from scipy import stats
 
+    checks.fraction("level", level)
     array = _matrix(values)
     seeds, items = array.shape
     mean, by_seed, by_item = array.mean(), array.mean(1, keepdims=True), array.mean(0, keepdims=True)
@@ -193,6 +197,7 @@ def wilson(
     "Wilson score interval of a success rate."
     from scipy import stats
 
+    checks.fraction("level", level)
     checks.at_least("trials", trials, 1)
     checks.between("successes", successes, 0, trials)
     low, high = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
@@ -221,6 +226,7 @@ class PowerLaw(NamedTuple):
         "Student's t prediction interval of one more point, if the law holds at `x`."
         from scipy import stats
 
+        checks.fraction("level", level)
         checks.positive("x", x)
         places, errors = _scatter(self)
         count, distance = len(self.x), np.log(x) - np.log(self.x).mean()
@@ -244,6 +250,7 @@ def power_law(
     "Fit a power law by least squares on the logarithms."
     from scipy import stats
 
+    checks.fraction("level", level)
     x, y = finite_values("x", x, 3), finite_values("y", y, 3)
     check_paired("x", x, "y", y)
     checks.positive("min(x)", x.min())
@@ -264,6 +271,7 @@ def percent_faster(
     "Ratio of exponents minus 1, as in the EBT paper, with Fieller's interval (1954)."
     from scipy import stats
 
+    checks.fraction("level", level)
     check_paired("ours.x", ours.x, "theirs.x", theirs.x)
     if theirs.exponent.value == 0:
         raise checks.refusal("theirs.exponent", 0.0, "must not be 0")

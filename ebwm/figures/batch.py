@@ -255,17 +255,23 @@ def _end(process: subprocess.Popen) -> None:
 
 def _failures(folder: Path, jobs: Sequence[Job], root: Path) -> dict[str, str]:
     states = {job.name: status_of(folder, job) for job in jobs}
-    logs = short(folder.with_name(LOGS), root)
-    return {job.name: _reason(job, states, logs) for job in jobs if states[job.name].get("state") != "made"}
+    logs, last = short(folder.with_name(LOGS), root), _last_line(folder / "logs" / "snakemake.log")
+    return {job.name: _reason(job, states, logs, last) for job in jobs if states[job.name].get("state") != "made"}
 
 
-def _reason(job: Job, states: dict[str, dict[str, Any]], logs: str) -> str:
+def _last_line(log: Path) -> str:
+    """The last line of a log, such as the error with which the scheduler ended."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _reason(job: Job, states: dict[str, dict[str, Any]], logs: str, last: str) -> str:
     if message := states[job.name].get("message"):
         return message
     if states[job.name]:
         return f"figure {job.name!r} failed: its process ended without a message; see {logs}/{job.name}.log"
     missing = [name for name in job.needs if states.get(name, {"state": "made"}).get("state") != "made"]
-    reason = f": it needs {', '.join(missing)}" if missing else f"; see {logs}/snakemake.log"
+    reason = f": it needs {', '.join(missing)}" if missing else f": {last}; see {logs}/snakemake.log"
     return f"figure {job.name!r} was not run{reason}"
 
 

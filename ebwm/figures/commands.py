@@ -3,12 +3,14 @@
 import argparse
 import ast
 import dataclasses
+import re
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ebwm import checks, figures, settings
+from ebwm.figures.notebook import own_data
 from ebwm.files import write_whole
 from ebwm.settings import SCALES
 from ebwm.usage import Parser, UsageError, count, needs
@@ -81,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
     plans = [figures.plan(id, options.scale, overrides, cluster=cluster) for id in _chosen(options)]
     plans = [dataclasses.replace(plan, suffix=figures.suffix(overrides)) for plan in plans]
     for plan in plans:
-        print(f"{plan.figure.id}: {plan.figure.title} ({plan.scale})", file=sys.stderr)
+        print(f"{plan.figure.id}: {_title(plan.figure.title, plan.parameters)} ({plan.scale})", file=sys.stderr)
     outcome = figures.make(plans, options.cores, options.force, options.profile)
     from ebwm.figures.summary import summary
 
@@ -89,6 +91,11 @@ def _run(options: argparse.Namespace) -> int:
     for message in outcome.failed.values():
         print("ebwm:", message, file=sys.stderr)
     return FAILED if outcome.failed else 0
+
+
+def _title(title: str, parameters: dict[str, Any]) -> str:
+    """The title of a figure; the user's own data are no stand-in."""
+    return re.sub(r"stand-in data, | \(stand-in data\)", "", title) if own_data(parameters) else title
 
 
 def _chosen(options: argparse.Namespace) -> list[str]:

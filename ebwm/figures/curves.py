@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["draw", "save"]
 
 PANELS = {  # key of the log: title, axis label
-    "loss": ("Training loss", "SmoothL1 of a batch"),
-    "valid_loss": ("Validation loss", "SmoothL1"),
+    "loss": ("Training loss", "{loss}, of a batch"),
+    "valid_loss": ("Validation loss", "{loss}"),
     "grad_norm": ("Gradient norm", "L2, before clipping"),
     "step_size": ("Step size", "α"),
     "energy_gap": ("Energy gap", "median decrease along a walk"),
@@ -32,6 +32,7 @@ POINTS, WIDE = 200, 20.0  # points of a line; ratio of maximum to minimum above 
 
 def draw(
     logs: Mapping[str, Sequence[Mapping[str, Any]]],  # rows of each run's log, by name: "update" and numbers
+    loss: str = "loss",  # name and unit of the loss
 ) -> "matplotlib.figure.Figure":
     """One panel for each logged quantity, one line for each run."""
     figure = require("matplotlib.figure", "figures")
@@ -43,7 +44,7 @@ def draw(
     picture.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     panels = picture.subplot_mosaic(layout)
     for letter, key in zip("abcde", keys, strict=False):
-        _panel(panels[letter], key, logs)
+        _panel(panels[letter], key, logs, loss)
     lines, labels = panels["a"].get_legend_handles_labels()
     picture.legend(lines, labels, loc="outside lower center", ncols=min(6, len(labels)))
     return picture
@@ -52,14 +53,15 @@ def draw(
 def save(
     logs: Mapping[str, Sequence[Mapping[str, Any]]],  # see `draw`
     path: Path,  # path with suffix .png, .svg or .pdf
+    loss: str = "loss",  # name and unit of the loss
 ) -> None:
     """Draw the training curves, and write them to a file."""
     with style():
-        picture = draw(logs)
+        picture = draw(logs, loss)
         write_whole(path, lambda draft: picture.savefig(draft))
 
 
-def _panel(ax: "matplotlib.axes.Axes", key: str, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def _panel(ax: "matplotlib.axes.Axes", key: str, logs: Mapping[str, Sequence[Mapping[str, Any]]], loss: str) -> None:
     title, unit = PANELS[key]
     extent = []
     for number, (name, rows) in enumerate(logs.items()):
@@ -70,7 +72,7 @@ def _panel(ax: "matplotlib.axes.Axes", key: str, logs: Mapping[str, Sequence[Map
         extent.extend(y)
     if extent and min(extent) > 0 and max(extent) > WIDE * min(extent):
         ax.set_yscale("log")
-    ax.set(title=title, xlabel="update", ylabel=unit)
+    ax.set(title=title, xlabel="update", ylabel=unit.format(loss=loss))
 
 
 def _thinned(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, ...]:

@@ -4,6 +4,7 @@ import ast
 import copy
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ebwm.compat import require
 from ebwm.figures.errors import FigureError
 from ebwm.settings import Settings
 
-__all__ = ["PARAMETERS", "PARTS", "cells_of", "code_of", "fits", "parameter_defaults", "plain",
+__all__ = ["PARAMETERS", "PARTS", "cells_of", "code_of", "fits", "own_data", "parameter_defaults", "plain",
            "read_registry", "registry_path"]
 
 PARAMETERS, PARTS = "parameters", "parts"  # tags of cells
@@ -45,7 +46,18 @@ def _yaml(text: str) -> Any:
     """Parsed YAML, cached: a listing reads the registry for each figure."""
     import yaml
 
-    return yaml.safe_load(text)
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that occurs twice in a mapping, of which YAML keeps the last."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value]
+            for place, (key, _) in enumerate(node.value):
+                if key.value in names[:place]:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"line {line}: the key {key.value!r} occurs twice in one mapping; keep one")
+            return super().construct_mapping(node, deep)
+
+    return yaml.load(text, Loader)
 
 
 def cells_of(
@@ -97,6 +109,13 @@ def _assignment(statement: ast.stmt) -> tuple[str, Any]:
         return targets[0].id, plain(ast.literal_eval(statement.value))
     except (ValueError, TypeError):
         raise ValueError(statement.lineno) from None
+
+
+def own_data(
+    parameters: Mapping[str, Any],  # of a figure
+) -> bool:
+    """Whether a figure shows data that the user named, by the parameter `video_dir` or `source`."""
+    return parameters.get("video_dir") is not None or parameters.get("source", "python") != "python"
 
 
 def plain(

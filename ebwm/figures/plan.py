@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from ebwm.figures.errors import FigureError
 from ebwm.figures.inputs import inputs, key_of
 from ebwm.figures.notebook import cells_of, code_of, fits, parameter_defaults, plain
 from ebwm.figures.registry import RESERVED, Figure, registry
+from ebwm.files import check_temporary
 from ebwm.settings import SCALES, Settings
 
 __all__ = ["Job", "Plan", "as_json", "checked_scale", "cores", "from_json", "gpus", "jobs_of", "plan",
@@ -120,6 +122,15 @@ def _check_parameter(id: str, name: str, value: Any, defaults: dict[str, Any]) -
     if not fits(value, defaults[name]):
         raise checks.refusal(f"figure {id!r}: {name}", value,
                              f"must be {_kind(defaults[name])}, like the default {defaults[name]!r}", error=FigureError)
+    if not _finite(value):
+        raise checks.refusal(f"figure {id!r}: {name}", value, "must be finite", error=FigureError)
+    if name == "level":
+        checks.fraction(f"figure {id!r}: level", value, FigureError)
+
+
+def _finite(value: Any) -> bool:
+    """Whether all numbers of a parameter are finite."""
+    return all(map(_finite, value)) if isinstance(value, list) else not isinstance(value, float) or math.isfinite(value)
 
 
 def _check_items(id: str, name: str, values: list[Any]) -> None:
@@ -137,6 +148,7 @@ ENGINE = ("matplotlib", "pandas", "pyarrow", "psutil", "filelock")
 
 
 def _check_means(figure: Figure, scale: str, kind: str) -> None:
+    check_temporary(FigureError)
     if figure.device.get(scale) == "cuda" and kind != "cuda":
         raise FigureError(f"figure {figure.id!r} at scale {scale!r} needs a GPU, but the device is {kind!r}; "
                           "use a smaller --scale")

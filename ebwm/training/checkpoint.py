@@ -1,10 +1,8 @@
-"""Checkpoints: tensors as safetensors with JSON in the header, digests, and the lock of a run's folder."""
+"""Checkpoints of a run with their digests, and the lock of its folder."""
 
 import contextlib
 import json
 import math
-import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,68 +12,17 @@ from safetensors import SafetensorError, safe_open
 from ebwm.checks import at_least, refusal
 from ebwm.compat import require
 from ebwm.files import sha256, write_whole
-from ebwm.usage import UsageError
+from ebwm.saving import CheckpointError, load_tensors, meta_of, save_tensors
 
 if TYPE_CHECKING:  # imported where tensors are written: torch takes a second
     import torch
 
 __all__ = ["FORMAT", "Checkpoint", "CheckpointError", "Checkpoints", "check_digest", "check_finite", "held",
-           "load_tensors", "locked", "save_tensors"]
+           "locked"]
 
 FORMAT = 2  # of a run's checkpoints; a file of another format is refused
 LOCK = ".lock"  # file that is locked
 LOCK_TIMEOUT = 0.2  # seconds that `locked` waits, because `held` takes a shared lock for a moment
-
-
-class CheckpointError(UsageError):
-    """A file that cannot be used as a checkpoint; the message names the file and the reason."""
-
-
-def save_tensors(
-    path: Path,  # where to write, ending in .safetensors
-    tensors: dict[str, "torch.Tensor"],  # by name
-    meta: dict[str, Any] | None = None,  # JSON values for the header of the file
-) -> None:
-    """Write tensors and JSON values to one file, atomically."""
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    header = {"meta": json.dumps(meta or {}, sort_keys=True)}
-    write_whole(path, lambda draft: _save_file(tensors, draft, header))
-
-
-def _save_file(tensors: dict[str, "torch.Tensor"], draft: Path, header: dict[str, str]) -> None:
-    """Write a file; errors of the operating system, such as a full disk, are raised as OSError."""
-    from safetensors.torch import save_file
-
-    try:
-        save_file(tensors, draft, header)
-    except SafetensorError as error:
-        if code := re.search(r"os error (\d+)", str(error)):
-            raise OSError(int(code[1]), os.strerror(int(code[1])), str(draft)) from error
-        raise
-
-
-def load_tensors(
-    path: Path,  # a file written by `save_tensors`
-) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:  # tensors by name, and the JSON values
-    """Read tensors and JSON values; no code in the file is executed."""
-    if not Path(path).is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
-    if not Path(path).stat().st_size:
-        raise CheckpointError(f"{path}: the file is empty")
-    try:
-        with safe_open(path, "pt") as file:
-            meta = _meta(file)
-            return {name: file.get_tensor(name) for name in file.keys()}, meta
-    except (SafetensorError, json.JSONDecodeError, RecursionError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a safetensors checkpoint ({error})") from None
-
-
-def _meta(file: Any) -> dict[str, Any]:
-    """The JSON values in the header of an open file."""
-    meta = json.loads((file.metadata() or {}).get("meta", "{}"))
-    if not isinstance(meta, dict):
-        raise TypeError(f"meta={type(meta).__name__}: must be a dictionary")
-    return meta
 
 
 class Checkpoint(NamedTuple):
@@ -156,7 +103,7 @@ class Checkpoints:
     def _score(path: Path) -> float | None:
         try:
             with safe_open(path, "pt") as file:
-                score = _meta(file).get("score")
+                score = meta_of(file).get("score")
         except (SafetensorError, json.JSONDecodeError, RecursionError, TypeError, OSError):
             return None
         return score if isinstance(score, int | float) and math.isfinite(score) else None

@@ -11,8 +11,13 @@ from ebwm.files import write_json, write_whole
 from ebwm.training.checkpoint import Checkpoints, check_finite, locked
 from ebwm.training.configuration import Config, as_dict
 from ebwm.training.trainer import Trainer, trainer_state
+from ebwm.usage import Failure
 
-__all__ = ["LOGGERS", "RunFolder", "new_folder"]
+__all__ = ["LOGGERS", "RunError", "RunFolder", "new_folder"]
+
+
+class RunError(Failure):
+    """A run that cannot continue; the message gives the reason and the remedy."""
 
 
 class RunFolder:
@@ -27,6 +32,7 @@ class RunFolder:
         self.path, self.config, self.writes = path, config, writes
         self.checkpoints = Checkpoints(path / "checkpoints", config.run.keep)
         self.log = self.logger = None
+        self.mark: tuple[int, int] | None = None  # device and number of the folder, once it is open
 
     def lock(self) -> contextlib.AbstractContextManager:
         """Exclude other writers."""
@@ -39,6 +45,7 @@ class RunFolder:
         """Start to write; lines of log and events after this state are dropped."""
         if not self.writes:
             return
+        self.mark = _mark(self.path)
         self.checkpoints.sweep()
         for draft in self.path.glob(".[0-9]*"):
             draft.unlink(missing_ok=True)
@@ -59,6 +66,12 @@ class RunFolder:
         self.log = (self.path / "log.jsonl").open("a", buffering=1, encoding="utf-8")
         chosen = LOGGERS.get(self.config.run.logger)
         self.logger = chosen[2](self.path, self.config, trainer.updates) if chosen else None
+
+    def check(self) -> None:
+        """Refuse to write if the folder was moved or deleted since the run opened it."""
+        if self.mark is not None and _mark(self.path) != self.mark:
+            raise RunError(f"{self.path}: the folder of the run was moved or deleted while it was written; nothing more is "
+                           "written; resume the run in its new place with ebwm train --resume, or start it again")
 
     def close(self) -> None:
         """Close the log and the logger."""
@@ -84,6 +97,7 @@ class RunFolder:
     ) -> None:
         """Append an event."""
         row = {"update": trainer.updates, "batch": trainer.batches, "kind": kind, "what": text}
+        self.check()
         if self.writes:
             with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
@@ -97,8 +111,15 @@ class RunFolder:
         """Write a checkpoint; a non-finite state is refused on every process."""
         tensors, meta = trainer_state(trainer)
         check_finite(tensors)
+        self.check()
         if self.writes:
             self.checkpoints.save(trainer.updates, tensors, meta | extra, score)
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    """What distinguishes a folder from another one of the same name; None if there is none."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_dev, path.stat().st_ino
 
 
 def _keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:

@@ -76,6 +76,11 @@ class Run(NamedTuple):
         return task_class(self.kind)
 
     @property
+    def loss(self) -> str:
+        """Name and unit of the loss."""
+        return CONFIGS[self.kind].loss
+
+    @property
     def kind(self) -> str:
         """Name of the task."""
         kind = self.values.get("data.kind")

@@ -29,11 +29,11 @@ from ebwm.training.checkpoint import CheckpointError, save_tensors
 from ebwm.training.configuration import RESUMABLE_FIELDS, Config, ConfigError, as_dict, differences, from_dict
 from ebwm.training.presets import load_config, override_all
 from ebwm.training.distributed import SingleProcess, full_tensor, process_group
-from ebwm.training.folder import LOGGERS, RunFolder, new_folder
+from ebwm.training.folder import LOGGERS, RunError, RunFolder, new_folder
 from ebwm.training.learner import BatchOrder, make_learner, position_losses
+from ebwm.training.memory import check_memory
 from ebwm.training.signals import CHILD_SIGNALS, recorded_signals, set_handler
 from ebwm.training.trainer import Observer, Trainer, averaged, restore, roll_back, train_loop, update_flops
-from ebwm.usage import Failure
 
 __all__ = ["RunError", "Stopped", "resume", "train"]
 
@@ -49,10 +49,6 @@ class Stopped(RuntimeError):
     def __init__(self, message: str, name: str):
         super().__init__(message)
         self.signal = name  # "SIGTERM", "SIGINT" or "callback"
-
-
-class RunError(Failure):
-    """A run that cannot continue; the message gives the reason and the remedy."""
 
 
 class _Run(Observer):
@@ -190,6 +186,7 @@ class _Run(Observer):
             weights = {name: full_tensor(value).clone() for name, value in learner.model.state_dict().items()}
         if not self.folder.writes:
             return
+        self.folder.check()
         save_tensors(self.folder.path / "model.safetensors", weights, _result_fields(self.config))
         target = self.trainer.learner.pair(self.items["test"])[1]
         write_json(self.folder.path / "result.json", {
@@ -325,6 +322,7 @@ def _prepare(config: Config, world: SingleProcess, data: Any, fit: bool = False)
         items = len(task.splits["train"])
         config = _fitted(config, items, world) if fit else config
         BatchOrder(items, config.optimiser.batch, config.seed, part=(0, world.size))
+        check_memory(config, task, world)
         learner = make_learner(config.model, task, config.seed, config.recipe, config.walk)
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from error

@@ -26,6 +26,11 @@ def cases(function, *calls):
 CASES = [
     *cases(stats.bootstrap, ([1.0], "values.shape=[1]"), ([1.0, NAN], "values[1]=nan")),
     *cases(stats.paired_difference, ([1.0, 2.0], [1.0, 2.0, 3.0], "len(ours)=2")),
+    *((f"{function.__name__} level {level}", partial(function, *given, level=level), ValueError, "level=")
+      for function, given in {
+          stats.bootstrap: [[1.0, 2.0]], stats.paired_difference: [[1, 2], [3, 5]], stats.wilson: [1, 2],
+          stats.bootstrap_crossed: [np.eye(2)], stats.student_crossed: [np.eye(2)], stats.power_law: [[1, 2, 3]] * 2,
+          stats.percent_faster: [LAW, LAW], LAW.interval: [2]}.items() for level in (0, 1, NAN)),
     *cases(stats.wilson, (3, 2, "successes=3"), (0, 0, "trials=0")),
     *cases(stats.bootstrap_crossed, (np.ones(2), "values.shape=[2]")),
     *cases(stats.student_crossed, ([[1.0, 2.0]], "values.shape=[1, 2]"), ([[1, 2], [3, INF]], "values[1, 1]=inf")),

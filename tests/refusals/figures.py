@@ -1,6 +1,7 @@
 """Refusals of the figure engine, the settings and the command line of figures, each in a small project."""
 
 import contextlib
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from ebwm.figures.style import colour, style
 from ebwm.settings import SettingsError
 from ebwm.training.history import UnknownRun
 
+ROOT = Path(__file__).parents[2]
 KEPT = {name: value for name, value in os.environ.items() if not name.startswith("EBWM_")}
 WITHOUT_SETTINGS = mock.patch.dict(os.environ, KEPT, clear=True)
 
@@ -84,6 +86,7 @@ REGISTRY = [  # text of figures.yaml, its replacement, named in the message
     ("id: tiny", "id: Tiny figure", "id='Tiny figure'"),
     ("planned:\n", "planned: [\n", "figures.yaml: while parsing"),
     ("  - {id: later", "    {id: later", "planned"),
+    ("headline: true", "headline: true\n    headline: false", "the key 'headline' occurs twice"),
 ]
 PARAMETERS = {  # of a run: value, named in the message
     "updtes": 3, "updates": 1.5, "rate": "high", "seeds": 3, "fast": 1, "folder": 3, "scale": "cpu",
@@ -178,6 +181,10 @@ FIGURES = [
       for name, value in PARAMETERS.items()),
     *((f"seeds {value}", within(figures.plan, "tiny", overrides={"seeds": value}), "seeds=")
       for value in (["a"], [], [0, 0])),
+    ("TMPDIR", within(mock.patch.dict(os.environ, TMPDIR="nowhere")(figures.plan), "tiny"), "TMPDIR='nowhere'"),
+    ("infinite", within(figures.plan, "tiny", overrides={"rate": math.inf}), "rate=inf"),
+    *((f"level {level}", partial(figures.plan, "percent_faster", "cpu", {"level": level}, settings.load(ROOT)), "level")
+      for level in (0, 1, 2, -1, "x")),
     ("Boolean", within(figures.plan, "tiny", overrides={"updates": True}), "updates=True"),
     ("registry", within(figures.plan, "tiny", edit=(YAML, "updates: 4", "update: 4")), "parameter='update'"),
     ("GPU", within(figures.plan, "tiny", "gpu", edit=GPU), "GPU"),

@@ -10,10 +10,13 @@ import torch
 from ebwm.data.arrays import read_arrays
 from ebwm.data.task import Rows, Tokens, Vectors
 from ebwm.data.tasks import load_task
-from ebwm.training.checkpoint import CheckpointError, Checkpoints, load_tensors
+from ebwm.saving import CheckpointError, load_tensors, save_tensors
+from ebwm.training.checkpoint import Checkpoints
 from ebwm.training.configuration import ConfigError, ModelConfig, from_dict
+from ebwm.training.distributed import SingleProcess
 from ebwm.training.history import UnknownRun, find
 from ebwm.training.learner import BatchOrder, load_learner, make_learner
+from ebwm.training.memory import check_memory
 from ebwm.training.presets import load_config
 from ebwm.training.run import resume
 from ebwm.writing import WritingError, find_model
@@ -25,6 +28,12 @@ def written(name, content=b"no data"):
     """Path of a file with some content."""
     path = FOLDER / name
     path.write_bytes(content)
+    return path
+
+
+def weights(name, **tensors):
+    """Path of a file of weights."""
+    save_tensors(path := FOLDER / name, tensors)
     return path
 
 
@@ -68,6 +77,10 @@ CASES = [
     ("preset", lambda: load_config("next_fram"), ConfigError,
      "config='next_fram': must be a preset or a JSON file; did"),
     ("old kind of value", lambda: from_dict({"model": {"steps": "2"}}), ConfigError, "walk.steps"),
+    *[(f"memory {entries}", lambda entries=entries: check_memory(
+        load_config("smoke", entries.split()), Vectors(8), SingleProcess(torch.device("cpu"))), ConfigError, "model=")
+      for entries in ("model.dim=1000000 model.depth=1000", "model.depth=1000000000", "model.dim=100000000000",
+                      f"walk.steps={10**20} model.step_conditioning=adaln")],
     ("kind", lambda: make_learner(ModelConfig(kind="lstm"), 16, 0), ConfigError, "model.kind='lstm'"),
     ("diffusion of tokens", lambda: make_learner(ModelConfig("diffusion"), Tokens(5), 0), ConfigError, "model.kind"),
     ("joint states", lambda: make_learner(ModelConfig("joint_ebt"), Vectors(5), 0), ConfigError, "model.kind"),
@@ -96,6 +109,8 @@ CASES = [
     ("no pairs", lambda: pairs(), ValueError, "data.source=None"),
     ("no checkpoint", lambda: load_tensors(FOLDER / "none.safetensors"), CheckpointError, "none.safetensors"),
     ("other file", lambda: load_tensors(written("x.safetensors")), CheckpointError, "not a safetensors checkpoint"),
+    ("no tensor", lambda: load_tensors(weights("no.safetensors")), CheckpointError, "no.safetensors: the file holds"),
+    ("NaN", lambda: load_tensors(weights("nan.safetensors", head=NAN)), CheckpointError, "head holds NaN"),
     ("keep", lambda: Checkpoints(FOLDER, 0), ValueError, "keep=0"),
     ("no run", lambda: resume(FOLDER / "nothing"), ConfigError, "run="),
     ("unknown run", lambda: find("005", FOLDER), UnknownRun, "RUN='005'"),

@@ -1,7 +1,7 @@
 """Panels of the figures: lines over seeds, points with intervals, logarithmic axes, maps, images and headings."""
 
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 
 from ebwm.compat import require
 from ebwm.figures.experiment.tables import Interval, bounds
+from ebwm.figures.notebook import own_data
 from ebwm.figures.style import colour, points, spread
 
 if TYPE_CHECKING:
@@ -18,9 +19,16 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 __all__ = ["STAND_IN", "adaptive", "best_of_samples", "error_bars", "heading", "images", "legend_below", "level", "lines",
-           "logarithmic", "marks", "named_ticks", "number_map", "round_ticks", "zero"]
+           "logarithmic", "marks", "named_ticks", "number_map", "round_ticks", "status", "zero"]
 
 STAND_IN = "stand-in data, small models"
+
+
+def status(
+    parameters: Mapping[str, Any],  # of a figure
+) -> str:
+    """Status of the data and models of a figure, for its heading: the user's own data are no stand-in."""
+    return "small models" if own_data(parameters) else STAND_IN
 
 
 def lines(

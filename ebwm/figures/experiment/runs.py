@@ -15,6 +15,7 @@ from ebwm.data.tasks import ClipsConfig, load_data
 from ebwm.data.video import trivial_baselines
 from ebwm.evaluation.cost import flops
 from ebwm.figures.errors import FigureError
+from ebwm.figures.experiment import panels
 from ebwm.figures.experiment.tuning import SEED, Search, make_trials, write_trials
 from ebwm.figures.record import Record
 from ebwm.training.configuration import Config, ModelConfig, OptimiserConfig, RecipeConfig, WalkConfig
@@ -44,6 +45,11 @@ class Experiment:
         self.seeds: list[int] = sorted(self.parameters.get("seeds", []))
         self.trials: dict[str, Any] = {}  # contents of the files tuning.json in use, by figure
         self._bar: tqdm = tqdm(disable=True)
+
+    @property
+    def status(self) -> str:
+        """Status of the data and models, for a heading."""
+        return panels.status(self.parameters)
 
     def generator(
         self,

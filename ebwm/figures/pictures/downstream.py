@@ -31,7 +31,7 @@ class Downstream(NamedTuple):
 
 def draw(
     found: Downstream,  # tables and statistics
-    heading: tuple[str, Sequence[int]],  # first line, and seeds
+    heading: tuple[str, Sequence[int], str],  # first line, seeds, and status of the data
 ) -> Any:  # the figure
     """Perplexity and bits per byte on each set, the paper's table, and log ratios."""
     figure = require("matplotlib.pyplot", "figures").figure(figsize=(10, 8.6))
@@ -55,7 +55,8 @@ def draw(
     _ratios(ours, {**found.ratios, "mean": [means]}, found.intervals, "ebt")
     theirs.set(title="Table 3: log ratios", xlabel="EBT less Transformer++")
     ours.set(title="Here: log ratios", xlabel="EBT less Transformer++")
-    panels.heading(figure, *heading, "points: seeds; bars: 95 % intervals")
+    what, seeds, status = heading
+    panels.heading(figure, what, seeds, "points: seeds; bars: 95 % intervals", status)
     return figure
 
 

@@ -37,7 +37,7 @@ def draw(
     where = "moving digits" if parameters["video_dir"] is None else "clips of a folder"
     weights = made["test_loss"].non_embedding_parameters.max() / 1e6
     panels.heading(top, f"Next frames of {where}: {weights:.2f} million weights in the layers of each model", seeds,
-                   "bands: ranges; bars: 95 % intervals")
+                   "bands: ranges; bars: 95 % intervals", panels.status(parameters))
     bottom.suptitle(f"Frames of three test clips along their walk (seed {seeds[0]})", fontsize=10)
     return figure
 

@@ -41,7 +41,8 @@ def draw(
         panel.set_ylabel("share of positions")
     where = "moving digits" if parameters["video_dir"] is None else "clips of a folder"
     what = f"Four recipes, {parameters['evaluations']} evaluations each: principal components of {where}"
-    panels.heading(figure, what, parameters["seeds"], "bands: ranges; bars: 95 % intervals over seeds and clips")
+    panels.heading(figure, what, parameters["seeds"],
+                   "bands: ranges; bars: 95 % intervals over seeds and clips", panels.status(parameters))
     panels.legend_below(figure, axes[0, 0], 2)
     return figure
 

@@ -34,7 +34,7 @@ def draw(
     found: Thought,  # tables and statistics
     most: int,  # largest number of steps of a chosen walk
     counts: tuple[int, int],  # walks of the best of five and of ten
-    heading: tuple[str, Sequence[int]],  # first line, and seeds
+    heading: tuple[str, Sequence[int], str],  # first line, seeds, and status of the data
 ) -> Any:  # the figure
     """Perplexity by steps, adaptive stopping, gains during training, and gains by shift."""
     figure = require("matplotlib.pyplot", "figures").figure(figsize=(10, 10.6))
@@ -64,7 +64,8 @@ def draw(
         _shift(panel, found, kind)
     bottom.axes[0].set_ylabel("% of perplexity gained")
     bottom.supxlabel("; ".join(f"{number} {name}" for number, name in enumerate(found.sets)), fontsize=8)
-    panels.heading(figure, *heading, "bands: ranges; bars: 95 % intervals, seeds and windows")
+    what, seeds, status = heading
+    panels.heading(figure, what, seeds, "bands: ranges; bars: 95 % intervals, seeds and windows", status)
     return figure
 
 

@@ -63,6 +63,7 @@ def _map(panel: Any, values: np.ndarray, labels: list[str], title: str, limits: 
 def numbers(
     found: Energies,  # tables and statistics
     what: str,  # first line of the heading
+    status: str = panels.STAND_IN,  # of the data
 ) -> Any:  # the figure
     """Rank correlations, easy tokens, and energy and loss by step."""
     figure = require("matplotlib.pyplot", "figures").figure(figsize=(9.2, 7.4))
@@ -72,7 +73,8 @@ def numbers(
     _steps(grid[1, 0], found, "energy", "mean energy, noise of held-out text = 0")
     _steps(grid[1, 1], found, "loss", "mean loss (nats per token)")
     grid[1, 0].legend(fontsize=8.5)
-    panels.heading(figure, what, found.seeds, "bands: ranges; bars: 95 % intervals over seeds and windows")
+    panels.heading(figure, what, found.seeds, "bands: ranges; bars: 95 % intervals over seeds and windows",
+                   status)
     return figure
 
 

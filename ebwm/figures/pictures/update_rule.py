@@ -31,7 +31,7 @@ class Updates(NamedTuple):
 def draw(
     found: Updates,  # tables and statistics
     steps: tuple[int, Sequence[int]],  # in training, and after it
-    heading: tuple[str, Sequence[int]],  # first line, and seeds
+    heading: tuple[str, Sequence[int], str],  # first line, seeds, and status of the data
 ) -> Any:  # the figure
     """Losses during and after training, by steps, gradients and stability."""
     figure = require("matplotlib.pyplot", "figures").figure(figsize=(9.2, 11.4))
@@ -48,7 +48,8 @@ def draw(
     grid[2, 1].set(title="Spikes and skipped updates", ylabel="share of updates (%)")
     grid[2, 1].set_ylim(-0.1, max(1.0, grid[2, 1].get_ylim()[1]))
     _name(grid[2, 1], found)
-    panels.heading(figure, *heading, "bands: ranges; bars: 95 % intervals over seeds and windows")
+    what, seeds, status = heading
+    panels.heading(figure, what, seeds, "bands: ranges; bars: 95 % intervals over seeds and windows", status)
     return figure
 
 

@@ -52,7 +52,7 @@ def draw(
     _differences(panel(3, slice(None)), made)
     where = "moving digits" if parameters["video_dir"] is None else "clips of a folder"
     what = f"Next frames of {where}: {state_dim} numbers a state, models narrower and as wide"
-    panels.heading(figure, what, parameters["seeds"], f"depth {parameters['depth']}; bars: 95 % intervals")
+    panels.heading(figure, what, parameters["seeds"], f"depth {parameters['depth']}; bars: 95 % intervals", panels.status(parameters))
     return figure
 
 
