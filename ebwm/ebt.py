@@ -114,7 +114,7 @@ class EBM(EnergyTrunk, Saved, ABC):
         context, y = self.random_example(torch.Generator().manual_seed(0))
         _, grad = gradient_by_autograd(self.landscape(context), y, create_graph=False)
         distance = math.sqrt(2) if self.tokens is None else math.log(max(self.state_dim, 2))
-        return distance / grad.square().mean().sqrt().item()
+        return float(f"{distance / grad.square().mean().sqrt().item():.3g}")
 
     def set_step_size(
         self,

@@ -44,7 +44,10 @@ def test_runs_of_one_seed_are_equal_and_a_loaded_model_has_their_weights_and_sco
     learner, test = load_learner(first), load_data(config.data)["test"].whole()
     result = json.loads((first / "result.json").read_text())
     assert evaluate(learner, test, config.seed) == pytest.approx(result["test_loss"], abs=1e-7)
-    assert load_config(str(first / "config.json")) == config
+    saved = load_config(str(first / "config.json"))
+    assert dataclasses.replace(saved, walk=config.walk) == config
+    if kind == "ebt":
+        assert saved.walk.step_size == make_learner(config.model, 8, config.seed).model.standard_step_size()
     weights, tensors = learner.model.state_dict(), Checkpoints(first / "checkpoints").newest()[0].tensors
     equal = [all((tensors[f"{prefix}.{name}"] == weights[name]).all() for name in weights)
              for prefix in ("model", "average") if f"{prefix}.embed.weight" in tensors]

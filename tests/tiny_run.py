@@ -19,7 +19,7 @@ SHAPE = ["model.dim=16", "model.heads=2", "optimiser.updates=8", "eval_every=4",
          "run.logger=none"]
 CLIPS = ["data.features=8", "data.frames=5", "data.train_clips=14", "data.eval_clips=4"]
 MEASURED = {"seconds", "items_per_second", "flops_utilisation", "peak_mib"}
-S2 = ["recipe.name=s2", "recipe.replay=1", "recipe.capacity=6", "recipe.clamp=5"]
+S2 = ["recipe.name=s2", "recipe.replay=1", "recipe.capacity=6", "recipe.clamp=5", "walk.step_size=10"]
 
 
 def tiny(*entries, task="clips"):

@@ -107,7 +107,8 @@ def _ebt(config: ModelSettings, state: StateSpec, weights: torch.Generator) -> L
     conditioning = {"step_conditioning": model.step_conditioning, "conditioned_steps": walk.steps}
     ebt = EBT(**shape, **conditioning, step_size=walk.step_size, generator=weights)
     if walk.step_size == "auto" and walk.update == "paper" and ebt.tokens is not None:
-        ebt.step_size.data.mul_(ebt.state_dim)  # near the uniform distribution, softmax divides gradients by this
+        # Near the uniform distribution, softmax divides gradients by the number of tokens.
+        ebt.set_step_size(float(f"{ebt.step_size.item() * ebt.state_dim:.3g}"))
     return ebt_learner(ebt, state, config.make_recipe(), capacity=config.recipe.capacity)
 
 

@@ -335,7 +335,7 @@ def _with_step_size(config: Config, model: nn.Module) -> Config:
     """The configuration with the initial step size of the model in place of "auto"."""
     if config.walk.step_size != "auto" or not hasattr(model, "step_size"):
         return config
-    return replace(config, walk=replace(config.walk, step_size=model.step_size.item()))
+    return replace(config, walk=replace(config.walk, step_size=float(f"{model.step_size.item():.6g}")))
 
 
 def _fitted(config: Config, items: int, world: SingleProcess) -> Config:
