@@ -19,7 +19,9 @@ import sidebar
 import symbols
 import yaml
 
-CONTRIBUTING, EXTEND = "CONTRIBUTING.md", "extend/contributing.md"
+# pages made of files outside the folder of notebooks
+MADE = {"CONTRIBUTING.md": "extend/contributing.md", "figures/report.md": "figures/claims.md",
+        "figures/benchmarks/table.md": "figures/benchmarks.md"}
 KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
 DIRECTIVE = re.compile(r"^\s*#\|\s*([\w-]+)\s*:?[ \t]*(.*?)[ \t]*$\n?", re.MULTILINE)
 TAGS = {
@@ -136,12 +138,12 @@ def _made_pages(site: Site) -> list[Path]:
 
 def _contributing(root: Path) -> dict[str, str]:
     """CONTRIBUTING.md in two pages by their names: its section "How to add", and the others."""
-    if not (root / CONTRIBUTING).is_file():
+    if not (source := root / "CONTRIBUTING.md").is_file():
         return {}
-    text = (root / CONTRIBUTING).read_text(encoding="utf-8").replace("](nbs/", "](../")
+    text = source.read_text(encoding="utf-8").replace("](nbs/", "](../")
     head, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
     how, *others = sorted(sections, key=lambda section: not section.startswith("How to add"))
-    return {"extend/how_to_add.md": f"# {how}", EXTEND: "## ".join([head, *others])}
+    return {"extend/how_to_add.md": f"# {how}", MADE[source.name]: "## ".join([head, *others])}
 
 
 # Cells
@@ -228,8 +230,8 @@ def _link(match: re.Match, page: Path, site: Site) -> str:
     if section := site.sections.get(path.lstrip("/") + anchor.split(".")[0]):
         return f"[{text}](#{section})"
     file = Path(os.path.normpath(page.parent / path))
-    if file == site.root / CONTRIBUTING:
-        return f"[{text}]({os.path.relpath(site.notebooks / EXTEND, page.parent)})"
+    if made := MADE.get(os.path.relpath(file, site.root)):
+        return f"[{text}]({os.path.relpath(site.notebooks / made, page.parent)})"
     if file.is_relative_to(site.notebooks) and file.suffix in (".ipynb", ".md"):
         return f"[{text}]({page_name(Path(path)).as_posix()}{anchor})"
     return text if file.exists() else match[0]

@@ -41,12 +41,11 @@ def sphinx(version: str = "") -> int:
 
 def place(built: Path, site: Path, version: str = "") -> None:
     """Move a built site to its place; that of a version becomes the newest in versions.json and on the front page."""
-    target = site / version
-    shutil.rmtree(target, ignore_errors=True)
+    target, listed = site / version, site / "versions.json"
+    shutil.rmtree(target if listed.is_file() else site, ignore_errors=True)
     target.parent.mkdir(exist_ok=True)
     built.rename(target)
     if version:
-        listed = site / "versions.json"
         known = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else []
         others = [name for name in known if name != version and (site / name).is_dir()]
         listed.write_text(json.dumps([version, *others]) + "\n", encoding="utf-8")

@@ -322,7 +322,9 @@ def test_a_figure_without_a_dark_picture_or_without_a_record(tmp_path):
 
 
 def test_versions_lie_side_by_side(tmp_path):
-    """The newest is listed first, and is the front page; a version that was removed is not listed."""
+    """The newest is listed first, and is the front page; a site without versions is replaced."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/old.html").touch()
     for version in ("0.1", "0.2", "0.3", "0.1"):
         (tmp_path / "built").mkdir()
         (tmp_path / "built/index.html").write_text(version)
@@ -333,6 +335,7 @@ def test_versions_lie_side_by_side(tmp_path):
     assert json.loads((tmp_path / "site/versions.json").read_text()) == ["0.1", "0.3"]
     assert (tmp_path / "site/0.3/index.html").read_text() == "0.3"
     assert "url=0.1/index.html" in (tmp_path / "site/index.html").read_text()
+    assert {path.name for path in (tmp_path / "site").iterdir()} == {"0.1", "0.3", "index.html", "versions.json"}
 
 
 @pytest.mark.parametrize("arguments, named", [
