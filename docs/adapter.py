@@ -1,8 +1,8 @@
 """Pages for Sphinx with myst-nb from the notebooks that nbdev has processed.
 
 Front matter becomes a title, directives become tags, `show_doc` cells become sections (symbols.py), callouts
-become admonitions, pictures on record get their dark variants, tables are filled (records.py), and folders
-become the sidebar.
+become admonitions, pictures on record get their dark variants, tables are filled (records.py), words of the index
+become entries that the search finds first, and folders become the sidebar (sidebar.py).
 """
 
 import json
@@ -10,18 +10,18 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import records
+import reference
+import sidebar
 import symbols
 import yaml
 
-# order of the sidebar; other folders follow
-FOLDERS = ("tutorials", "guides", "core", "gradient", "data", "training", "evaluation", "explorers", "figures")
-CAPTIONS = {"figures": "Results"}
-LEAD = "Energy-Based World Models and Energy-Based Transformers in PyTorch"
+# pages made of files outside the folder of notebooks
+MADE = {"CONTRIBUTING.md": "extend/contributing.md", "figures/report.md": "figures/claims.md",
+        "figures/benchmarks/table.md": "figures/benchmarks.md"}
 KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
 DIRECTIVE = re.compile(r"^\s*#\|\s*([\w-]+)\s*:?[ \t]*(.*?)[ \t]*$\n?", re.MULTILINE)
 TAGS = {
@@ -33,6 +33,7 @@ TAGS = {
 }
 SHOW_DOC = re.compile(r"^show_doc\(([\w.]+)", re.MULTILINE)
 CALLOUT = re.compile(r'^(:{3,})\s*\{\.callout-(\w+)(?:[^}\n]*?title="([^"]*)")?[^}\n]*\}\s*$', re.MULTILINE)
+INDEX = re.compile(r"^<!-- index: (.+?) -->$", re.MULTILINE)  # words under which the index and the search list a page
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -68,8 +69,9 @@ def write_pages(
             _write(target, _page(source, site))
     pages = [page_name(source.relative_to(site.notebooks)) for source in sources]
     ordered = _in_order(pages, root) + _made_pages(site)
-    _add_sidebar(out, ordered)
-    (out / "llms.txt").write_text(_plain_index(out, ordered), encoding="utf-8")
+    toctrees = _markdown(sidebar.toctrees(out, ordered))
+    _write(out / "index.ipynb", [*_read(out / "index.ipynb")["cells"], toctrees])
+    (out / "llms.txt").write_text(sidebar.plain_index(out, ordered), encoding="utf-8")
 
 
 def find_sources(
@@ -83,7 +85,8 @@ def find_sources(
 
 def _order(path: Path) -> tuple[int, bool, str]:
     folder = path.parts[0] if len(path.parts) > 1 else ""
-    rank = ("", *FOLDERS).index(folder) if folder in ("", *FOLDERS) else len(FOLDERS) + 1
+    known = ("", *sidebar.FOLDERS)
+    rank = known.index(folder) if folder in known else len(known)
     return rank, path.stem != "index", str(path)
 
 
@@ -122,14 +125,25 @@ def _in_order(pages: list[Path], root: Path) -> list[Path]:
 
 
 def _made_pages(site: Site) -> list[Path]:
-    """Write the pages without a notebook, claims and benchmark; returns their paths."""
-    texts = {"claims": records.claims_page(site.root), "benchmarks": records.benchmarks_page(site.root)}
-    pages = {Path(f"figures/{name}.md"): text for name, text in texts.items() if text}
+    """Write the pages without a source in the folder of notebooks; returns their paths."""
+    texts = {"figures/claims.md": records.claims_page(site.root),
+             "figures/benchmarks.md": records.benchmarks_page(site.root)}
+    texts |= _contributing(site.root) | reference.pages(site.root / "ebwm", set(site.sections.values()))
+    pages = {Path(name): text for name, text in texts.items() if text}
     for page, text in pages.items():
         (site.out / page).parent.mkdir(parents=True, exist_ok=True)
-        text = records.place_pictures(text, site.root / "nbs" / page, site.root, site.out)
-        (site.out / page).write_text(text, encoding="utf-8")
+        (site.out / page).write_text(_text(text, site.notebooks / page, site), encoding="utf-8")
     return list(pages)
+
+
+def _contributing(root: Path) -> dict[str, str]:
+    """CONTRIBUTING.md in two pages by their names: its section "How to add", and the others."""
+    if not (source := root / "CONTRIBUTING.md").is_file():
+        return {}
+    text = source.read_text(encoding="utf-8").replace("](nbs/", "](../")
+    head, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    how, *others = sorted(sections, key=lambda section: not section.startswith("How to add"))
+    return {"extend/how_to_add.md": f"# {how}", MADE[source.name]: "## ".join([head, *others])}
 
 
 # Cells
@@ -194,9 +208,15 @@ def _code(source: str, outputs: list[dict]) -> dict:
 
 
 def _text(source: str, page: Path, site: Site) -> str:
+    source = INDEX.sub(_index, source)
     source = records.place_tables(source, site.root, page.parent)
     source = records.place_pictures(CALLOUT.sub(_admonition, source), page, site.root, site.out)
     return LINK.sub(lambda match: _link(match, page, site), source)
+
+
+def _index(match: re.Match) -> str:
+    """Main entries of the index, which the search lists before pages that only contain the words."""
+    return f"```{{index}} {', '.join(f'! {words.strip()}' for words in match[1].split(','))}\n```"
 
 
 def _admonition(match: re.Match) -> str:
@@ -210,56 +230,8 @@ def _link(match: re.Match, page: Path, site: Site) -> str:
     if section := site.sections.get(path.lstrip("/") + anchor.split(".")[0]):
         return f"[{text}](#{section})"
     file = Path(os.path.normpath(page.parent / path))
+    if made := MADE.get(os.path.relpath(file, site.root)):
+        return f"[{text}]({os.path.relpath(site.notebooks / made, page.parent)})"
     if file.is_relative_to(site.notebooks) and file.suffix in (".ipynb", ".md"):
         return f"[{text}]({page_name(Path(path)).as_posix()}{anchor})"
     return text if file.exists() else match[0]
-
-
-# The sidebar
-
-
-def _add_sidebar(out: Path, pages: list[Path]) -> None:
-    groups = _by_folder(page for page in pages if page.stem != "index")
-    sidebar = _markdown("\n\n".join(_toctree(*group) for group in groups.items()))
-    _write(out / "index.ipynb", [*_read(out / "index.ipynb")["cells"], sidebar])
-
-
-def _by_folder(pages: Iterable[Path]) -> dict[str, list[Path]]:
-    """Pages by the first folder of their path; "" for those at the top."""
-    groups: dict[str, list[Path]] = {}
-    for page in pages:
-        groups.setdefault(page.parts[0] if len(page.parts) > 1 else "", []).append(page)
-    return groups
-
-
-def _caption(folder: str) -> str:
-    return CAPTIONS.get(folder, folder.capitalize())
-
-
-def _plain_index(out: Path, pages: list[Path]) -> str:
-    """Every page with its title and its lead, as plain text for programs that read the site."""
-    parts = []
-    for folder, group in _by_folder(pages).items():
-        head = f"## {_caption(folder)}" if folder else f"# ebwm\n\n> {LEAD}"
-        parts.append("\n".join([f"{head}\n", *(_entry(out, page) for page in group)]))
-    return "\n\n".join(parts) + "\n"
-
-
-def _entry(out: Path, page: Path) -> str:
-    title, lead = _heading(out / page)
-    return f"- [{title}]({page.with_suffix('.html').as_posix()}){f': {lead}' if lead else ''}"
-
-
-def _heading(page: Path) -> tuple[str, str]:
-    """Title and lead of a page."""
-    text = page.read_text(encoding="utf-8")
-    source = text if page.suffix == ".md" else "".join(_read(page)["cells"][0]["source"])
-    title, _, rest = source.lstrip("# ").partition("\n")
-    lead = re.match(r"\s*\{\.lead\}\n(.*)", rest)
-    return title.strip(), lead[1].strip() if lead else ""
-
-
-def _toctree(folder: str, pages: list[Path]) -> str:
-    caption = [f":caption: {_caption(folder)}"] if folder else []
-    names = [page.with_suffix("").as_posix() for page in pages]
-    return "\n".join(["```{toctree}", ":hidden:", *caption, "", *names, "```"])

@@ -1,10 +1,16 @@
-"""Build the documentation site, or README.md. Usage: python docs/build.py [site | sphinx | quarto | readme]
+"""Build the documentation site, or README.md.
+
+Usage: python docs/build.py [site | sphinx | quarto | readme] [--version NAME]
 
 `site` uses quarto if it is installed, else Sphinx; both read the notebooks that nbdev has processed. `readme` writes
-the answers on record into the notebooks of figures, and the animation of the home page, too.
+the answers on record into the notebooks of figures, and the animation of the home page, too. With `--version`, Sphinx
+builds into _docs/NAME, beside the versions there, and each page has a selector of versions; without it, _docs is
+replaced.
 """
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,21 +20,36 @@ ROOT = Path(__file__).resolve().parents[1]
 PROCESSED, SITE = ROOT / "_proc", ROOT / "_docs"
 PAGES, BUILT = PROCESSED / "sphinx", PROCESSED / "html"
 
+FRONT = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={}/index.html">\n'
 
-def sphinx() -> int:
+
+def sphinx(version: str = "") -> int:
     """Process by nbdev, adapt, and build with Sphinx; warnings are errors. Needs no network."""
     import adapter
 
     if not _process():
         return 1
     adapter.write_pages(ROOT, PROCESSED, PAGES)
-    options = ["-q", "-W", "--keep-going", "-n", "-E", "-d", PROCESSED / "doctrees", "-c", ROOT / "docs"]
+    options = ["-q", "-W", "--keep-going", "-n", "-E", "-d", PROCESSED / "doctrees", "-c", ROOT / "docs",
+               "-A", f"docs_version={version}"]
     code = subprocess.call([sys.executable, "-m", "sphinx", *options, PAGES, BUILT], cwd=ROOT)
     if code == 0:
-        shutil.rmtree(SITE, ignore_errors=True)
-        BUILT.rename(SITE)
-        shutil.copy(PAGES / "llms.txt", SITE)
+        shutil.copy(PAGES / "llms.txt", BUILT)
+        place(BUILT, SITE, version)
     return code
+
+
+def place(built: Path, site: Path, version: str = "") -> None:
+    """Move a built site to its place; that of a version becomes the newest in versions.json and on the front page."""
+    target, listed = site / version, site / "versions.json"
+    shutil.rmtree(target if listed.is_file() else site, ignore_errors=True)
+    target.parent.mkdir(exist_ok=True)
+    built.rename(target)
+    if version:
+        known = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else []
+        others = [name for name in known if name != version and (site / name).is_dir()]
+        listed.write_text(json.dumps([version, *others]) + "\n", encoding="utf-8")
+        (site / "index.html").write_text(FRONT.format(version), encoding="utf-8")
 
 
 def _process() -> bool:
@@ -79,17 +100,23 @@ def readme() -> int:
 
 COMMANDS = {"site": site, "sphinx": sphinx, "quarto": quarto, "readme": readme}
 RESULTS = {readme: "README.md"}
+VERSION = re.compile(r"\w[\w.-]*")
 
 
 def main(arguments: list[str]) -> int:
     """Run one of COMMANDS, and print the path of its result."""
-    name = arguments[0] if arguments else "site"
-    if len(arguments) > 1 or name not in COMMANDS:
+    *command, option, version = arguments if "--version" in arguments[-2:-1] else [*arguments, "", ""]
+    name = command[0] if command else "site"
+    if len(command) > 1 or name not in COMMANDS:
         print(f"command={' '.join(arguments)!r}: must be one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    code = COMMANDS[name]()
+    if option and (not VERSION.fullmatch(version) or COMMANDS[name] not in (site, sphinx)):
+        rule = "must be a name such as 0.1, of a site built with sphinx"
+        print(f"--version={version!r}: {rule}; python docs/build.py sphinx --version 0.1", file=sys.stderr)
+        return 2
+    code = sphinx(version) if option else COMMANDS[name]()
     if code == 0:
-        print(RESULTS.get(COMMANDS[name], "_docs/index.html"))
+        print(RESULTS.get(COMMANDS[name], f"_docs/{version + '/' if version else ''}index.html"))
     return code
 
 

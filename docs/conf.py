@@ -31,6 +31,10 @@ html_theme = "furo"
 html_title = f"ebwm {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["versions.js"]
+templates_path = ["_templates"]
+html_sidebars = {"**": [f"sidebar/{part}.html" for part in (
+    "brand", "versions", "search", "scroll-start", "navigation", "scroll-end")]}
 html_copy_source = False
 html_show_sphinx = False
 pygments_style = "friendly"

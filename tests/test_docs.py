@@ -1,12 +1,15 @@
-"""The README and the pages: up to date, with valid links, generated tables and translated directives."""
+"""The README and the pages: up to date, with valid links, generated tables, translated directives, running examples."""
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -14,13 +17,15 @@ README = ROOT / "README.md"
 pytest.importorskip("nbconvert", reason="nbconvert is not installed: pip install 'ebwm[docs]'")
 sys.path.insert(0, str(ROOT / "docs"))
 import adapter  # noqa: E402
+import build as builder  # noqa: E402
 import readme  # noqa: E402
 import records  # noqa: E402
+import reference  # noqa: E402
 import symbols  # noqa: E402
 import yaml  # noqa: E402
 from tiny_figure import write_manifest  # noqa: E402
 
-from ebwm import settings  # noqa: E402
+from ebwm import cli, settings  # noqa: E402
 from ebwm.figures import FigureError, registry  # noqa: E402
 from ebwm.figures.findings import answer_cell, opening  # noqa: E402
 
@@ -73,6 +78,41 @@ def test_the_readme_is_up_to_date():
 def test_the_readmes_links_lead_to_files():
     links = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", README.read_text(encoding="utf-8"))
     assert links and [link for link in links if not (ROOT / link).exists()] == []
+
+
+# Examples of the how-to pages
+
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SMALL = ["optimiser.updates=2", "model.depth=1", "optimiser.batch=16", "eval_every=2", "run.logger=none"]
+OF_PRESET = {"next_frame": ["data.train_clips=16", "data.eval_clips=4"], "states": ["data.eval_items=4"],
+             "text": ["data.length=16", "data.documents=4", "data.held_out=0.3", "data.eval_windows=4",
+                      "data.tokenizer=byte"]}
+
+
+def commands(block: str) -> list[list[str]]:
+    """The lines that call ebwm or set a variable; runs are small: two updates, or three if they are lengthened."""
+    lines = [shlex.split(re.sub(r"updates=\d+", "updates=3", line), comments=True) for line in block.splitlines()]
+    begins = lambda words: words[:2] == ["ebwm", "train"] and words[2] != "--resume"
+    return [[*words, *SMALL, *OF_PRESET.get(words[2], [])] if begins(words) else words
+            for words in lines if words and words[0] in ("ebwm", "export")]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "nbs/howto").glob("*.md")), ids=lambda page: page.stem)
+def test_the_examples_of_how_to_pages_run(page, runs, tmp_path, monkeypatch):
+    """Commands of ebwm at tiny settings, and Python as it is, in one folder for each page."""
+    monkeypatch.chdir(tmp_path)
+    np.save("recordings.npy", torch.randn(40, 6, 3, generator=settings.generator(0)).numpy())
+    names, found = {}, BLOCK.findall(page.read_text(encoding="utf-8"))
+    for language, block in found:
+        if language == "python":
+            exec(compile(block, str(page), "exec"), names)
+            continue
+        for program, *words in commands(block):
+            if program == "export":
+                monkeypatch.setenv(*words[0].split("=", 1))
+            else:
+                assert cli.main(words) == 0, words
+    assert found
 
 
 # Answers and tables
@@ -174,6 +214,8 @@ MARKDOWN = {
     "[`walk`](/core/walks.html#walk)": "[`walk`](#ebwm.walks.walk)",
     "[`near`](/core/walks.html#place.near)": "[`near`](#ebwm.walks.Place)",
     "[settings](../../settings.ini) [web](https://example.org)": "settings [web](https://example.org)",
+    "<!-- index: step size, GPU -->": "```{index} ! step size, ! GPU\n```",
+    "[rules](../../CONTRIBUTING.md)": "[rules](../extend/contributing.md)",
 }
 TAGS = {"echo: false": "remove-input", "output: false": "remove-output", "include: false": "remove-cell",
         "warning: false": "remove-stderr", "code-fold: true": "hide-input"}
@@ -205,6 +247,8 @@ Place(
 def test_a_page_has_a_title_sections_of_exported_names_their_source_and_tags_for_directives(tmp_path):
     """Only definitions are folded."""
     (tmp_path / "settings.ini").touch()
+    (tmp_path / "CONTRIBUTING.md").write_text("# Contributing\n\n## Rules\n\nTwo.\n\n## How to add a walk\n\n"
+                                              "As [here](nbs/core/02_walks.ipynb).\n\n## Tests\n")
     raw = {**text("---\ntitle: 'Walks: two'\ndescription: Down\n---\n"), "cell_type": "raw"}
     shown = {"data": {"text/markdown": "---\n\n### walk\n\n```python\n...\n```\n\n*Take `steps` steps.*"}}
     heading, after = text("## Walking", "h"), [text(source, f"m{i}") for i, source in enumerate(MARKDOWN)]
@@ -215,13 +259,29 @@ def test_a_page_has_a_title_sections_of_exported_names_their_source_and_tags_for
     title, _, walk, place, source, *others = [cell["source"] for cell in page]
     assert title == "# Walks: two\n\n{.lead}\nDown" and (walk, place) == (WALK_SECTION, PLACE_SECTION)
     index = (tmp_path / "out/llms.txt").read_text()
-    assert index.startswith("# ebwm") and index.endswith("## Core\n\n- [Walks: two](core/walks.html): Down\n")
+    assert index.startswith("# ebwm")
+    assert "## Lessons: energies and models\n\n- [Walks: two](core/walks.html): Down\n" in index
     assert source.startswith("<details") and "import torch" in source
     assert others == [*MARKDOWN.values(), *["1 + 1"] * len(TAGS)]
+    added, rest = ((tmp_path / f"out/extend/{name}.md").read_text() for name in ("how_to_add", "contributing"))
+    assert added == "# How to add a walk\n\nAs [here](../core/walks.ipynb).\n\n"
+    assert rest == "# Contributing\n\n## Rules\n\nTwo.\n\n## Tests\n"
     assert [cell["metadata"]["tags"] for cell in page[-len(TAGS):]] == [[tag] for tag in TAGS.values()]
     assert symbols.fold(code("#| export\nimport torch")) == symbols.fold(code("x = 1")) == ""
     private = code("#| export\nWAYS = (1,)\ndef _check(): ...")
     assert "<summary>Source: WAYS, _check</summary>" in symbols.fold(private)
+
+
+def test_the_reference_lists_public_names_by_package(tmp_path):
+    for name, text in {"walks": EXPORTED, "__main__": EXPORTED, "data/clips": '"""Clips."""\n__all__ = ["Clip"]\n'
+                       'class Clip:\n    """A clip.\n\n    Long."""\ndef other(): ...', "data/empty": "x = 1"}.items():
+        (tmp_path / f"ebwm/{name}.py").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"ebwm/{name}.py").write_text(text)
+    pages = reference.pages(tmp_path / "ebwm", {"ebwm.walks.walk"})
+    assert pages["reference/ebwm.data.md"].splitlines()[::2] == [
+        "# Reference: `ebwm.data`", "## `ebwm.data.clips`", "Clips.", "- `Clip`: A clip."]
+    assert "- [`walk`](#ebwm.walks.walk): Take `steps` steps.\n- `Place`: A place.\n" in pages["reference/ebwm.md"]
+    assert len(pages) == 2 and pages["reference/ebwm.md"].count("## ") == 1
 
 
 # Figures
@@ -243,7 +303,9 @@ def test_figures_claims_and_the_benchmark_have_pages(tmp_path):
     page = (tmp_path / "out/figures/benchmarks.md").read_text()
     assert "| ours | 1 |" in page and pictures.format("training", "benchmarks") in page and "![cost]" not in page
     sidebar = json.loads((tmp_path / "out/index.ipynb").read_text())["cells"][-1]["source"]
-    assert ":caption: Results\n\nfigures/fall\nfigures/claims\nfigures/benchmarks\n" in sidebar
+    assert ":caption: Results\n\nfigures/claims\nfigures/benchmarks\nfigures/index\n" in sidebar
+    overview = (tmp_path / "out/figures/index.md").read_text()
+    assert overview.startswith("# Figures\n\n- [Fall](fall.ipynb)\n") and overview.endswith(":hidden:\n\nfall\n```\n")
 
 
 def test_a_figure_without_a_dark_picture_or_without_a_record(tmp_path):
@@ -259,9 +321,27 @@ def test_a_figure_without_a_dark_picture_or_without_a_record(tmp_path):
 # The command
 
 
+def test_versions_lie_side_by_side(tmp_path):
+    """The newest is listed first, and is the front page; a site without versions is replaced."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/old.html").touch()
+    for version in ("0.1", "0.2", "0.3", "0.1"):
+        (tmp_path / "built").mkdir()
+        (tmp_path / "built/index.html").write_text(version)
+        builder.place(tmp_path / "built", tmp_path / "site", version)
+        if version == "0.3":
+            (tmp_path / "site/0.2/index.html").unlink()
+            (tmp_path / "site/0.2").rmdir()
+    assert json.loads((tmp_path / "site/versions.json").read_text()) == ["0.1", "0.3"]
+    assert (tmp_path / "site/0.3/index.html").read_text() == "0.3"
+    assert "url=0.1/index.html" in (tmp_path / "site/index.html").read_text()
+    assert {path.name for path in (tmp_path / "site").iterdir()} == {"0.1", "0.3", "index.html", "versions.json"}
+
+
 @pytest.mark.parametrize("arguments, named", [
     (["no-such-thing"], "site, sphinx, quarto, readme"), (["sphinx", "readme"], "'sphinx readme'"),
-    (["quarto"], "'quarto', needed for the site of nbdev, is not on the PATH")])
+    (["quarto"], "'quarto', needed for the site of nbdev, is not on the PATH"),
+    (["quarto", "--version", "0.1"], "--version='0.1'"), (["--version", "../x"], "--version='../x'")])
 def test_a_command_is_refused_in_one_line(monkeypatch, arguments, named):
     monkeypatch.setenv("PATH", "")
     command = [sys.executable, str(ROOT / "docs" / "build.py"), *arguments]
