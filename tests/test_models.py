@@ -1,5 +1,6 @@
 """All models: sizes, initial weights, causality, options; hidden states of a GRU; losses and steps of diffusion."""
 
+import math
 import sys
 
 import pytest
@@ -120,6 +121,27 @@ def test_directions_outside_the_width_have_no_energy(recwarn):
     null = torch.linalg.svd(model.embed.weight)[2][16:]
     landscape, y = model.landscape(draw(1, 3, 32)), draw(1, 3, 32, stream="candidates")
     close(landscape(y + 5 * null[0]), landscape(y), atol=1e-10)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: EBT(24, 2, 2, state_dim=3, generator=generator(0)),
+    lambda: EBT(24, 2, 2, action_dim=2, candidates="latent", step_conditioning="adaln", generator=generator(0)),
+    lambda: EBT(24, 2, 2, vocabulary=40, embedding_std=0.03, generator=generator(0)),
+    lambda: JointEBT(24, 2, 2, rows=5, candidate_dim=2, state_dim=3, generator=generator(0)),
+    lambda: JointEBT(24, 2, 2, rows=5, generator=generator(0))])
+def test_the_first_step_of_the_default_step_size_is_as_long_as_the_way_to_a_target(make):
+    state = torch.get_rng_state()
+    model = make()
+    context, y = model.random_example(torch.Generator().manual_seed(1))
+    grad = model.landscape(context).value_and_grad(y)[1]
+    length = math.log(40) if model.tokens is not None else math.sqrt(2)
+    assert 0.5 < model.step_size.item() * grad.square().mean().sqrt().item() / length < 2
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_step_size_of_a_model_without_storage_is_a_constant():
+    with torch.device("meta"):
+        assert EBT(8, 1, 2).standard_step_size() == 1.0
 
 
 def test_single_options_replace_those_of_a_group():

@@ -18,7 +18,7 @@ from ..landscape import CausalLandscape
 from ..objective import smooth_l1
 from ..sampler import gradient_descent, init_candidates, run
 from ..settings import generator
-from ..training.configuration import Config, ModelConfig, OptimiserConfig, WalkConfig
+from ..training.configuration import Config, ModelConfig, OptimiserConfig
 from ..training.learner import Learner, batches_of, evaluate, load_run, make_learner
 from ..training.trainer import fit
 
@@ -237,7 +237,6 @@ def next_frame(
 
 SMALL = Config(
     model=ModelConfig(dim=64, depth=2, heads=4, candidates="latent"),
-    walk=WalkConfig(step_size=10.0),
     data=ClipsConfig(frames=6, train_clips=2048, eval_clips=64),
     optimiser=OptimiserConfig(updates=400, batch=16, learning_rate=3e-3, warmup=20),
     eval_every=400,

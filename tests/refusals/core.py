@@ -83,7 +83,7 @@ CASES = [
     *refused(Replay, capacity=0),
     *refused(Walk, steps=0, start="middle", update="both", noise=-1.0, clamp=0.0),
     # models
-    *refused(partial(EBT, 16, depth=1, heads=2), heads=[3, 0], depth=0, step_size=-3.0),
+    *refused(partial(EBT, 16, depth=1, heads=2), heads=[3, 0], depth=0, step_size=[-3.0, "Auto"]),
     *refused(partial(Transformer, depth=1, heads=2), dim=0),
     *refused(EBTOptions, candidates="pixels", step_conditioning="film", embed="mlp", gradient="autograd"),
     *refused(ebt, conditioned_steps=0),

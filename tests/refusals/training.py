@@ -53,7 +53,7 @@ states, pairs = partial(load, "states"), partial(load, "pairs")
 NAMED = [  # entries of a configuration whose name the message must contain
     "model.widht=3", "model=3", "seed.x=3", "model.depth=two", "optimiser.updates=1.5", "model.compile=maybe",
     "recipe.name=s3", "recipe.spread=0.5", "run.logger=printer", "run.precision=16", "faults.lower=0",
-    "data.kind=sound"]
+    "data.kind=sound", "walk.step_size=automatic"]
 REPEATED = [  # entries that the message must contain
     "optimiser.schedule=0", "seed", "seed=-1", "model.heads=0", "optimiser.updates=0", "faults.patience=0",
     "run.workers=-1", "eval_every=0", "model.diffusion_steps=0", "walk.step_size=-1", "optimiser.learning_rate=nan",
