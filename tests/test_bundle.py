@@ -76,7 +76,7 @@ def test_a_bundle_runs_there_and_its_results_come_home(project, tmp_path_factory
     done = run_there(here)
     assert done.returncode == 1 and "too_long: skipped; its time no longer fits" in done.stdout, done.stderr
     results = here.parent / "results"
-    assert str(here / "src/ebwm") in (results / "logs/imports.log").read_text()
+    assert str(here / "src/ebwm") in (here / "logs/imports.log").read_text()
 
     home = write_project(tmp_path_factory.mktemp("home"))
     monkeypatch.chdir(home)
@@ -96,6 +96,9 @@ def test_a_bundle_runs_there_and_its_results_come_home(project, tmp_path_factory
     adopt([results / "results-1.tar.gz"], force=True)
     assert sha256(run.folder / "losses.parquet") == sha256(there / "losses.parquet")
 
+    again = run_there(here, "--only", "imports", "--out", "again")
+    assert again.returncode == 0 and again.stdout.startswith("imports: done")
+    assert len(adopt([here.parent / "again/results-1.tar.gz"]).status["steps"]) == len(steps)
     (here / "src/pyproject.toml").write_text("")
     assert "src/pyproject.toml differs from its digest" in run_there(here).stderr
 
@@ -111,13 +114,13 @@ def test_states_of_steps(tmp_path):
 
 
 def test_results_are_packed_into_files_of_limited_size(project, tmp_path):
-    root, out = tmp_path / "there", tmp_path / "results"
+    root, out = tmp_path / "there/src", tmp_path / "results"
     for name, size in {"tiny/runs/gpu": 290_000, "fan/runs/gpu": 900_000, "benchmarks/h100": 290_000,
                        "fan/runs/gpu.parts/seeds-0": 290_000, "fan/runs/.gpu@a@1": 10}.items():
         write_manifest(root / "figures" / name)
         (root / "figures" / name / "benchmarks.json").touch()
         (root / "figures" / name / "data.bin").write_bytes(os.urandom(size))
-    found = offline.units(root, out, "gpu")
+    found = offline.units(root.parent, "gpu")
     assert list(found) == ["figures/benchmarks/h100", "figures/fan/runs/gpu", "figures/fan/runs/gpu.parts/seeds-0",
                            "figures/tiny/runs/gpu"]
     limit = 600_000 + offline.RESERVE

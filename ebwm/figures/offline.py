@@ -24,6 +24,7 @@ __all__ = ["check", "main", "pack", "run_step", "units"]
 MANIFEST = "manifest.json"  # the last file of a run
 MOST_BYTES, MOST_FILES = 16 * 2**20, 8  # of the packed results
 RESERVE = 2**18  # bytes of a file for its digests, and for blocks that gzip cannot compress
+LOGS, STATES = "logs", "states.json"  # folder of the steps' logs; file of their states
 RESULTS = re.compile(r"src/figures/(benchmarks|\w+/runs)/")
 GRACE = 30  # seconds that a stopped step has to end
 MACHINE = """
@@ -37,7 +38,7 @@ def main(
     here: Path,  # unpacked bundle
     argv: Sequence[str] | None = None,  # arguments; default: those of the process
 ) -> int:  # 0: all steps were run, 1: a step failed or had no time
-    """Run the steps in order; after each of them, pack the results of all."""
+    """Run the steps in order, except those that an earlier call has done; after each of them, pack all results."""
     options = _options(argv)
     plan = json.loads((here / "plan.json").read_text(encoding="utf-8"))
     steps = _chosen(plan["steps"], options.only)
@@ -45,17 +46,25 @@ def main(
     if wrong := check(here):
         _refuse(f"{wrong[0]} differs from its digest; copy the bundle again")
     environment = _environment(here)
-    status = {"scale": plan["scale"], "machine": _machine(environment), "steps": []}
+    states = _earlier(here)
     deadline = time.monotonic() + 60 * options.minutes
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    status = {"scale": plan["scale"], "machine": _machine(environment)}
     for step in steps:
         with _interruptible() as interrupted:
-            status["steps"].append(run_step(step, here / "src", options.out / "logs", environment, deadline))
-        left = pack(units(here / "src", options.out, plan["scale"]), options.out, status)
-        _tell(status["steps"][-1], left)
+            if states.get(step["name"], {}).get("state") != "done":
+                states[step["name"]] = run_step(step, here / "src", here / LOGS, environment, deadline)
+        (here / STATES).write_text(json.dumps(states), encoding="utf-8")
+        left = pack(units(here, plan["scale"]), options.out, {**status, "steps": [*states.values()]})
+        _tell(states[step["name"]], left)
         if interrupted:
             return 130
-    return int(any(step["state"] != "done" for step in status["steps"]))
+    return int(any(states[step["name"]]["state"] != "done" for step in steps))
+
+
+def _earlier(here: Path) -> dict[str, dict[str, Any]]:
+    """The states of steps in earlier calls, by name."""
+    path = here / STATES
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -104,10 +113,12 @@ def _environment(here: Path) -> dict[str, str]:
     site = here / "site"
     wheels = sorted(map(str, (here / "wheels").glob("*.whl")))
     if wheels and not site.is_dir():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(site)]
+        draft = here / ".site"
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(draft)]
         done = subprocess.run([*pip, *wheels], capture_output=True, text=True)
         if done.returncode:
             _refuse(f"pip cannot install the wheels: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        draft.rename(site)
     paths = [str(here / "src"), str(site), os.environ.get("PYTHONPATH", "")]
     official = here / "src" / "official"
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg",
@@ -157,12 +168,13 @@ def _end(process: subprocess.Popen) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """Note SIGINT and SIGTERM in a list, and still raise KeyboardInterrupt, which stops the step."""
+    """Note SIGINT and SIGTERM in a list; the first one raises KeyboardInterrupt, which stops the step."""
     seen: list[int] = []
 
     def note(kind: int, frame: Any) -> None:
         seen.append(kind)
-        raise KeyboardInterrupt
+        if len(seen) == 1:
+            raise KeyboardInterrupt
 
     before = {kind: signal.signal(kind, note) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -183,12 +195,12 @@ def _tell(step: dict[str, Any], left: list[str]) -> None:
 
 
 def units(
-    root: Path,  # working directory of the steps
-    out: Path,  # folder of the results, with the folder logs
+    here: Path,  # unpacked bundle, with logs
     scale: str,  # of the figures
 ) -> dict[str, dict[str, Path]]:  # by name: files by their path in the packed results
     """What belongs together: a log, a benchmark, a run of a figure, a part of a run."""
-    found = {f"logs/{path.name}": {f"logs/{path.name}": path} for path in sorted((out / "logs").glob("*.log"))}
+    root = here / "src"
+    found = {f"logs/{path.name}": {f"logs/{path.name}": path} for path in sorted((here / LOGS).glob("*.log"))}
     runs = [*root.glob(f"figures/*/runs/{scale}*/{MANIFEST}"), *root.glob(f"figures/*/runs/{scale}*.parts/*/{MANIFEST}")]
     folders = [path.parent for path in sorted(root.glob("figures/benchmarks/*/benchmarks.json")) + sorted(runs)]
     for folder in folders:
