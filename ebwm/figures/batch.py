@@ -61,8 +61,8 @@ def make(
     plans: Sequence[Plan],  # checked runs
     cores: int | None = None,  # number of cores; default: all
     force: bool = False,  # run jobs that are up to date too
-    part: str = "",  # run only the job of this item, as in "seeds-0"; "": all jobs
     profile: Path | None = None,  # folder of a snakemake profile, such as profiles/slurm
+    part: str = "",  # run only the job of this item, as in "seeds-0"; "": all jobs
     report: Callable[[str], None] | None = None,  # receives a line for each job; default: print to stderr
 ) -> Outcome:
     """Run the jobs that are not up to date in parallel; a failed job does not stop the others."""

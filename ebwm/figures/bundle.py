@@ -1,8 +1,10 @@
 """Bundles for machines without a network: the package, the notebooks, the wheels, a plan, and a program that runs it."""
 
+import functools
 import os
 import shlex
 import shutil
+import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,6 +25,7 @@ __all__ = ["Bundle", "bundle", "steps_of"]
 
 ENDINGS = {".tar": "w", ".tar.gz": "w:gz"}
 CHECKOUT = PACKAGE.parent
+FOLDERS = ("ebwm", "tests", "benchmarks")  # of the checkout, which travel as a whole
 TOP = "ebwm-bundle"  # folder in the tar
 
 
@@ -32,7 +35,7 @@ class Bundle(NamedTuple):
     path: Path  # the tar
     size: int  # bytes
     wheels: list[str]  # file names
-    steps: list[dict[str, Any]]  # name, command and minutes
+    commit: str  # from `commit_of`
 
 
 def bundle(
@@ -61,11 +64,25 @@ def bundle(
             (folder / "src" / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / "src" / target)
         shutil.copyfile(offline.__file__, folder / "run.py")
-        write_json(folder / "plan.json", {"scale": scale, "python": python, "steps": list(steps)})
+        commit = commit_of(CHECKOUT)
+        write_json(folder / "plan.json", {"scale": scale, "python": python, "commit": commit, "steps": list(steps)})
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         write_json(folder / "digests.json", {path.relative_to(folder).as_posix(): sha256(path) for path in files})
         write_whole(out, lambda draft: _pack(folder, draft, ENDINGS[ending]))
-        return Bundle(out, out.stat().st_size, [path.name for path in files if path.suffix == ".whl"], list(steps))
+        return Bundle(out, out.stat().st_size, [path.name for path in files if path.suffix == ".whl"], commit)
+
+
+def commit_of(
+    checkout: Path,  # root of the repository
+) -> str:  # as in "1f3a... with changes"; "" outside git
+    """The commit that travels, and whether files differ from it."""
+    git = functools.partial(subprocess.run, cwd=checkout, capture_output=True, text=True)
+    try:
+        commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
+        changes = git(["git", "status", "--porcelain", "--", *FOLDERS, "nbs/figures", "figures/figures.yaml"]).stdout
+    except OSError:
+        return ""
+    return f"{commit} with changes" if commit and changes else commit
 
 
 def check_path(
@@ -90,7 +107,7 @@ def _pack(folder: Path, draft: Path, mode: str) -> None:
 
 def _sources(known: Registry, config: Settings, scale: str) -> Iterator[tuple[str, Path]]:
     """Files that the steps need, by their path there."""
-    for name in ("ebwm", "tests", "benchmarks"):
+    for name in FOLDERS:
         for path in sorted((CHECKOUT / name).rglob("*")):
             hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(CHECKOUT).parts)
             if path.is_file() and not hidden:

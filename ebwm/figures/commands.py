@@ -106,7 +106,7 @@ def _run(options: argparse.Namespace) -> int:
     plans = [dataclasses.replace(plan, suffix=figures.suffix(overrides)) for plan in plans]
     for plan in plans:
         print(f"{plan.figure.id}: {plan.figure.title} ({plan.scale})", file=sys.stderr)
-    outcome = figures.make(plans, options.cores, options.force, options.part, options.profile)
+    outcome = figures.make(plans, options.cores, options.force, options.profile, options.part)
     if options.part:
         print("\n".join(f"{id}: part {options.part}: made" for id in outcome.made)
               or f"part {options.part}: up to date", flush=True)
@@ -182,6 +182,7 @@ def _adopt(options: argparse.Namespace) -> int:
     from ebwm.figures.adopt import adopt
 
     home = adopt(options.files, options.force)
+    print(f"made on {home.status['machine']['gpu']} from commit {home.status.get('commit') or 'unknown'}")
     for step in home.status.get("steps", []):
         print(f"{step['name']}: {step['state']} after {step['seconds']:.0f} s")
     for name in home.status.get("left_out", []):
@@ -209,6 +210,8 @@ def _bundle(options: argparse.Namespace) -> int:
     minutes = sum(step["minutes"] for step in steps)
     print(f"{made.path}: {made.size / MIB:.1f} MiB with {len(made.wheels)} wheels, {len(steps)} steps, "
           f"at most {minutes:g} minutes\nThere: tar -xf {made.path.name} && python ebwm-bundle/run.py")
+    if made.commit.endswith("changes"):
+        print("ebwm: uncommitted changes travel along; commit them before you put results on record", file=sys.stderr)
     if made.size > LARGE * MIB:
         print(f"ebwm: the bundle exceeds {LARGE} MiB; name what the machine has with --has PACKAGE", file=sys.stderr)
     return 0

@@ -48,7 +48,7 @@ def main(
     environment = _environment(here)
     states = _earlier(here)
     deadline = time.monotonic() + 60 * options.minutes
-    status = {"scale": plan["scale"], "machine": _machine(environment)}
+    status = {"scale": plan["scale"], "commit": plan["commit"], "machine": _machine(environment)}
     for step in steps:
         with _interruptible() as interrupted:
             if states.get(step["name"], {}).get("state") != "done":
