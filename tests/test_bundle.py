@@ -154,11 +154,13 @@ LINK = entry("figures/tiny/runs/gpu/a", b"", type=tarfile.SYMTYPE, linkname="/et
     (entry("figures/tiny/tiny.png"), "is no path"), (entry("figures/tiny/runs/.gpu/a"), "is no path"),
     (entry("logs/added.log"), "its files are not those"),
     (entry("logs/known.log", b"changed"), "differs from its digest"),
-], ids=["upward", "absolute", "link", "record", "hidden", "added", "changed"])
+    (entry("logs/known.log"), "its digests.json is damaged"),
+], ids=["upward", "absolute", "link", "record", "hidden", "added", "changed", "pack"])
 def test_results_that_are_not_what_was_packed_are_refused(project, member, message):
-    digests = dict.fromkeys((STATUS, "logs/known.log"), "0" * 64) if member[0].name == "logs/known.log" else {}
-    text = json.dumps({"pack": "a", "part": 1, "parts": 1, "files": digests}).encode()
-    members = [entry(DIGESTS, text), *([entry(STATUS)] if digests else []), member]
+    digests = dict.fromkeys((STATUS, *(["logs/known.log"] if member[0].name == "logs/known.log" else [])), "0" * 64)
+    pack = "../../up" if message.endswith("damaged") else "a" * 64
+    text = json.dumps({"pack": pack, "part": 1, "parts": 1, "files": digests}).encode()
+    members = [entry(DIGESTS, text), entry(STATUS), member]
     with tarfile.open("results-1.tar.gz", "w:gz") as tar:
         for info, content in members:
             tar.addfile(info, io.BytesIO(content))

@@ -16,6 +16,7 @@ from ebwm.figures.errors import FigureError
 from ebwm.figures.inputs import changed
 from ebwm.figures.manifest import read_manifest
 from ebwm.figures.plan import jobs_of, plan
+from ebwm.figures.offline import MOST_FILES
 from ebwm.figures.registry import registry
 from ebwm.files import sha256
 from ebwm.settings import Settings
@@ -117,11 +118,14 @@ def _open(path: Path, draft: Path) -> dict[str, Any]:
             tar.extractall(draft, members, filter="data")
         content = json.loads((draft / DIGESTS).read_text(encoding="utf-8"))
         (draft / DIGESTS).unlink()
-        digests = content["files"]
-        complete = content.keys() >= {"pack", "part", "parts"}
+        digests, part, parts = content["files"], content["part"], content["parts"]
+        complete = bool(re.fullmatch("[0-9a-f]{64}", content["pack"])) and 1 <= part <= parts <= MOST_FILES
+        complete &= part > 1 or STATUS in digests
     except (tarfile.TarError, EOFError, ValueError, KeyError, TypeError, OSError) as error:
         raise checks.refusal("FILE", str(path), f"is not a file of packed results ({error})", error=FigureError) from None
-    if not complete or {member.name for member in members} != {DIGESTS, *digests}:
+    if not complete:
+        raise checks.refusal("FILE", str(path), f"its {DIGESTS} is damaged", "copy it again", FigureError)
+    if {member.name for member in members} != {DIGESTS, *digests}:
         raise checks.refusal("FILE", str(path), f"its files are not those of its {DIGESTS}", "pack it again", FigureError)
     for name, digest in digests.items():
         if sha256(draft / name) != digest:
