@@ -1,6 +1,7 @@
 """Cases of the benchmark: sizes, contenders, and a function to time for each of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,8 +18,10 @@ from ebwm.sampler import evaluate, gradient_descent, run
 from ebwm.settings import generator
 
 PLAIN, OFFICIAL = "Transformer++", "official"
-EAGER, MANUAL, COMPILED = "eager", "manual", "compiled"
-OURS = {EAGER: {"gradient": "eager"}, MANUAL: {"gradient": "auto"}, COMPILED: {"compile": True}}
+EAGER, MANUAL, FUSED, COMPILED = "eager", "manual", "fused", "compiled"
+OURS = {EAGER: {"gradient": "eager"}, MANUAL: {"gradient": "handwritten"}, FUSED: {"gradient": "fused"},
+        COMPILED: {"compile": True}}  # compiled with the fused kernels where there are any
+LENGTHS = (16, 256, 1024, 4096)  # of the contexts on a GPU
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,27 @@ class Case:
     vocabulary: int | None = None  # number of tokens; None: states are vectors
     contenders: tuple[str, ...] = (PLAIN, OFFICIAL, EAGER, MANUAL, COMPILED)
     memory: bool = False  # also measure peak memory
+    device: str = "cpu"  # "cpu" or "cuda"
+    precision: str = "float32"  # "float32", or "bf16": products in bfloat16
 
     @property
-    def bound(self) -> float:  # of a training step of the EBT, in training steps of the Transformer++
-        """Lower bound by FLOPs: nearly 2 n + 1, with attention and the products of the vocabulary."""
+    def flops(self) -> dict[str, float]:
+        """FLOPs of a training step of the Transformer++ and of the EBT, with masked entries of attention."""
         shape = Shape(self.dim, self.depth, self.batch, self.length)
         plain, ebt = transformer_training(shape).total, ebt_training(shape, self.steps).total
         row = 2 * self.batch * self.length * self.dim
         maps = (3 * self.steps + 2) * row * self.vocabulary if self.vocabulary else 0
-        return (ebt + maps) / (plain + 3 * row * (self.vocabulary or self.dim))
+        return {PLAIN: plain + 3 * row * (self.vocabulary or self.dim), MANUAL: ebt + maps}
+
+    @property
+    def bound(self) -> float:  # of a training step of the EBT, in training steps of the Transformer++
+        """Lower bound by FLOPs: nearly 2 n + 1, with attention and the products of the vocabulary."""
+        return self.flops[MANUAL] / self.flops[PLAIN]
+
+    @property
+    def autocast(self) -> AbstractContextManager:
+        """The context of a forward pass."""
+        return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
 
 VIDEO = Case("video", "training", batch=16, length=16, memory=True)
@@ -76,6 +91,17 @@ def cost_cases() -> list[tuple[str, int, Case]]:  # axis, value, case
     return [(axis, getattr(case, axis), case) for axis, cases in axes.items() for case in cases]
 
 
+def gpu_cases(lengths: Sequence[int], precision: str) -> list[Case]:
+    """Cases for a GPU, at several lengths of the context; on a CPU where there is none, to test the program.
+
+    A batch has 8,192 states, or 4,096 at the largest length, where eager attention would not fit into 80 GB.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    contenders = (PLAIN, OFFICIAL, EAGER, MANUAL, FUSED, COMPILED)
+    return [Case(f"S = {s:,}, {precision}", "training", 4096 // s if s >= 4096 else 8192 // s, s,
+                 contenders=contenders, device=device, precision=precision) for s in lengths]
+
+
 def small(case: Case) -> Case:
     """The same comparison at a tiny size, to test the program; nothing is compiled."""
     words = 101 if case.vocabulary else None
@@ -90,13 +116,13 @@ def plain_model(case: Case) -> nn.Module:
     model = Transformer(**sizes, vocabulary=case.vocabulary, generator=generator(0, "weights"))
     if not case.vocabulary:
         model.embed = nn.Identity()
-    return model
+    return model.to(case.device)
 
 
 def our_model(case: Case, **options: object) -> EBT:
     """The EBT of a case, always with the same weights."""
     maps = {"vocabulary": case.vocabulary} if case.vocabulary else {"embed": "identity"}
-    return EBT(case.dim, case.depth, case.heads, generator=generator(0, "weights"), **maps, **options)
+    return EBT(case.dim, case.depth, case.heads, generator=generator(0, "weights"), **maps, **options).to(case.device)
 
 
 def their_model(case: Case, official: theirs.Official) -> nn.Module:
@@ -107,7 +133,7 @@ def their_model(case: Case, official: theirs.Official) -> nn.Module:
     else:
         model = theirs.video(official, *sizes, kind="default")
     model.load_state_dict(to_official(our_model(case)))
-    return model
+    return model.to(case.device)
 
 
 def data(case: Case) -> tuple[Tensor, Tensor]:  # sequences, initial candidates
@@ -116,25 +142,39 @@ def data(case: Case) -> tuple[Tensor, Tensor]:  # sequences, initial candidates
     g = generator(0, "data")
     if case.vocabulary:
         tokens = torch.randint(1, case.vocabulary, size, generator=g)
-        return tokens, torch.randn(case.batch, case.length, case.vocabulary, generator=g)
-    sequences = torch.randn(*size, case.dim, generator=g)
-    return sequences, torch.randn(case.batch, case.length, case.dim, generator=g)
+        sequences, start = tokens, torch.randn(case.batch, case.length, case.vocabulary, generator=g)
+    else:
+        sequences = torch.randn(*size, case.dim, generator=g)
+        start = torch.randn(case.batch, case.length, case.dim, generator=g)
+    return sequences.to(case.device), start.to(case.device)
 
 
 def training(case: Case, name: str, official: theirs.Official | None) -> Callable[[], None]:
     """A training step of one contender, up to the gradients."""
+    forward = loss_of(case, name, official)
+
+    def step() -> None:
+        with case.autocast:
+            loss = forward()
+        loss.backward()
+
+    return step
+
+
+def loss_of(case: Case, name: str, official: theirs.Official | None) -> Callable[[], Tensor]:
+    """The loss of one contender."""
     sequences, start = data(case)
     states, targets = sequences[:, :-1], sequences[:, 1:]
     if name == OFFICIAL:
         model = their_model(case, official)
-        return lambda: theirs.training_step(model, sequences, start).backward()
+        return lambda: theirs.training_step(model, sequences, start)
     if name == PLAIN:
         model = plain_model(case)
         loss = (lambda y, t: F.cross_entropy(y.flatten(0, 1), t.flatten())) if case.vocabulary else smooth_l1
-        return lambda: loss(model(states), targets).backward()
+        return lambda: loss(model(states), targets)
     model = our_model(case, **OURS[name])
     recipe = S1(case.steps, stream=name != EAGER)
-    return lambda: recipe(model, states, targets, start=start).backward()
+    return lambda: recipe(model, states, targets, start=start)
 
 
 def inner_gradient(case: Case, name: str, official: theirs.Official | None) -> Callable[[], None]:

@@ -1,9 +1,13 @@
 """Differences between our results and those of the official code, in float64 with the same weights."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from benchmarks import official as theirs
+from benchmarks.cases import EAGER, OURS, Case, data, our_model
 from ebwm.interop import from_official, to_official
 from ebwm.objective import S1, smooth_l1
 from ebwm.sampler import evaluate
@@ -78,6 +82,19 @@ def training_differences(model, ours, sequences, states, targets, start) -> dict
     parameters = {n: ((named[n] - gradient).abs().max() / largest).item() for n, gradient in wanted.items()}
     found = {"loss": relative_difference(value.detach(), loss.detach()), "step size": parameters.pop("alpha")}
     return found | {"parameters": max(parameters.values())}
+
+
+def on_device(case: Case, names: Sequence[str]) -> dict[str, float]:
+    """Differences of the gradients of all weights from eager ones in float32, relative to the largest, by contender.
+
+    Of two contexts of at most 1,024 states, for which eager attention has the memory.
+    """
+    case, found = replace(case, batch=min(case.batch, 2), length=min(case.length, 1024), precision="float32"), {}
+    for name in (EAGER, *names):
+        model, (sequences, start) = our_model(case, **OURS[name]), data(case)
+        S1(case.steps, stream=name != EAGER)(model, sequences[:, :-1], sequences[:, 1:], start=start).backward()
+        found[name] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    return {name: relative_difference(found[name], found[EAGER]) for name in names}
 
 
 def table(official: theirs.Official) -> dict[str, dict[str, float]]:

@@ -11,13 +11,29 @@ from pathlib import Path
 import torch
 
 from benchmarks import official as theirs
-from benchmarks.cases import MANUAL, OFFICIAL, PLAIN, Case, function_of
-from ebwm.evaluation.cost import cpu_model, flops, seconds
+from benchmarks.cases import FUSED, MANUAL, OFFICIAL, PLAIN, Case, function_of
+from ebwm.evaluation.cost import cpu_model, flops, peak_gpu_memory, seconds
+from ebwm.gradient.attention import can_be_fused
+
+# FLOPs per second of dense matrix products in bfloat16 and in float32 (not TF32), by name of the GPU; from NVIDIA's
+# data sheets of the H100 (SXM, PCIe), the H200 (SXM) and the A100.
+PEAKS = {
+    r"NVIDIA H100 80GB HBM3|NVIDIA H200": {"bf16": 989e12, "float32": 67e12},
+    r"NVIDIA H100 PCIe": {"bf16": 756e12, "float32": 51e12},
+    r"NVIDIA A100[- ].*": {"bf16": 312e12, "float32": 19.5e12},
+}
+
+
+def peak(gpu: str, precision: str) -> float | None:
+    """FLOPs per second of a GPU; None for an unknown one."""
+    return next((found[precision] for name, found in PEAKS.items() if re.fullmatch(name, gpu)), None)
 
 
 def names(case: Case, official: theirs.Official | None) -> list[str]:
     """Contenders that are available."""
-    return [name for name in case.contenders if official or name != OFFICIAL]
+    fused = can_be_fused(torch.device(case.device), case.dim // case.heads)
+    absent = ([] if official else [OFFICIAL]) + ([] if fused else [FUSED])
+    return [name for name in case.contenders if name not in absent]
 
 
 def timed(case: Case, official: theirs.Official | None, rounds: int) -> dict:
@@ -31,6 +47,31 @@ def timed(case: Case, official: theirs.Official | None, rounds: int) -> dict:
     if OFFICIAL in functions:
         record["official / manual"] = times[OFFICIAL].median / times[MANUAL].median
     return record
+
+
+def on_gpu(case: Case, official: theirs.Official | None, rounds: int) -> dict:
+    """Seconds, memory and utilisation of the contenders; those that fail, as without memory, and the reasons."""
+    functions, taken, failed = {}, {}, {}
+    for name in names(case, official):
+        try:
+            functions[name] = function_of(case, name, official)
+            functions[name]()  # compile
+            taken[name] = peak_gpu_memory(functions[name]) if case.device == "cuda" else None
+        except Exception as error:  # a machine with a GPU is rare: the others are measured all the same
+            failed[name] = str(error).partition("\n")[0] or type(error).__name__
+            functions.pop(name, None)
+    times = seconds(functions, rounds)
+    record = {"case": asdict(case), "bound": case.bound, "flops": case.flops, "failed": failed,
+              "utilisation": utilisation(case, times),
+              "seconds": {name: time._asdict() for name, time in times.items()}}
+    return record | ({"memory": taken} if case.device == "cuda" else {})
+
+
+def utilisation(case: Case, times: dict) -> dict[str, float]:
+    """FLOPs that a training step needs, per second, as a fraction of the GPU's peak; empty for an unknown GPU."""
+    most = peak(torch.cuda.get_device_name(), case.precision) if case.device == "cuda" else None
+    needed = lambda name: case.flops[PLAIN if name == PLAIN else MANUAL]
+    return {name: needed(name) / time.median / most for name, time in times.items()} if most else {}
 
 
 def _status(name: str) -> int:

@@ -3,11 +3,11 @@
 from collections import defaultdict
 from pathlib import Path
 
-from benchmarks.cases import COMPILED, EAGER, MANUAL, OFFICIAL, PLAIN
+from benchmarks.cases import COMPILED, EAGER, FUSED, MANUAL, OFFICIAL, PLAIN
 from ebwm.compat import require
 from ebwm.figures.style import colour, style
 
-ROLES = {PLAIN: "truth", OFFICIAL: "transformer", EAGER: "floor", MANUAL: "ebt", COMPILED: "gru"}
+ROLES = {PLAIN: "truth", OFFICIAL: "transformer", EAGER: "floor", MANUAL: "ebt", FUSED: "diffusion", COMPILED: "gru"}
 AXES = {"steps": "sampling steps, n", "length": "states in the context, S (256 in the batch)",
         "dim": "width of the model, D", "batch": "contexts in the batch, B"}
 
@@ -16,14 +16,20 @@ def _cell(times: dict, name: str) -> str:
     if name not in times:
         return ""
     t = times[name]
-    return f"{t['median'] * 1e3:,.0f} ({t['low'] * 1e3:,.0f} to {t['high'] * 1e3:,.0f})"
+    digits = ",.0f" if t["low"] >= 0.01 else ".2f"
+    return "{:{f}} ({:{f}} to {:{f}})".format(*(1e3 * t[key] for key in ("median", "low", "high")), f=digits)
 
 
-def _row(record: dict) -> list[str]:
+def _shown(records: list[dict]) -> list[str]:
+    """The contenders with a column: the fused one only where it was measured."""
+    return [name for name in ROLES if name != FUSED or any(name in record["seconds"] for record in records)]
+
+
+def _row(record: dict, shown: list[str]) -> list[str]:
     times = record["seconds"]
     ratio = lambda a, b: f"{times[a]['median'] / times[b]['median']:.2f}" if a in times and b in times else ""
     bound = f"{record['bound']:.2f}" if record["bound"] else ""
-    return [record["case"]["name"], *(_cell(times, name) for name in ROLES),
+    return [record["case"]["name"], *(_cell(times, name) for name in shown),
             ratio(OFFICIAL, MANUAL), ratio(MANUAL, PLAIN), bound]
 
 
@@ -35,18 +41,23 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 def table(result: dict) -> str:
     """Milliseconds, ratios, memory and differences, in Markdown."""
     machine = result["machine"]
-    head = ["", *ROLES, "official / manual", "manual / Transformer++", "lower bound"]
-    text = (f"{machine['processor']}, {machine['threads']} thread(s), torch {machine['torch']}, "
+    shown = _shown(result["cases"])
+    head = ["", *shown, "official / manual", "manual / Transformer++", "lower bound"]
+    place = machine["gpu"] if _of_gpu(result) else f"{machine['processor']}, {machine['threads']} thread(s)"
+    text = (f"{place}, torch {machine['torch']}, "
             f"Python {machine['python']}. Milliseconds: median of {result['rounds']} rounds "
             "(fastest to slowest); the lower bound is that of FLOPs.\n\n")
-    text += _markdown(head, [_row(record) for record in result["cases"]])
+    text += _markdown(head, [_row(record, shown) for record in result["cases"]])
     measured = [record for record in result["cases"] if "memory" in record]
     if measured:
-        text += "\nPeak memory of a step beyond model and data, MiB, each in a separate process:\n\n"
-        cells = lambda found: [f"{found[n]:,.0f}" if n in found else "" for n in ROLES]
-        share = lambda found: f"{found[MANUAL] / found[OFFICIAL]:.2f}" if OFFICIAL in found else ""
+        what = ("with models and data, MiB" if _of_gpu(result)
+                else "beyond model and data, MiB, each in a separate process")
+        text += f"\nPeak memory of a step {what}:\n\n"
+        cells = lambda found: [f"{found[n]:,.0f}" if n in found else "" for n in shown]
+        share = lambda found: f"{found[MANUAL] / found[OFFICIAL]:.2f}" if found.keys() >= {MANUAL, OFFICIAL} else ""
         rows = [[r["case"]["name"], *cells(r["memory"]), share(r["memory"])] for r in measured]
-        text += _markdown(["", *ROLES, "manual / official"], rows)
+        text += _markdown(["", *shown, "manual / official"], rows)
+    text += _gpu_tables(result["cases"], shown)
     if result["exactness"]:
         names = list(next(iter(result["exactness"].values())))
         text += "\nLargest differences from the official code in float64, relative to the largest value:\n\n"
@@ -54,6 +65,30 @@ def table(result: dict) -> str:
         rows = [[kind, *cells(found)] for kind, found in result["exactness"].items()]
         text += _markdown(["", *names], rows)
     return text
+
+
+def _of_gpu(result: dict) -> bool:
+    return any(record["case"].get("device") == "cuda" for record in result["cases"])
+
+
+def _gpu_tables(records: list[dict], shown: list[str]) -> str:
+    """Utilisation, differences from eager gradients, and contenders that failed."""
+    text, used = "", [record for record in records if record.get("utilisation")]
+    if used:
+        rows = [[r["case"]["name"], *(f"{r['utilisation'][n]:.1%}" if n in r["utilisation"] else "" for n in shown)]
+                for r in used]
+        text += ("\nUtilisation: FLOPs that a training step needs, with masked entries of attention, per second, as a "
+                 "share of the GPU's peak:\n\n" + _markdown(["", *shown], rows))
+    return text + _list(records, "differences", "Largest differences of gradients from eager ones in float32, as a "
+                        "fraction of the largest gradient") + _list(records, "failed", "Not measured")
+
+
+def _list(records: list[dict], name: str, title: str) -> str:
+    """An entry of the records for each case and contender."""
+    shown = lambda value: f"{value:.0e}" if isinstance(value, float) else value
+    lines = [f"- {record['case']['name']}, {contender}: {shown(value)}\n"
+             for record in records for contender, value in record.get(name, {}).items()]
+    return f"\n{title}:\n\n{''.join(lines)}" if lines else ""
 
 
 def _bars(ax, records: list[dict]) -> None:

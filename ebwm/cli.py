@@ -1,4 +1,4 @@
-"""The command `ebwm`: figures, training, runs, text generation, and information about the machine."""
+"""The command `ebwm`: figures, bundles, training, runs, text generation, and information about the machine."""
 
 import argparse
 import errno
@@ -120,6 +120,11 @@ def _parser(words: list[str]) -> Parser:
         from ebwm.figures.commands import add
 
         add(figures)
+    bundle = commands.add_parser("bundle", help="pack figures and benchmarks for a machine without a network")
+    if words[:1] == ["bundle"]:
+        from ebwm.figures.commands import add_bundle
+
+        add_bundle(bundle)
     _add_train(commands.add_parser("train", help="train a model, or resume a run"))
     _add_runs(commands.add_parser("runs", help="training runs: list, show, compare"))
     _add_generate(commands.add_parser("generate", help="continue a text, token by token"))

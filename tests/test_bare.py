@@ -72,6 +72,18 @@ def test_figures_are_made_as_scripts_in_a_queue(project, bare):
 
 
 @pytest.mark.slow
+def test_one_part_is_made_alone_and_kept_for_the_whole(project, bare):
+    write_fan(project)
+    refused = bare("run", "fan", "--part", "seeds-2_sizes-8")
+    assert refused.returncode == 2 and "part='seeds-2_sizes-8': must be one of seeds-0_sizes-8" in refused.stderr
+    assert bare("run", "fan", "--part", "seeds-0_sizes-8").stdout == "fan: part seeds-0_sizes-8: made\n"
+    runs = project / "figures/fan/runs"
+    assert [path.name for path in runs.iterdir()] == ["smoke.parts"]
+    assert [path.name for path in (runs / "smoke.parts").iterdir()] == ["seeds-0_sizes-8"]
+    assert bare("run", "fan", "--part", "seeds-0_sizes-8").stdout == "part seeds-0_sizes-8: up to date\n"
+
+
+@pytest.mark.slow
 def test_a_failed_script_is_reported_and_other_jobs_go_on(project, bare):
     write_fan(project, "assert seeds != [1], 'no such seed'\n")
     done = bare("run", "fan", "tiny")

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import exactness, measure, report
 from benchmarks import official as theirs
-from benchmarks.cases import CASES, EAGER, MANUAL, PLAIN, cost_cases, our_model, small
+from benchmarks.cases import CASES, EAGER, FUSED, LENGTHS, MANUAL, PLAIN, cost_cases, gpu_cases, our_model, small
 from ebwm.objective import S1
 
 
@@ -26,6 +26,32 @@ def test_every_case_is_measured_and_reported(tmp_path):
     assert pictures == {"training.png", "training-dark.png", "cost.png", "cost-dark.png"}
 
 
+def test_cases_for_a_gpu_are_measured_and_a_contender_that_fails_is_named(monkeypatch):
+    cases = gpu_cases(LENGTHS, "bf16")
+    assert [case.length for case in cases] == [16, 256, 1024, 4096]
+    monkeypatch.setattr(measure, "can_be_fused", lambda device, width: True)
+    case = replace(small(cases[0]), contenders=(PLAIN, EAGER, MANUAL, FUSED), device="cpu")
+    monkeypatch.setattr("ebwm.ebt.can_be_fused", raising_memory_error)
+    record = measure.on_gpu(case, None, 1)
+    assert list(record["seconds"]) == [PLAIN, EAGER, MANUAL] and record["failed"] == {FUSED: "out of memory"}
+    record["differences"] = exactness.on_device(case, [MANUAL])
+    assert 0 < record["differences"][MANUAL] < 1e-5
+    record["utilisation"] = {PLAIN: 0.5, MANUAL: 0.25}
+    result = {"machine": measure.machine(), "rounds": 1, "cases": [record], "cost": [], "exactness": {}}
+    text = report.table(json.loads(json.dumps(result)))
+    assert "S = 16, bf16, fused: out of memory" in text and "25.0%" in text and "S = 16, bf16, manual: " in text
+
+
+def raising_memory_error(device, width):
+    raise torch.OutOfMemoryError("out of memory\nmore")
+
+
+def test_utilisation_is_left_out_for_an_unknown_gpu():
+    assert measure.peak("NVIDIA H100 80GB HBM3", "bf16") == 989e12
+    assert measure.peak("NVIDIA A100-SXM4-80GB", "float32") == 19.5e12
+    assert measure.peak("NVIDIA H100 NVL", "bf16") is None
+
+
 def test_contenders_have_the_same_weights_and_losses():
     case = small(CASES[0])
     states, targets, start = torch.randn(3, 2, 5, case.dim, generator=torch.Generator().manual_seed(0))
@@ -37,8 +63,9 @@ def test_contenders_have_the_same_weights_and_losses():
 def test_the_lower_bound_agrees_with_counted_flops():
     case = replace(CASES[0], contenders=(PLAIN, MANUAL))
     found = measure.timed(replace(case, dim=64, heads=2), None, 1)
-    counted = found["flops"][MANUAL] / found["flops"][PLAIN]
-    assert counted == pytest.approx(found["bound"], rel=0.005)
+    counted = found["flops"]
+    assert counted[MANUAL] / counted[PLAIN] == pytest.approx(found["bound"], rel=0.005)
+    assert counted == pytest.approx(replace(case, dim=64, heads=2).flops, rel=0.005)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the peak of memory cannot be reset")

@@ -87,7 +87,7 @@ def test_run_passes_parameters_and_prints_a_summary(project, told, monkeypatch):
     assert code == 0 and err == "tiny: A tiny figure (cpu)\n"
     assert out.startswith("tiny: made: figures/tiny/runs/cpu-seeds=7_8-updates=5\n    ")
     assert given[0][0].parameters == {"scale": "cpu", "updates": 5, "seeds": [7, 8]}
-    assert given[1] == (3, True, None)
+    assert given[1] == (3, True, None, "")
 
 
 @pytest.mark.parametrize("choice, chosen", [("--all", ["tiny", "fan"]), ("--headline", ["tiny"])])

@@ -114,3 +114,20 @@ def test_defaults_are_the_best_settings_of_equally_many_trials(path):
         assert chosen == min(done, key=lambda row: row["valid_loss"])
         named = {n: defaults.get(f"{n}_{kind}", defaults.get(n)) for n in chosen.keys() - other}
         assert all(value == chosen[n] for n, value in named.items() if value is not None)
+
+
+# The GPU plan
+
+
+def test_the_gpu_plan_is_ordered_and_its_steps_can_be_planned():
+    known = figures.registry(settings.load(ROOT))
+    steps = known.gpu_plan
+    first = [step.name for step in steps if step.first]
+    assert first == ["kernels", "bench_short", "bench_long", "text_scaling_0", "width_0", "thinking_0"]
+    for step in (step for step in steps if step.figure):
+        assert known[step.figure].device["gpu"] == "cuda", step.name
+        plan = figures.plan(step.figure, "gpu", step.parameters, settings.load(ROOT), means=False, cluster=True)
+        labels = [job.name.removeprefix(f"{step.figure}.") for job in jobs_of(plan)[:-1]]
+        assert not step.part or step.part in labels, step.name
+    joined = {step.figure for step in steps if step.part} - {step.figure for step in steps if not step.part}
+    assert not joined, "the parts of a figure are joined by a later step"

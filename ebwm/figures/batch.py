@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ebwm import checks
 from ebwm.compat import require
 from ebwm.figures import local
 from ebwm.figures.errors import FigureError, NotebookError
@@ -61,14 +62,17 @@ def make(
     cores: int | None = None,  # number of cores; default: all
     force: bool = False,  # run jobs that are up to date too
     profile: Path | None = None,  # folder of a snakemake profile, such as profiles/slurm
+    part: str = "",  # run only the job of this item, as in "seeds-0"; "": all jobs
     report: Callable[[str], None] | None = None,  # receives a line for each job; default: print to stderr
 ) -> Outcome:
     """Run the jobs that are not up to date in parallel; a failed job does not stop the others."""
     if not plans:
         return Outcome()
     by_plan = [jobs_of(plan) for plan in plans]
+    for jobs in by_plan if part else []:
+        checks.one_of(f"figure {jobs[-1].figure!r}: part", part, map(_label, jobs[:-1]), FigureError)
     with _locked(plans[0].config):
-        todo = [job for jobs in by_plan for job in (jobs if force else stale(jobs))]
+        todo = [job for jobs in by_plan for job in (jobs if force else stale(jobs)) if _chosen(job, part)]
         outcome = _outcome(plans, todo)
         if todo:
             with _folder(plans[0].config) as folder:
@@ -86,6 +90,15 @@ def stale(
     """The jobs to run: none for a figure that is up to date, even if its parts were deleted."""
     *parts, whole = jobs
     return [] if up_to_date(whole) else [*(part for part in parts if not up_to_date(part)), whole]
+
+
+def _label(job: Job) -> str:
+    """The items of a part, as in "seeds-0"."""
+    return job.name.removeprefix(f"{job.figure}.")
+
+
+def _chosen(job: Job, part: str) -> bool:
+    return not part or (job.part and _label(job) == part)
 
 
 def _outcome(plans: Sequence[Plan], todo: Sequence[Job]) -> Outcome:

@@ -1,4 +1,4 @@
-"""The commands `ebwm figures ...`: list, run, replay, check, promote, tune and report."""
+"""The commands `ebwm figures ...`: list, run, replay, check, promote, adopt, tune and report; and `ebwm bundle`."""
 
 import argparse
 import ast
@@ -15,9 +15,10 @@ from ebwm.files import write_whole
 from ebwm.settings import SCALES
 from ebwm.usage import Parser, UsageError, count, needs
 
-__all__ = ["add"]
+__all__ = ["add", "add_bundle"]
 
 FAILED = 1
+MIB, LARGE = 2**20, 60  # bytes; MiB of a bundle that is hard to carry
 
 
 def add(
@@ -41,6 +42,10 @@ def add(
     promote.add_argument("id", metavar="ID", help="figure of the run")
     promote.set_defaults(run=_promote)
     _add_scale(promote)
+    adopt = commands.add_parser("adopt", help="take home the packed results of a bundle, with digests checked")
+    adopt.add_argument("files", nargs="+", metavar="FILE", type=Path, help="results-1.tar.gz, and the others beside it")
+    adopt.add_argument("--force", action="store_true", help="replace different results that are here already")
+    adopt.set_defaults(run=_adopt)
     tune = commands.add_parser("tune", help="make the trials that a figure declares, and write its tuning.json")
     tune.add_argument("id", metavar="ID", help="figure whose notebook declares trials, in the cell tagged tuning")
     tune.add_argument("--only", action="append", default=[], metavar="KIND",
@@ -53,6 +58,22 @@ def add(
     report.set_defaults(run=_report)
 
 
+def add_bundle(
+    parser: Parser,  # parser of `ebwm bundle`
+) -> None:
+    """Add the options of `ebwm bundle`."""
+    option = parser.add_argument
+    option("out", metavar="OUT", type=Path, help="file to write, which ends in .tar or .tar.gz")
+    option("--python", default="3.12", metavar="VERSION", help="version of Python on the machine; default: 3.12")
+    option("--figures", nargs="+", default=[], metavar="ID", help="only these figures; default: the plan in figures.yaml")
+    option("--steps", nargs="+", default=[], metavar="STEP", help="only these steps of the plan")
+    option("--scale", choices=SCALES, default="gpu", metavar="scale", help=f"{', '.join(SCALES)}; default: gpu")
+    option("--has", nargs="+", default=[], metavar="PACKAGE",
+           help="packages that the machine has besides torch and those that come with it")
+    option("--wheels", type=Path, metavar="FOLDER", help="take wheels from this folder instead of the network")
+    parser.set_defaults(run=_bundle)
+
+
 def _add_run(parser: Parser) -> None:
     parser.add_argument("ids", nargs="*", metavar="ID", help="figures to make")
     parser.add_argument("--all", action="store_true", help="all figures")
@@ -60,6 +81,8 @@ def _add_run(parser: Parser) -> None:
     _add_parameters(parser)
     parser.add_argument("--cores", type=count, metavar="N", help="number of processor cores; default: all")
     parser.add_argument("--force", action="store_true", help="run figures that are up to date too")
+    parser.add_argument("--part", default="", metavar="ITEM",
+                        help="run only the job of this item, as in --part seeds-0; without it, the parts are joined")
     parser.add_argument("--profile", type=Path, metavar="FOLDER",
                         help="a snakemake profile, such as profiles/slurm for a cluster")
     parser.set_defaults(run=_run)
@@ -84,10 +107,14 @@ def _run(options: argparse.Namespace) -> int:
     plans = [dataclasses.replace(plan, suffix=figures.suffix(overrides)) for plan in plans]
     for plan in plans:
         print(f"{plan.figure.id}: {_title(plan.figure.title, plan.parameters)} ({plan.scale})", file=sys.stderr)
-    outcome = figures.make(plans, options.cores, options.force, options.profile)
-    from ebwm.figures.summary import summary
+    outcome = figures.make(plans, options.cores, options.force, options.profile, options.part)
+    if options.part:
+        print("\n".join(f"{id}: part {options.part}: made" for id in outcome.made)
+              or f"part {options.part}: up to date", flush=True)
+    else:
+        from ebwm.figures.summary import summary
 
-    print(summary(plans, outcome), flush=True)
+        print(summary(plans, outcome), flush=True)
     for message in outcome.failed.values():
         print("ebwm:", message, file=sys.stderr)
     return FAILED if outcome.failed else 0
@@ -154,6 +181,45 @@ def _check(options: argparse.Namespace) -> int:
 def _promote(options: argparse.Namespace) -> int:
     files = figures.promote(options.id, options.scale)
     print(f"{options.id}: {len(files)} files on record in {files[0].parent}")
+    return 0
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    from ebwm.figures.adopt import adopt
+
+    home = adopt(options.files, options.force)
+    print(f"made on {home.status['machine']['gpu']} from commit {home.status.get('commit') or 'unknown'}")
+    for step in home.status.get("steps", []):
+        print(f"{step['name']}: {step['state']} after {step['seconds']:.0f} s")
+    for name in home.status.get("left_out", []):
+        print(f"{name}: left out there, too large")
+    for run in home.runs:
+        print(f"{run.id}: {run.folder}" + (f"; stale, changed since the run: {', '.join(run.stale)}" if run.stale else ""))
+    for folder in [*home.benchmarks, home.logs]:
+        print(folder)
+    whole = [run for run in home.runs if run.folder.name in SCALES and not run.part]
+    for run in whole:
+        print(f"Next: ebwm figures promote {run.id} --scale {run.folder.name}")
+    return 0
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    from ebwm.figures.bundle import bundle, check_path, steps_of
+
+    check_path(options.out)
+    if not re.fullmatch(r"3\.\d+", options.python):
+        raise checks.refusal("--python", options.python, "must be a version such as 3.12", error=UsageError)
+    if options.wheels and not options.wheels.is_dir():
+        raise checks.refusal("--wheels", str(options.wheels), "must be an existing folder", error=UsageError)
+    steps = steps_of(options.scale, options.figures, options.steps)
+    made = bundle(options.out, steps, options.scale, options.python, options.has, options.wheels)
+    minutes = sum(step["minutes"] for step in steps)
+    print(f"{made.path}: {made.size / MIB:.1f} MiB with {len(made.wheels)} wheels, {len(steps)} steps, "
+          f"at most {minutes:g} minutes\nThere: tar -xf {made.path.name} && python ebwm-bundle/run.py")
+    if made.commit.endswith("changes"):
+        print("ebwm: uncommitted changes travel along; commit them before you put results on record", file=sys.stderr)
+    if made.size > LARGE * MIB:
+        print(f"ebwm: the bundle exceeds {LARGE} MiB; name what the machine has with --has PACKAGE", file=sys.stderr)
     return 0
 
 

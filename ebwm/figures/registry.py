@@ -25,10 +25,11 @@ from pydantic import (  # noqa: E402
     model_validator,
 )
 
-__all__ = ["ANY", "Claim", "Figure", "Finding", "Paper", "PaperItem", "Planned", "Registry", "Statement", "registry"]
+__all__ = ["ANY", "Claim", "Figure", "Finding", "Paper", "PaperItem", "Planned", "Registry", "Statement", "Step", "registry"]
 
 RESERVED = ("scale", "out")  # parameters that only the runner sets
 ANY = "any"  # tolerance of values that differ in every run, such as seconds
+FIRST_MINUTES, STEP_MINUTES = 25, 10  # limits of the first steps of the GPU plan together, and of each step
 EXPECTATIONS = ({"equals", "within"}, {"below"}, {"above"})
 
 
@@ -171,10 +172,31 @@ class Paper(_Entry):
     items: tuple[PaperItem, ...]  # figures and tables
 
 
+class Step(_Entry):
+    """A step of the GPU plan: a figure, a part of one, or a command."""
+
+    name: Name  # unique in the plan
+    figure: str = ""  # id of the figure
+    part: str = ""  # job of one item only, as in "seeds-0"; the step that joins the parts has none
+    parameters: dict[str, Any] = {}  # parameters of the notebook; they override those of scale gpu
+    command: dict[Scale, str] = {}  # command by scale; its first word `python` is the interpreter in use
+    minutes: Annotated[Positive, Field(le=STEP_MINUTES)]  # time after which the step is stopped
+    first: StrictBool = False  # whether it belongs to the most valuable steps
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Step":
+        if bool(self.figure) == bool(self.command):
+            raise ValueError("either figure or command is required")
+        if self.command and (self.part or self.parameters):
+            raise ValueError("part and parameters need a figure")
+        return self
+
+
 class _File(_Entry):
     """The content of figures.yaml."""
 
     figures: tuple[Figure, ...] = ()
+    gpu_plan: tuple[Step, ...] = ()
     planned: tuple[Planned, ...] = ()
     papers: tuple[Paper, ...] = ()
 
@@ -189,7 +211,21 @@ class _File(_Entry):
             for item in paper.items:
                 if item.figure:
                     checks.one_of(f"{paper.name}: {item.item}: figure", item.figure, ids)
+        _check_plan(self.gpu_plan, [figure.id for figure in self.figures])
         return self
+
+
+def _check_plan(steps: Sequence[Step], ids: list[str]) -> None:
+    _unique("gpu_plan", [step.name for step in steps])
+    for step in steps:
+        if step.figure:
+            checks.one_of(f"gpu_plan: {step.name}: figure", step.figure, ids)
+    first = [step.first for step in steps]
+    if first != sorted(first, reverse=True):
+        raise ValueError("gpu_plan: the steps marked first must come before the others")
+    taken = sum(step.minutes for step in steps if step.first)
+    if taken > FIRST_MINUTES:
+        raise checks.refusal("gpu_plan: minutes of the first steps", taken, f"must be at most {FIRST_MINUTES}")
 
 
 def _unique(name: str, values: list[str]) -> None:
@@ -205,6 +241,7 @@ class Registry:
     figures: dict[str, Figure]
     planned: dict[str, Planned] = field(default_factory=dict)
     papers: tuple[Paper, ...] = ()
+    gpu_plan: tuple[Step, ...] = ()  # what a GPU is used for, in this order
 
     def __getitem__(self, id: str) -> Figure:
         if id in self.planned:
@@ -226,13 +263,13 @@ def registry(
         file = _File.model_validate(content, context={"root": config.root})
     except ValidationError as error:
         raise FigureError(f"{path.name}: {_message(error.errors()[0], content)}") from None
-    return Registry({f.id: f for f in file.figures}, {p.id: p for p in file.planned}, file.papers)
+    return Registry({f.id: f for f in file.figures}, {p.id: p for p in file.planned}, file.papers, file.gpu_plan)
 
 
 # Messages
 
 ENTRIES = {"figures": Figure, "planned": Planned, "papers": Paper, "claims": Claim, "items": PaperItem,
-           "answer": Statement, "findings": Finding}
+           "answer": Statement, "findings": Finding, "gpu_plan": Step}
 
 
 def _message(error: Mapping[str, Any], content: Any) -> str:

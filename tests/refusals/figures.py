@@ -56,6 +56,8 @@ def command(*words: str) -> None:
 
 SOURCE = ', source: "EBT, Figure 0"'
 PAPER = "papers: [{name: EBT, arxiv: 1, items: [{item: F1, shows: xEXTRA}]}]\nplanned:"
+PLAN = "gpu_plan: [{name: a, EXTRA}]\nplanned:"
+FIRST = "figure: tiny, minutes: 10, first: true"
 REGISTRY = [  # text of figures.yaml, its replacement, named in the message
     ("id: later", "id: tiny", "id='tiny'"),
     ("headline:", "headlin:", "tiny: key='headlin'"),
@@ -84,6 +86,14 @@ REGISTRY = [  # text of figures.yaml, its replacement, named in the message
     ("claims:", "findings: [{asks: Why}]\n    claims:", "tiny: a finding without found"),
     ("planned:", "planed:", "key='planed'"),
     ("id: tiny", "id: Tiny figure", "id='Tiny figure'"),
+    ("planned:", PLAN.replace("EXTRA", "figure: tin, minutes: 1"), "gpu_plan: a: figure='tin'"),
+    ("planned:", PLAN.replace("EXTRA", "figure: tiny, minutes: 11"), "a: minutes=11"),
+    ("planned:", PLAN.replace("EXTRA", "figure: tiny, minutes: 1, command: {gpu: ls}"), "either figure or command"),
+    ("planned:", PLAN.replace("EXTRA", "command: {gpu: ls}, part: b, minutes: 1"), "part and parameters need a figure"),
+    ("planned:", PLAN.replace("EXTRA", "figure: tiny, minutes: 1}, {name: b, figure: tiny, minutes: 1, first: true"),
+     "marked first must come before"),
+    ("planned:", PLAN.replace("EXTRA", f"{FIRST}}}, {{name: b, {FIRST}}}, {{name: c, {FIRST}"),
+     "minutes of the first steps=30"),
     ("planned:\n", "planned: [\n", "figures.yaml: while parsing"),
     ("  - {id: later", "    {id: later", "planned"),
     ("headline: true", "headline: true\n    headline: false", "the key 'headline' occurs twice"),
