@@ -117,7 +117,8 @@ def names(
     folder: Path,  # of runs
 ) -> dict[str, Path]:
     """Runs by name: the path within the folder of runs, or the whole path of other runs."""
-    folder, whole = folder.resolve(), {path: path.resolve() for path in paths}
+    real = lambda path: Path(os.path.realpath(path))  # unlike `resolve`, it accepts a loop of links
+    folder, whole = real(folder), {path: real(path) for path in paths}
     within = {path: place.is_relative_to(folder) and place != folder for path, place in whole.items()}
     return {str(place.relative_to(folder) if within[path] else path): path for path, place in whole.items()}
 

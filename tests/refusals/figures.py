@@ -130,6 +130,7 @@ COMMANDS = [  # words after `ebwm`, type of the error, named in the message
     (["train", "smoke", "--changed"], cli.UsageError, "--changed"),
     (["train", "--resume"], cli.UsageError, "--resume"),
     (["train", "--resume", "001"], UnknownRun, "RUN='001'"),
+    (["generate", "--times", "100000000"], cli.UsageError, "--times=100000000"),
     (["runs"], cli.UsageError, "runs command"),
     (["runs", "show"], cli.UsageError, "RUN"),
     (["runs", "show", "001"], UnknownRun, "RUN='001'"),
