@@ -316,10 +316,15 @@ def _readable(checkpoint: Checkpoint) -> Iterator[None]:
 
 def _check_environment() -> None:
     """Refuse a number of processes that no launcher has started."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    if size != "1" and not {"RANK", "SLURM_PROCID"} & os.environ.keys():
-        rule, remedy = "is set without RANK, which torchrun would set", "unset it, or use torchrun"
-        raise refusal("WORLD_SIZE", size, rule, remedy, ConfigError)
+    size, remedy = os.environ.get("WORLD_SIZE", "1"), "unset it, or use torchrun"
+    if size == "1" or "SLURM_PROCID" in os.environ:
+        return
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):  # without these, lightning starts processes
+        if name not in os.environ:
+            raise refusal("WORLD_SIZE", size, f"is set without {name}, which torchrun would set", remedy, ConfigError)
+    rank = os.environ["RANK"]
+    if not (size.isdecimal() and rank.isdecimal() and int(rank) < int(size)):
+        raise refusal("WORLD_SIZE", size, f"must be an integer above RANK={rank!r}", remedy, ConfigError)
 
 
 def _check_same(found: list[str], changed: bool) -> None:

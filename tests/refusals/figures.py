@@ -65,6 +65,7 @@ REGISTRY = [  # text of figures.yaml, its replacement, named in the message
     ("{smoke: 0.1,", "{smok: 0.1,", "tiny: minutes: smok"),
     ("claims:", "memory: {cpu: lots}\n    claims:", "tiny: memory: cpu='lots'"),
     ("claims:", "timeout: {cpu: 0}\n    claims:", "tiny: timeout: cpu=0"),
+    ("claims:", "processes: {cpu: 100000}\n    claims:", "tiny: processes: cpu=100000"),
     ("claims:", "processes: {cpu: 0.5}\n    claims:", "tiny: processes: cpu=0.5"),
     ("claims:", "tolerances: {a: -1}\n    claims:", "tiny: tolerances: a=-1"),
     ("claims:", "each: seeds\n    claims:", "tiny: each='seeds'"),
@@ -130,6 +131,7 @@ COMMANDS = [  # words after `ebwm`, type of the error, named in the message
     (["train", "smoke", "--changed"], cli.UsageError, "--changed"),
     (["train", "--resume"], cli.UsageError, "--resume"),
     (["train", "--resume", "001"], UnknownRun, "RUN='001'"),
+    *((["figures", "report", "--out", out], cli.UsageError, f"--out='{out}'") for out in ("nbs", os.devnull)),
     (["generate", "--times", "100000000"], cli.UsageError, "--times=100000000"),
     (["runs"], cli.UsageError, "runs command"),
     (["runs", "show"], cli.UsageError, "RUN"),
@@ -177,6 +179,8 @@ NO_PATH = mock.patch.dict(os.environ, PATH="")
 FIGURES = [
     *((f"registry {new or old}", within(figures.registry, edit=(YAML, old, new)), named)
       for old, new, named in REGISTRY),
+    ("registry, deep", within(figures.registry, files={YAML: "figures: " + "[" * 3000}), "figures.yaml: must be YAML"),
+    ("registry, UTF-16", within(lambda: (Path(YAML).write_bytes(b"\xff\xfea"), figures.registry())), "must be YAML"),
     ("no registry", within(lambda: (Path(YAML).unlink(), figures.registry())), "figures.yaml"),
     *((f"parameter {name}", within(figures.run, "tiny", overrides={name: value}), name)
       for name, value in PARAMETERS.items()),
