@@ -131,7 +131,7 @@ COMMANDS = [  # words after `ebwm`, type of the error, named in the message
     (["train", "smoke", "--changed"], cli.UsageError, "--changed"),
     (["train", "--resume"], cli.UsageError, "--resume"),
     (["train", "--resume", "001"], UnknownRun, "RUN='001'"),
-    *((["figures", "report", "--out", out], cli.UsageError, f"--out='{out}'") for out in ("nbs", os.devnull)),
+    (["figures", "report", "--out", "nbs"], cli.UsageError, "--out='nbs'"),
     (["generate", "--times", "100000000"], cli.UsageError, "--times=100000000"),
     (["runs"], cli.UsageError, "runs command"),
     (["runs", "show"], cli.UsageError, "RUN"),
@@ -222,6 +222,8 @@ CASES = [
     *((f"settings {text!r}", within(settings.load, files={"settings.ini": text}), SettingsError, named)
       for text, named in SETTINGS),
     *((" ".join(words), within(command, *words), kind, named) for words, kind, named in COMMANDS),
+    ("device as output", within(lambda: (os.mkfifo("pipe"), command("figures", "report", "--out", "pipe"))),
+     cli.UsageError, "--out='pipe'"),
     ("package", partial(compat.require, "no_such_package", "figures"), ImportError, "ebwm[figures]"),
     ("program", NO_PATH(partial(compat.system_part, "chromium", "chromium", "drawing")), compat.MissingPart,
      "apt-get install chromium"),
