@@ -6,6 +6,7 @@ import importlib.metadata
 import locale
 import os
 import platform
+import re
 import shlex
 import shutil
 import sys
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebwm import __version__, settings
 from ebwm.compat import MissingPart, extras, lacking
-from ebwm.checks import refusal
+from ebwm.checks import between, refusal
 from ebwm.settings import SettingsError
 from ebwm.usage import Failure, Parser, UsageError, count, needs
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:  # training imports torch: imported by the commands that need 
 
 __all__ = ["UsageError", "main"]
 
+MOST_TIMES = 10_000  # continuations of a text, which are computed together
 FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory|Storage size calculation overflowed")
 # Errors of places that are missing, full, protected, or not what they should be.
 PLACE_ERRORS = {getattr(errno, name) for name in (
     "EACCES", "EDQUOT", "EEXIST", "EISDIR", "ELOOP", "ENAMETOOLONG", "ENOENT", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
@@ -62,6 +65,11 @@ def main(
         if error.errno not in PLACE_ERRORS:
             raise
         return _tell(refusal("path", _place_of(error), error.strerror, "free space or choose another place"), FAILED)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
+            raise
+        reason = str(error).partition("\n")[0] or "no more is available"
+        return _tell(f"not enough memory ({reason}); choose a smaller model, batch, number of steps or amount of data", FAILED)
     except KeyboardInterrupt:
         return _tell("interrupted", INTERRUPTED)
 
@@ -292,6 +300,7 @@ def _generate(options: argparse.Namespace) -> int:
     from ebwm.training.checkpoint import CheckpointError
 
     config = settings.load()
+    between("--times", options.times, 1, MOST_TIMES, UsageError)
     _use_threads()
     try:
         language = writing.load_language(writing.find_model(options.model, config.runs))

@@ -190,6 +190,14 @@ def test_errors_of_training_are_printed_in_one_line(project, told, monkeypatch, 
             told("train", *words)
 
 
+@pytest.mark.parametrize("error", [
+    MemoryError(), MemoryError("Unable to allocate 9 TiB"), RuntimeError("can't allocate memory:\nx")])
+def test_too_little_memory_is_reported_in_one_line(project, told, monkeypatch, error):
+    monkeypatch.setattr(running, "train", raising(error))
+    code, out, err = told("train", "smoke")
+    assert (code, out) == (1, "") and err.startswith("not enough memory (") and err.count("\n") == 1
+
+
 @pytest.mark.parametrize("module", ["filelock", "tensorboard"])
 def test_a_missing_package_is_reported_before_a_run_starts(project, told, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)

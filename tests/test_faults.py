@@ -43,7 +43,7 @@ from ebwm import saving
 from ebwm.data.task import stack
 from ebwm.energy import Wrapper
 from ebwm.files import sha256
-from ebwm.saving import CheckpointError, load_tensors
+from ebwm.saving import CheckpointError, load_tensors, save_tensors
 from ebwm.training import checkpoint, trainer
 from ebwm.training import run as running
 from ebwm.training.checkpoint import Checkpoints
@@ -199,6 +199,36 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_is_used(parts, na
     assert not (parts / "mark").exists()
     assert sha256(parts / "model.safetensors") == sha256(whole(*S2) / "model.safetensors")
     assert untimed(parts) == untimed(whole(*S2))
+
+
+def spoiled_meta(**values):
+    """Change entries of a checkpoint's header; None removes one."""
+    return lambda tensors, meta: (tensors, {k: v for k, v in (meta | values).items() if v is not None})
+
+
+def spoiled_tensor(name):
+    return lambda tensors, meta: (tensors | {name: torch.ones(3).byte()}, meta)
+
+
+@pytest.mark.parametrize("change", [
+    spoiled_meta(config=None), spoiled_meta(data=None), spoiled_meta(faults=None), spoiled_meta(world_size=None),
+    spoiled_meta(updates="many"), spoiled_meta(losses=["low"]), spoiled_meta(rate_factor=math.nan),
+    spoiled_meta(batches=10**30), spoiled_tensor("process0.noise"), spoiled_tensor("adamw.exp_avg.nothing")])
+def test_an_intact_checkpoint_of_another_program_is_refused_in_one_line(parts, change):
+    path = checkpoint_of(parts, 5)
+    save_tensors(path, *change(*load_tensors(path)))
+    sealed(path, path.read_bytes())
+    with pytest.raises(CheckpointError, match=f"{path}: not a checkpoint of this run .*; delete it") as refusal:
+        resumed(parts)
+    assert "\n" not in str(refusal.value)
+
+
+def test_damaged_lines_of_log_and_events_are_dropped(parts):
+    for name in ("log.jsonl", "events.jsonl"):
+        with (parts / name).open("ab") as file:
+            file.write(b'\xff\xfe\n[1]\n{"update": 1}\n{"update": "x", "batch": 1}\n{"up')
+    assert_same_end(resumed(parts), whole(*S2))
+    assert len(events_of(parts)) == 2
 
 
 def test_the_payload_of_the_pickles_would_have_run(tmp_path):

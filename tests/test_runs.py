@@ -238,6 +238,8 @@ def test_each_run_has_a_unique_identifier_for_weights_and_biases(write_run):
 
 UNREADABLE = {"deep": b"[" * 100_000, "utf-16": "{}".encode("utf-16"), "list": b"[1, 2]", "cut": b'{"model": '}
 WRONG = {"kinds": b'{"model": 3, "data": {"kind": ["x"]}, "optimiser": {"updates": "x"}}',
+         "huge": b'{"update": 1, "batch": 1, "loss": %s, "valid_loss": 1e308, "test_loss": %s}' % ((b"9" * 400,) * 2),
+         "surrogates": b'{"update": 1, "kind": "\\ud800", "what": "\\ud800", "baselines": {"\\ud800": 1}}',
          "results": b'{"test_loss": "x", "baselines": [1], "summary": 3, "update": 1, "kind": [], "loss": "x"}'}
 
 
@@ -249,7 +251,9 @@ def test_a_damaged_file_is_reported_and_hides_no_other_run(write_run, file, cont
     good, bad = reports.listing(folders).splitlines()[1:]
     assert "broken off" in good
     assert ("unreadable" in bad) == (file == "config.json" and content in UNREADABLE.values())
-    assert reports.compare(folders) and str(folders["bad"]) in reports.show(folders["bad"])
+    shown = reports.compare(folders) + reports.show(folders["bad"])
+    assert str(folders["bad"]) in shown and shown.encode("utf-8")
+    assert curves.draw({name: runs.history(path) for name, path in folders.items()})
 
 
 def test_a_result_that_is_not_better_than_a_trivial_baseline_says_so(write_run):

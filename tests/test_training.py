@@ -234,10 +234,18 @@ def test_a_batch_larger_than_the_data_is_reduced_with_a_warning(runs):
     resume(runs / "002", progress=False, data=data)
 
 
-@pytest.mark.parametrize("size", ["2", "many"])
-def test_a_number_of_processes_that_nothing_has_started_is_refused(runs, monkeypatch, size):
-    monkeypatch.setenv("WORLD_SIZE", size)
-    monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(ConfigError, match=f"WORLD_SIZE='{size}': is set without RANK"):
+LAUNCHED = {"RANK": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize("size, missing, rule", [
+    ("2", "RANK", "is set without RANK"), ("many", "RANK", "is set without RANK"),
+    ("2", "MASTER_ADDR", "is set without MASTER_ADDR"), ("2", "", "must be an integer above RANK='2'"),
+    ("many", "", "must be an integer above RANK='2'")])
+def test_a_number_of_processes_that_nothing_has_started_is_refused(runs, monkeypatch, size, missing, rule):
+    for name, value in ({"WORLD_SIZE": size} | LAUNCHED).items():
+        monkeypatch.setenv(name, value)
+    if missing:
+        monkeypatch.delenv(missing)
+    with pytest.raises(ConfigError, match=f"WORLD_SIZE='{size}': {rule}"):
         trained(runs)
     assert not runs.exists()

@@ -234,6 +234,8 @@ def _tune(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from ebwm.figures.claims import report
 
+    if options.out and options.out.exists() and not options.out.is_file():  # a device would be replaced by a file
+        raise checks.refusal("--out", str(options.out), "must be a file, not a folder or a device", error=UsageError)
     text = report(settings.load())
     if options.out is None:
         print(text)

@@ -27,6 +27,7 @@ PANELS = {  # key of the log: title, axis label
 }
 LAYOUTS = {1: "a", 2: "ab", 3: "abc", 4: "ab;cd", 5: "aab;cde"}
 DASHES = ("-", "--", ":", "-.")
+LARGEST = 1e100  # absolute value that is drawn; axes cannot show the range of float64
 POINTS, WIDE = 200, 20.0  # points of a line; ratio of maximum to minimum above which the axis is logarithmic
 
 
@@ -77,7 +78,7 @@ def _panel(ax: "matplotlib.axes.Axes", key: str, logs: Mapping[str, Sequence[Map
 
 def _thinned(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, ...]:
     """Updates, and means and quartiles of the values in consecutive groups of updates."""
-    pairs = [(row["update"], row[key]) for row in rows if math.isfinite(row.get(key, math.nan))]
+    pairs = [(row["update"], row[key]) for row in rows if abs(row.get(key, math.nan)) < LARGEST]
     parts = np.array_split(np.array(pairs, dtype=float).reshape(-1, 2), min(POINTS, max(1, len(pairs))))
     parts = [part for part in parts if len(part)]
     x, y = (np.array([part[:, column].mean() for part in parts]) for column in (0, 1))

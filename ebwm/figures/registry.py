@@ -47,7 +47,7 @@ def _extra(name: str) -> str:
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Scale = Literal[SCALES]
-Count = Annotated[StrictInt, Field(gt=0)]
+Count = Annotated[StrictInt, Field(gt=0, le=1024)]  # of processes or threads
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 
@@ -256,7 +256,10 @@ def registry(
     """Read and validate figures.yaml."""
     config = config or settings.load()
     path = registry_path(config)
-    content = read_registry(path)
+    try:
+        content = read_registry(path)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise FigureError(f"{path.name}: must be YAML in UTF-8 ({error})") from None
     if isinstance(content, dict):
         content = {name: value for name, value in content.items() if value is not None}
     try:

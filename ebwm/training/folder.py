@@ -123,10 +123,20 @@ def _mark(path: Path) -> tuple[int, int] | None:
 
 
 def _keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Rewrite a file with some of its lines; an incomplete last line, left by a crash, is dropped."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    kept = [line for line in lines if line.endswith("}\n") and keep(json.loads(line))]
-    write_whole(path, lambda draft: draft.write_text("".join(kept), encoding="utf-8"))
+    """Rewrite a file with some of its rows; an incomplete last line, left by a crash, and damaged lines are dropped."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    kept = [line + b"\n" for line in lines if (row := _row(line)) and keep(row)]
+    write_whole(path, lambda draft: draft.write_bytes(b"".join(kept)))
+
+
+def _row(line: bytes) -> dict[str, Any]:  # empty if the line is none
+    """The row of a line of a log or of events."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    known = isinstance(row, dict) and all(isinstance(row.get(name), int) for name in ("update", "batch"))
+    return row if known else {}
 
 
 def new_folder(

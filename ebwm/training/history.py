@@ -16,6 +16,7 @@ from ebwm.usage import UsageError
 
 __all__ = ["Run", "UnknownRun", "find", "history", "known", "names", "read"]
 
+LARGEST = 10**300  # number in a log; a larger one is dropped
 LISTED = 10  # runs that a message names
 TEXTS = ("kind", "what")  # entries of rows that are not numbers
 
@@ -61,14 +62,14 @@ class Run(NamedTuple):
     def test_loss(self) -> float | None:
         """Test loss of a finished run; None while a resumed run is not finished."""
         loss = self.result.get("test_loss") if self.made >= self.total else None
-        return loss if isinstance(loss, int | float) else None
+        return loss if _is_number(loss) else None
 
     @property
     def baselines(self) -> dict[str, float]:
         """Test losses of trivial predictions, by name."""
         found = self.result.get("baselines")
         found = found if isinstance(found, dict) else {}
-        return {name: loss for name, loss in found.items() if isinstance(loss, int | float)}
+        return {_printable(name): loss for name, loss in found.items() if _is_number(loss)}
 
     @property
     def task(self) -> type:
@@ -117,7 +118,8 @@ def names(
     folder: Path,  # of runs
 ) -> dict[str, Path]:
     """Runs by name: the path within the folder of runs, or the whole path of other runs."""
-    folder, whole = folder.resolve(), {path: path.resolve() for path in paths}
+    real = lambda path: Path(os.path.realpath(path))  # unlike `resolve`, it accepts a loop of links
+    folder, whole = real(folder), {path: real(path) for path in paths}
     within = {path: place.is_relative_to(folder) and place != folder for path, place in whole.items()}
     return {str(place.relative_to(folder) if within[path] else path): path for path, place in whole.items()}
 
@@ -127,6 +129,7 @@ def read(
 ) -> Run:
     """Read the folder of a run."""
     values = {RENAMED.get(key, key): value for key, value in flat(_object(path / "config.json"))}
+    values = {_printable(key): _printable(value) for key, value in values.items()}
     events = [event for event in _parsed(_lines(path / "events.jsonl")) if "kind" in event]
     return Run(path, values, _last(path), events, _object(path / "result.json"), held(path))
 
@@ -169,8 +172,18 @@ def _parsed(lines: Iterable[str | bytes]) -> Iterator[dict[str, Any]]:
         except (ValueError, RecursionError):
             continue
         if isinstance(row, dict) and isinstance(row.get("update"), int):
-            yield {name: value for name, value in row.items()
-                   if isinstance(value, str if name in TEXTS else int | float)}
+            yield {name: _printable(value) for name, value in row.items()
+                   if (isinstance(value, str) if name in TEXTS else _is_number(value))}
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that a float can represent, or not finite."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST)
+
+
+def _printable(value: Any) -> Any:
+    """A text without the surrogates that JSON allows and UTF-8 does not; other values are unchanged."""
+    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -25,20 +25,22 @@ from ebwm.data.task import Task, count, select, stack
 from ebwm.data.tasks import load_task
 from ebwm.evaluation.cost import matrix_speed, peak_memory
 from ebwm.files import write_json
-from ebwm.training.checkpoint import CheckpointError, save_tensors
-from ebwm.training.configuration import RESUMABLE_FIELDS, Config, ConfigError, as_dict, differences, from_dict
+from ebwm.saving import save_tensors
+from ebwm.training.checkpoint import Checkpoint, CheckpointError
+from ebwm.training.configuration import RESUMABLE_FIELDS, Config, ConfigError, as_dict, differences, flat, from_dict
 from ebwm.training.presets import load_config, override_all
 from ebwm.training.distributed import SingleProcess, full_tensor, process_group
 from ebwm.training.folder import LOGGERS, RunError, RunFolder, new_folder
 from ebwm.training.learner import BatchOrder, make_learner, position_losses
 from ebwm.training.memory import check_memory
 from ebwm.training.signals import CHILD_SIGNALS, recorded_signals, set_handler
-from ebwm.training.trainer import Observer, Trainer, averaged, restore, roll_back, train_loop, update_flops
+from ebwm.training.trainer import NUMBERS, Observer, Trainer, averaged, restore, roll_back, train_loop, update_flops
 
 __all__ = ["RunError", "Stopped", "resume", "train"]
 
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 LOADER_FAILURES = 4  # failures of the data loader after which a run fails
+LARGEST = {int: 10**12, float: 1e30, "run.workers": 1024, "seed": math.inf}  # entries, by name or else by type
 PROBED = 8  # items of a batch whose walks are probed
 STEP_SIZE = "walk.step_size=auto: {:.3g}, with which the first step is about as long as the way to a target"
 
@@ -287,23 +289,47 @@ def resume(
             checkpoint, refused = folder.checkpoints.newest()
             if checkpoint is None:
                 raise CheckpointError(f"{path}: no checkpoint to resume from: {'; '.join(refused) or 'there is none'}")
-            found = differences(from_dict(checkpoint.meta["config"]), config)
+            with _readable(checkpoint):
+                before, saved = from_dict(checkpoint.meta["config"]), dict(checkpoint.meta["data"])
+            found = differences(before, config)
             _check_same(found, changed)
             trainer, task = _prepare(config, world, data)
-            saved = checkpoint.meta["data"]
             found += [f"data {name}: its digest has changed" for name, digest in task.digests().items()
                       if saved.get(name) != digest]
             _check_same(found, changed)
-            restore(trainer, checkpoint.tensors, checkpoint.meta)
+            with _readable(checkpoint):
+                restore(trainer, checkpoint.tensors, checkpoint.meta)
             return _execute(_Run(folder, trainer, task, callback), progress, refused, bool(found))
+
+
+@contextlib.contextmanager
+def _readable(checkpoint: Checkpoint) -> Iterator[None]:
+    """Report a checkpoint that is intact, but not one of a run."""
+    meta = checkpoint.meta
+    try:
+        numbers = [*(meta[name] for name in (*NUMBERS, "world_size")), *meta["losses"]]
+        if not all(math.isfinite(number) and number < LARGEST[int] for number in numbers):
+            raise ValueError("a number is out of range")
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, OverflowError, ValueError) as error:
+        if isinstance(error, ConfigError | CheckpointError):
+            raise
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise CheckpointError(f"{checkpoint.path}: not a checkpoint of this run ({reason}); delete it to use the one "
+                              "before it, or start the run again") from error
 
 
 def _check_environment() -> None:
     """Refuse a number of processes that no launcher has started."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    if size != "1" and not {"RANK", "SLURM_PROCID"} & os.environ.keys():
-        rule, remedy = "is set without RANK, which torchrun would set", "unset it, or use torchrun"
-        raise refusal("WORLD_SIZE", size, rule, remedy, ConfigError)
+    size, remedy = os.environ.get("WORLD_SIZE", "1"), "unset it, or use torchrun"
+    if size == "1" or "SLURM_PROCID" in os.environ:
+        return
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):  # without these, lightning starts processes
+        if name not in os.environ:
+            raise refusal("WORLD_SIZE", size, f"is set without {name}, which torchrun would set", remedy, ConfigError)
+    rank = os.environ["RANK"]
+    if not (size.isdecimal() and rank.isdecimal() and int(rank) < int(size)):
+        raise refusal("WORLD_SIZE", size, f"must be an integer above RANK={rank!r}", remedy, ConfigError)
 
 
 def _check_same(found: list[str], changed: bool) -> None:
@@ -315,6 +341,7 @@ def _check_same(found: list[str], changed: bool) -> None:
 def _prepare(config: Config, world: SingleProcess, data: Any, fit: bool = False) -> tuple[Trainer, Task]:
     """Build all that can be refused, before a run writes a file; `fit` reduces the batch for a small data set."""
     require("filelock", "training")
+    _check_numbers(config)
     try:
         if config.run.logger in LOGGERS:
             require(*LOGGERS[config.run.logger][:2])
@@ -336,6 +363,14 @@ def _with_step_size(config: Config, model: nn.Module) -> Config:
     if config.walk.step_size != "auto" or not hasattr(model, "step_size"):
         return config
     return replace(config, walk=replace(config.walk, step_size=float(f"{model.step_size.item():.6g}")))
+
+
+def _check_numbers(config: Config) -> None:
+    """Refuse numbers beyond what an update can compute with, and more loader processes than a machine can start."""
+    for key, value in flat(as_dict(config)):
+        most = LARGEST.get(key) or LARGEST.get(type(value), math.inf)
+        if isinstance(value, int | float) and abs(value) > most:
+            raise refusal(key, value, f"must be at most {most:g}", error=ConfigError)
 
 
 def _fitted(config: Config, items: int, world: SingleProcess) -> Config:

@@ -67,6 +67,7 @@ REGISTRY = [  # text of figures.yaml, its replacement, named in the message
     ("{smoke: 0.1,", "{smok: 0.1,", "tiny: minutes: smok"),
     ("claims:", "memory: {cpu: lots}\n    claims:", "tiny: memory: cpu='lots'"),
     ("claims:", "timeout: {cpu: 0}\n    claims:", "tiny: timeout: cpu=0"),
+    ("claims:", "processes: {cpu: 100000}\n    claims:", "tiny: processes: cpu=100000"),
     ("claims:", "processes: {cpu: 0.5}\n    claims:", "tiny: processes: cpu=0.5"),
     ("claims:", "tolerances: {a: -1}\n    claims:", "tiny: tolerances: a=-1"),
     ("claims:", "each: seeds\n    claims:", "tiny: each='seeds'"),
@@ -140,6 +141,8 @@ COMMANDS = [  # words after `ebwm`, type of the error, named in the message
     (["train", "smoke", "--changed"], cli.UsageError, "--changed"),
     (["train", "--resume"], cli.UsageError, "--resume"),
     (["train", "--resume", "001"], UnknownRun, "RUN='001'"),
+    (["figures", "report", "--out", "nbs"], cli.UsageError, "--out='nbs'"),
+    (["generate", "--times", "100000000"], cli.UsageError, "--times=100000000"),
     (["runs"], cli.UsageError, "runs command"),
     (["runs", "show"], cli.UsageError, "RUN"),
     (["runs", "show", "001"], UnknownRun, "RUN='001'"),
@@ -186,6 +189,8 @@ NO_PATH = mock.patch.dict(os.environ, PATH="")
 FIGURES = [
     *((f"registry {new or old}", within(figures.registry, edit=(YAML, old, new)), named)
       for old, new, named in REGISTRY),
+    ("registry, deep", within(figures.registry, files={YAML: "figures: " + "[" * 3000}), "figures.yaml: must be YAML"),
+    ("registry, UTF-16", within(lambda: (Path(YAML).write_bytes(b"\xff\xfea"), figures.registry())), "must be YAML"),
     ("no registry", within(lambda: (Path(YAML).unlink(), figures.registry())), "figures.yaml"),
     *((f"parameter {name}", within(figures.run, "tiny", overrides={name: value}), name)
       for name, value in PARAMETERS.items()),
@@ -227,6 +232,8 @@ CASES = [
     *((f"settings {text!r}", within(settings.load, files={"settings.ini": text}), SettingsError, named)
       for text, named in SETTINGS),
     *((" ".join(words), within(command, *words), kind, named) for words, kind, named in COMMANDS),
+    ("device as output", within(lambda: (os.mkfifo("pipe"), command("figures", "report", "--out", "pipe"))),
+     cli.UsageError, "--out='pipe'"),
     ("package", partial(compat.require, "no_such_package", "figures"), ImportError, "ebwm[figures]"),
     ("program", NO_PATH(partial(compat.system_part, "chromium", "chromium", "drawing")), compat.MissingPart,
      "apt-get install chromium"),

@@ -18,7 +18,7 @@ from ebwm.training.history import UnknownRun, find
 from ebwm.training.learner import BatchOrder, load_learner, make_learner
 from ebwm.training.memory import check_memory
 from ebwm.training.presets import load_config
-from ebwm.training.run import resume
+from ebwm.training.run import resume, train
 from ebwm.writing import WritingError, find_model
 
 FOLDER = Path(tempfile.mkdtemp())
@@ -81,6 +81,8 @@ CASES = [
         load_config("smoke", entries.split()), Vectors(8), SingleProcess(torch.device("cpu"))), ConfigError, "model=")
       for entries in ("model.dim=1000000 model.depth=1000", "model.depth=1000000000", "model.dim=100000000000",
                       f"walk.steps={10**20} model.step_conditioning=adaln")],
+    *[(entry, partial(train, "smoke", overrides=[entry]), ConfigError, entry.partition("=")[0]) for entry in (
+        f"walk.steps={10**15}", f"eval_every={10**4000}", "optimiser.learning_rate=1e300", "run.workers=100000")],
     ("kind", lambda: make_learner(ModelConfig(kind="lstm"), 16, 0), ConfigError, "model.kind='lstm'"),
     ("diffusion of tokens", lambda: make_learner(ModelConfig("diffusion"), Tokens(5), 0), ConfigError, "model.kind"),
     ("joint states", lambda: make_learner(ModelConfig("joint_ebt"), Vectors(5), 0), ConfigError, "model.kind"),
