@@ -98,7 +98,7 @@ def record(
             raise refusal("frames", frames, f"game {game.name!r} of seed {seed} ended after {len(seen)}", "use fewer")
     return np.stack(seen), np.array([*actions, policy(game, dice)])
 
-# %% ../../nbs/data/games.ipynb #2054a60c
+# %% ../../nbs/data/games.ipynb #91e9a8c5
 class Recordings(NamedTuple):
     """Recordings of a game: frames, and the actions between them."""
 
@@ -186,7 +186,7 @@ def _play(game: Game, policy: Policy, frames: int, seeds: range) -> tuple[np.nda
     clips, actions = map(np.stack, zip(*(record(game, policy, frames, seed) for seed in seeds), strict=True))
     return clips, {"actions": actions.tolist(), "digest": _digest(clips, actions)}
 
-# %% ../../nbs/data/games.ipynb #a4c89841
+# %% ../../nbs/data/games.ipynb #d3ba9207
 class Outcomes(NamedTuple):
     """Contexts whose next frame is known for every action, and for impossible events."""
 
