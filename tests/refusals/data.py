@@ -13,6 +13,7 @@ from ebwm.data.configs import ClipsConfig, PairsConfig, StatesConfig, TextConfig
 from ebwm.data.digits import moving_digits
 from ebwm.data.documents import documents
 from ebwm.data.forks import forking_digits
+from ebwm.data.games import episodes, make_game
 from ebwm.data.grammars import Dyck, Sums
 from ebwm.data.ngram import NGram
 from ebwm.data.questions import downstream, text_windows
@@ -51,6 +52,11 @@ CASES = [
     *table(forks, ("split", "dev"), ("clips", 0), ("frames", 1), ("size", 15), ("seed", -1), ("every", 0),
            ("every", 16), ("speed", 0), ("speed", 57), ("chances", ()), ("chances", (0.5, 1.5)),
            ("chances", (math.nan,)), ("chances", (0.5, 0.501)), ("digits", (3, 10)), split="train"),
+    *table(make_game, ("game", "chess"), ("game", "push:x"), ("size", 0), game="push"),
+    *table(episodes, ("split", "dev"), ("policy", "best"), ("count", 0), ("frames", 1), ("seed", -1), game="push"),
+    ("push:4", lambda: make_game("push:4"), ValueError, "cells=4"),
+    ("step", lambda: make_game("push").step(5), ValueError, "action=5"),
+    ("symbols", lambda: make_game("push", 8, symbolic=True), ValueError, "size=8"),
     *table(VideoDataset, ("std", 0.0), ("clips", np.zeros((0, 2, 4, 4), np.uint8)),
            clips=np.zeros((1, 2, 4, 4), np.uint8), mean=0.5, std=0.5),
     *table(video_folder, ("frames", 1), ("spacing", 0.0), ("stride", -1.0), ("size", 0), ("split", "dev"),
