@@ -352,7 +352,7 @@ def encoded_clips(
     scale = features["train"].scale()
     return {name: EncodedClips(split, encoder, features[name], scale) for name, split in splits.items()}
 
-# %% ../../nbs/data/features.ipynb #23b7d3fc
+# %% ../../nbs/data/features.ipynb #ae1e632f
 def save_features(
     path: str | os.PathLike,  # a file whose name ends in .npy
     splits: dict[str, EncodedClips],  # in the order of the file
