@@ -22,6 +22,7 @@ HAS = ("numpy", "torch", "triton", "timm", "pandas", "pyarrow", "matplotlib", "s
 REGISTRY = ("pydantic", "pyyaml")  # packages that the registry of figures needs
 TESTS = ("pytest", "beartype")  # packages that the tests need
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")
+PINS = ("constraints.txt", "constraints-optional.txt")
 CHECKOUT = PACKAGE.parent
 
 
@@ -68,7 +69,7 @@ def _canonical(name: str) -> str:
 
 
 def _pins() -> dict[str, str]:
-    lines = (CHECKOUT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    lines = [line for name in PINS for line in (CHECKOUT / name).read_text(encoding="utf-8").splitlines()]
     pairs = (line.partition("==") for line in lines if "==" in line and line[0] != "#")
     return {_canonical(name): version.strip() for name, _, version in pairs}
 

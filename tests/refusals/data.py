@@ -12,10 +12,13 @@ import torch
 from ebwm.data.configs import ClipsConfig, PairsConfig, StatesConfig, TextConfig
 from ebwm.data.digits import moving_digits
 from ebwm.data.documents import documents
+from ebwm.data.features import encoded_clips, frame_encoder, nearest_frames, save_features, train_autoencoder
 from ebwm.data.forks import forking_digits
 from ebwm.data.games import episodes, make_game
 from ebwm.data.grammars import Dyck, Sums
 from ebwm.data.ngram import NGram
+from ebwm.data.photographs import camera_clips, moving_camera, photograph_splits, photographs
+from ebwm.data.pretrained import read_weights
 from ebwm.data.questions import downstream, text_windows
 from ebwm.data.text import perplexity, text_corpus
 from ebwm.data.tokenizer import load_tokenizer
@@ -63,6 +66,23 @@ CASES = [
            folder=EMPTY, split="train"),
     ("no folder", lambda: video_folder(EMPTY, "train"), FileNotFoundError, "folder="),
     ("no video", lambda: video_folder(tempfile.mkdtemp(), "train"), FileNotFoundError, "folder="),
+    *table(frame_encoder, ("name", "pixel"), ("name", "timm"), ("name", "pixels:3"), ("name", "principal:4"),
+           ("name", "autoencoder:x"), ("name", "timm:no_such_model")),
+    *((f"weights {suffix}", functools.partial(read_weights, file), error, "weights=") for suffix, file, error in [
+        ("missing", EMPTY, FileNotFoundError), ("other", __file__, ValueError)]),
+    ("lite0 file", lambda: frame_encoder("efficientnet_lite0", EMPTY), FileNotFoundError, "weights="),
+    ("onnx file", lambda: frame_encoder("dinov2_shaped", __file__), ValueError, "weights="),
+    ("onnx size", lambda: frame_encoder("dinov2_shaped", __file__, size=100), ValueError, "size="),
+    ("vae folder", lambda: frame_encoder("vae:any", __file__), FileNotFoundError, "weights="),
+    *table(train_autoencoder, ("size", 12), ("features", 0), frames=np.zeros((2, 8, 8, 3), np.uint8)),
+    *table(nearest_frames, ("bank", torch.zeros(0, 3)), ("bank", torch.zeros(2, 4)), states=torch.zeros(2, 3)),
+    *table(encoded_clips, ("splits", {}), encoder=frame_encoder("pixels")),
+    *table(save_features, ("path", "features.txt"), splits={}),
+    *table(photographs, ("names", ("eagle",)), ("names", ("chelseas",))),
+    *table(photograph_splits, ("names", ("a", "b"))),
+    *table(moving_camera, ("clips", 0), ("frames", 1), ("size", 3), ("seed", -1), ("split", "dev"), ("pan", -0.1),
+           ("zoom", 0.5), ("turn", math.nan), images={"a": np.zeros((9, 9, 3), np.uint8)}),
+    *table(camera_clips, ("split", "dev"), images={}),
     *table(video_hub, ("limit", 0), name="owner/name", split="train"),
     *table(text_corpus, ("split", "dev"), ("packing", "loose"), ("length", 0), ("documents", 0),
            ("held_out", 0.5), ("held_out", -0.1), cache="unused"),
