@@ -2,7 +2,6 @@
 
 from importlib.util import find_spec
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from ebwm.evaluation.actions import (
     which_action,
 )
 from ebwm.settings import generator
+from ebwm.training.learner import Learner
 
 
 def needs(package, *values):
@@ -149,7 +149,7 @@ def turned(context):
 
 def learner(predict):
     """A learner of a given function, without noise."""
-    return SimpleNamespace(pair=next_state, errors=state_errors, predict=lambda context, noise: predict(context))
+    return Learner(None, None, lambda context, noise: predict(context), errors=state_errors, pair=next_state)
 
 
 PERFECT, IGNORING = learner(turned), learner(lambda context: context[0])

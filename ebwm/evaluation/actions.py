@@ -3,7 +3,7 @@
 A learner has `pair`, `predict` and `errors`, as `ebwm.training.learner.Learner`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,9 +11,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ebwm.checks import between, refusal
+from ebwm.data.task import chunks
 from ebwm.evaluation.statistics import Interval, Numbers, bootstrap, paired_difference, wilson
 from ebwm.evaluation.uncertainty import auroc
 from ebwm.settings import generator
+from ebwm.training.learner import item_losses
 
 __all__ = ["ActionUse", "Rollout", "Score", "Sequences", "action_use", "energy_score", "error_score", "rollout",
            "score_actions", "surprise", "which_action"]
@@ -22,12 +24,6 @@ __all__ = ["ActionUse", "Rollout", "Score", "Sequences", "action_use", "energy_s
 Sequences = tuple[Float[Tensor, "n s state_dim"], Float[Tensor, "n s action_dim"]]
 Score = Callable[[Sequences, Tensor], Tensor]  # (context, candidates [n k state_dim]) -> [n k], lower fits better
 PART = 64  # items at once
-
-
-def _parts(*tensors: Tensor) -> Iterator[list[Tensor]]:
-    """The tensors in parts of a few items."""
-    for start in range(0, len(tensors[0]), PART):
-        yield [tensor[start:start + PART] for tensor in tensors]
 
 
 # Shuffled actions
@@ -51,18 +47,8 @@ def action_use(
     order = torch.randperm(len(states), generator=generator(seed, "shuffled actions"))
     other = torch.empty_like(actions)
     other[order] = actions[order.roll(1)]
-    errors = [_item_errors(learner, (states, given), seed) for given in (actions, other)]
+    errors = [item_losses(learner, (states, given), seed).double().cpu().numpy() for given in (actions, other)]
     return ActionUse(*(bootstrap(found, seed=seed) for found in errors), paired_difference(errors[1], errors[0]))
-
-
-@torch.no_grad()
-def _item_errors(learner: Any, items: Sequences, seed: int) -> Any:
-    """Mean error of each item."""
-    noise, found = generator(seed, "evaluation", items[0].device), []
-    for part in _parts(*items):
-        context, target = learner.pair(tuple(part))
-        found.append(learner.errors(learner.predict(context, noise), target).flatten(1).nanmean(1))
-    return torch.cat(found).double().cpu().numpy()
 
 
 # Which action was taken
@@ -108,7 +94,7 @@ def score_actions(
     candidates gives their scores under the true action.
     """
     found = []
-    for states, actions, target in _parts(*contexts, following):
+    for states, actions, target in chunks((*contexts, following), PART):
         columns = []
         for choice in choices:
             tried = actions.clone()
@@ -165,7 +151,7 @@ def rollout(
     """Predict state after state with the true actions; each context is encoded again for each state."""
     between("given", given, 1, items[0].shape[1] - 1)
     noise, found = generator(seed, "evaluation", items[0].device), []
-    for states, actions in _parts(*items):
+    for states, actions in chunks(items, PART):
         seen = states[:, :given]
         while seen.shape[1] < states.shape[1]:
             predicted = learner.predict((seen, actions[:, :seen.shape[1]]), noise)[:, -1:]
