@@ -67,11 +67,12 @@ def adopt(
         (draft / STATUS).rename(draft / "logs" / STATUS)
         places = {folder: _place(folder.relative_to(draft), config) for folder in _folders(draft)}
         runs = [_run(folder, place, config) for folder, place in places.items() if not _is_benchmark(place, config)]
-        for folder, place in places.items():
-            if not force and place.exists() and not _equal(folder, place):
+        new = {folder: place for folder, place in places.items() if not _equal(folder, place)}
+        for place in new.values():
+            if not force and place.exists():
                 raise checks.refusal("FILE", str(files[0]), f"{place} exists with other contents",
                                      "replace it with --force", FigureError)
-        for folder, place in [*places.items(), (draft / "logs", logs)]:
+        for folder, place in [*new.items(), (draft / "logs", logs)]:
             _move(folder, place)
     benchmarks = [place for place in places.values() if _is_benchmark(place, config)]
     return Adopted(runs, benchmarks, logs, status)
@@ -165,13 +166,13 @@ def _device(status: Mapping[str, Any]) -> str:
 
 
 def _equal(one: Path, other: Path) -> bool:
+    if not other.is_dir():
+        return False
     digests = [{path.name: sha256(path) for path in folder.iterdir() if path.is_file()} for folder in (one, other)]
     return digests[0] == digests[1]
 
 
 def _move(folder: Path, place: Path) -> None:
-    if place.is_dir() and _equal(folder, place):
-        return
     shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(place)

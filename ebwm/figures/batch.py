@@ -166,7 +166,7 @@ def _write_jobs(folder: Path, jobs: Sequence[Job], here: bool) -> None:
 def _rule(job: Job, path: Path, names: set[str], here: bool) -> dict[str, Any]:
     """The snakemake rule of a job: command, dependencies and resources."""
     memory = job.memory * job.processes * 1024
-    most = require("psutil", "figures").virtual_memory().total / 2**20 if here else memory
+    most = _memory() if here else memory
     return {
         "command": shlex.join(command(path)),
         "needs": [name for name in job.needs if name in names],
@@ -177,12 +177,15 @@ def _rule(job: Job, path: Path, names: set[str], here: bool) -> dict[str, Any]:
     }
 
 
+def _memory() -> float:
+    """Memory of this machine in MiB."""
+    return require("psutil", "figures").virtual_memory().total / 2**20
+
+
 def _command(folder: Path, jobs: Sequence[Job], count: int, profile: Path | None) -> list[str]:
     """The command of snakemake, used only as a scheduler: the jobs were selected by their keys."""
-    psutil = require("psutil", "figures")
-    total = round(psutil.virtual_memory().total / 2**20)
     most = gpus() if any(job.gpus for job in jobs) else 0
-    here = ["--cores", str(count), "--resources", f"mem_mb={total}", f"gpu={most}"]
+    here = ["--cores", str(count), "--resources", f"mem_mb={round(_memory())}", f"gpu={most}"]
     return [
         sys.executable, "-m", "snakemake", "--snakefile", str(Path(__file__).with_name("Snakefile")),
         "--directory", str(folder), "--keep-going", "--nolock", "--rerun-triggers", "mtime",
@@ -210,8 +213,7 @@ def _queue(folder: Path, jobs: Sequence[Job], config: Settings, count: int, envi
     paths = {job.name: folder / "jobs" / f"{job.name}.json" for job in jobs}
     rules = {name: json.loads(path.read_text(encoding="utf-8"))["snakemake"] for name, path in paths.items()}
     commands = {name: shlex.split(rule["command"]) for name, rule in rules.items()}
-    memory = require("psutil", "figures").virtual_memory().total / 2**20
-    limits = {"threads": count, "mem_mb": memory, "gpu": gpus() if any(job.gpus for job in jobs) else 0}
+    limits = {"threads": count, "mem_mb": _memory(), "gpu": gpus() if any(job.gpus for job in jobs) else 0}
     with _signals_as_interrupts(), Progress(folder, jobs, count, report) as progress:
         local.queue(commands, rules, limits, environment, config.root, progress.update)
 

@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 
 from ebwm import checks, settings
 from ebwm.figures import offline, wheels
-from ebwm.figures.inputs import LOCK, PACKAGE
+from ebwm.figures.inputs import LOCK
 from ebwm.figures.notebook import registry_path
 from ebwm.figures.plan import checked_scale, plan
 from ebwm.figures.registry import STEP_MINUTES, Registry, Step, registry
 from ebwm.files import sha256, write_json, write_whole
 from ebwm.settings import Settings
+from ebwm.figures.wheels import CHECKOUT
 from ebwm.usage import UsageError
 
 __all__ = ["Bundle", "bundle", "steps_of"]
 
 ENDINGS = {".tar": "w", ".tar.gz": "w:gz"}
-CHECKOUT = PACKAGE.parent
 FOLDERS = ("ebwm", "tests", "benchmarks")  # of the checkout, which travel as a whole
 TOP = "ebwm-bundle"  # folder in the tar
 

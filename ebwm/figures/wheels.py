@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ebwm.compat import extras, require
-from ebwm.figures.inputs import PACKAGE
+from ebwm.figures.inputs import LOCK, PACKAGE
 from ebwm.figures.plan import ENGINE
 from ebwm.usage import Failure, UsageError
 
@@ -22,7 +22,7 @@ HAS = ("numpy", "torch", "triton", "timm", "pandas", "pyarrow", "matplotlib", "s
 REGISTRY = ("pydantic", "pyyaml")  # packages that the registry of figures needs
 TESTS = ("pytest", "beartype")  # packages that the tests need
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")
-PINS = ("constraints.txt", "constraints-optional.txt")
+PINS = (LOCK, "constraints-optional.txt")
 CHECKOUT = PACKAGE.parent
 
 
