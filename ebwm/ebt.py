@@ -20,7 +20,7 @@ from . import checks
 from .attention import two_stream_attention, visible_context
 from .blocks import EnergyTrunk, embedding, initialise, linear, rotary, size_named
 from .context import KV, Context, FixedContext, GrowingContext, check_like
-from .energy import gradient_by_autograd
+from .energy import curvature, gradient_by_autograd
 from .gradient.attention import can_be_fused
 from .gradient.sweeps import Layer
 from .landscape import CausalLandscape, ContextLandscape
@@ -107,25 +107,35 @@ class EBM(EnergyTrunk, Saved, ABC):
     def random_example(self, generator: torch.Generator) -> tuple[States, Tensor]:
         "A context and targets as candidates: standard normal states, or random tokens."
 
-    def standard_step_size(self) -> float:
-        "The step size with which a step is as long as a standard normal start is far from such a target."
+    def standard_step_size(
+        self,
+        context: States | None = None,  # of a batch; None: `random_example`
+        y: Tensor | None = None,  # candidates for it: for tokens the targets, else any, for their shape
+    ) -> float:
+        "One over the curvature of the energy at normal starts; for tokens, log V over the gradient at targets."
         if self.head.weight.is_meta:
             return 1.0
-        context, y = self.random_example(torch.Generator().manual_seed(0))
-        _, grad = gradient_by_autograd(self.landscape(context), y, create_graph=False)
-        distance = math.sqrt(2) if self.tokens is None else math.log(max(self.state_dim, 2))
-        return float(f"{distance / grad.square().mean().sqrt().item():.3g}")
+        draw = torch.Generator().manual_seed(0)
+        context, y = self.random_example(draw) if y is None else (context, y)
+        landscape = self.landscape(context)
+        if self.tokens is None:
+            size = 1 / curvature(landscape, torch.randn(y.shape, generator=draw).to(y), generator=draw).median()
+        else:
+            size = math.log(max(self.state_dim, 2)) / gradient_by_autograd(landscape, y)[1].square().mean().sqrt()
+        return float(f"{size.item():.3g}") if 0 < size < math.inf else 1.0
 
     def set_step_size(
         self,
         step_size: float | str,  # alpha, above 0; "auto": `standard_step_size`
+        context: States | None = None,  # for "auto", as for `standard_step_size`
+        y: Tensor | None = None,  # for "auto", as for `standard_step_size`
     ) -> None:
         "Set the step size."
         if isinstance(step_size, str):
             checks.one_of("step_size", step_size, ("auto",))
         else:
             checks.positive("step_size", step_size)
-        self.step_size.data.fill_(self.standard_step_size() if step_size == "auto" else step_size)
+        self.step_size.data.fill_(self.standard_step_size(context, y) if step_size == "auto" else step_size)
 
 # %% ../nbs/core/13_ebt.ipynb #00095701
 def _check_tokens(states: Tensor, count: int) -> None:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Energy', 'Quadratic', 'DoubleWell', 'GaussianMixture', 'Banana', 'Landscape', 'gradient_by_autograd',
-           'PlainLandscape', 'as_landscape', 'Wrapper', 'Transformed']
+           'PlainLandscape', 'as_landscape', 'Wrapper', 'Transformed', 'curvature']
 
 # %% ../nbs/core/01_energy.ipynb #14b963a8
 import copy
@@ -326,3 +326,23 @@ class Transformed(Wrapper):
     ) -> tuple[Landscape, Float[Tensor, "..."]]:
         "The inner landscape and the transformed candidates."
         return self.inner, self.transform(y)
+
+# %% ../nbs/core/01_energy.ipynb #ffc14de1
+def curvature(
+    energy: Callable,  # a landscape, or any callable from candidates [*items *features] to energies [*items]
+    y: Float[Tensor, "..."],  # candidates
+    iterations: int = 10,  # products with the Hessian, at least 1
+    generator: torch.Generator | None = None,  # draws the first direction
+) -> Float[Tensor, "..."]:  # [*items], an absolute value
+    "Largest absolute eigenvalue of the Hessian of each item's energy, by power iteration; a lower bound."
+    if iterations < 1:
+        raise ValueError(f"iterations={iterations}: must be at least 1")
+    y = y.detach().requires_grad_()
+    energies, grad = gradient_by_autograd(as_landscape(energy).energy, y, create_graph=True)
+    features = tuple(range(energies.ndim, y.ndim))
+    length = lambda vector: torch.linalg.vector_norm(vector, dim=features, keepdim=True)
+    product = torch.randn(y.shape, generator=generator, dtype=y.dtype).to(y.device)
+    for _ in range(iterations):
+        vector = product / length(product).clamp_min(torch.finfo(y.dtype).tiny)
+        product = torch.autograd.grad((grad * vector).sum(), y, retain_graph=True)[0]
+    return length(product).reshape(energies.shape)

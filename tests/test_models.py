@@ -11,6 +11,7 @@ from ebwm.baselines import GRU, Transformer
 from ebwm.blocks import SIZES, non_embedding_parameters, rotary
 from ebwm.diffusion import LEVELS, DiffusionTransformer, _level_features, denoising_error, diffuse, diffusion_loss
 from ebwm.ebt import EBT, EBTOptions
+from ebwm.energy import curvature
 from ebwm.joint import JointEBT
 from ebwm.sampler import gradient_descent, run
 from ebwm.settings import generator
@@ -129,19 +130,34 @@ def test_directions_outside_the_width_have_no_energy(recwarn):
     lambda: EBT(24, 2, 2, vocabulary=40, embedding_std=0.03, generator=generator(0)),
     lambda: JointEBT(24, 2, 2, rows=5, candidate_dim=2, state_dim=3, generator=generator(0)),
     lambda: JointEBT(24, 2, 2, rows=5, generator=generator(0))])
-def test_the_first_step_of_the_default_step_size_is_as_long_as_the_way_to_a_target(make):
+def test_the_default_step_size_is_that_of_the_curvature_or_of_the_gradient_at_tokens(make):
     state = torch.get_rng_state()
     model = make()
     context, y = model.random_example(torch.Generator().manual_seed(1))
-    grad = model.landscape(context).value_and_grad(y)[1]
-    length = math.log(40) if model.tokens is not None else math.sqrt(2)
-    assert 0.5 < model.step_size.item() * grad.square().mean().sqrt().item() / length < 2
+    landscape = model.landscape(context)
+    if model.tokens is not None:
+        expected = math.log(40) / landscape.value_and_grad(y)[1].square().mean().sqrt()
+    else:
+        expected = 1 / curvature(landscape, torch.randn(y.shape, generator=generator(1)), 40).median()
+    assert 0.4 < model.step_size.item() / expected.item() < 2.5
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_power_iteration_finds_the_largest_eigenvalue_of_each_hessian():
+    landscape, y = ebt(8, state_dim=3).landscape(draw(1, 2, 3)), draw(1, 2, 3, stream="candidates")
+    hessian = torch.autograd.functional.hessian(lambda flat: landscape(flat.reshape(y.shape)).sum(), y.flatten())
+    largest = [torch.linalg.eigvalsh(hessian[part, part]).abs().max() for part in (slice(3), slice(3, 6))]
+    close(curvature(landscape, y, 400, generator(0)).flatten(), torch.stack(largest), rtol=1e-4)
+    with pytest.raises(ValueError, match="iterations=0: must be at least 1"):
+        curvature(landscape, y, 0)
 
 
 def test_the_step_size_of_a_model_without_storage_is_a_constant():
     with torch.device("meta"):
         assert EBT(8, 1, 2).standard_step_size() == 1.0
+    flat = ebt()
+    flat.head.weight.data.zero_()
+    assert flat.standard_step_size() == 1.0
 
 
 def test_single_options_replace_those_of_a_group():

@@ -63,7 +63,7 @@ class WalkConfig:
 
     steps: int = 2  # steps
     start: str = "noise"  # initial candidates: "noise" | "last" | "zeros"
-    step_size: float | Literal["auto"] = "auto"  # alpha at the start of training; "auto": by trials on the first batches
+    step_size: float | Literal["auto"] = "auto"  # alpha at the start of training; "auto": measured on a first batch
     update: str = "code"  # tokens: update of the authors' "code" or of their "paper"
 
     def __post_init__(self):

@@ -21,7 +21,7 @@ from ebwm import settings
 from ebwm.checks import refusal
 from ebwm.compat import require
 from ebwm.data.configs import StatesConfig, task_class
-from ebwm.data.task import Task, count, select, stack
+from ebwm.data.task import Task, Tokens, count, select, stack
 from ebwm.data.tasks import load_task
 from ebwm.evaluation.cost import matrix_speed, peak_memory
 from ebwm.files import write_json
@@ -42,7 +42,9 @@ DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 LOADER_FAILURES = 4  # failures of the data loader after which a run fails
 LARGEST = {int: 10**12, float: 1e30, "run.workers": 1024, "seed": math.inf}  # entries, by name or else by type
 PROBED = 8  # items of a batch whose walks are probed
-STEP_SIZE = "walk.step_size=auto: {:.3g}, with which the first step is about as long as the way to a target"
+STEP_SIZE = "walk.step_size=auto: {:.3g}, {}"
+REASONS = {True: "with which a step at the targets changes logits by the logarithm of the number of tokens",
+           False: "one over the curvature of the initial energy at starts, on a first batch"}  # by whether states are tokens
 
 
 class Stopped(RuntimeError):
@@ -265,7 +267,8 @@ def train(
         folder = RunFolder(path, trainer.config, not world.rank)
         with folder.lock():
             if progress and not world.rank and config.walk.step_size != trainer.config.walk.step_size:
-                print(STEP_SIZE.format(trainer.config.walk.step_size), file=sys.stderr)
+                reason = REASONS[isinstance(task.state, Tokens)]
+                print(STEP_SIZE.format(trainer.config.walk.step_size, reason), file=sys.stderr)
             return _execute(_Run(folder, trainer, task, callback), progress)
 
 
