@@ -328,6 +328,7 @@ class Transformed(Wrapper):
         return self.inner, self.transform(y)
 
 # %% ../nbs/core/01_energy.ipynb #ffc14de1
+@torch.enable_grad()
 def curvature(
     energy: Callable,  # a landscape, or any callable from candidates [*items *features] to energies [*items]
     y: Float[Tensor, "..."],  # candidates

@@ -138,7 +138,8 @@ def test_the_default_step_size_is_that_of_the_curvature_or_of_the_gradient_at_to
     if model.tokens is not None:
         expected = math.log(40) / landscape.value_and_grad(y)[1].square().mean().sqrt()
     else:
-        expected = 1 / curvature(landscape, torch.randn(y.shape, generator=generator(1)), 40).median()
+        start = torch.randn(y.shape, generator=generator(1))
+        expected = 1 / curvature(landscape, start, 40, generator(1)).median()
     assert 0.4 < model.step_size.item() / expected.item() < 2.5
     assert torch.equal(torch.get_rng_state(), state)
 
