@@ -173,8 +173,8 @@ class JointEBT(ObservingEBM):
     ) -> tuple[Float[Tensor, "b s d"] | None, Float[Tensor, "b n c"]]:  # observations, candidates
         "Standard normal observations and candidates."
         normal = lambda *sizes: torch.randn(*sizes, generator=generator).to(self.head.weight)
-        candidates = normal(2, self.rows, self.candidate_dim)
-        return normal(2, 8, self.state_dim) if self.observe is not None else None, candidates
+        candidates = normal(16, self.rows, self.candidate_dim)
+        return normal(16, 8, self.state_dim) if self.observe is not None else None, candidates
 
     def as_candidates(
         self,
