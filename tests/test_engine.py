@@ -26,7 +26,7 @@ from ebwm.figures.inputs import PACKAGE, bare, changed, modules
 from ebwm.figures.job import _alive, main, run_job, up_to_date
 from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.plan import as_json, jobs_of
-from ebwm.figures.progress import Progress, duration, last_line, time_left
+from ebwm.figures.progress import Progress, duration, last_line, share_done, time_left
 from ebwm.files import sha256, write_json
 
 pd = pytest.importorskip("pandas")
@@ -542,6 +542,9 @@ def test_the_remaining_time_follows_measured_times():
     assert time_left(jobs, done, 1, 60.0) == 60 + 120 + 120
     assert time_left(jobs, done, 4, 60.0) == 120
     assert time_left(jobs[:1], done, 1, 0.0) == 0
+    quarter = {"j0": {"state": "running", "started": 0.0, "share": share_done("seed 0:  25%|## | 5/20")}}
+    assert time_left(jobs, quarter, 1, 120.0) == 360 + 3 * 480
+    assert share_done("loss fell by 40%") == 0
 
 
 def test_the_last_line_of_a_log_and_durations(tmp_path):

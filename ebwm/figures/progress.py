@@ -1,6 +1,7 @@
 """Progress of a batch: finished jobs, the last output of running jobs, and the remaining time."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +12,10 @@ from tqdm.std import tqdm
 
 from ebwm.figures.plan import Job
 
-__all__ = ["Progress", "duration", "last_line", "status_of", "time_left"]
+__all__ = ["Progress", "duration", "last_line", "share_done", "status_of", "time_left"]
 
 DONE = ("made", "failed")
+SMALLEST_SHARE = 0.02  # of a job, from which on its own progress bar is used
 HEARTBEAT = 20  # seconds between lines where there is no terminal
 LINE = "{n_fmt} of {total_fmt} jobs |{bar:16}| {elapsed}{postfix}"
 
@@ -47,6 +49,8 @@ class Progress:
         for job in self.jobs:
             before, now = self.states.get(job.name, {}), status_of(self.folder, job)
             self.states[job.name] = {**before, **now}
+            if now.get("state") == "running":
+                self.states[job.name]["share"] = share_done(self._output(job.name))
             if now.get("state") in DONE and before.get("state") not in DONE:
                 self.states[job.name]["seconds"] = clock - (before.get("started") or clock)
                 ended.append(job)
@@ -67,12 +71,15 @@ class Progress:
     def _done(self, job: Job) -> bool:
         return self.states[job.name].get("state") in DONE
 
+    def _output(self, name: str) -> str:
+        return last_line(self.folder / "logs" / f"{name}.log")
+
     def _left(self) -> str:
         return f"about {duration(time_left(self.jobs, self.states, self.count, time.time()))}"
 
     def _move(self) -> None:
         running = [job.name for job in self.jobs if self.states[job.name].get("state") == "running"]
-        line = f"{running[0]}: {last_line(self.folder / 'logs' / f'{running[0]}.log')}" if running else "waiting"
+        line = f"{running[0]}: {self._output(running[0])}" if running else "waiting"
         self.bar.set_postfix_str(f"{self._left()} left  {line}"[:90])
         if self.bar.disable and time.monotonic() - self.reported >= HEARTBEAT:
             self._say(f"{line}; {len(running)} running, {self._left()} left")
@@ -89,15 +96,21 @@ def status_of(
 
 def time_left(
     jobs: Sequence[Job],  # jobs of the batch
-    states: Mapping[str, dict[str, Any]],  # by name of the job: state, started, seconds
+    states: Mapping[str, dict[str, Any]],  # by name of the job: state, started, seconds, share
     count: int,  # cores in use
     now: float,  # present time, seconds, on the clock of `started`
 ) -> float:  # seconds
-    """Estimated time of the unfinished jobs, scaled by the ratio of measured to expected time so far."""
+    """Estimated time of the unfinished jobs, scaled by the ratio of measured to expected time so far.
+
+    The progress bar of a running job counts as far as it has come.
+    """
     done = [job for job in jobs if states.get(job.name, {}).get("state") in DONE]
     open_ = [job for job in jobs if job not in done]
-    expected = sum(60 * job.minutes for job in done)
-    slower = sum(states[job.name].get("seconds", 0) for job in done) / expected if expected else 1.0
+    timed = [(60 * job.minutes, states[job.name].get("seconds", 0)) for job in done]
+    timed += [(60 * job.minutes * state["share"], now - state["started"])
+              for job in open_ if (state := states.get(job.name, {})).get("share", 0) >= SMALLEST_SHARE]
+    expected = sum(minutes for minutes, _ in timed)
+    slower = sum(seconds for _, seconds in timed) / expected if expected else 1.0
     needed = [_needed(job, states.get(job.name, {}), slower, now) for job in open_]
     side_by_side = max(1, min(count // max((job.threads for job in open_), default=1), len(open_)))
     return max(sum(needed) / side_by_side, max(needed, default=0.0))
@@ -106,6 +119,8 @@ def time_left(
 def _needed(job: Job, state: Mapping[str, Any], slower: float, now: float) -> float:
     whole = 60 * job.minutes * slower
     ran = 0.0 if state.get("started") is None else now - state["started"]
+    if state.get("share", 0) >= SMALLEST_SHARE:
+        return ran * (1 / state["share"] - 1)
     return max(whole - ran, 0.1 * max(whole, ran))
 
 
@@ -119,6 +134,14 @@ def last_line(
         log.seek(max(0, path.stat().st_size - 4096))
         lines = log.read().decode(errors="replace").replace("\r", "\n").splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def share_done(
+    line: str,  # of the output of a job
+) -> float:  # from 0 to 1
+    """How far the progress bar in a line has come; 0 without one."""
+    found = re.search(r"(\d{1,3})%\|", line)
+    return min(int(found[1]), 100) / 100 if found else 0.0
 
 
 def duration(
