@@ -227,7 +227,8 @@ def as_landscape(
 ) -> Landscape:
     "The landscape itself, or a plain callable as one."
     if not callable(energy):
-        raise checks.refusal("energy", energy, "must be a landscape, or callable as energy(candidates)", error=TypeError)
+        rule = "must be a landscape, or callable as energy(candidates)"
+        raise checks.refusal("energy", energy, rule, error=TypeError)
     return energy if isinstance(energy, Landscape) else PlainLandscape(energy)
 
 # %% ../nbs/core/01_energy.ipynb #a1ca337f
