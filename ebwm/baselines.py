@@ -27,6 +27,7 @@ OUTPUT_INIT_SCALE = 0.3  # factor on the initial weights of the output map
 
 
 def _check_sequence(states: Tensor, features: list[int]) -> None:
+    checks.instance("states", states, Tensor, "must be a tensor")
     if states.ndim < 2 or list(states.shape[2:]) != features or not states.shape[1]:
         shape = ", ".join(map(str, ["batch", "sequence", *features]))
         rule = f"must be [{shape}] with a sequence of 1 or more"
@@ -46,6 +47,7 @@ class SequenceModel(Saved, nn.Module, ABC):
         action_dim: int | None = None,  # features of an action, if contexts have actions
     ):
         super().__init__()
+        checks.sizes(state_dim=state_dim, vocabulary=vocabulary, action_dim=action_dim)
         self.width, self.state_dim, self.action_dim = width, vocabulary or state_dim or width, action_dim
         self.tokens = vocabulary is not None
         self.embed = embedding(vocabulary, width) if vocabulary else linear(self.state_dim, width)
@@ -57,8 +59,7 @@ class SequenceModel(Saved, nn.Module, ABC):
         embedding_std: float = 1.0,  # of the initial token embeddings
     ) -> None:
         "Add the layers and the output map, and draw the initial weights of all modules."
-        self.blocks = nn.ModuleList(layers)
-        self.norm = nn.RMSNorm(self.width, eps=1e-5)
+        self.blocks, self.norm = nn.ModuleList(layers), nn.RMSNorm(self.width, eps=1e-5)
         self.decode = linear(self.width, self.state_dim)
         initialise(self, generator)
         self.decode.weight.data.mul_(OUTPUT_INIT_SCALE)
@@ -129,6 +130,7 @@ class Transformer(SequenceModel):
         action_dim: int | None = None,  # features of an action, if contexts have actions
     ):
         check_shape(dim, heads, depth)
+        checks.finite("embedding_std", embedding_std)
         super().__init__(dim, state_dim, vocabulary, action_dim)
         self.head_dim = dim // heads
         self.add_layers([Block(dim, heads) for _ in range(depth)], generator, embedding_std)
@@ -205,7 +207,7 @@ def recurrent_width(
     dim: int,  # width of a Transformer
 ) -> int:  # width of the GRU; the number of weights is as close as integers allow
     "The width at which a recurrent layer has as many weights as a transformer layer."
-    checks.at_least("dim", dim, 1)
+    checks.whole("dim", dim)
     weights = 7 * dim**2 + 2 * dim
     below = int((math.sqrt(49 + 24 * weights) - 7) / 12)
     return min((below, below + 1), key=lambda width: abs(6 * width**2 + 7 * width - weights))
@@ -260,7 +262,8 @@ class GRU(SequenceModel):
         generator: torch.Generator | None = None,  # draws the initial weights
         action_dim: int | None = None,  # features of an action, if contexts have actions
     ):
-        checks.at_least("depth", depth, 1)
+        checks.whole("depth", depth)
+        checks.finite("embedding_std", embedding_std)
         width = recurrent_width(dim)
         super().__init__(width, state_dim or dim, vocabulary, action_dim)
         self.add_layers([Recurrent(width) for _ in range(depth)], generator, embedding_std)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from . import checks
+from .randomness import check_kind
 from .sizes import SIZES, Size, size_named  # noqa: F401
 
 # %% ../nbs/core/08_blocks.ipynb #aecfbd94
@@ -101,7 +102,7 @@ def check_shape(
 ) -> None:
     "Refuse sizes that no model can have."
     for name, value in {"dim": dim, "heads": heads, "depth": depth}.items():
-        checks.at_least(name, value, 1)
+        checks.whole(name, value)
     if dim % heads or dim // heads % 2:
         raise checks.refusal("heads", heads, f"dim / heads must be an even integer, with dim={dim}")
 
@@ -193,6 +194,7 @@ def initialise(
     generator: torch.Generator | None = None,  # draws the weights
 ) -> None:
     "Draw Xavier-normal linear maps and standard normal embeddings; biases are 0, those of gates 1."
+    check_kind(generator)
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.xavier_normal_(part.weight, generator=generator)
@@ -226,7 +228,7 @@ class EnergyTrunk(nn.Module):
     ):
         super().__init__()
         check_shape(dim, heads, depth)
-        checks.at_least("conditioned_steps", conditioned_steps, 1)
+        checks.whole("conditioned_steps", conditioned_steps)
         self.dim, self.depth, self.heads, self.head_dim = dim, depth, heads, dim // heads
         self.step_conditioning = step_conditioning
         self.conditioned_steps = conditioned_steps if step_conditioning != "none" else 1
@@ -238,16 +240,12 @@ class EnergyTrunk(nn.Module):
         self.norm = nn.RMSNorm(self.dim, eps=1e-5)
         self.head = linear(self.dim, 1)
 
-    def add_steps(
-        self,
-        step_size: float = 1.0,  # initial alpha
-    ) -> None:
-        "Create the step embeddings and the step size."
-        checks.positive("step_size", step_size)
+    def add_steps(self) -> None:
+        "Create the step embeddings, and the step size, which `EBM.set_step_size` sets."
         conditioning, count = self.step_conditioning, self.conditioned_steps
         self.step_embedding = embedding(count, self.dim) if conditioning != "none" else None
         self.modulation = linear(self.dim, 2 * self.dim, bias=True) if conditioning == "adaln" else None
-        self.step_size = nn.Parameter(torch.tensor(float(step_size)))
+        self.step_size = nn.Parameter(torch.tensor(1.0))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from . import checks
 from .blocks import rotary
 from .energy import Landscape
 from .gradient.sweeps import Layer
 from .kv_cache import CacheUpdate, KVCache
 from .states import States, context_of, each_part, parts_of, states_of
+from .tensor_checks import check_dense
 
 # %% ../nbs/core/11_context.ipynb #31fa0b76
 KV = list[tuple[Tensor, Tensor]]  # keys and values of each layer, each [b h s e]
@@ -41,7 +43,9 @@ def check_like(
     shape: list[int],  # expected shape
     model: nn.Module,  # gives the expected dtype and device
 ) -> None:
-    "Refuse a tensor of the wrong shape, dtype or device."
+    "Refuse a tensor of the wrong shape, layout, dtype or device."
+    checks.instance(name, tensor, Tensor, f"must be a tensor of shape {shape}")
+    check_dense(name, tensor)
     if list(tensor.shape) != shape:
         raise ValueError(f"{name} has shape {list(tensor.shape)}: must be {shape}")
     like = model.head.weight

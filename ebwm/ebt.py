@@ -9,7 +9,7 @@ __all__ = ['CANDIDATES', 'CONDITIONINGS', 'EMBEDDINGS', 'GRADIENTS', 'EBTOptions
 import math
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -52,6 +52,7 @@ class EBTOptions:
         checks.one_of("step_conditioning", self.step_conditioning, CONDITIONINGS)
         checks.one_of("embed", self.embed, EMBEDDINGS)
         checks.one_of("gradient", self.gradient, GRADIENTS)
+        checks.finite("embedding_std", self.embedding_std)
         if self.gradient in ("fused", "handwritten") and self.step_conditioning == "adaln":
             raise checks.refusal("gradient", self.gradient, "must be 'eager' with step_conditioning='adaln'")
 
@@ -139,7 +140,7 @@ class EBM(EnergyTrunk, Saved, ABC):
 
 # %% ../nbs/core/13_ebt.ipynb #00095701
 def _check_tokens(states: Tensor, count: int) -> None:
-    if states.ndim != 2 or states.is_floating_point():
+    if states.ndim != 2 or states.dtype not in (torch.int64, torch.int32):
         given = f"{states.dtype} of shape {list(states.shape)}"
         raise ValueError(f"states is {given}: tokens must be integers of shape [batch, sequence]")
     if states.device.type == "cpu" and not ((states >= 0) & (states < count)).all():
@@ -153,6 +154,8 @@ def _check_context(model: EBM, context: States) -> None:
     if not isinstance(states, Tensor):
         rule = "must be a tensor of states, or a tuple (states, actions)"
         raise checks.refusal("context", type(states).__name__, rule, error=TypeError)
+    if with_actions and len(context) != 2:
+        raise checks.refusal("len(context)", len(context), "must be 2, as in (states, actions)")
     if model.tokens is not None:
         _check_tokens(states, model.state_dim)
     elif states.ndim != 3 or states.shape[-1] != model.state_dim:
@@ -160,7 +163,7 @@ def _check_context(model: EBM, context: States) -> None:
         raise ValueError(f"states has shape {given}: must be [batch, sequence, {model.state_dim}]")
     else:
         check_like(states, "states", list(states.shape), model)
-    if not states.shape[1]:
+    if 0 in states.shape[:2]:
         raise ValueError(f"states has shape {list(states.shape)}: must contain at least 1 state")
     if with_actions != (model.embed_actions is not None):
         has = "has no actions" if with_actions else "has actions: the context must be (states, actions)"
@@ -347,7 +350,8 @@ class EBT(CausalEBM):
         options: EBTOptions | None = None,  # candidates, gradient rule, step conditioning and so on
         **changes,  # single fields of EBTOptions
     ):
-        options = replace(options or EBTOptions(), **changes)
+        options = checks.changed(options or EBTOptions(), changes, "argument")
+        checks.sizes(state_dim=state_dim, vocabulary=vocabulary, action_dim=action_dim)
         super().__init__(dim, depth, heads, options.step_conditioning, options.conditioned_steps)
         self.options, self.gradient = options, options.gradient
         self.manual_gradient = options.gradient != "eager" and options.step_conditioning != "adaln"

@@ -18,6 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from . import checks
+from .tensor_checks import check_tensor
+
 # %% ../nbs/core/01_energy.ipynb #8ab54b8a
 @runtime_checkable
 class Energy(Protocol):
@@ -181,6 +184,10 @@ def _check_energies(energies: Tensor, y: Tensor) -> None:
     if not has_item_axes or energies.shape != y.shape[: energies.ndim]:
         raise ValueError(f"energy has shape {given} for candidates {list(y.shape)}: must be one energy for each "
                          "item; reduce over the features alone, as in y.square().sum(-1)")
+    if not (energies.is_floating_point() and energies.requires_grad):
+        given = f"{energies.dtype}, requires_grad={energies.requires_grad}"
+        raise ValueError(f"energy is {given}: must be real numbers, computed from the candidates by differentiable "
+                         "operations; remove detach(), torch.no_grad() and conversions of the dtype")
 
 
 def gradient_by_autograd(
@@ -189,6 +196,7 @@ def gradient_by_autograd(
     create_graph: bool = False,  # keep the gradient differentiable
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:  # energies, gradient
     "Energies and their gradient by autograd; without `create_graph` neither has a graph."
+    check_tensor("candidates", y)
     with torch.enable_grad():
         y = y if y.requires_grad else y.detach().requires_grad_()
         energies = energy(y)
@@ -218,6 +226,9 @@ def as_landscape(
     energy: Callable,  # a landscape, or any callable from candidates to energies
 ) -> Landscape:
     "The landscape itself, or a plain callable as one."
+    if not callable(energy):
+        rule = "must be a landscape, or callable as energy(candidates)"
+        raise checks.refusal("energy", energy, rule, error=TypeError)
     return energy if isinstance(energy, Landscape) else PlainLandscape(energy)
 
 # %% ../nbs/core/01_energy.ipynb #a1ca337f

@@ -175,9 +175,17 @@ def _generate(
         reader.current = reader.append(recent)
 
 # %% ../nbs/core/20_generation.ipynb #ff4a7090
+def _row(name: str, prompt: Any) -> Tensor:
+    try:
+        return torch.as_tensor(prompt)
+    except (RuntimeError, TypeError, ValueError):
+        raise checks.refusal(name, prompt, "must be a list of tokens", "encode texts first", TypeError) from None
+
+
 def _checked_prompts(prompts: Sequence | Tensor, vocabulary: int) -> list[list[int]]:
     "Prompts as lists of tokens."
-    rows = [torch.as_tensor(prompt) for prompt in prompts]
+    checks.instance("prompts", prompts, Iterable, "must be lists of tokens, or a tensor of tokens")
+    rows = [_row(f"prompts[{index}]", prompt) for index, prompt in enumerate(prompts)]
     if not rows:
         raise checks.refusal("prompts", [], "must contain at least 1 prompt")
     for index, row in enumerate(rows):
@@ -195,12 +203,13 @@ def _checked_prompts(prompts: Sequence | Tensor, vocabulary: int) -> list[list[i
 def _check_settings(
     count: int, temperature: float, top_p: float, window: int | None, end: Collection[int], vocabulary: int
 ) -> None:
-    checks.at_least("count", count, 1)
+    checks.whole("count", count, most=checks.MOST)
     checks.finite("temperature", temperature)
     if not 0 < top_p <= 1:
         raise checks.refusal("top_p", top_p, "must be above 0 and at most 1")
     if window is not None:
-        checks.at_least("window", window, 2)
+        checks.whole("window", window, 2)
+    checks.instance("end", end, Collection, "must be a collection of tokens, such as [2]")
     for token in end:
         checks.between("end", token, 0, vocabulary - 1)
 
@@ -217,13 +226,14 @@ def _predictor(
                 raise checks.refusal(name, value, rule)
         return _one_pass
     walk, samples = walk_of(walk, changes), 1 if samples is None else samples
-    checks.at_least("samples", samples, 1)
+    checks.whole("samples", samples, most=checks.MOST)
     if walk.step_size is not None:
         checks.positive("step_size", float(walk.step_size))
     return partial(_descend, walk=walk, samples=samples)
 
 
 def _noise_of(seed: int | Sequence[int], texts: int, device: torch.device) -> list[_Noise]:
+    checks.instance("seed", seed, (int, Iterable), "must be an integer, or one for each prompt")
     seeds = [seed] * texts if isinstance(seed, int) else list(seed)
     if len(seeds) != texts:
         raise ValueError(f"seed has {len(seeds)} entries: must be one seed, or {texts}, one for each prompt")

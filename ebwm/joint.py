@@ -19,7 +19,7 @@ from .blocks import initialise, linear, rotary
 from .context import KV, Context, FixedContext, check_like
 from .ebt import EBM
 from .energy import Landscape, gradient_by_autograd
-from .landscape import ContextLandscape, Expanded
+from .landscape import ContextLandscape, Expanded, check_items
 
 # %% ../nbs/core/14_joint.ipynb #57357d24
 class JointLandscape(ContextLandscape):
@@ -55,6 +55,7 @@ class JointLandscape(ContextLandscape):
         "The landscape of some of the candidates."
         if self.context is None:
             return self
+        check_items(items, self.batch)
         return self.changed(rows=items if self.rows is None else self.rows[items])
 
     def expand(
@@ -62,7 +63,7 @@ class JointLandscape(ContextLandscape):
         samples: int,  # candidates for each context
     ) -> Landscape:  # candidates [samples b n c] -> energies [samples b]
         "The landscape of several candidates for each context."
-        checks.at_least("samples", samples, 1)
+        checks.whole("samples", samples)
         inner = self
         if self.context is not None:
             contexts = torch.arange(self.batch, device=self.model.head.weight.device)
@@ -92,6 +93,7 @@ class ObservingEBM(EBM):
         context: Float[Tensor, "..."],  # argument of `landscape`
     ) -> None:
         "Refuse observations of the wrong shape, dtype or device."
+        checks.instance("context", context, Tensor, "must be a tensor of observations")
         if context.ndim != 3 or context.shape[-1] != self.state_dim or not context.shape[1]:
             given = list(context.shape)
             raise ValueError(f"context has shape {given}: must be [batch, observations, {self.state_dim}]")
@@ -145,7 +147,7 @@ class JointEBT(ObservingEBM):
         conditioned_steps: int = 2,  # number of steps that differ, if the energy depends on the step
     ):
         checks.one_of("step_conditioning", step_conditioning, ("none", "adaln"))
-        checks.at_least("rows", rows, 1)
+        checks.sizes(rows=rows, candidate_dim=candidate_dim, state_dim=state_dim)
         super().__init__(dim, depth, heads, step_conditioning, conditioned_steps)
         self.rows, self.candidate_dim = rows, candidate_dim or dim
         self.embed = linear(self.candidate_dim, dim)

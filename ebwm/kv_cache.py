@@ -133,6 +133,8 @@ class KVCache:
         capacity: int,  # maximum number of states of each
         before: int = 0,  # columns before the first state
     ):
+        checks.whole("batch", batch)
+        checks.whole("capacity", capacity)
         layers, heads, width = shape
         room = (batch, heads, before + capacity + 1, width)
         self.pairs = [(like.new_zeros(room), like.new_zeros(room)) for _ in range(layers)]

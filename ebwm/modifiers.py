@@ -19,6 +19,7 @@ from ebwm.sampler import (
     Info,
     Kernel,
     State,
+    check_kernel,
     evaluated,
     is_finite,
     like_features,
@@ -33,7 +34,8 @@ def noisy(
     std: float,  # standard deviation of the noise, 0 or more; 3 on logits in EBT's recipe S2
 ) -> Kernel:
     "Add normal noise to the candidates before each step, as the authors' code does."
-    checks.at_least("std", std, 0)
+    check_kernel(kernel)
+    checks.finite("std", std)
 
     def step(
         landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False
@@ -87,6 +89,7 @@ def clamped(
     norm: float | None = None,  # largest length of the gradient of an item
 ) -> Kernel:
     "Bound the gradient; the authors' code uses `value = largest change / (steps * alpha)`."
+    check_kernel(kernel)
     if value is None and norm is None:
         raise checks.refusal("value", value, "value or norm must be given")
     for name, bound in {"value": value, "norm": norm}.items():
@@ -109,6 +112,7 @@ def guarded(
     kernel: Kernel,  # of one step
 ) -> Kernel:
     "Accept a step only if it lowers the energy; the velocity of a rejected item becomes 0."
+    check_kernel(kernel)
 
     def step(
         landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False

@@ -25,14 +25,17 @@ from .context import check_like
 from .ebt import EBM
 from .energy import Landscape
 from .gradient.vocabulary import valid_targets, vocabulary_step
+from .randomness import check_kind
 from .replay import Replay
 from .sampler import STARTS, Info, State, evaluate, init_candidates, langevin, run
 from .schedules import random_step_sizes, random_steps
 from .states import States, context_of, parts_of, states_of
+from .tensor_checks import check_same_shape, check_target, check_tensor
 from .walk import Walk, walk_of
 
 # %% ../nbs/core/18_objective.ipynb #0ce94cf2
 Loss = Callable[[Tensor, Tensor], Tensor]  # (prediction, target) -> scalar
+
 
 
 def smooth_l1(
@@ -41,6 +44,8 @@ def smooth_l1(
     reduction: str = "mean",  # "mean" over all entries, or "none"
 ) -> Float[Tensor, "..."]:  # a scalar, or one loss an entry
     "SmoothL1 with beta 1, the papers' loss for video: squared near zero, absolute far away."
+    check_tensor("target", target)
+    check_same_shape("target", target, prediction.shape)
     return F.smooth_l1_loss(prediction, target, beta=1.0, reduction=reduction)
 
 
@@ -50,6 +55,7 @@ def cross_entropy(
     ignore_index: int | None = None,  # token to ignore, such as padding
 ) -> Float[Tensor, ""]:  # in nats, mean over the tokens that are not ignored
     "Cross-entropy, the papers' loss for text."
+    check_same_shape("target", tokens, prediction.shape[:-1])
     valid_targets(tokens, ignore_index, prediction.shape[-1])
     ignored = -100 if ignore_index is None else ignore_index
     return F.cross_entropy(prediction.flatten(0, -2), tokens.flatten(), ignore_index=ignored)
@@ -136,6 +142,12 @@ class StreamedLoss:
         return with_gradients(total, {original.get(leaf, leaf): bar for leaf, bar in self.gradients.items()})
 
 # %% ../nbs/core/18_objective.ipynb #e227a3a7
+def _check_batch(model: EBM, target: Tensor, generator: torch.Generator | None) -> None:
+    checks.instance("model", model, EBM, "must be an energy-based model, such as an EBT")
+    check_target(target, model.head.weight.device)
+    check_kind(generator)
+
+
 def recent_candidates(
     model: EBM,  # an energy-based model
     context: States | None,  # as `model.landscape` takes it
@@ -185,8 +197,7 @@ class S1:
         rows: int | None = None,  # for tokens: candidates processed together
         **changes,  # single fields of the walk
     ):
-        if rows is not None:
-            checks.at_least("rows", rows, 1)
+        checks.sizes(rows=rows)
         for name, value in {"walk": walk_of(walk, changes), "stream": stream, "rows": rows}.items():
             object.__setattr__(self, name, value)
 
@@ -208,6 +219,7 @@ class S1:
         start: Tensor | None = None,  # initial candidates, instead of the walk's
     ) -> Float[Tensor, ""]:  # call backward() before the model's next forward pass
         "Reconstruction loss."
+        _check_batch(model, target, generator)
         if loss is None and model.tokens is not None and self.stream and model.manual_gradient:
             return _token_loss(self.walk, self.rows, model, context, target, generator, ignore_index, start)
         loss, learning = loss or default_loss(model, ignore_index), torch.is_grad_enabled()
@@ -241,6 +253,7 @@ def with_replayed(
     "A batch with items of the buffer appended."
     if not share:
         return context, target, start
+    checks.instance("replay", replay, (Replay, type(None)), "must be a Replay")
     if replay is None:
         raise checks.refusal("replay", None, f"the recipe replays a fraction of {share:g}", "give a Replay")
     parts = (*parts_of(context), target, start)
@@ -281,11 +294,11 @@ class S2:
         if not isinstance(walk, Walk):
             changes = {"noise": 0.1, **changes}
         walk = walk_of(walk, changes)
-        checks.at_least("most", most, walk.steps)
+        checks.whole("most", most, walk.steps)
+        checks.finite("spread", spread)
         checks.at_least("spread", spread, 1)
-        checks.at_least("replay", replay, 0)
-        if unroll is not None:
-            checks.at_least("unroll", unroll, 1)
+        checks.finite("replay", replay)
+        checks.sizes(unroll=unroll)
         values = dict(walk=walk, most=most, unroll=unroll, spread=spread, replay=replay)
         for name, value in (values | dict(detach=detach, every=every)).items():
             object.__setattr__(self, name, value)
@@ -308,6 +321,7 @@ class S2:
         start: Tensor | None = None,  # initial candidates, instead of the walk's
     ) -> Float[Tensor, ""]:
         "Reconstruction loss; the final candidates of the batch are added to the replay buffer."
+        _check_batch(model, target, generator)
         loss, learning = loss or default_loss(model, ignore_index), torch.is_grad_enabled()
         start = self.walk.initial(recent_candidates(model, context, target), generator) if start is None else start
         fresh = len(start)
@@ -317,9 +331,9 @@ class S2:
         note = lambda index, state, info: ends.append(state.y)
         run(landscape, start, kernel, steps, generator, learning, self.detach, self.unroll,
             final_energy=False, callback=note)
+        losses = [loss(model.decode(y), target) for y in (ends if self.every else ends[-1:])]
         if self.replay and learning:
             replay.add(*(part[:fresh] for part in (*parts_of(context), target, ends[-1])))
-        losses = [loss(model.decode(y), target) for y in (ends if self.every else ends[-1:])]
         return torch.stack(losses).mean()
 
     def _bind(self, model: EBM, context: States | None, items: tuple[int, ...], generator: Any) -> tuple:
@@ -341,9 +355,9 @@ class Contrastive:
     regularise: float = 0.01  # weight of the mean square of all energies
 
     def __post_init__(self):
-        checks.at_least("steps", self.steps, 1)
+        checks.whole("steps", self.steps)
         for name in ("step_size", "temperature", "persistent", "regularise"):
-            checks.at_least(name, getattr(self, name), 0)
+            checks.finite(name, getattr(self, name))
         checks.one_of("start", self.start, ("truth", *STARTS))
 
     def __call__(
@@ -359,6 +373,7 @@ class Contrastive:
         start: Tensor | None = None,  # initial states of the chains, instead of the recipe's
     ) -> Float[Tensor, ""]:
         "Mean energy of the true states minus that of the ends of the chains, plus the penalty."
+        _check_batch(model, target, generator)
         with torch.no_grad():
             truth = model.as_candidates(target)
             if start is None and self.start != "truth":
@@ -395,6 +410,7 @@ class ScoreMatching:
         start: Tensor | None = None,  # not used by this recipe
     ) -> Float[Tensor, ""]:  # 1 for a constant energy
         "Mean square of `std * gradient - noise`."
+        _check_batch(model, target, generator)
         truth = model.as_candidates(target)
         noise = init_candidates("noise", truth, generator)
         state = evaluate(model.landscape(context), truth + self.std * noise, torch.is_grad_enabled())

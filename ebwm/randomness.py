@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import checks
 
-__all__ = ["Randomness", "SubsetNoise", "check_generator", "draw_like", "normal_like"]
+__all__ = ["Randomness", "SubsetNoise", "check_generator", "check_kind", "draw_like", "normal_like"]
 
 
 class SubsetNoise:
@@ -35,10 +35,19 @@ class SubsetNoise:
 Randomness = torch.Generator | SubsetNoise | None  # a kernel's only source of randomness
 
 
+def check_kind(
+    generator: Randomness,  # source of randomness; None: there is none
+) -> None:
+    """Refuse what is no generator of torch."""
+    kinds = (torch.Generator, SubsetNoise, type(None))
+    checks.instance("generator", generator, kinds, "must be a torch.Generator", "use ebwm.settings.generator(seed)")
+
+
 def check_generator(
     generator: Randomness,  # source of randomness
 ) -> None:
     """Refuse random draws without a generator."""
+    check_kind(generator)
     if generator is None:
         raise checks.refusal("generator", None, "random draws need an explicit generator",
                              "use ebwm.settings.generator(seed)")

@@ -20,7 +20,7 @@ class Replay:
         self,
         capacity: int,  # maximum number of items; 192 in EBT's recipe S2
     ):
-        checks.at_least("capacity", capacity, 1)
+        checks.whole("capacity", capacity)
         self.capacity, self.parts = capacity, ()
 
     def __len__(self) -> int:
@@ -31,11 +31,17 @@ class Replay:
         *parts: Tensor,  # one tensor for each part, with equally many items on axis 0
     ) -> None:
         "Append items; the oldest are dropped beyond the capacity."
+        for part in parts:
+            checks.instance("parts", part, Tensor, "must be tensors")
         counts = [len(part) for part in parts]
         if len(set(counts)) != 1 or len(parts) != len(self.parts or parts):
             rule = f"must be equal counts, for {len(self.parts or parts) or 'some'} parts"
             raise checks.refusal("parts", counts, rule)
         parts = [part.detach() for part in parts]
+        for one, other in zip(self.parts, parts, strict=bool(self.parts)):
+            if one.shape[1:] != other.shape[1:]:
+                rule = f"holds items of shape {list(one.shape[1:])}, not {list(other.shape[1:])}"
+                raise ValueError(f"replay {rule}: use a new Replay for each shape")
         old = self.parts or [part[:0] for part in parts]
         joined = (torch.cat(pair)[-self.capacity :] for pair in zip(old, parts, strict=True))
         self.parts = tuple(part.clone() for part in joined)
@@ -46,6 +52,7 @@ class Replay:
         generator: torch.Generator,  # source of randomness
     ) -> tuple[Tensor, ...]:  # at most all items, without repetition
         "Draw items at random."
+        checks.whole("count", count)
         check_generator(generator)
         order = torch.randperm(len(self), generator=generator, device=generator.device)[:count]
         return tuple(part[order.to(part.device)] for part in self.parts)
@@ -59,5 +66,9 @@ class Replay:
         state: dict[str, Tensor],  # from `state_dict`
     ) -> None:
         "Restore the buffer of a checkpoint."
-        parts = (state[f"part{index}"] for index in range(len(state)))
+        checks.instance("state", state, dict, "must be a dictionary", "give the value of state_dict()")
+        names = [f"part{index}" for index in range(len(state))]
+        if set(names) != set(state):
+            raise checks.refusal("state", [*state], f"must hold {names}", "give the value of state_dict()")
+        parts = (state[name] for name in names)
         self.parts = tuple(part[-self.capacity :].clone() for part in parts)

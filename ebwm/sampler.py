@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['STARTS', 'State', 'Info', 'evaluate', 'Kernel', 'evaluated', 'sum_of_squares', 'like_features', 'is_finite',
            'step_info', 'gradient_descent', 'nesterov', 'langevin', 'where_state', 'mala', 'leapfrog', 'hmc', 'Result',
-           'check_start', 'kernels_of', 'known', 'stacked', 'run', 'softmax_descent', 'init_candidates']
+           'check_kernel', 'outcome', 'kernels_of', 'known', 'stacked', 'run', 'softmax_descent', 'init_candidates']
 
 # %% ../nbs/core/02_sampler.ipynb #fefa570b
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -21,9 +22,11 @@ from ebwm.randomness import (  # noqa: F401
     Randomness,
     SubsetNoise,
     check_generator,
+    check_kind,
     draw_like,
     normal_like,
 )
+from .tensor_checks import check_step_size, check_temperature, check_tensor, check_values
 
 # %% ../nbs/core/02_sampler.ipynb #c56a49ac
 class State(NamedTuple):
@@ -67,20 +70,6 @@ class Kernel(Protocol):
         generator: Randomness = None,  # the only source of randomness
         create_graph: bool = False,  # keep the step differentiable
     ) -> tuple[State, Info]: ...
-
-# %% ../nbs/core/02_sampler.ipynb #0dfefd6f
-def _check_step_size(step_size: float | Tensor, positive: bool = False) -> None:
-    "Refuse a negative step size; a tensor on a GPU is not checked, because reading it would synchronise."
-    if isinstance(step_size, Tensor) and step_size.device.type != "cpu":
-        return
-    smallest = float(torch.as_tensor(step_size).detach().min())
-    if not smallest >= 0 or (positive and smallest == 0):
-        raise checks.refusal("step_size", smallest, f"must be {'above 0' if positive else '0 or more'}")
-
-
-def _check_temperature(temperature: float, positive: bool = False) -> None:
-    if not temperature >= 0 or (positive and temperature == 0):
-        raise checks.refusal("temperature", temperature, f"must be {'above 0' if positive else '0 or more'}")
 
 # %% ../nbs/core/02_sampler.ipynb #e53a195d
 def _per_item(values: float | Tensor, state: State) -> Tensor:
@@ -145,7 +134,7 @@ def gradient_descent(
     step_size: float | Tensor,  # alpha, 0 or more; a number, a scalar tensor, or one for each item
 ) -> Kernel:
     "Gradient descent, the update of EBWM and EBT: `y - step_size * grad`."
-    _check_step_size(step_size)
+    check_step_size(step_size)
 
     def step(
         landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False
@@ -162,8 +151,9 @@ def nesterov(
     momentum: float = 0.9,  # mu, from 0 (gradient descent) to below 1; EBT-Policy's reviews name 0.9
 ) -> Kernel:
     "Nesterov's accelerated gradient descent (Nesterov 1983)."
-    _check_step_size(step_size)
-    if not 0 <= momentum < 1:
+    check_step_size(step_size)
+    checks.finite("momentum", momentum)
+    if not momentum < 1:
         raise checks.refusal("momentum", momentum, "must be at least 0 and below 1")
 
     def step(
@@ -183,8 +173,8 @@ def langevin(
     temperature: float = 1.0,  # T: 0 is gradient descent, 1 the density exp(-energy)
 ) -> Kernel:
     "Unadjusted Langevin dynamics: gradient descent plus noise of variance `2 * step_size * temperature`."
-    _check_step_size(step_size)
-    _check_temperature(temperature)
+    check_step_size(step_size)
+    check_temperature(temperature)
 
     def step(
         landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False
@@ -231,8 +221,8 @@ def mala(
     temperature: float = 1.0,  # T of the density exp(-energy / T), above 0
 ) -> Kernel:
     "Metropolis-adjusted Langevin algorithm (Roberts and Tweedie 1996)."
-    _check_step_size(step_size, positive=True)
-    _check_temperature(temperature, positive=True)
+    check_step_size(step_size, positive=True)
+    check_temperature(temperature, positive=True)
 
     def step(
         landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False
@@ -274,9 +264,9 @@ def hmc(
     temperature: float = 1.0,  # T of the density exp(-energy / T), above 0
 ) -> Kernel:
     "Hamiltonian Monte Carlo: sample a momentum, integrate, accept or reject (Neal 2011)."
-    _check_step_size(step_size, positive=True)
-    _check_temperature(temperature, positive=True)
-    checks.at_least("steps", steps, 1)
+    check_step_size(step_size, positive=True)
+    check_temperature(temperature, positive=True)
+    checks.whole("steps", steps)
 
     def step(
         landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False
@@ -308,34 +298,39 @@ def _detached(state: State) -> State:
     return State(*(part if part is None else part.detach() for part in state))
 
 
-def check_start(
-    start: Tensor,  # initial candidates
+def check_kernel(
+    kernel: Kernel,  # of one step
 ) -> None:
-    "Refuse initial candidates that are not finite floating-point numbers."
-    if not isinstance(start, Tensor):
-        raise checks.refusal("start", type(start).__name__, "must be a tensor", "use torch.as_tensor(start)", TypeError)
-    if not start.is_floating_point():
-        raise checks.refusal("start.dtype", start.dtype, "must be floating point", "use start.float()")
-    if not start.isfinite().all():
-        count = int((~start.isfinite()).sum())
-        raise ValueError(f"start has {count} non-finite entries: candidates must be finite")
+    "Refuse what cannot be called as a kernel, such as a function that makes one."
+    checks.accepts("kernel", kernel, ("landscape", "state"), ("generator", "create_graph"),
+                   "create it first, as in gradient_descent(step_size=0.1)")
+
+
+def outcome(
+    kernel: Kernel,  # of one step
+    made: Any,  # what it returned
+) -> tuple[State, Info]:
+    "The new state and the facts about a step; anything else is refused."
+    state, info = checks.pair("kernel", kernel, made, "(state, info)")
+    checks.instance("state", state, State, "must be a State, returned by the kernel")
+    checks.instance("info", info, Info, "must be an Info, returned by the kernel")
+    return state, info
 
 
 def kernels_of(
     kernel: Kernel | Sequence[Kernel],  # one kernel, or one for each step
     steps: int,  # number of steps
-) -> list[Kernel]:  # one for each step
+) -> Iterable[Kernel]:  # one for each step
     "The kernel of each step."
-    checks.at_least("steps", steps, 1)
+    checks.whole("steps", steps, most=checks.MOST)
     kernels = list(kernel) if isinstance(kernel, Sequence) else [kernel]
     for one in kernels:
-        checks.accepts("kernel", one, ("landscape", "state"), ("generator", "create_graph"),
-                       "create it first, as in gradient_descent(step_size=0.1)")
-    kernels = kernels if isinstance(kernel, Sequence) else kernels * steps
+        check_kernel(one)
+    if not isinstance(kernel, Sequence):
+        return repeat(kernel, steps)
     if len(kernels) != steps:
         raise ValueError(f"kernel has {len(kernels)} entries: must be one, or {steps}, one for each step")
     return kernels
-
 
 
 def known(
@@ -366,7 +361,9 @@ def run(
     callback: Callable[[int, State, Info], Any] | None = None,  # called after each step
 ) -> Result:
     "Run a kernel for `steps` steps from `start`."
-    check_start(start)
+    check_values("start", start)
+    check_kind(generator)
+    checks.sizes(unroll=unroll)
     state, infos, last, last_graph = State(start), [], None, False
     landscape, first_with_graph = as_landscape(landscape), 0 if unroll is None else steps - unroll
     for index, one in enumerate(kernels_of(kernel, steps)):
@@ -374,7 +371,7 @@ def run(
         same = landscape is last and graph == last_graph
         state = known(_detached(state) if detach else state, same)
         made = one(landscape, state, generator=generator, create_graph=graph)
-        state, info = checks.pair("kernel", one, made, "(state, info)")
+        state, info = outcome(one, made)
         state = state if graph else _detached(state)
         infos.append(info)
         last, last_graph = landscape, graph
@@ -391,7 +388,7 @@ def softmax_descent(
     step_size: float | Tensor,  # alpha, 0 or more: a number, a scalar tensor, or one for each item
 ) -> Kernel:
     "The update of the authors' text code: `p = transform(y)`, then `p - step_size * dE/dp`."
-    _check_step_size(step_size)
+    check_step_size(step_size)
 
     def step(
         landscape: Callable, state: State, *, generator: Randomness = None, create_graph: bool = False
@@ -414,6 +411,7 @@ def init_candidates(
 ) -> Float[Tensor, "*items_features"]:  # initial candidates
     "Initial candidates: standard normal noise, a copy of the most recent state, or zeros."
     checks.one_of("start", start, STARTS)
+    check_tensor("recent", recent)
     if start == "noise":
         return normal_like(recent, generator, out)
     out = torch.empty_like(recent, requires_grad=False) if out is None else out

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from ebwm.checks import refusal
+from ebwm.checks import instance, refusal
 from ebwm.files import write_whole
 from ebwm.usage import UsageError
 
@@ -104,6 +104,7 @@ class Saved:
         folder: Path | str,  # created if necessary
     ) -> Path:  # of the file `model.safetensors` in it
         """Write weights and constructor arguments, atomically."""
+        instance("folder", folder, (str, os.PathLike), "must be a path")
         meta = {"class": type(self).__name__, "arguments": self.arguments}
         save_tensors(path := Path(folder) / FILE, self.state_dict(), meta)
         return path
@@ -115,6 +116,7 @@ class Saved:
         **changes: Any,  # arguments of the constructor to change, such as compile=True
     ) -> "Saved":
         """The saved model; no code in the file is executed."""
+        instance("folder", folder, (str, os.PathLike), "must be a path")
         path = Path(folder) / FILE
         if not path.is_file():
             raise refusal("folder", str(folder), f"contains no {FILE}", "give a folder written by save()",

@@ -7,7 +7,8 @@ __all__ = ['linear', 'geometric', 'cosine', 'scheduled', 'random_step_sizes', 'r
 
 # %% ../nbs/core/04_schedules.ipynb #c8f19838
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
+from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from torch import Tensor
 from . import checks
 from .randomness import check_generator, draw_like
 from .sampler import Kernel
+from .tensor_checks import check_step_size
 
 # %% ../nbs/core/04_schedules.ipynb #9f0aa794
 def linear(
@@ -24,6 +26,7 @@ def linear(
     steps: int,  # length
 ) -> Float[Tensor, " steps"]:
     "Linear interpolation."
+    _check_ends(first, last)
     return torch.linspace(first, last, _count(steps))
 
 
@@ -44,11 +47,18 @@ def cosine(
     steps: int,  # length
 ) -> Float[Tensor, " steps"]:
     "Half a cosine: slow at both ends."
+    _check_ends(first, last)
     return last + (first - last) * (1 + torch.linspace(0, math.pi, _count(steps)).cos()) / 2
 
 
+def _check_ends(first: float, last: float) -> None:
+    for name, value in {"first": first, "last": last}.items():
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise checks.refusal(name, value, "must be a finite number")
+
+
 def _count(steps: int) -> int:
-    checks.at_least("steps", steps, 1)
+    checks.whole("steps", steps)
     return steps
 
 
@@ -57,6 +67,9 @@ def scheduled(
     **schedules: Sequence[float] | Tensor,  # settings of the factory, one value for each step
 ) -> list[Kernel]:  # one for each step
     "Kernels whose settings change from step to step."
+    checks.accepts("make", make, (), tuple(schedules), "give a function such as langevin")
+    for name, values in schedules.items():
+        checks.instance(name, values, Sized, "must hold one value for each step")
     lengths = {name: len(values) for name, values in schedules.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise ValueError(f"schedules have lengths {lengths}: must be equal, one value for each step")
@@ -72,6 +85,10 @@ def random_step_sizes(
 ) -> Float[Tensor, "*items"]:  # differentiable in alpha
     "Draw a step size for each item, uniform in [alpha / s, alpha * s]."
     checks.at_least("spread", spread, 1)
+    check_step_size(step_size)
+    checks.instance("items", items, Sequence, "must be a shape, such as (2, 5)")
+    for size in items:
+        checks.whole("items", size, 0)
     alpha = step_size if isinstance(step_size, Tensor) else torch.tensor(float(step_size))
     share = draw_like(torch.rand, alpha.detach().new_empty(1).expand(*items), generator)
     return alpha * (1 / spread + (spread - 1 / spread) * share)
@@ -83,7 +100,7 @@ def random_steps(
     generator: torch.Generator,  # source of randomness
 ) -> int:
     "Draw a number of steps, uniform in `least` to `most`."
-    checks.at_least("least", least, 1)
-    checks.at_least("most", most, least)
+    checks.whole("least", least)
+    checks.whole("most", most, least)
     check_generator(generator)
     return int(torch.randint(least, most + 1, (), generator=generator, device=generator.device))

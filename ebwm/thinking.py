@@ -15,7 +15,9 @@ from torch import Tensor
 
 from . import checks
 from .ebt import EBM
-from .states import States, states_of
+from .randomness import check_kind
+from .states import States, parts_of
+from .tensor_checks import check_values
 from .walk import Walk, walk_of
 
 # %% ../nbs/core/19_thinking.ipynb #ffb0e8e0
@@ -26,6 +28,16 @@ class Proposals(NamedTuple):
     energy: Tensor  # energies, lower is better: [k b s], or [k b] for joint candidates
     drop: Tensor  # decrease of the energy from the first step to the end, like `energy`
     evaluations: Int[Tensor, "..."]  # energy evaluations of all walks, for each position
+
+
+def _check_request(model: EBM, context: States | None, samples: int, generator: torch.Generator | None) -> None:
+    "Refuse another kind of model, contexts with values that are not finite, and impossible numbers of samples."
+    checks.instance("model", model, EBM, "must be an energy-based model, such as an EBT")
+    checks.whole("samples", samples, most=checks.MOST)
+    check_kind(generator)
+    for part in parts_of(context):
+        if isinstance(part, Tensor) and part.is_floating_point():
+            check_values("context", part)
 
 
 @torch.no_grad()
@@ -40,7 +52,7 @@ def propose(
     **changes,  # single fields of the walk: steps, start, step_size, stop, guard and so on
 ) -> Proposals:
     "Sample several times from different initial candidates, for one context."
-    checks.at_least("samples", samples, 1)
+    _check_request(model, context, samples, generator)
     walk, landscape = walk_of(walk, changes), model.landscape(context)
     recent, found = None if isinstance(walk.start, Tensor) else model.encode(context), []
     for _ in range(samples):
@@ -129,13 +141,14 @@ def generate(
     **changes,  # single fields of the walk
 ) -> Generation:
     "Continue a sequence state by state, with a KV cache."
-    checks.at_least("count", count, 1)
-    checks.at_least("samples", samples, 1)
+    checks.whole("count", count, most=checks.MOST)
+    checks.instance("context", context, Tensor, "must be a tensor of states")
+    _check_request(model, context, samples, generator)
     if model.tokens is not None:
         raise checks.refusal("model", "an EBT of tokens", "must predict vectors", "use generate_tokens")
-    walk, states = walk_of(walk, changes), states_of(context)
-    cache, found = model.cache(len(states), states.shape[1] + count - 1), []
-    landscape, last = cache.append(states).last(), states[:, -1:]
+    walk = walk_of(walk, changes)
+    cache, found = model.cache(len(context), context.shape[1] + count - 1), []
+    landscape, last = cache.append(context).last(), context[:, -1:]
     for index in range(count):
         recent = model.encode(last)
         starts = torch.stack([walk.initial(recent, generator) for _ in range(samples)])

@@ -7,8 +7,9 @@ __all__ = ['Walk', 'walk_of']
 
 # %% ../nbs/core/17_walk.ipynb #90e00a15
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from .energy import Landscape, Transformed
 from .gradient.vocabulary import UPDATES
 from .modifiers import clamped, guarded, noisy
 from .sampler import STARTS, Kernel, Result, gradient_descent, init_candidates, run, softmax_descent
-from .stopping import StoppingRule, run_until
+from .stopping import StoppingRule, check_rule, run_until
+from .tensor_checks import check_step_size
 
 # %% ../nbs/core/17_walk.ipynb #df55065c
 @dataclass(frozen=True)
@@ -39,11 +41,17 @@ class Walk:
     stop: StoppingRule | None = None  # decides which items stop early
 
     def __post_init__(self):
-        checks.at_least("steps", self.steps, 1)
-        if isinstance(self.start, str):
+        checks.whole("steps", self.steps)
+        if not isinstance(self.start, Tensor):
             checks.one_of("start", self.start, STARTS)
+        if self.step_size is not None:
+            check_step_size(self.step_size)
         checks.one_of("update", self.update, UPDATES)
-        checks.at_least("noise", self.noise, 0)
+        checks.finite("noise", self.noise)
+        if self.kernel is not None:
+            checks.accepts("kernel", self.kernel, ("step_size",), (), "give the function itself, such as nesterov")
+        if self.stop is not None:
+            check_rule(self.stop)
         if self.clamp is not None:
             checks.positive("clamp", self.clamp)
 
@@ -94,8 +102,6 @@ def walk_of(
     changes: dict[str, Any],  # single fields of a Walk
 ) -> Walk:
     "A walk with some fields changed."
-    known = [field.name for field in fields(Walk)]
-    for name in changes:
-        checks.one_of("setting", name, known, TypeError)
-    base = Walk(walk) if isinstance(walk, int) else walk or Walk()
-    return replace(base, **changes)
+    checks.instance("walk", walk, (Walk, Integral, type(None)), "must be a Walk, or a number of steps")
+    base = Walk(walk) if isinstance(walk, Integral) else walk or Walk()
+    return checks.changed(base, changes, "setting")

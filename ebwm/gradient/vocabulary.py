@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .. import checks
 from .sweeps import Energy, first_order, second_order
 from ..landscape import CausalLandscape
+from ..tensor_checks import check_integers
 
 # %% ../../nbs/gradient/03_vocabulary.ipynb #67e8ebf5
 UPDATES = ("code", "paper")
@@ -29,6 +30,7 @@ def valid_targets(
     vocabulary: int,  # number of tokens
 ) -> Bool[Tensor, "*items"]:  # True: the target contributes to the loss
     "Mask of the targets that are not ignored; there must be one, and all must be in the vocabulary."
+    check_integers("targets", tokens)
     valid = torch.ones_like(tokens, dtype=torch.bool) if ignore_index is None else tokens != ignore_index
     if not valid.any():
         raise ValueError(f"targets contains only {ignore_index}, which is ignored: must have another token")
