@@ -4,10 +4,14 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, replace
+from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["accepts", "allowed", "at_least", "between", "finite", "fraction", "name_of", "one_of", "pair", "positive",
-           "refusal", "suggestion"]
+__all__ = ["MOST", "accepts", "allowed", "at_least", "between", "changed", "finite", "fraction", "instance", "name_of",
+           "one_of", "pair", "positive", "refusal", "sizes", "suggestion", "whole"]
+
+MOST = 10**9  # largest number of steps, samples or states; a larger one is a mistake
 
 
 def refusal(
@@ -29,34 +33,69 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:38]}...{text[-38:]}"
 
 
+def _is_number(value: Any) -> bool:
+    """Whether a value is a real number, or an array or tensor with one entry and no axes."""
+    return isinstance(value, Real) or (getattr(value, "ndim", None) == 0 and not isinstance(value, str))
+
+
 def at_least(name: str, value: float, least: float, error: type[Exception] = ValueError) -> None:
     """Raise unless `value >= least`; NaN is refused."""
-    if not value >= least:
+    if not (_is_number(value) and value >= least):
         raise refusal(name, value, f"must be at least {least:g}", error=error)
 
 
 def positive(name: str, value: float, error: type[Exception] = ValueError) -> None:
     """Raise unless `0 < value < inf`."""
-    if not 0 < value < math.inf:
+    if not (_is_number(value) and 0 < value < math.inf):
         raise refusal(name, value, "must be a finite number above 0", error=error)
 
 
 def finite(name: str, value: float, error: type[Exception] = ValueError) -> None:
     """Raise unless `value` is a finite number, 0 or more."""
-    if not 0 <= value < math.inf:
+    if not (_is_number(value) and 0 <= value < math.inf):
         raise refusal(name, value, "must be a finite number, 0 or more", error=error)
 
 
 def between(name: str, value: float, low: float, high: float, error: type[Exception] = ValueError) -> None:
     """Raise unless `low <= value <= high`."""
-    if not low <= value <= high:
+    if not (_is_number(value) and low <= value <= high):
         raise refusal(name, value, f"must be from {low:g} to {high:g}", error=error)
 
 
 def fraction(name: str, value: float, error: type[Exception] = ValueError) -> None:
     """Raise unless `0 < value < 1`."""
-    if not 0 < value < 1:
+    if not (_is_number(value) and 0 < value < 1):
         raise refusal(name, value, "must be above 0 and below 1", error=error)
+
+
+def whole(name: str, value: int, least: int = 1) -> None:
+    """Raise unless `value` is an integer from `least` to `MOST`; bool, float and str are refused."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise refusal(name, value, f"must be an integer, at least {least}", error=TypeError)
+    at_least(name, value, least)
+    if value > MOST:
+        raise refusal(name, value, f"must be at most {MOST:,}")
+
+
+def sizes(**values: int | None) -> None:
+    """Raise unless each value is an integer of at least 1, or None for a size that is not given."""
+    for name, value in values.items():
+        if value is not None:
+            whole(name, value)
+
+
+def instance(name: str, value: Any, kinds: type | tuple[type, ...], rule: str, remedy: str = "") -> None:
+    """Raise TypeError unless `value` is an instance of one of the classes."""
+    if not isinstance(value, kinds):
+        raise refusal(name, None if value is None else type(value).__name__, rule, remedy, TypeError)
+
+
+def changed(settings: Any, changes: dict[str, Any], what: str) -> Any:
+    """A data class with some fields changed; an unknown name is refused as a wrong `what`."""
+    known = [field.name for field in fields(settings)]
+    for name in changes:
+        one_of(what, name, known, TypeError)
+    return replace(settings, **changes)
 
 
 def one_of(name: str, value: Any, known: Iterable[Any], error: type[Exception] = ValueError) -> None:

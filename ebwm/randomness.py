@@ -39,9 +39,9 @@ def check_generator(
     generator: Randomness,  # source of randomness
 ) -> None:
     """Refuse random draws without a generator."""
-    if generator is None:
-        raise checks.refusal("generator", None, "random draws need an explicit generator",
-                             "use ebwm.settings.generator(seed)")
+    if not isinstance(generator, torch.Generator | SubsetNoise):
+        raise checks.refusal("generator", generator, "random draws need an explicit torch.Generator",
+                             "use ebwm.settings.generator(seed)", ValueError if generator is None else TypeError)
 
 
 def draw_like(

@@ -143,7 +143,7 @@ def _json_rows(name: str, path: Path) -> Iterator[tuple[str, object]]:
 def _json(text: str, where: str) -> object:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: of brackets within brackets
         raise refusal("source", where, f"cannot be read as JSON ({error})",
                       "it must hold one object or string in each line, or a list of them") from None
 

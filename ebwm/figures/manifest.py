@@ -27,9 +27,9 @@ ENTRIES = {  # whether the value of an entry, None if it is missing, is valid
     "data": _digests,
     "pictures": _digests,
     "parameters": lambda value: isinstance(value, dict) and isinstance(value.get("effective"), dict),
-    "inputs": lambda value: value is None or isinstance(value, dict) and "device" in value,
+    "inputs": lambda value: value is None or (isinstance(value, dict) and "device" in value),
     "git": lambda value: value is None or isinstance(value, dict),
-    "threads": lambda value: value is None or type(value) is int and value > 0,
+    "threads": lambda value: value is None or (type(value) is int and value > 0),
 }
 
 
