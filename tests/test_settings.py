@@ -57,6 +57,9 @@ def test_the_environment_overrides_the_file(project, monkeypatch):
     monkeypatch.setenv("EBWM_THREADS", "many")
     with pytest.raises(settings.SettingsError, match="threads='many'"):
         settings.load()
+    monkeypatch.setenv("EBWM_RUNS", "~no-such-user/runs")
+    with pytest.raises(settings.SettingsError, match="runs='~no-such-user/runs'"):
+        settings.load()
     (project / "settings.ini").write_bytes(b"[paths]\ndata = caf\xe9\n")
     with pytest.raises(settings.SettingsError, match=r"settings\.ini"):
         settings.load()

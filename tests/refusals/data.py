@@ -104,7 +104,8 @@ CASES = [
     *((f"tokenizer {spec}", functools.partial(load_tokenizer, spec, ["a small text of small words"]), error,
        "tokenizer=") for spec, error in [
         ("train:256", ValueError), ("train:many", ValueError), ("train:400", ValueError),
-        ("train:100000000000", ValueError), ("bytes", FileNotFoundError), ("mine/none.json", FileNotFoundError), (sys.executable, ValueError)]),
+        ("train:100000000000", ValueError), ("bytes", FileNotFoundError),
+        ("mine/none.json", FileNotFoundError), (sys.executable, ValueError)]),
     *table(Dyck, ("pairs", 5), ("length", 7), ("depth", 0), ("shift", -0.5), ("shift", math.nan),
            ("along", "width")),
     *table(Sums, ("digits", 0), ("terms", 1), ("operations", "*"), ("along", "width"), ("shift", -1)),
