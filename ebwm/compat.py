@@ -34,12 +34,12 @@ def require(
 def import_timm() -> ModuleType:  # the timm package
     """Import timm, including beside a torchvision wheel built for CUDA and a CPU build of torch."""
     try:
-        return require("timm", "video")
+        return require("timm", "features")
     except RuntimeError as error:
         if "operator torchvision::nms does not exist" not in str(error):
             raise
         _declare_torchvision_operators()
-        return require("timm", "video")
+        return require("timm", "features")
 
 
 def _declare_torchvision_operators() -> None:

@@ -68,6 +68,7 @@ def _arviz() -> ModuleType:
 
 def _by_feature(name: str, samples: Float[Tensor, "draws chains *features"]) -> Float[Tensor, "*features"]:
     "Apply a function of ArviZ to each feature."
+    checks.instance("samples", samples, Tensor, "must be a tensor")
     if samples.ndim < 2 or len(samples) < 4:
         rule = "must be [draws, chains, ...] with at least 4 draws"
         raise checks.refusal("samples.shape", list(samples.shape), rule)
@@ -88,6 +89,7 @@ def r_hat(
     samples: Float[Tensor, "draws chains *features"],  # candidates of at least two chains
 ) -> Float[Tensor, "*features"]:  # close to 1 at convergence; above 1.01 the chains are too short
     "Convergence of chains with different starts to the same density."
+    checks.instance("samples", samples, Tensor, "must be a tensor")
     checks.at_least("samples.shape[1]", samples.shape[1], 2)
     return _by_feature("rhat", samples)
 

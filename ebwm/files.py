@@ -1,5 +1,6 @@
 """Atomic writing of files, and digests of their contents."""
 
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,8 @@ def write_whole(
 ) -> None:
     """Write to a hidden file beside `path`, then rename it, so that no reader and no crash sees half a file."""
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a device would be replaced by a file
+        raise FileExistsError(errno.EEXIST, "is not a regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{os.getpid()}.{path.name}")
     try:

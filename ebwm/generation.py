@@ -203,7 +203,7 @@ def _checked_prompts(prompts: Sequence | Tensor, vocabulary: int) -> list[list[i
 def _check_settings(
     count: int, temperature: float, top_p: float, window: int | None, end: Collection[int], vocabulary: int
 ) -> None:
-    checks.whole("count", count, most=checks.MOST)
+    checks.whole("count", count)
     checks.finite("temperature", temperature)
     if not 0 < top_p <= 1:
         raise checks.refusal("top_p", top_p, "must be above 0 and at most 1")
@@ -226,7 +226,7 @@ def _predictor(
                 raise checks.refusal(name, value, rule)
         return _one_pass
     walk, samples = walk_of(walk, changes), 1 if samples is None else samples
-    checks.whole("samples", samples, most=checks.MOST)
+    checks.whole("samples", samples)
     if walk.step_size is not None:
         checks.positive("step_size", float(walk.step_size))
     return partial(_descend, walk=walk, samples=samples)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import SIZES
-from .checks import refusal
+from .checks import instance, refusal
 from .ebt import EBT
 
 # %% ../nbs/core/21_interop.ipynb #266f5446
@@ -123,6 +123,7 @@ def read_weights(
     path: str | Path,  # a file of the official code, or safetensors
 ) -> Any:  # its content
     """Read a file of weights without running anything in it."""
+    instance("weights", path, (str, Path), "must be a path")
     path = Path(path)
     if not path.is_file():
         raise refusal("weights", str(path), "must be a file")
@@ -144,15 +145,17 @@ def unwrap(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:  # weights by official names, and settings of the run
     """Extract a state dict from a checkpoint, without the frozen image encoder."""
     wrapped = content.get("state_dict", content) if isinstance(content, Mapping) else content
-    if not isinstance(wrapped, Mapping):
+    if not isinstance(wrapped, Mapping) or not all(isinstance(name, str) for name in wrapped):
         raise refusal("weights", type(wrapped).__name__,
                       "must be a state dict, a checkpoint with one, or the path of either")
-    names = {name: str(name).replace("_orig_mod.", "").removeprefix("model.") for name in wrapped}
+    names = {name: name.replace("_orig_mod.", "").removeprefix("model.") for name in wrapped}
     weights = {names[name]: tensor for name, tensor in wrapped.items()
                if not names[name].startswith("image_encoder.")}
     if len(set(names.values())) < len(names):
         twice = [name for name in set(names.values()) if list(names.values()).count(name) > 1]
         raise refusal("weights", _shortened(twice), "must not occur both with and without a prefix")
+    if not weights:
+        raise refusal("weights", "", "must hold the tensors of a model")
     for name, tensor in weights.items():
         if not isinstance(tensor, Tensor):
             raise refusal(f"weights[{name!r}]", type(tensor).__name__, "must be a tensor")

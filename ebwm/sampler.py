@@ -322,7 +322,7 @@ def kernels_of(
     steps: int,  # number of steps
 ) -> Iterable[Kernel]:  # one for each step
     "The kernel of each step."
-    checks.whole("steps", steps, most=checks.MOST)
+    checks.whole("steps", steps)
     kernels = list(kernel) if isinstance(kernel, Sequence) else [kernel]
     for one in kernels:
         check_kernel(one)

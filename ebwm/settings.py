@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass, fields
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ __all__ = ["SCALES", "Settings", "SettingsError", "device", "device_kind", "gene
 SCALES = ("smoke", "cpu", "gpu")
 PATHS = ("data", "cache", "runs", "figures", "notebooks")
 MAX_THREADS = 1024  # OpenMP fails with far more
-DEVICE = re.compile(r"auto|(cpu|cuda)(:\d+)?")
+DEVICE = re.compile(r"auto|(cpu|cuda)(:\d{1,2})?")
 
 
 class SettingsError(ValueError):
@@ -69,7 +70,15 @@ def user_cache() -> Path:
     place = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local")}
     named = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(place.get(sys.platform) or (named if Path(named).is_absolute() else "~/.cache"))
-    return base.expanduser() / "ebwm"
+    return _expanded("cache", base) / "ebwm"
+
+
+def _expanded(name: str, path: Path) -> Path:
+    """A path without `~`; an unknown user is refused."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise checks.refusal(name, str(path), f"is no path ({error})", "write it in full", SettingsError) from None
 
 
 def _read_file(path: Path) -> dict[str, str]:
@@ -94,7 +103,7 @@ def _build(root: Path, values: dict[str, str]) -> Settings:
     known = sorted({f.name for f in fields(Settings)} - {"root"})
     for name in sorted(values.keys() - set(known)):
         checks.one_of("settings.ini entry", name, known, SettingsError)
-    paths = {name: root / Path(values.get(name) or getattr(Settings, name)).expanduser() for name in PATHS}
+    paths = {name: root / _expanded(name, Path(values.get(name) or getattr(Settings, name))) for name in PATHS}
     rest = {name: _parsed(name, value) for name, value in values.items() if name not in PATHS}
     return Settings(root=root, **paths, **rest)
 
@@ -173,6 +182,8 @@ def device(
     chosen = torch.device(name)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise checks.refusal("device", name, "torch finds no GPU", "use 'cpu' or 'auto'", SettingsError)
+    if chosen.type == "cuda" and chosen.index and chosen.index >= (count := torch.cuda.device_count()):
+        raise checks.refusal("device", name, f"torch finds {count} GPUs, numbered from 0", error=SettingsError)
     return chosen
 
 
@@ -184,5 +195,7 @@ def generator(
     """A random generator for one purpose: data order, initialisation and noise have separate streams."""
     import torch
 
+    if not isinstance(seed, Integral):
+        raise checks.refusal("seed", seed, "must be an integer", error=TypeError)
     digest = hashlib.sha256(f"{stream}:{seed}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)

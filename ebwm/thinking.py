@@ -33,7 +33,7 @@ class Proposals(NamedTuple):
 def _check_request(model: EBM, context: States | None, samples: int, generator: torch.Generator | None) -> None:
     "Refuse another kind of model, contexts with values that are not finite, and impossible numbers of samples."
     checks.instance("model", model, EBM, "must be an energy-based model, such as an EBT")
-    checks.whole("samples", samples, most=checks.MOST)
+    checks.whole("samples", samples)
     check_kind(generator)
     for part in parts_of(context):
         if isinstance(part, Tensor) and part.is_floating_point():
@@ -141,7 +141,7 @@ def generate(
     **changes,  # single fields of the walk
 ) -> Generation:
     "Continue a sequence state by state, with a KV cache."
-    checks.whole("count", count, most=checks.MOST)
+    checks.whole("count", count)
     checks.instance("context", context, Tensor, "must be a tensor of states")
     _check_request(model, context, samples, generator)
     if model.tokens is not None:

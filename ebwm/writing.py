@@ -10,7 +10,7 @@ from torch import nn
 from ebwm.checks import positive, refusal, suggestion
 from ebwm.data.tokenizer import Tokenizer
 from ebwm.generation import Generated, gathered, generate_tokens, texts_of
-from ebwm.saving import FILE, CheckpointError
+from ebwm.saving import FILE
 from ebwm.stopping import energy_change
 from ebwm.training.configuration import ENERGY_MODELS, Config, ConfigError
 from ebwm.training.learner import ModelSettings, load_run
@@ -52,11 +52,7 @@ def load_language(
     folder: Path | str,  # of a finished run on text
 ) -> Language:
     """Load a trained model of tokens with its tokenizer."""
-    try:
-        learner, task, config = load_run(folder)
-    except RuntimeError as error:  # of `load_state_dict`, with a line for each weight
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{Path(folder) / FILE}: must hold the weights of the run ({reason}); train again") from None
+    learner, task, config = load_run(folder)
     tokenizer = getattr(task, "tokenizer", None)
     if tokenizer is None:
         rule = f"must hold a model of text; this one was trained on {config.data.kind}"

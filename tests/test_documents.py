@@ -130,6 +130,9 @@ def test_without_a_network_the_error_comes_at_once_with_a_remedy(hub, monkeypatc
     monkeypatch.setattr(socket, "create_connection", refuse(OSError))
     with pytest.raises(OSError, match=r"HF_ENDPOINT=.*HF_HUB_OFFLINE=1"):
         next(documents("fineweb"))
+    monkeypatch.setattr(sources, "within", lambda seconds, ask, late: late)
+    with pytest.raises(OSError, match=r"HF_ENDPOINT=.*no answer"):
+        next(documents("fineweb"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert next(documents("fineweb")) == ("0", "web 0")
     monkeypatch.setattr(sys.modules["datasets"], "load_dataset", refuse(RuntimeError))

@@ -77,3 +77,33 @@ def test_arguments_of_other_types_are_refused_by_name():
     """In a process of its own, because the types of the signatures are checked in the tests alone."""
     done = subprocess.run([sys.executable, "-c", CALLS], capture_output=True, text=True, check=True)
     assert done.stdout == ""
+
+
+WRONG_TYPES_OF_TRAINING = """
+from ebwm import diagnostics, interop
+from ebwm.evaluation import statistics, uncertainty
+from ebwm.explore import scenes
+from ebwm.figures import curves
+from ebwm.settings import generator
+from ebwm.training import learner, run
+model = learner.ModelConfig()
+for call in (lambda: run.train(3), lambda: run.train("smoke", overrides=3), lambda: run.train("smoke", overrides=[3]),
+             lambda: run.train("smoke", runs=3), lambda: run.resume(None), lambda: learner.load_learner(None),
+             lambda: learner.make_learner(None, 3, 0), lambda: learner.make_learner(model, "a", 0),
+             lambda: learner.make_learner(model, 3, "a"), lambda: statistics.bootstrap([1, 2], resamples=1.5),
+             lambda: statistics.wilson(1.5, 3), lambda: uncertainty.calibration([0.5], [1], 1.5),
+             lambda: uncertainty.mode_coverage(None, None, 1.0), lambda: diagnostics.r_hat(None),
+             lambda: interop.read_weights(3), lambda: scenes.run_scene(None), lambda: scenes.trained_scene("a"),
+             lambda: curves.draw(None)):
+    try:
+        call()
+    except (TypeError, ValueError) as error:
+        print(str(error).partition("=")[0])
+"""
+
+
+def test_arguments_of_other_types_are_refused_by_name_in_training():
+    done = subprocess.run([sys.executable, "-c", WRONG_TYPES_OF_TRAINING], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == (
+        "config overrides entry runs path folder config task seed resamples successes bins modes samples weights "
+        "folder config logs").split()

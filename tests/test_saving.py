@@ -35,6 +35,11 @@ def test_a_full_disk_names_the_file(tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
+def test_a_device_is_not_replaced_by_a_file():
+    with pytest.raises(FileExistsError, match="/dev/null"):
+        write_whole(Path("/dev/null"), lambda draft: draft.write_bytes(b"x"))
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_loaded_model_equals_the_saved_one(tmp_path, kind):
     model = MODELS[kind]()

@@ -57,6 +57,9 @@ def test_the_environment_overrides_the_file(project, monkeypatch):
     monkeypatch.setenv("EBWM_THREADS", "many")
     with pytest.raises(settings.SettingsError, match="threads='many'"):
         settings.load()
+    monkeypatch.setenv("EBWM_RUNS", "~no-such-user/runs")
+    with pytest.raises(settings.SettingsError, match="runs='~no-such-user/runs'"):
+        settings.load()
     (project / "settings.ini").write_bytes(b"[paths]\ndata = caf\xe9\n")
     with pytest.raises(settings.SettingsError, match=r"settings\.ini"):
         settings.load()
@@ -76,6 +79,10 @@ def test_device(project, monkeypatch):
     monkeypatch.setattr(settings, "_has_gpu_driver", lambda: True)
     assert settings.device_kind() == "cpu", "a driver without a GPU"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for beyond in ("cuda:2", f"cuda:{10**15}"):
+        with pytest.raises(settings.SettingsError, match=f"device='{beyond}'"):
+            settings.device(beyond)
     assert settings.device("auto") == torch.device("cuda") and settings.device_kind() == "cuda"
     assert settings.device_kind("cpu") == "cpu" and settings.device_kind("cuda:1") == "cuda"
     monkeypatch.setattr(settings, "_has_gpu_driver", lambda: False)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import ClassVar
 
 import numpy as np
@@ -18,10 +19,12 @@ from ebwm.data.states import States, StatesConfig
 from ebwm.data.task import SPLITS, Items, Rows, Vectors, chunks, select, stack
 from ebwm.data.tasks import ClipsConfig, load_task
 from ebwm.settings import generator
-from ebwm.training.learner import batches_of, evaluate, load_run, make_learner
+from ebwm.training.learner import batches_of, evaluate, load_learner, load_run, make_learner
 from ebwm.training.presets import load_config
 from ebwm.training.run import Stopped, resume
 from ebwm.training.trainer import fit
+
+DIFFUSION = pytest.param("diffusion", marks=pytest.mark.skipif(find_spec("diffusers") is None, reason="no diffusers"))
 
 
 def write_table(path, columns):
@@ -239,3 +242,13 @@ def test_a_joint_ebt_learns_the_reasoning_tasks_of_ired(make, factor, entries):
     fit(learner, batches, task.items("valid"), config)
     error, trivial = evaluate(learner, task.items("test"), 0), task.baselines()["mean target"]
     assert error < trivial / factor
+
+
+@pytest.mark.parametrize("kind", ["ebt", "transformer", "gru", DIFFUSION])
+def test_every_kind_of_model_of_vectors_trains_on_actions(runs, kind):
+    states, actions = data = tiny_states(actions=2)
+    entries = [*SHAPE, f"model.kind={kind}", "optimiser.batch=4"]
+    folder = train("smoke", runs, progress=False, data=data, overrides=entries)
+    learner = load_learner(folder)
+    with_actions, without = (learner.predict((states, moves), generator(0)) for moves in (actions, 0 * actions))
+    assert with_actions.shape == states.shape and not torch.equal(with_actions, without)

@@ -111,7 +111,7 @@ def write_project(root: Path) -> Path:
 
 def write_manifest(folder: Path, **content) -> Path:
     """Write a sealed manifest with this content."""
-    empty = {"scale": "smoke", "seeds": [], "results": {}, "data": {}, "pictures": {}, "parameters": {}}
+    empty = {"scale": "smoke", "seeds": [], "results": {}, "data": {}, "pictures": {}, "parameters": {"effective": {}}}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "manifest.json"
     path.write_text(json.dumps(sealed(empty | content)))

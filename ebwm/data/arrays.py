@@ -85,11 +85,17 @@ def as_float(
 ) -> Float[Tensor, "..."]:  # float32
     """Convert an array to a finite float32 tensor."""
     try:
-        tensor = torch.as_tensor(values).detach().cpu().float()
+        tensor = torch.as_tensor(values).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         raise refusal(name, type(values).__name__, "must be an array of numbers") from None
+    if tensor.is_complex() or tensor.layout != torch.strided:
+        raise refusal(name, f"{tensor.dtype}, {tensor.layout}", "must be a dense array of real numbers",
+                      "convert it with .to_dense(), .real or .abs()")
+    tensor = tensor.float()
     if tensor.ndim != axes:
         raise refusal(name, list(tensor.shape), f"must have a shape of {axes} axes")
+    if 0 in tensor.shape[1:]:
+        raise refusal(name, list(tensor.shape), "must have at least one entry along each axis")
     if bad := int((~tensor.isfinite()).sum()):
         raise refusal(name, f"{bad} values", "must be finite", "replace NaN and infinite values")
     return tensor

@@ -1,20 +1,38 @@
 """Configurations of the tasks: the section `data` of a configuration, without the data or torch."""
 
 import importlib
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from ebwm.checks import at_least, one_of, positive, refusal
 
-__all__ = ["CONFIGS", "PACKINGS", "ClipsConfig", "PairsConfig", "StatesConfig", "TextConfig", "task_class"]
+__all__ = ["CONFIGS", "PACKINGS", "LARGEST", "ClipsConfig", "PairsConfig", "StatesConfig", "TextConfig",
+           "check_numbers", "task_class"]
 
 PACKINGS = ("packed", "documents")
+LARGEST_FRAME = 4096  # pixels along each side of a frame
+LARGEST = {int: 10**12, float: 1e30}  # numbers, by their type
+
+
+def check_numbers(
+    config: Any,  # a section of a configuration
+    error: type[Exception] = ValueError,  # the kind of exception
+    **largest: float,  # other limits, by the name of the entry
+) -> None:
+    """Refuse numbers beyond what an update can compute with."""
+    for name in (entry.name for entry in fields(config)):
+        value = getattr(config, name)
+        most = largest.get(name, LARGEST.get(type(value), math.inf))
+        if isinstance(value, int | float) and abs(value) > most:
+            raise refusal(name, value, f"must be at most {most:g}", error=error)
 
 
 def _check_shares(
     config: Any,  # with the entries held_out and eval_items
 ) -> None:
     """Refuse a held-out share or a number of scored items that is out of range."""
+    check_numbers(config)
     at_least("eval_items", config.eval_items, 1)
     if not 0 < config.held_out < 0.5:
         raise refusal("held_out", config.held_out, "must be above 0 and below 0.5")
@@ -42,6 +60,7 @@ class ClipsConfig:
         if self.features is not None:
             at_least("features", self.features, 1)
         positive("spacing", self.spacing)
+        check_numbers(self, size=LARGEST_FRAME)
 
     @property
     def scored(self) -> int:
@@ -78,6 +97,7 @@ class TextConfig:
         if not 0 < self.held_out < 0.5:
             raise refusal("held_out", self.held_out, "must be above 0 and below 0.5")
         one_of("packing", self.packing, PACKINGS)
+        check_numbers(self)
 
     @property
     def scored(self) -> int:

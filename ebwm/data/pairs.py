@@ -65,7 +65,9 @@ def _read(source: str | None) -> dict[str, Any]:
 
 
 def _checked(data: Any) -> dict[str, Tensor]:
-    named = data if isinstance(data, dict) else dict(zip(("context", "target"), data, strict=False))
+    if not isinstance(data, dict) and not (hasattr(data, "__len__") and len(data) == 2):
+        raise refusal("data", type(data).__name__, "must be a pair (context, target)")
+    named = data if isinstance(data, dict) else dict(zip(("context", "target"), data, strict=True))
     if missing := {"context", "target"} - named.keys():
         raise refusal("data.source", sorted(named), f"must have the array {min(missing)!r}")
     arrays = {name: as_float(name, named[name], 3) for name in ("context", "target")}

@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from ebwm.checks import one_of, refusal, suggestion
 from ebwm.compat import import_timm, require
+from ebwm.data.documents import within
 
 __all__ = ["IMAGENET", "PAPERS", "POOLS", "Network", "Pooled", "dinov2_shaped", "efficientnet_lite0", "hub_file",
            "hub_reachable", "lite0_classifier", "onnx_arrays", "papers_available", "read_weights", "sd_vae", "timm_network", "wheel_file"]
@@ -160,22 +160,17 @@ def hub_reachable(
     constants = require("huggingface_hub.constants", "features")
     if constants.HF_HUB_OFFLINE:
         return False
-    answers = []
 
-    def ask() -> None:
+    def ask() -> bool:
         try:
-            request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-            with urllib.request.urlopen(request, timeout=seconds) as answer:
-                answers.append(answer.status)
-        except urllib.error.HTTPError as error:  # it answers, if not to this request
-            answers.append(error.code)
+            urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=seconds).close()
+        except urllib.error.HTTPError:  # it answers, if not to this request
+            return True
         except (OSError, ValueError):
-            pass
+            return False
+        return True
 
-    thread = threading.Thread(target=ask, daemon=True)  # the look-up of a name has no time limit of its own
-    thread.start()
-    thread.join(seconds)
-    return bool(answers)
+    return within(seconds, ask, False)
 
 
 def hub_file(

@@ -55,7 +55,10 @@ def _named(data: Any) -> dict[str, Tensor]:
             raise refusal("data", sorted(data), "must have the keys 'states' and, optionally, 'actions'")
         named = {name: data[name] for name in ("states", "actions") if name in data}
     else:
-        named = dict(zip(("states", "actions"), data if isinstance(data, tuple) else (data,), strict=False))
+        parts = data if isinstance(data, tuple) else (data,)
+        if len(parts) not in (1, 2):
+            raise refusal("data", f"{len(parts)} parts", "must be the states, or a pair (states, actions)")
+        named = dict(zip(("states", "actions"), parts, strict=False))
     arrays = {name: as_float(name, values, 3) for name, values in named.items()}
     if len({array.shape[:2] for array in arrays.values()}) > 1:
         shapes = [list(array.shape) for array in arrays.values()]
@@ -78,7 +81,8 @@ def _read(source: str | None) -> dict[str, Tensor]:
 def _recordings(path: Path) -> dict[str, Tensor]:
     """States, and actions if there are any, of one file; an array without item axis is one recording."""
     arrays = read_arrays(path)
-    states = arrays.get("states", next(iter(arrays.values())) if len(arrays) == 1 else None)
+    alone = next(iter(arrays.values())) if len(arrays) == 1 and "actions" not in arrays else None
+    states = arrays.get("states", alone)
     if states is None:
         raise refusal("data.source", str(path), f"holds the arrays {', '.join(arrays)}; one must be 'states'")
     named = {"states": states} | {name: arrays[name] for name in ("actions",) if name in arrays}

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ebwm.checks import refusal
+from ebwm.checks import refusal, sizes
 from ebwm.files import write_json
 from ebwm.settings import generator
 
@@ -73,6 +73,9 @@ class Vectors(StateSpec):
 
     dim: int  # features of a state
     action_dim: int | None = None  # features of an action; None: there are no actions
+
+    def __post_init__(self):
+        sizes(dim=self.dim, action_dim=self.action_dim)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         return F.smooth_l1_loss(prediction, target)
@@ -343,5 +346,8 @@ def read_task(
     path = folder / "task.json"
     if not path.is_file():
         raise refusal("folder", str(folder), "must hold the task.json of a finished run")
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    return kind(**saved["state"]), {name: Scale(**scale) for name, scale in saved["scales"].items()}
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return kind(**saved["state"]), {name: Scale(**scale) for name, scale in saved["scales"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise refusal("folder", str(folder), f"holds a task.json that cannot be read ({error})", "train again") from None

@@ -26,9 +26,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from ..checks import at_least, one_of, positive, refusal
+from ..checks import at_least, between, one_of, positive, refusal
 from ..compat import require
 from .cache import SPLITS, cached_array
+from .configs import LARGEST_FRAME
 from ..files import sha256
 
 # %% ../../nbs/data/video.ipynb #0763f841
@@ -149,6 +150,7 @@ class Sampling:
         object.__setattr__(self, "stride", self.spacing if self.stride is None else self.stride)
         for name, least in (("frames", 2), ("spacing", 0.001), ("size", 1), ("stride", 0.001)):
             at_least(name, getattr(self, name), least)
+        between("size", self.size, 1, LARGEST_FRAME)
 
     @property
     def interval(self) -> Fraction:

@@ -58,6 +58,12 @@ def check_paired(
         raise checks.refusal(f"len({first})", len(ours), f"must be that of {second}, {len(theirs)}")
 
 # %% ../../nbs/evaluation/statistics.ipynb #0d300fd4
+def _check_resampling(level: float, seed: int, resamples: int) -> None:
+    checks.fraction("level", level)
+    checks.whole("seed", seed, 0)
+    checks.whole("resamples", resamples)
+
+
 def bootstrap(
     values: Numbers,  # one number for each item, at least 2
     statistic: Callable = np.mean,  # values -> number, with the argument `axis`
@@ -68,7 +74,8 @@ def bootstrap(
     "Percentile bootstrap interval of a statistic (Efron)."
     from scipy import stats
 
-    checks.fraction("level", level)
+    _check_resampling(level, seed, resamples)
+    checks.accepts("statistic", statistic, ["values"], ["axis"], "use a function such as numpy.mean")
     array = finite_values("values", values, least=2)
     drawn = stats.bootstrap((array,), statistic, confidence_level=level, n_resamples=resamples,
                             method="percentile", rng=np.random.default_rng(seed))
@@ -110,7 +117,7 @@ def bootstrap_crossed(
     resamples: int = 9_999,  # number of resamples
 ) -> Interval:  # of the mean over the populations of seeds and items
     "Percentile interval of the mean, with seeds and items resampled independently (Owen 2007)."
-    checks.fraction("level", level)
+    _check_resampling(level, seed, resamples)
     array, rng = _matrix(values), np.random.default_rng(seed)
     seeds, items = array.shape
     means = [
@@ -180,6 +187,8 @@ def perplexity_ratio(
     found = []
     for name, part in (("losses", losses), ("shifted", shifted)):
         part = np.asarray(part, dtype=np.float64)
+        if part.ndim != 2:
+            raise checks.refusal(f"{name}.shape", list(part.shape), "must be [windows, length]")
         part = part[~np.isnan(part).all(1)]
         if len(part) < 2:
             raise ValueError(f"{name}: {len(part)} windows hold a loss; an error needs 2 or more")
@@ -198,7 +207,8 @@ def wilson(
     from scipy import stats
 
     checks.fraction("level", level)
-    checks.at_least("trials", trials, 1)
+    checks.whole("trials", trials)
+    checks.whole("successes", successes, 0)
     checks.between("successes", successes, 0, trials)
     low, high = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
     return Interval(successes / trials, float(low), float(high))

@@ -148,7 +148,7 @@ def calibration(
     probabilities = finite_values("probabilities", probabilities, least=1)
     checks.between("min(probabilities)", probabilities.min(), 0, 1)
     checks.between("max(probabilities)", probabilities.max(), 0, 1)
-    checks.at_least("bins", bins, 1)
+    checks.whole("bins", bins)
     happened = _truths("outcomes", outcomes, len(probabilities))
     _, group, counts = np.unique(np.minimum((probabilities * bins).astype(np.int64), bins - 1),
                                  return_inverse=True, return_counts=True)
@@ -178,6 +178,7 @@ def mode_coverage(
     "Shares of samples within a radius of each mode, and outside all radii, with Wilson intervals."
     from scipy.spatial.distance import cdist, pdist
 
+    samples, modes = np.asarray(samples, dtype=np.float64), np.asarray(modes, dtype=np.float64)
     if modes.ndim != 2 or not len(modes) or not np.isfinite(modes).all():
         raise checks.refusal("modes", modes.tolist(), "must be [m, dim] with at least 1 mode, all finite")
     if samples.ndim != 2 or not len(samples) or samples.shape[1] != modes.shape[1]:

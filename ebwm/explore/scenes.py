@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..checks import between, refusal
+from ..checks import between, instance, refusal
 from ..data.task import Task
 from ..data.tasks import ClipsConfig, load_task
 from ..energy import DoubleWell, GaussianMixture, Landscape, Quadratic
@@ -248,6 +248,7 @@ def trained_scene(
     clip: int = 0,  # index of a clip of the validation split
 ) -> Scene:
     """The energy of a small EBT, trained here in seconds."""
+    instance("config", config, Config, "must be a Config", "for a run's folder, use run_scene")
     task = load_task(config.data, config.seed)
     learner = make_learner(config.model, task, config.seed, config.recipe, config.walk)
     batches = batches_of(task.splits["train"], config.optimiser.batch, config.seed)
@@ -260,6 +261,7 @@ def run_scene(
     clip: int = 0,  # index of a clip of the run's validation split
 ) -> Scene:
     """The energy of the model of a finished run."""
+    instance("folder", folder, (str, Path), "must be a path")
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise refusal("folder", str(folder), "must be a finished run with a config.json")

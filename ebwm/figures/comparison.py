@@ -47,7 +47,7 @@ def replay(
     manifest = read_manifest(folder)
     effective = {n: v for n, v in manifest["parameters"]["effective"].items() if n != "scale"}
     again = plan(id, manifest["scale"], effective, config)
-    again = dataclasses.replace(again, suffix=".replay", threads=manifest["threads"])
+    again = dataclasses.replace(again, suffix=".replay", threads=manifest.get("threads") or 0)
     outcome = make([again], force=True, **options)
     if outcome.failed:
         raise NotebookError("; ".join(outcome.failed.values()))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ebwm.checks import instance, one_of
 from ebwm.compat import require
 from ebwm.figures.errors import FigureError
 from ebwm.figures.style import ROLES, style
@@ -36,6 +37,7 @@ def draw(
     loss: str = "loss",  # name and unit of the loss
 ) -> "matplotlib.figure.Figure":
     """One panel for each logged quantity, one line for each run."""
+    instance("logs", logs, Mapping, "must be the rows of each run's log, by its name")
     figure = require("matplotlib.figure", "figures")
     keys = [key for key in PANELS if any(key in row for rows in logs.values() for row in rows)]
     if not keys:
@@ -57,6 +59,7 @@ def save(
     loss: str = "loss",  # name and unit of the loss
 ) -> None:
     """Draw the training curves, and write them to a file."""
+    one_of("path.suffix", Path(path).suffix, (".png", ".svg", ".pdf"), FigureError)
     with style():
         picture = draw(logs, loss)
         write_whole(path, lambda draft: picture.savefig(draft))

@@ -111,7 +111,7 @@ def _flat(kind: str, then: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
     if not isinstance(now, dict):
         yield kind, then, now
         return
-    then = then or {}
+    then = then if isinstance(then, dict) else {}
     for name in sorted(then.keys() | now.keys()):
         yield f"{kind.removesuffix('s')} {name}", then.get(name), now.get(name)
 

@@ -44,7 +44,7 @@ def promote(
     manifest = read_manifest(run)
     _check_registered(figure, scale, config, manifest["parameters"]["effective"])
     _check_larger(record / MANIFEST, scale)
-    if (manifest["git"] or {}).get("dirty"):
+    if (manifest.get("git") or {}).get("dirty"):
         raise FigureError(f"figure {id!r} was run from uncommitted changes; commit them and run it again")
     names = files_of(manifest)
     _copy(run, record, names)
@@ -74,7 +74,7 @@ def _scale_of(path: Path) -> str:
     try:
         scale = json.loads(path.read_text(encoding="utf-8"))["scale"]
         return SCALES[SCALES.index(scale)]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return SCALES[0]
 
 

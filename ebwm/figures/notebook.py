@@ -67,9 +67,23 @@ def cells_of(
     """The cells of a notebook, or those of the job over one item."""
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise FigureError(f"{notebook.name} is not a notebook: its JSON cannot be read") from None
+    if not isinstance(cells, list) or not all(map(_is_cell, cells)):
+        raise FigureError(f"{notebook.name} is not a notebook: each cell needs a type, a source and valid tags")
     return cells[:_only(cells, PARTS, notebook.name) + 1] if part else cells
+
+
+def _is_cell(cell: Any) -> bool:
+    """Whether a value has the entries of a cell that are read here."""
+    if not (isinstance(cell, dict) and "cell_type" in cell and isinstance(cell.get("metadata", {}), dict)):
+        return False
+    source, tags = cell.get("source"), cell.get("metadata", {}).get("tags", [])
+    return (isinstance(source, str) or _texts(source)) and _texts(tags)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def _only(cells: list[dict[str, Any]], tag: str, where: str) -> int:

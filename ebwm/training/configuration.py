@@ -2,12 +2,13 @@
 
 import dataclasses
 import itertools
+import math
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
 from ebwm import checks
-from ebwm.data.configs import CONFIGS, ClipsConfig
+from ebwm.data.configs import CONFIGS, ClipsConfig, check_numbers
 from ebwm.usage import UsageError
 
 __all__ = ["ENERGY_MODELS", "RENAMED", "RESUMABLE_FIELDS", "Config", "ConfigError", "FaultConfig", "ModelConfig",
@@ -30,6 +31,7 @@ def _check(config: Any, check: Any, *names: str) -> None:
 
 
 _at_least_1 = partial(checks.at_least, least=1)
+_check_numbers = partial(check_numbers, error=ConfigError)
 
 
 # Sections
@@ -55,6 +57,7 @@ class ModelConfig:
     def __post_init__(self):
         _check(self, _at_least_1, "dim", "depth", "heads", "diffusion_steps", "diffusion_samples")
         _check(self, checks.positive, "embedding_std")
+        _check_numbers(self)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class WalkConfig:
         _check(self, _at_least_1, "steps")
         if self.step_size != "auto":
             _check(self, checks.positive, "step_size")
+        _check_numbers(self)
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class RecipeConfig:
         checks.one_of("name", self.name, ("s1", "s2"), ConfigError)
         _check(self, _at_least_1, "spread", "capacity")
         _check(self, checks.finite, "noise", "replay")
+        _check_numbers(self)
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ class OptimiserConfig:
         _check(self, checks.positive, "learning_rate", "clip", "smallest_step_size")
         if self.average is not None and not 0 < self.average < 1:
             raise checks.refusal("average", self.average, "must be above 0 and below 1", error=ConfigError)
+        _check_numbers(self)
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ class FaultConfig:
 
     patience: int = 3  # consecutive updates that may be skipped because of a non-finite number
     rollbacks: int = 2  # returns to the last checkpoint before the run fails
-    lower: float = 0.5  # factor of learning rates and step size at each return
+    lower: float = 0.5  # factor of learning rates and step size at each return; at most 1
     window: int = 100  # number of losses with which a loss is compared
     spike: float = 10.0  # deviations above their median beyond which a loss is a spike
 
@@ -130,8 +136,10 @@ class FaultConfig:
         _check(self, _at_least_1, "patience", "window")
         _check(self, checks.finite, "rollbacks")
         _check(self, checks.positive, "spike", "lower")
+        _check_numbers(self, lower=1)
 
 
+MOST_WORKERS = 1024  # more than a machine can start
 CHOICES = {"logger": ("tensorboard", "wandb", "none"), "precision": ("32-true", "bf16-mixed"),
            "strategy": ("auto", "ddp", "fsdp")}
 
@@ -151,6 +159,7 @@ class RunConfig:
     def __post_init__(self):
         _check(self, _at_least_1, "save_every", "keep", "monitor_every")
         _check(self, checks.finite, "workers")
+        _check_numbers(self, workers=MOST_WORKERS)
         for name, known in CHOICES.items():
             checks.one_of(name, getattr(self, name), known, ConfigError)
 
@@ -176,6 +185,7 @@ class Config:
     def __post_init__(self):
         _check(self, checks.finite, "seed")
         _check(self, _at_least_1, "eval_every")
+        _check_numbers(self, seed=math.inf)
 
 
 # Changes by name

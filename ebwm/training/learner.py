@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from .. import settings
 from ..baselines import GRU, Transformer
-from ..checks import one_of, refusal
+from ..checks import instance, one_of, refusal
 from ..data.configs import task_class
 from ..data.pairs import Pairs
 from ..data.task import Rows, StateSpec, Task, Tokens, Vectors, chunks, next_state, stack, state_errors
@@ -29,6 +29,7 @@ from ..ebt import EBM, EBT
 from ..joint import JointEBT
 from ..objective import S1, S2, Contrastive, ScoreMatching
 from ..replay import Replay
+from ..saving import FILE, check_weights
 from ..thinking import predict
 from .checkpoint import load_tensors
 from .configuration import Config, ConfigError, ModelConfig, RecipeConfig, WalkConfig, from_dict
@@ -151,9 +152,9 @@ class Kind(NamedTuple):
 LEARNERS = {
     "ebt": Kind(_ebt, (Vectors, Tokens), actions=True),
     "joint_ebt": Kind(_joint_ebt, (Rows,)),
-    "transformer": Kind(_transformer, (Vectors, Tokens)),
-    "gru": Kind(_gru, (Vectors, Tokens)),
-    "diffusion": Kind(_diffusion, (Vectors,)),
+    "transformer": Kind(_transformer, (Vectors, Tokens), actions=True),
+    "gru": Kind(_gru, (Vectors, Tokens), actions=True),
+    "diffusion": Kind(_diffusion, (Vectors,), actions=True),
 }
 
 # %% ../../nbs/training/learner.ipynb #109f53c5
@@ -186,9 +187,11 @@ def make_learner(
     walk: WalkConfig | None = None,  # sampling of an EBT; None: the defaults
 ) -> Learner:
     "Build the model of a configuration."
+    instance("config", config, ModelConfig, "must be a ModelConfig", "take the section `model` of a configuration")
     one_of("model.kind", config.kind, LEARNERS, ConfigError)
     task = Vectors(task) if isinstance(task, int) else task
     state, kind = getattr(task, "state", task), LEARNERS[config.kind]
+    instance("task", state, StateSpec, "must be a task, its states or their number of features")
     if not isinstance(state, kind.states) or (getattr(state, "action_dim", None) and not kind.actions):
         able = [name for name, other in LEARNERS.items() if isinstance(state, other.states)]
         remedy = f"choose one of {', '.join(able)}"
@@ -309,13 +312,15 @@ def load_run(
     folder: Path | str,  # of a finished run
 ) -> Trained:
     "A trained model with its task and its configuration."
-    tensors, values = load_tensors(Path(folder) / "model.safetensors")
+    instance("folder", folder, (str, Path), "must be a path", "give the folder of a finished run")
+    tensors, values = load_tensors(path := Path(folder) / FILE)
     config = from_dict(values)
     try:
         task = task_class(config.data.kind).restore(config.data, Path(folder), tensors)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     learner = make_learner(config.model, task, 0, config.recipe, config.walk)
+    check_weights(path, tensors, learner.model)
     learner.model.load_state_dict(tensors)
     return Trained(learner, task, config)
 

@@ -125,6 +125,7 @@ def load_config(
     overrides: Iterable[str] = (),  # "key=value", dotted keys
 ) -> Config:
     """A preset or a saved configuration, with some entries changed."""
+    checks.instance("config", source, str, "must be the name of a preset or the path of a JSON file")
     return override_all(PRESETS.get(source) or _read(Path(source)), overrides)
 
 
@@ -133,8 +134,10 @@ def override_all(
     overrides: Iterable[str],  # "key=value", dotted keys
 ) -> Config:  # a changed copy
     """A configuration with some entries changed."""
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
+        raise checks.refusal("overrides", overrides, 'must be a list such as ["seed=3"]', error=ConfigError)
     for entry in overrides:
-        key, equals, text = entry.partition("=")
+        key, equals, text = entry.partition("=") if isinstance(entry, str) else ("", "", "")
         if not equals:
             raise ConfigError(f"entry={entry!r}: must have the form key=value")
         config = override(config, key, text)
@@ -146,6 +149,16 @@ def _read(path: Path) -> Config:
         remedy = checks.suggestion(str(path), PRESETS) or f"presets: {', '.join(PRESETS)}"
         raise checks.refusal("config", str(path), "must be a preset or a JSON file", remedy, ConfigError)
     try:
-        return from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, TypeError, AttributeError) as error:
+        return from_dict(json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once))
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError, TypeError, AttributeError) as error:
         raise checks.refusal("config", str(path), f"must be a configuration ({error})", error=ConfigError) from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a key that occurs twice is refused, of which JSON keeps the last."""
+    names = [name for name, _ in pairs]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"the key {repeated!r} occurs twice")
+    return dict(pairs)

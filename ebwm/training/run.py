@@ -18,16 +18,16 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from ebwm import settings
-from ebwm.checks import refusal
+from ebwm.checks import instance, refusal
 from ebwm.compat import require
-from ebwm.data.configs import StatesConfig, task_class
+from ebwm.data.configs import LARGEST, StatesConfig, task_class
 from ebwm.data.task import Task, Tokens, count, select, stack
 from ebwm.data.tasks import load_task
 from ebwm.evaluation.cost import matrix_speed, peak_memory
 from ebwm.files import write_json
 from ebwm.saving import save_tensors
 from ebwm.training.checkpoint import Checkpoint, CheckpointError
-from ebwm.training.configuration import RESUMABLE_FIELDS, Config, ConfigError, as_dict, differences, flat, from_dict
+from ebwm.training.configuration import RESUMABLE_FIELDS, Config, ConfigError, as_dict, differences, from_dict
 from ebwm.training.presets import load_config, override_all
 from ebwm.training.distributed import SingleProcess, full_tensor, process_group
 from ebwm.training.folder import LOGGERS, RunError, RunFolder, new_folder
@@ -40,7 +40,6 @@ __all__ = ["RunError", "Stopped", "resume", "train"]
 
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 LOADER_FAILURES = 4  # failures of the data loader after which a run fails
-LARGEST = {int: 10**12, float: 1e30, "run.workers": 1024, "seed": math.inf}  # entries, by name or else by type
 PROBED = 8  # items of a batch whose walks are probed
 STEP_SIZE = "walk.step_size=auto: {:.3g}, {}"
 REASONS = {True: "with which a step at the targets changes logits by the logarithm of the number of tokens",
@@ -257,6 +256,8 @@ def train(
 ) -> Path:  # folder of the run: config.json, log.jsonl, checkpoints, model.safetensors, result.json
     """Train a model from start to end in one folder."""
     config = load_config(config) if isinstance(config, str) else config
+    instance("config", config, Config, "must be a Config or the name of a preset", "see ebwm.training.presets.presets()")
+    instance("runs", runs, (str, Path, type(None)), "must be a path")
     if data is not None and not task_class(config.data.kind).in_memory:
         config = replace(config, data=StatesConfig())
     config = override_all(config, overrides)
@@ -281,6 +282,7 @@ def resume(
     data: Any = None,  # the tensors of the run, if it was trained on tensors
 ) -> Path:  # the same folder
     """Resume a run from its newest good checkpoint; it ends as if it had not stopped, to the last bit."""
+    instance("path", path, (str, Path), "must be a path", "give the folder of a run")
     path = Path(path)
     if not (path / "config.json").is_file():
         raise ConfigError(f"run={str(path)!r}: must be the folder of a run; it has no config.json")
@@ -344,7 +346,6 @@ def _check_same(found: list[str], changed: bool) -> None:
 def _prepare(config: Config, world: SingleProcess, data: Any, fit: bool = False) -> tuple[Trainer, Task]:
     """Build all that can be refused, before a run writes a file; `fit` reduces the batch for a small data set."""
     require("filelock", "training")
-    _check_numbers(config)
     try:
         if config.run.logger in LOGGERS:
             require(*LOGGERS[config.run.logger][:2])
@@ -366,14 +367,6 @@ def _with_step_size(config: Config, model: nn.Module) -> Config:
     if config.walk.step_size != "auto" or not hasattr(model, "step_size"):
         return config
     return replace(config, walk=replace(config.walk, step_size=float(f"{model.step_size.item():.6g}")))
-
-
-def _check_numbers(config: Config) -> None:
-    """Refuse numbers beyond what an update can compute with, and more loader processes than a machine can start."""
-    for key, value in flat(as_dict(config)):
-        most = LARGEST.get(key) or LARGEST.get(type(value), math.inf)
-        if isinstance(value, int | float) and abs(value) > most:
-            raise refusal(key, value, f"must be at most {most:g}", error=ConfigError)
 
 
 def _fitted(config: Config, items: int, world: SingleProcess) -> Config:

@@ -135,10 +135,14 @@ def load_weights(
         names = ", ".join(sorted(different))
         raise CheckpointError(f"the checkpoint and the model have different weights: {names}")
     for name, value in values.items():
-        if weights[name].shape != value.shape:
-            given, shape = list(value.shape), list(weights[name].shape)
-            raise CheckpointError(f"{name} has shape {given} in the checkpoint and {shape} in the model")
+        _check_shape(name, value, weights[name])
         weights[name].data.copy_(value if hasattr(value, "full_tensor") else shard_like(value, weights[name]))
+
+
+def _check_shape(name: str, value: Tensor, weight: Tensor, error: type[Exception] = CheckpointError) -> None:
+    if weight.shape != value.shape:
+        given, shape = list(value.shape), list(weight.shape)
+        raise error(f"{name} has shape {given} in the checkpoint and {shape} in the model")
 
 
 def update_flops(
@@ -195,11 +199,14 @@ def restore(
     if trainer.average.keys() != groups.get("average", {}).keys():
         raise CheckpointError("the checkpoint and the configuration differ in optimiser.average")
     for name, value in groups.get("average", {}).items():
+        _check_shape(f"average.{name}", value, weights[name], ValueError)
         trainer.average[name] = shard_like(value, weights[name])
     trainer.optimiser.state.clear()
     for entry, value in groups.get("adamw", {}).items():
         key, _, name = entry.partition(".")
-        value = value if key == "step" else shard_like(value, weights[name])
+        if key != "step":
+            _check_shape(f"adamw.{entry}", value, weights[name], ValueError)
+            value = shard_like(value, weights[name])
         trainer.optimiser.state[weights[name]][key] = value
     for name in NUMBERS:
         setattr(trainer, name, meta[name])

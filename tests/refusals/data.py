@@ -37,6 +37,13 @@ def corpus(text, **settings):
     return text_corpus(path, **dict(length=16, cache=path.parent / "cache") | settings)
 
 
+def deep_json():
+    """A file with one line of very many brackets."""
+    path = Path(tempfile.mkdtemp(), "deep.jsonl")
+    path.write_text('{"text": ' + "[" * 10**5, encoding="utf-8")
+    return path
+
+
 def table(function, *cases, **defaults):
     """Cases of one function: a label for each bad argument, and the arguments."""
     return [(f"{getattr(function, '__name__', 'data')} {name}={value!r}",
@@ -62,8 +69,8 @@ CASES = [
     ("symbols", lambda: make_game("push", 8, symbolic=True), ValueError, "size=8"),
     *table(VideoDataset, ("std", 0.0), ("clips", np.zeros((0, 2, 4, 4), np.uint8)),
            clips=np.zeros((1, 2, 4, 4), np.uint8), mean=0.5, std=0.5),
-    *table(video_folder, ("frames", 1), ("spacing", 0.0), ("stride", -1.0), ("size", 0), ("split", "dev"),
-           folder=EMPTY, split="train"),
+    *table(video_folder, ("frames", 1), ("spacing", 0.0), ("stride", -1.0), ("size", 0), ("size", 10**6),
+           ("split", "dev"), folder=EMPTY, split="train"),
     ("no folder", lambda: video_folder(EMPTY, "train"), FileNotFoundError, "folder="),
     ("no video", lambda: video_folder(tempfile.mkdtemp(), "train"), FileNotFoundError, "folder="),
     *table(frame_encoder, ("name", "pixel"), ("name", "timm"), ("name", "pixels:3"), ("name", "principal:4"),
@@ -88,6 +95,7 @@ CASES = [
            ("held_out", 0.5), ("held_out", -0.1), cache="unused"),
     *((f"source {kind}", functools.partial(documents, source), FileNotFoundError, "source=") for kind, source in {
         "path": tempfile.gettempdir() + "/none.txt", "name": "texts/none.txt", "folder": tempfile.mkdtemp()}.items()),
+    ("deep JSON", lambda: [*documents(deep_json())], ValueError, "source='deep.jsonl:1'"),
     *((f"source {named}", functools.partial(corpus, text, **changes), error, named) for named, text, changes, error in [
         ("source=", "", {}, ValueError), ("source=", "one\n" * 99, {"length": 10**6}, ValueError),
         ("source=", "one\n" * 99, {"split": "valid", "held_out": 0}, ValueError),
@@ -96,7 +104,8 @@ CASES = [
     *((f"tokenizer {spec}", functools.partial(load_tokenizer, spec, ["a small text of small words"]), error,
        "tokenizer=") for spec, error in [
         ("train:256", ValueError), ("train:many", ValueError), ("train:400", ValueError),
-        ("bytes", FileNotFoundError), ("mine/none.json", FileNotFoundError), (sys.executable, ValueError)]),
+        ("train:100000000000", ValueError), ("bytes", FileNotFoundError),
+        ("mine/none.json", FileNotFoundError), (sys.executable, ValueError)]),
     *table(Dyck, ("pairs", 5), ("length", 7), ("depth", 0), ("shift", -0.5), ("shift", math.nan),
            ("along", "width")),
     *table(Sums, ("digits", 0), ("terms", 1), ("operations", "*"), ("along", "width"), ("shift", -1)),

@@ -11,7 +11,7 @@ from ebwm.evaluation import cost, uncertainty
 from ebwm.evaluation import statistics as stats
 from ebwm.evaluation.cost import Shape
 from ebwm.sampler import gradient_descent, run
-from tests.helpers import rows
+from tests.helpers import refused, rows
 
 SHAPE, ONE, NAN, INF = Shape(16, 1, 1, 3), np.zeros((1, 2)), float("nan"), float("inf")
 LAW, LONGER, FLAT = (stats.power_law(range(1, len(y) + 1), y) for y in ([3, 2, 1], [4, 3, 2, 1], [1, 1, 1]))
@@ -32,6 +32,10 @@ CASES = [
           stats.bootstrap_crossed: [np.eye(2)], stats.student_crossed: [np.eye(2)], stats.power_law: [[1, 2, 3]] * 2,
           stats.percent_faster: [LAW, LAW], LAW.interval: [2]}.items() for level in (0, 1, NAN)),
     *cases(stats.wilson, (3, 2, "successes=3"), (0, 0, "trials=0")),
+    *refused(partial(stats.bootstrap, [1, 2]), resamples=0, seed=-1),
+    *refused(partial(stats.bootstrap_crossed, np.eye(2)), resamples=0),
+    ("statistic", partial(stats.bootstrap, [1, 2], len), TypeError, "statistic='len'"),
+    *cases(stats.perplexity_ratio, (np.ones(3), np.ones((3, 3)), "losses.shape=[3]")),
     *cases(stats.bootstrap_crossed, (np.ones(2), "values.shape=[2]")),
     *cases(stats.student_crossed, ([[1.0, 2.0]], "values.shape=[1, 2]"), ([[1, 2], [3, INF]], "values[1, 1]=inf")),
     *cases(stats.power_law, ([2, 2, 2], [1, 2, 3], "x=[2.0, 2.0, 2.0]"), ([1, 2, 3], [1, 2, -3], "min(y)=-3"),

@@ -218,14 +218,21 @@ FIGURES = [
     ("record: no parameters", within(lambda: figures.Record("tiny", {})), "'scale'"),
     ("record: changed parameter", within(changed_parameter), "'updates'"),
     ("promote: parameters", within(promote, parameters={"effective": {"updates": 99}}), "updates = 99"),
+    *((f"manifest: {name}", within(promote, **{name: value}), f"manifest: its entry {name!r}") for name, value in {
+        "parameters": {}, "results": [1], "data": {"../x": "0"}, "pictures": None, "scale": "huge", "seeds": "x",
+        "inputs": 3, "threads": "x", "git": 3}.items()),
+    *((f"notebook: {text[:60]}", within(figures.parameter_defaults, Path("x.ipynb"), files={"x.ipynb": text}),
+       "x.ipynb is not a notebook") for text in ("[" * 10**5, *(f'{{"cells": {cells}}}' for cells in (
+          "3", "[null]", '[{"cell_type": "code"}]', '[{"cell_type": "code", "source": 3}]',
+          '[{"cell_type": "code", "source": "", "metadata": {"tags": 3}}]')))),
     ("promote: uncommitted changes", within(promote, git={"commit": "0", "dirty": True}), "'tiny'"),
     ("role", lambda: colour("ebtt"), "role='ebtt'"),
     ("theme", style("drak").__enter__, "theme='drak'"),
     ("no statistic", within(statistic, "loss.best", 3), "'loss.best'"),
     *((f"statistic {result}", within(statistic, "loss", result), "'loss'")
       for result in ("low", True, [1.0], {"value": 1.0})),
-    *((f"manifest {text}", within(report, files={"figures/tiny/manifest.json": text}), "manifest.json")
-      for text in ("{", "[]", '{"scale": "cpu"}')),
+    *((f"manifest {text[:30]}", within(report, files={"figures/tiny/manifest.json": text}), "manifest.json")
+      for text in ("{", "[" * 10**5, "[]", '{"scale": "cpu"}')),
 ]
 CASES = [
     *((label, call, FigureError, named) for label, call, named in FIGURES),

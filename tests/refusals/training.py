@@ -3,6 +3,7 @@
 import tempfile
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from ebwm.training.checkpoint import Checkpoints
 from ebwm.training.configuration import ConfigError, ModelConfig, from_dict
 from ebwm.training.distributed import SingleProcess
 from ebwm.training.history import UnknownRun, find
-from ebwm.training.learner import BatchOrder, load_learner, make_learner
+from ebwm.training.learner import LEARNERS, BatchOrder, Kind, load_learner, make_learner
 from ebwm.training.memory import check_memory
 from ebwm.training.presets import load_config
 from ebwm.training.run import resume, train
@@ -62,7 +63,8 @@ RENAMED = {"model.steps=3": "walk.steps=3", "model.step=adaln": "model.step_cond
 TEXT_ENTRIES = ["data.size=3", "data.packing=loose", "data.held_out=0.5", "data.length=0", "data.documents=0"]
 FILES = {"not JSON": b"{", "empty": b"{}", "section": b'{"model": 3}', "list": b'["model"]',
          "null": b'{"seed": null}', "nested": b'{"data": {"folder": ["a"]}}',
-         "type": b'{"model": {"depth": "2"}}', "bool": b'{"seed": true}', "binary": b"\x80\xff"}
+         "type": b'{"model": {"depth": "2"}}', "digits": b'{"seed": ' + b"9" * 5000 + b"}", "deep": b"[" * 10**5,
+         "twice": b'{"seed": 1, "seed": 2}', "bool": b'{"seed": true}', "binary": b"\x80\xff"}
 NAN = torch.ones(9, 4, 2).index_fill(0, torch.tensor([3]), torch.nan)
 ITEMS = torch.ones(9, 4, 2)
 
@@ -80,14 +82,18 @@ CASES = [
     *[(f"memory {entries}", lambda entries=entries: check_memory(
         load_config("smoke", entries.split()), Vectors(8), SingleProcess(torch.device("cpu"))), ConfigError, "model=")
       for entries in ("model.dim=1000000 model.depth=1000", "model.depth=1000000000", "model.dim=100000000000",
-                      f"walk.steps={10**20} model.step_conditioning=adaln")],
+                      f"walk.steps={10**12} model.step_conditioning=adaln")],
     *[(entry, partial(train, "smoke", overrides=[entry]), ConfigError, entry.partition("=")[0]) for entry in (
-        f"walk.steps={10**15}", f"eval_every={10**4000}", "optimiser.learning_rate=1e300", "run.workers=100000")],
+        f"walk.steps={10**15}", f"eval_every={10**4000}", "optimiser.learning_rate=1e300", "run.workers=100000",
+        "faults.lower=2", "data.size=5000")],
     ("kind", lambda: make_learner(ModelConfig(kind="lstm"), 16, 0), ConfigError, "model.kind='lstm'"),
     ("diffusion of tokens", lambda: make_learner(ModelConfig("diffusion"), Tokens(5), 0), ConfigError, "model.kind"),
     ("joint states", lambda: make_learner(ModelConfig("joint_ebt"), Vectors(5), 0), ConfigError, "model.kind"),
     ("causal rows", lambda: make_learner(ModelConfig("ebt"), Rows(2, 3, 3), 0), ConfigError, "choose one of joint_ebt"),
-    ("actions", lambda: make_learner(ModelConfig("gru"), Vectors(5, 2), 0), ConfigError, "model.kind='gru'"),
+    ("actions", mock.patch.dict(LEARNERS, mine=Kind(None, (Vectors,)))(
+        lambda: make_learner(ModelConfig("mine"), Vectors(5, 2), 0)), ConfigError, "model.kind='mine'"),
+    ("overrides", partial(train, "smoke", overrides="seed=3"), ConfigError, "overrides='seed=3'"),
+    ("no features", partial(make_learner, ModelConfig(), 0, 0), ValueError, "dim=0"),
     ("large batch", lambda: BatchOrder(4, 5, 0), ConfigError, "batch=5"),
     ("indivisible batch", lambda: BatchOrder(9, 5, 0, part=(0, 2)), ConfigError, "batch=5"),
     ("no source", lambda: states(), ValueError, "data.source=None"),
@@ -98,7 +104,15 @@ CASES = [
       for end in (".npy", ".npz", ".pt", ".safetensors", ".parquet")],
     ("name", lambda: states(source=saved("a.npz", x=ITEMS, y=ITEMS)), ValueError, "one must be 'states'"),
     ("text array", lambda: states(source=saved("t.npz", states=np.array(["a"]))), ValueError, "states"),
-    ("axes", lambda: states(torch.ones(5)), ValueError, "states=[5]"),
+    ("alone", lambda: states(source=saved("b.npz", actions=ITEMS)), ValueError, "one must be 'states'"),
+    *[(f"states {name}", lambda data=data: states(data), ValueError, named) for name, data, named in (
+        ("empty", (), "data='0 parts'"), ("three", (ITEMS,) * 3, "data='3 parts'"),
+        ("axes", torch.ones(5), "states=[5]"),
+        ("complex", ITEMS + 1j, "states='torch.complex64"), ("sparse", ITEMS.to_sparse(), "torch.sparse_coo"),
+        ("features", ITEMS[..., :0], "states=[9, 4, 0]"))],
+    *[(f"pairs {name}", lambda data=data: pairs(data), ValueError, named) for name, data, named in (
+        ("three", (ITEMS,) * 3, "data='tuple'"), ("number", 3, "data='int'"),
+        ("rows", (ITEMS[:, :0], ITEMS), "context=[9, 0, 2]"))],
     ("one state", lambda: states(torch.ones(9, 1, 2)), ValueError, "states=[9, 1, 2]"),
     ("not finite", lambda: states(NAN), ValueError, "states='8 values'"),
     ("few items", lambda: states(ITEMS[:2]), ValueError, "data.source='data'"),
