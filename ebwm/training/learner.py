@@ -154,9 +154,9 @@ class Kind(NamedTuple):
 LEARNERS = {
     "ebt": Kind(_ebt, (Vectors, Tokens), actions=True),
     "joint_ebt": Kind(_joint_ebt, (Rows,)),
-    "transformer": Kind(_transformer, (Vectors, Tokens)),
-    "gru": Kind(_gru, (Vectors, Tokens)),
-    "diffusion": Kind(_diffusion, (Vectors,)),
+    "transformer": Kind(_transformer, (Vectors, Tokens), actions=True),
+    "gru": Kind(_gru, (Vectors, Tokens), actions=True),
+    "diffusion": Kind(_diffusion, (Vectors,), actions=True),
 }
 
 
