@@ -154,7 +154,7 @@ class FramesConfig:
     loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "frames"  # name of the task
     source: str = "camera"  # "camera": moves over photographs; "digits": they move; or a folder of video files
-    layout: str = "auto"  # of a folder: "videos", or the official split files of "ssv2", "kinetics", "ucf101"
+    layout: str = "auto"  # of a folder: "videos", or with the official split files of "ssv2" | "kinetics" | "ucf101"
     split_files: str | None = None  # folder of the official split files; None: looked for in the source
     frames: int = 16  # states in a clip
     spacing: float = 0.25  # video files: seconds between frames
