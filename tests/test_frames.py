@@ -118,7 +118,7 @@ def test_a_whole_video_of_kinetics_is_cut_and_one_file_is_divided_in_time(tmp_pa
 
 
 def clips_of(folder, split="train", **changes):
-    source = make_source(FramesConfig(source=str(folder), frames=4, **changes), 8, 0)
+    source = make_source(FramesConfig(source=str(folder), frames=4, **changes), 0, 8)
     return [source.clips(unit) for unit in source.units(split)]
 
 

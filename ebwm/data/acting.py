@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ebwm.checks import refusal
 from ebwm.data.configs import GameConfig
-from ebwm.data.features import EncodedClips, FrameEncoder, encoded_clips, frame_encoder
-from ebwm.data.frames import FITTED, load_encoder, save_encoder
+from ebwm.data.features import EncodedClips, FrameEncoder, encoded_clips
+from ebwm.data.frames import FITTED, load_encoder, named_encoder, save_encoder
 from ebwm.data.games import Recordings, as_states, episodes
 from ebwm.data.task import SPLITS, Scale, Sequences, Vectors, read_task, save_task
 from ebwm.data.video import VideoDataset
@@ -139,4 +139,4 @@ def _encoder(
     plain = config.encoder.partition(":")[0] in ("pixels", *FITTED)
     size = min(height, width) if plain else None
     flat = frames[:256, ::4].reshape(-1, height, width, channels)
-    return frame_encoder(config.encoder, config.weights, config.pool, size, frames=flat, seed=seed)
+    return named_encoder(config.encoder, config, size, flat, seed)

@@ -26,7 +26,8 @@ from ebwm.data.task import SPLITS, Scale, Sequences, Vectors, read_task, save_ta
 from ebwm.files import write_json
 from ebwm.saving import load_tensors, save_tensors
 
-__all__ = ["EncodedFrames", "Frames", "FramesConfig", "encode_split", "load_encoder", "save_encoder"]
+__all__ = ["FITTED", "EncodedFrames", "Frames", "FramesConfig", "encode_split", "load_encoder", "named_encoder",
+           "save_encoder"]
 
 PART = 64  # units whose features are in one file of the cache
 FITTED = {"principal": 16, "autoencoder": 32}  # encoders that are fitted to training frames, and their image sizes
@@ -204,18 +205,34 @@ class EncodedFrames(torch.utils.data.Dataset):
 # Encoders of runs
 
 
-def _encoder_and_source(config: FramesConfig, seed: int) -> tuple[FrameEncoder, Source]:
-    """The encoder of a configuration, fitted to training frames if it is not pretrained."""
+def _encoder_of(config: FramesConfig, source: Source) -> FrameEncoder:
+    """The encoder of a configuration, fitted to training frames if it is not pretrained; sets the size of frames."""
     name = default_encoder() if config.encoder == "default" else config.encoder
     kind = name.partition(":")[0]
-    if kind not in FITTED:
-        encoder = frame_encoder(name, config.weights, config.pool, config.size)
-        return encoder, make_source(config, encoder.size, seed)
-    size = config.size or FITTED[kind]
-    if size > LARGEST:
-        raise refusal("data.size", size, f"must be at most {LARGEST} for data.encoder={name}")
-    source = make_source(config, size, seed)
-    return frame_encoder(name, size=size, frames=_fitting_frames(source), seed=seed), source
+    frames, size = None, config.size
+    if kind in FITTED:
+        source.size = size = config.size or FITTED[kind]
+        if size > LARGEST:
+            raise refusal("data.size", size, f"must be at most {LARGEST} for data.encoder={name}")
+        frames = _fitting_frames(source)
+    encoder = named_encoder(name, config, size, frames, source.seed)
+    source.size = encoder.size
+    return encoder
+
+
+def named_encoder(
+    name: str,  # as for `frame_encoder`
+    config: Any,  # with the entries weights and pool
+    size: int | None,  # height and width of an image in pixels; None: the encoder's own
+    frames: UInt8[np.ndarray, "n height width 3"] | None,  # training frames
+    seed: int,  # of an encoder that is trained
+) -> FrameEncoder:
+    """The encoder of a section `data`; messages name the entries of the section."""
+    try:
+        return frame_encoder(name, config.weights, config.pool, size, frames=frames, seed=seed)
+    except (ValueError, OSError) as error:
+        entry, _, rest = str(error).partition("=")
+        raise type(error)(f"data.{'encoder' if entry == 'name' else entry}={rest}") from None
 
 
 def _fitting_frames(source: Source) -> UInt8[np.ndarray, "n height width 3"]:
@@ -276,7 +293,8 @@ class Frames(Sequences):
     @classmethod
     def load(cls, config: FramesConfig, seed: int = 0, data: Any = None) -> "Frames":
         """Encode the clips of all splits, or read them from the cache; all are standardised by the training split."""
-        encoder, source = _encoder_and_source(config, seed)
+        source = make_source(config, seed)
+        encoder = _encoder_of(config, source)
         folder = cache_folder(None)
         folder.mkdir(parents=True, exist_ok=True)
         with require("filelock", "training").FileLock(folder / "frames.lock"):  # processes of a run wait for the first

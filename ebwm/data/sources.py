@@ -37,10 +37,10 @@ class Source(ABC):
     def __init__(
         self,
         config: FramesConfig,
-        size: int,  # height and width of a frame in pixels
         seed: int,  # fixes clips and splits
+        size: int = 224,  # height and width of a frame in pixels; may be set until the first clip is made
     ):
-        self.config, self.size, self.seed = config, size, seed
+        self.config, self.seed, self.size = config, seed, size
 
     @property
     @abstractmethod
@@ -119,8 +119,8 @@ class Digits(_MadeSource):
 class Videos(Source):
     """Clips of video files in a folder; a unit is a file or a part of one."""
 
-    def __init__(self, config: FramesConfig, size: int, seed: int):
-        super().__init__(config, size, seed)
+    def __init__(self, config: FramesConfig, seed: int, size: int = 224):
+        super().__init__(config, seed, size)
         require("av", "video")
         self.folder = Path(config.source)
         self.listing = list_videos(self.folder, config.layout, config.split_files, seed)
@@ -175,12 +175,12 @@ class Videos(Source):
 
 def make_source(
     config: FramesConfig,
-    size: int,  # height and width of a frame in pixels
     seed: int,  # fixes clips and splits
+    size: int = 224,  # height and width of a frame in pixels
 ) -> Source:
     """The source of a configuration: a name, or a folder."""
     if config.source in ("camera", "digits"):
         if config.split_files or config.layout != "auto":
             raise refusal("data.source", config.source, "has no split files", "write data.source=DIR")
-        return {"camera": Camera, "digits": Digits}[config.source](config, size, seed)
-    return Videos(config, size, seed)
+        return {"camera": Camera, "digits": Digits}[config.source](config, seed, size)
+    return Videos(config, seed, size)

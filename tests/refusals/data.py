@@ -90,6 +90,8 @@ CASES = [
         ("data.source='camera'", ValueError, {"layout": "ssv2", "encoder": "pixels"}),
         ("data.layout='ssv2'", FileNotFoundError, {"source": DIRECTORY, "layout": "ssv2", "encoder": "pixels"}),
         ("data.split_files=", FileNotFoundError, {"source": DIRECTORY, "split_files": EMPTY, "encoder": "pixels"}),
+        ("data.encoder='pixel'", ValueError, {"source": "digits", "encoder": "pixel"}),
+        ("data.weights=", FileNotFoundError, {"source": "digits", "encoder": "efficientnet_lite0", "weights": EMPTY}),
         ("data.size=224", ValueError, {"encoder": "principal:4", "size": 224})]),
     *table(photographs, ("names", ("eagle",)), ("names", ("chelseas",))),
     *table(photograph_splits, ("names", ("a", "b"))),
