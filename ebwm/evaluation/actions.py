@@ -15,6 +15,7 @@ from ebwm.data.task import chunks
 from ebwm.evaluation.statistics import Interval, Numbers, bootstrap, paired_difference, wilson
 from ebwm.evaluation.uncertainty import auroc
 from ebwm.settings import generator
+from ebwm.states import states_of
 from ebwm.training.learner import item_losses
 
 __all__ = ["ActionUse", "Rollout", "Score", "Sequences", "action_use", "energy_score", "error_score", "rollout",
@@ -134,7 +135,7 @@ def surprise(
 
 
 class Rollout(NamedTuple):
-    """Predictions that continue from predictions, with the true actions."""
+    """Predictions that continue from predictions."""
 
     states: Float[Tensor, "n horizon state_dim"]  # predicted states
     errors: Float[Tensor, "n horizon"]  # of each predicted state
@@ -144,19 +145,20 @@ class Rollout(NamedTuple):
 @torch.no_grad()
 def rollout(
     learner: Any,  # a world model, or a baseline
-    items: Sequences,  # sequences
+    items: Sequences | Float[Tensor, "n s state_dim"],  # sequences, or states without actions
     given: int,  # number of true states at the start
     seed: int = 0,  # of the noise of predictions
 ) -> Rollout:  # of the states after the given ones
-    """Predict state after state with the true actions; each context is encoded again for each state."""
-    between("given", given, 1, items[0].shape[1] - 1)
-    noise, found = generator(seed, "evaluation", items[0].device), []
-    for states, actions in chunks(items, PART):
-        seen = states[:, :given]
+    """Predict state after state, with the true actions if there are any; each context is encoded again for each state."""
+    states = states_of(items)
+    between("given", given, 1, states.shape[1] - 1)
+    noise, found = generator(seed, "evaluation", states.device), []
+    for part in chunks(items, PART):
+        seen = states_of(part)[:, :given]
         while seen.shape[1] < states.shape[1]:
-            predicted = learner.predict((seen, actions[:, :seen.shape[1]]), noise)[:, -1:]
-            seen = torch.cat([seen, predicted], 1)
+            context = (seen, part[1][:, :seen.shape[1]]) if isinstance(part, tuple) else seen
+            seen = torch.cat([seen, learner.predict(context, noise)[:, -1:]], 1)
         found.append(seen[:, given:])
-    predicted, target = torch.cat(found), items[0][:, given:]
-    last = items[0][:, given - 1:given].expand_as(target)
+    predicted, target = torch.cat(found), states[:, given:]
+    last = states[:, given - 1:given].expand_as(target)
     return Rollout(predicted, learner.errors(predicted, target), learner.errors(last, target))

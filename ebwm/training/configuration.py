@@ -165,7 +165,8 @@ class RunConfig:
 
 
 # Fields that may change when a run is resumed, because results do not depend on them.
-RESUMABLE_FIELDS = {"run.save_every", "run.keep", "run.monitor_every", "run.workers", "run.logger", "run.strategy"}
+RESUMABLE_FIELDS = {"run.save_every", "run.keep", "run.monitor_every", "run.workers", "run.logger", "run.strategy",
+                    "data.workers"}
 
 
 @dataclass(frozen=True)

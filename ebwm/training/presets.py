@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ebwm import checks
-from ebwm.data.configs import ClipsConfig, PairsConfig, StatesConfig, TextConfig
+from ebwm.data.configs import ClipsConfig, FramesConfig, GameConfig, PairsConfig, StatesConfig, TextConfig
 from ebwm.sizes import SIZES
 from ebwm.training.configuration import (
     Config,
@@ -70,6 +70,14 @@ def _video(size: str, recipe: str) -> Config:
     return _paper("video", size, recipe, ClipsConfig(size=56), optimiser)
 
 
+def _ssv2() -> Config:
+    """Something-Something V2 as the papers' DINOv2 class tokens, by a model of their size "small"."""
+    data = FramesConfig(source="something-something-v2", layout="ssv2", short="spread", per_video=1, size=224, pool="cls",
+                        encoder="timm:vit_base_patch14_dinov2.lvd142m", eval_clips=4096, workers=8)
+    optimiser = OptimiserConfig(100_000, 256, LEARNING_RATES["small"] / 3, warmup=10_000, schedule=1_000_000)
+    return _paper("video", "small", "s1", data, optimiser)
+
+
 TEXT_BATCHES = {"4xs": 32, "3xs": 32, "xxs": 32, "xs": 46, "small": 90, "medium": 170, "large": 256,
                 "xl": 256}  # windows; those of the two smallest and of the largest model are ours
 
@@ -107,6 +115,14 @@ PRESETS = {
                      optimiser=OptimiserConfig(updates=2_000)),
     "pairs": Config(model=ModelConfig("joint_ebt", dim=128, depth=3), data=PairsConfig(),
                     optimiser=OptimiserConfig(updates=2_000, batch=64, learning_rate=3e-3)),
+    "features-xxs": Config(
+        model=ModelConfig(dim=384, depth=6, heads=6),
+        data=FramesConfig(encoder="dinov2_shaped", size=84, train_clips=256, eval_clips=32),
+        optimiser=OptimiserConfig(updates=300, batch=8),
+    ),
+    "game-xxs": Config(model=ModelConfig(dim=192, depth=3), data=GameConfig(train_episodes=2048),
+                       optimiser=OptimiserConfig(updates=1_000, batch=16)),
+    "ssv2-dinov2": _ssv2(),
     "text": _small_text("ebt"),
     "text_transformer": _small_text("transformer"),
     **{f"{modality}-{size}-{recipe}": make(size, recipe)

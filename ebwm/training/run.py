@@ -206,7 +206,7 @@ def _result_fields(config: Config) -> dict[str, Any]:
     """The entries of a configuration on which results depend."""
     values = as_dict(config)
     for section, _, name in (key.partition(".") for key in RESUMABLE_FIELDS):
-        del values[section][name]
+        values[section].pop(name, None)
     return values
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ebwm.data.configs import ClipsConfig, PairsConfig, StatesConfig, TextConfig
+from ebwm.data.configs import ClipsConfig, FramesConfig, GameConfig, PairsConfig, StatesConfig, TextConfig
 from ebwm.data.digits import moving_digits
 from ebwm.data.documents import documents
 from ebwm.data.features import encoded_clips, frame_encoder, nearest_frames, save_features, train_autoencoder
@@ -20,6 +20,7 @@ from ebwm.data.ngram import NGram
 from ebwm.data.photographs import camera_clips, moving_camera, photograph_splits, photographs
 from ebwm.data.pretrained import read_weights
 from ebwm.data.questions import downstream, text_windows
+from ebwm.data.tasks import load_task
 from ebwm.data.text import perplexity, text_corpus
 from ebwm.data.tokenizer import load_tokenizer
 from ebwm.data.video import VideoDataset, video_folder, video_hub
@@ -28,6 +29,7 @@ from ebwm.evaluation.statistics import perplexity_ratio
 digits = functools.partial(moving_digits, cache="unused")
 forks = functools.partial(forking_digits, cache="unused")
 EMPTY = tempfile.gettempdir() + "/ebwm-no-such-folder"
+DIRECTORY = tempfile.mkdtemp()
 
 
 def corpus(text, **settings):
@@ -85,6 +87,19 @@ CASES = [
     *table(nearest_frames, ("bank", torch.zeros(0, 3)), ("bank", torch.zeros(2, 4)), states=torch.zeros(2, 3)),
     *table(encoded_clips, ("splits", {}), encoder=frame_encoder("pixels")),
     *table(save_features, ("path", "features.txt"), splits={}),
+    *table(FramesConfig, ("frames", 1), ("layout", "ucf"), ("short", "loop"), ("pool", "max"), ("size", 0),
+           ("pan", 0.5), ("turn", -1.0), ("spacing", 0.0), ("workers", -1), ("per_video", 0), ("train_clips", 0)),
+    *table(GameConfig, ("policy", "best"), ("frames", 1), ("pool", "max"), ("size", 0)),
+    ("symbols", lambda: GameConfig(symbolic=True, size=8), ValueError, "symbolic=True"),
+    *((f"frames {named}", functools.partial(load_task, FramesConfig(**changes)), error, named)
+      for named, error, changes in [
+        ("data.source=", FileNotFoundError, {"source": EMPTY, "encoder": "pixels"}),
+        ("data.source='camera'", ValueError, {"layout": "ssv2", "encoder": "pixels"}),
+        ("data.layout='ssv2'", FileNotFoundError, {"source": DIRECTORY, "layout": "ssv2", "encoder": "pixels"}),
+        ("data.split_files=", FileNotFoundError, {"source": DIRECTORY, "split_files": EMPTY, "encoder": "pixels"}),
+        ("data.encoder='pixel'", ValueError, {"source": "digits", "encoder": "pixel"}),
+        ("data.weights=", FileNotFoundError, {"source": "digits", "encoder": "efficientnet_lite0", "weights": EMPTY}),
+        ("data.size=224", ValueError, {"encoder": "principal:4", "size": 224})]),
     *table(photographs, ("names", ("eagle",)), ("names", ("chelseas",))),
     *table(photograph_splits, ("names", ("a", "b"))),
     *table(moving_camera, ("clips", 0), ("frames", 1), ("size", 3), ("seed", -1), ("split", "dev"), ("pan", -0.1),
