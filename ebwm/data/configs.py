@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from ebwm.checks import at_least, one_of, positive, refusal
 
-__all__ = ["CONFIGS", "PACKINGS", "ClipsConfig", "PairsConfig", "StatesConfig", "TextConfig", "task_class"]
+__all__ = ["CONFIGS", "PACKINGS", "ClipsConfig", "PairsConfig", "PatchesConfig", "StatesConfig", "TextConfig",
+           "task_class"]
 
 PACKINGS = ("packed", "documents")
 
@@ -143,7 +144,42 @@ class PairsConfig:
         return "pairs of context and target"
 
 
-CONFIGS: dict[str, type] = {"clips": ClipsConfig, "text": TextConfig, "states": StatesConfig, "pairs": PairsConfig}
+@dataclass(frozen=True)
+class PatchesConfig:
+    """Images as sequences of their patches, row by row."""
+
+    task: ClassVar[str] = "ebwm.data.images:Patches"  # module and class
+    loss: ClassVar[str] = "SmoothL1"  # its name and unit
+    kind: str = "patches"  # name of the task
+    source: str = "digits"  # "digits", "photographs", "cifar10", a folder, or a data set of the Hugging Face Hub
+    patch: int = 2  # pixels along each side of a patch
+    size: int | None = None  # pixels along each side of an image; None: those of the source
+    grey: bool = False  # one channel instead of three
+    pad: bool = False  # repeat the last row and column of images that patches do not divide
+    held_out: float = 0.1  # share of images in validation, and in test; photographs are split by photograph
+    train_items: int | None = None  # maximum number of training images; None: all, or 8192 crops of photographs
+    eval_items: int = 512  # images of the validation and test splits that are scored
+
+    def __post_init__(self):
+        _check_shares(self)
+        at_least("patch", self.patch, 1)
+        for name in ("size", "train_items"):
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), 1)
+
+    @property
+    def scored(self) -> int:
+        """Number of scored items."""
+        return self.eval_items
+
+    @property
+    def items(self) -> str:
+        """What a batch consists of."""
+        return f"images of {self.patch}x{self.patch} patches"
+
+
+CONFIGS: dict[str, type] = {"clips": ClipsConfig, "text": TextConfig, "states": StatesConfig, "pairs": PairsConfig,
+                            "patches": PatchesConfig}
 
 
 def task_class(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ebwm import checks
-from ebwm.data.configs import ClipsConfig, PairsConfig, StatesConfig, TextConfig
+from ebwm.data.configs import ClipsConfig, PairsConfig, PatchesConfig, StatesConfig, TextConfig
 from ebwm.sizes import SIZES
 from ebwm.training.configuration import (
     Config,
@@ -107,6 +107,8 @@ PRESETS = {
                      optimiser=OptimiserConfig(updates=2_000)),
     "pairs": Config(model=ModelConfig("joint_ebt", dim=128, depth=3), data=PairsConfig(),
                     optimiser=OptimiserConfig(updates=2_000, batch=64, learning_rate=3e-3)),
+    "patches": Config(model=ModelConfig(dim=128, depth=3), data=PatchesConfig(),
+                      optimiser=OptimiserConfig(updates=2_000, batch=64)),
     "text": _small_text("ebt"),
     "text_transformer": _small_text("transformer"),
     **{f"{modality}-{size}-{recipe}": make(size, recipe)
