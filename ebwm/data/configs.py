@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from ebwm.checks import at_least, between, finite, one_of, positive, refusal
 
-__all__ = ["CONFIGS", "LARGEST", "LAYOUTS", "PACKINGS", "SHORT", "ClipsConfig", "FramesConfig", "GameConfig", "PairsConfig",
-           "StatesConfig", "TextConfig", "check_numbers", "task_class"]
+__all__ = ["CONFIGS", "LARGEST", "LAYOUTS", "PACKINGS", "SHORT", "ClipsConfig", "FramesConfig", "GameConfig",
+           "PairsConfig", "PatchesConfig", "StatesConfig", "TextConfig", "check_numbers", "task_class"]
 
 PACKINGS = ("packed", "documents")
 LAYOUTS = ("auto", "videos", "ssv2", "kinetics", "ucf101")  # of folders of videos
@@ -200,6 +200,7 @@ class FramesConfig:
             between(name, getattr(self, name), 0, most)
         positive("spacing", self.spacing)
         finite("workers", self.workers)
+        check_numbers(self, size=LARGEST_FRAME, workers=1024)
 
     @property
     def scored(self) -> int:
@@ -234,6 +235,7 @@ class GameConfig:
         for name, least in (("frames", 2), ("train_episodes", 1), ("eval_episodes", 1), ("size", 1)):
             if getattr(self, name) is not None:
                 at_least(name, getattr(self, name), least)
+        check_numbers(self, size=LARGEST_FRAME)
         one_of("policy", self.policy, ("scripted", "random"))
         one_of("pool", self.pool, (None, "cls", "mean"))
         if self.symbolic and (self.encoder != "pixels" or self.size is not None):
@@ -250,8 +252,42 @@ class GameConfig:
         return f"episodes of {self.game}, {self.frames} frames"
 
 
+@dataclass(frozen=True)
+class PatchesConfig:
+    """Images as sequences of their patches, row by row."""
+
+    task: ClassVar[str] = "ebwm.data.images:Patches"  # module and class
+    loss: ClassVar[str] = "SmoothL1"  # its name and unit
+    kind: str = "patches"  # name of the task
+    source: str = "digits"  # "digits", "photographs", "cifar10", a folder, or a data set of the Hugging Face Hub
+    patch: int = 2  # pixels along each side of a patch
+    size: int | None = None  # pixels along each side of an image; None: those of the source
+    grey: bool = False  # one channel instead of three
+    pad: bool = False  # repeat the last row and column of images that patches do not divide
+    held_out: float = 0.1  # share of images in validation, and in test; photographs are split by photograph
+    train_items: int | None = None  # maximum number of training images; None: all, or 8192 crops of photographs
+    eval_items: int = 512  # images of the validation and test splits that are scored
+
+    def __post_init__(self):
+        _check_shares(self)
+        at_least("patch", self.patch, 1)
+        for name in ("size", "train_items"):
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), 1)
+
+    @property
+    def scored(self) -> int:
+        """Number of scored items."""
+        return self.eval_items
+
+    @property
+    def items(self) -> str:
+        """What a batch consists of."""
+        return f"images of {self.patch}x{self.patch} patches"
+
+
 CONFIGS: dict[str, type] = {"clips": ClipsConfig, "text": TextConfig, "states": StatesConfig, "pairs": PairsConfig,
-                            "frames": FramesConfig, "game": GameConfig}
+                            "frames": FramesConfig, "game": GameConfig, "patches": PatchesConfig}
 
 
 def task_class(

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ebwm import checks
-from ebwm.data.configs import ClipsConfig, FramesConfig, GameConfig, PairsConfig, StatesConfig, TextConfig
+from ebwm.data.configs import (
+    ClipsConfig,
+    FramesConfig,
+    GameConfig,
+    PairsConfig,
+    PatchesConfig,
+    StatesConfig,
+    TextConfig,
+)
 from ebwm.sizes import SIZES
 from ebwm.training.configuration import (
     Config,
@@ -123,6 +131,8 @@ PRESETS = {
     "game-xxs": Config(model=ModelConfig(dim=192, depth=3), data=GameConfig(train_episodes=2048),
                        optimiser=OptimiserConfig(updates=1_000, batch=16)),
     "ssv2-dinov2": _ssv2(),
+    "patches": Config(model=ModelConfig(dim=128, depth=3), data=PatchesConfig(),
+                      optimiser=OptimiserConfig(updates=2_000, batch=64)),
     "text": _small_text("ebt"),
     "text_transformer": _small_text("transformer"),
     **{f"{modality}-{size}-{recipe}": make(size, recipe)

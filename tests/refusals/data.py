@@ -9,13 +9,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ebwm.data.configs import ClipsConfig, FramesConfig, GameConfig, PairsConfig, StatesConfig, TextConfig
+from ebwm.data.configs import (
+    ClipsConfig,
+    FramesConfig,
+    GameConfig,
+    PairsConfig,
+    PatchesConfig,
+    StatesConfig,
+    TextConfig,
+)
 from ebwm.data.digits import moving_digits
 from ebwm.data.documents import documents
 from ebwm.data.features import encoded_clips, frame_encoder, nearest_frames, save_features, train_autoencoder
 from ebwm.data.forks import forking_digits
 from ebwm.data.games import episodes, make_game
 from ebwm.data.grammars import Dyck, Sums
+from ebwm.data.images import Images, crops, from_patches, image_splits, split_images, to_patches
 from ebwm.data.ngram import NGram
 from ebwm.data.photographs import camera_clips, moving_camera, photograph_splits, photographs
 from ebwm.data.pretrained import read_weights
@@ -58,6 +67,14 @@ CASES = [
     *table(TextConfig, ("held_out", 0.0), ("length", 0), ("documents", 0), ("packing", "loose")),
     *table(StatesConfig, ("held_out", 0.0), ("held_out", 0.5), ("length", 1), ("eval_items", 0)),
     *table(PairsConfig, ("held_out", 0.0), ("eval_items", 0)),
+    *table(PatchesConfig, ("held_out", 0.0), ("patch", 0), ("size", 0), ("train_items", 0), ("eval_items", 0)),
+    *table(to_patches, ("patch", 0), ("patch", 3), ("patch", 9), images=torch.zeros(1, 1, 8, 8)),
+    *table(from_patches, ("patches", torch.zeros(1, 15, 4)), patch=2, shape=(1, 8, 8)),
+    *table(image_splits, ("size", 9)), *table(Images, ("pixels", np.zeros((0, 1, 4, 4), np.uint8))),
+    *table(crops, ("size", 21), images=[np.zeros((20, 40, 3), np.uint8)], count=1),
+    ("no images", lambda: image_splits(tempfile.mkdtemp()), FileNotFoundError, "source="),
+    ("source", lambda: image_splits("digit"), FileNotFoundError, "source="),
+    ("two images", lambda: split_images(np.zeros((5, 1, 2, 2), np.uint8), np.zeros(5, bool)), ValueError, "source="),
     *table(digits, ("split", "validation"), ("clips", 0), ("frames", 1), ("size", 15), ("seed", -1),
            ("turn", 1.5), ("turn", math.nan), ("speeds", (0, 8)), ("speeds", (32, 8)), ("speeds", (8, 129)),
            ("digits", ()), ("digits", (-1, 3)), ("occlusion", -1), ("occlusion", 17), split="train"),

@@ -1,0 +1,101 @@
+"""Images: sources, splits, patches, and sequences of patches that models are trained on."""
+
+import numpy as np
+import pytest
+import torch
+
+from ebwm import train
+from ebwm.data.cache import SPLITS
+from ebwm.data.configs import PatchesConfig
+from ebwm.data.images import START, Images, crops, from_patches, image_splits, split_images, to_patches
+from ebwm.data.tasks import load_task
+from ebwm.settings import generator
+from ebwm.training.learner import load_run
+
+image = pytest.importorskip("PIL.Image")
+
+
+@pytest.mark.parametrize("shape, patch", [((1, 3, 7, 9), 4), ((2, 1, 8, 8), 2), ((1, 1, 5, 5), 5), ((3, 2, 4, 6), 1)])
+def test_patches_are_the_squares_of_an_image_row_by_row(shape, patch):
+    images = torch.randn(shape, generator=generator(0))
+    patches = to_patches(images, patch, pad=True)
+    across = -(-shape[3] // patch)
+    assert torch.equal(from_patches(patches, patch, shape[1:]), images)
+    for number in range(min(patches.shape[1], across * (shape[2] // patch))):
+        top, left = number // across * patch, number % across * patch
+        found = patches[0, number].reshape(shape[1], patch, patch)[:, :, :min(patch, shape[3] - left)]
+        assert torch.equal(found, images[0, :, top:top + patch, left:left + patch])
+    assert torch.equal(patches[0, -1].reshape(shape[1], patch, patch)[:, -1, -1], images[0, :, -1, -1])
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_no_image_is_in_two_splits_whatever_the_order(given):
+    drawn = np.random.default_rng(0).integers(256, size=(20, 1, 3, 3)).astype(np.uint8)
+    pixels, test = np.concatenate([drawn, drawn[:8]]), given & (np.arange(28) >= 24)  # copies of images 4 to 7
+    sets = []
+    for order in (np.arange(28), np.random.default_rng(1).permutation(28)):
+        parts = split_images(pixels[order], test[order], 0.2, 3)
+        sets.append({split: {pixels[order][index].tobytes() for index in part} for split, part in parts.items()})
+    assert sets[0] == sets[1] and sum(map(len, sets[0].values())) == len(set.union(*sets[0].values())) == 20
+    assert not given or sets[0]["test"] == {image.tobytes() for image in drawn[4:8]}
+
+
+def write_images(folder, parquet):
+    """Twelve images in folders of two classes, two of them for tests."""
+    drawn = np.random.default_rng(0).integers(256, size=(12, 6, 9, 3)).astype(np.uint8)
+    for number, pixels in enumerate(drawn):
+        path = folder / ("test" if number < 2 else "train") / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.fromarray(pixels).save(path)
+    if parquet:
+        pyarrow, table = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        for split in ("train", "test"):
+            paths = sorted((folder / split).rglob("*.png"))
+            rows = {"img": [{"bytes": path.read_bytes(), "path": None} for path in paths],
+                    "label": [int(path.parent.name[-1]) for path in paths]}
+            for path in paths:
+                path.unlink()
+            table.write_table(pyarrow.table(rows), folder / f"{split}.parquet")
+    return drawn
+
+
+@pytest.mark.parametrize("parquet", [False, True])
+def test_a_folder_of_images_or_of_parquet_files(runs, tmp_path, parquet):
+    drawn = write_images(tmp_path, parquet)
+    splits = image_splits(str(tmp_path), held_out=0.2)
+    assert {split: len(part) for split, part in splits.items()} == {"train": 8, "valid": 2, "test": 2}
+    assert {part.tobytes() for part in splits["test"].pixels} == {p.transpose(2, 0, 1).tobytes() for p in drawn[:2]}
+    assert sorted(splits["train"].labels.tolist() + splits["valid"].labels.tolist()) == [0] * 5 + [1] * 5
+    small = image_splits(str(tmp_path), size=5, grey=True, train_items=3)
+    assert small["train"].shape == (1, 5, 5) and len(small["train"]) == 3
+    first = [image_splits(str(tmp_path), held_out=0.2, seed=seed)["train"].digest for seed in (0, 0, 1)]
+    assert first[0] == first[1] == splits["train"].digest != first[2]
+
+
+def test_crops_are_squares_of_their_photographs():
+    photograph = np.arange(40 * 30 * 3).reshape(40, 30, 3).astype(np.uint8)
+    made = crops([photograph], 5, 16, seed=1)
+    windows = np.lib.stride_tricks.sliding_window_view(photograph, (16, 16), axis=(0, 1)).reshape(-1, 3, 16, 16)
+    assert all((windows == crop).all((1, 2, 3)).any() for crop in made)
+    assert not np.array_equal(made, crops([photograph], 5, 16, seed=1, split="test"))
+
+
+def test_numbers_and_sequences():
+    assert Images(np.array([[[[0, 255]]]], np.uint8)).whole().flatten().tolist() == [-1, 1]
+    task = load_task(PatchesConfig(patch=3, pad=True, eval_items=7))
+    states = task.items("test")
+    assert states.shape == (7, 10, 9) and task.scale.restore(states[:, 0]).unique().tolist() == pytest.approx([START])
+    part = task.splits["test"]
+    assert torch.allclose(part.restored(states[:, 1:]), part.images.whole(), atol=1e-6)
+    train_split = task.splits["train"].whole()[:, 1:]
+    assert abs(train_split.mean()) < 0.2 and task.digests() != load_task(PatchesConfig(), seed=1).digests()
+    assert set(task.digests()) == set(SPLITS)
+
+
+@pytest.mark.parametrize("kind", ["ebt", "transformer"])
+def test_models_of_patches_are_trained_by_name(runs, kind):
+    small = ["optimiser.updates=2", "optimiser.batch=4", "eval_every=2", "model.dim=16", "model.depth=1",
+             "model.heads=2", "data.eval_items=4", "run.logger=none", f"model.kind={kind}"]
+    learner, task, _ = load_run(train("patches", runs, progress=False, overrides=small))
+    start = task.scale.standardise(torch.full((1, 1, 4), START))
+    assert learner.predict(start, generator(0)).shape == (1, 1, 4) and task.scale.mean[0] < 0
