@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["MOST", "accepts", "allowed", "at_least", "between", "changed", "finite", "fraction", "instance", "name_of",
            "one_of", "pair", "positive", "refusal", "sizes", "suggestion", "whole"]
 
-MOST = 10**9  # largest number of steps, samples or states; a larger one is a mistake
+MOST = 10**9  # largest number of steps, samples or new states; a larger one is a mistake
 
 
 def refusal(
@@ -68,14 +68,14 @@ def fraction(name: str, value: float, error: type[Exception] = ValueError) -> No
         raise refusal(name, value, "must be above 0 and below 1", error=error)
 
 
-def whole(name: str, value: int, least: int = 1) -> None:
-    """Raise unless `value` is an integer from `least` to `MOST`; bool, float and str are refused."""
+def whole(name: str, value: int, least: int = 1, most: float = math.inf) -> None:
+    """Raise unless `value` is an integer from `least` to `most`; bool, float and str are refused."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         rule = f"must be an integer, at least {least}"
         raise refusal(name, value, rule, f"not {type(value).__name__}", TypeError)
     at_least(name, value, least)
-    if value > MOST:
-        raise refusal(name, value, f"must be at most {MOST:,}")
+    if value > most:
+        raise refusal(name, value, f"must be at most {most:,}")
 
 
 def sizes(**values: int | None) -> None:

@@ -102,7 +102,7 @@ def _use_utf8() -> None:
 
 def _tell(message: object, code: int) -> int:
     line = " ".join(str(message).split())
-    if _first():
+    if _first() or "TORCHELASTIC_ERROR_FILE" not in os.environ:
         print("ebwm:", line, file=sys.stderr)
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler

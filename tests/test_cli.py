@@ -231,6 +231,8 @@ def test_one_process_prints_and_torchrun_receives_the_errors_of_all(project, tol
     assert not (project / "error.json").exists()
     code, out, err = told("train", "smoke", "seed=-1")
     assert (code, out, bool(err)) == (2, "", not rank) and ("seed=-1" in err) == (not rank)
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE")
+    assert "seed=-1" in told("train", "smoke", "seed=-1")[2], "without torchrun, each process reports its errors"
     failure = ProcessFailure(local_rank=rank, pid=1, exitcode=2, error_file=str(project / "error.json"))
     assert "seed=-1" in failure.message["message"] and failure.timestamp > 0
 

@@ -61,7 +61,7 @@ def check_paired(
 def _check_resampling(level: float, seed: int, resamples: int) -> None:
     checks.fraction("level", level)
     checks.whole("seed", seed, 0)
-    checks.whole("resamples", resamples)
+    checks.whole("resamples", resamples, most=checks.MOST)
 
 
 def bootstrap(
