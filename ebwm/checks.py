@@ -68,7 +68,7 @@ def fraction(name: str, value: float, error: type[Exception] = ValueError) -> No
         raise refusal(name, value, "must be above 0 and below 1", error=error)
 
 
-def whole(name: str, value: int, least: int = 1, most: float = math.inf) -> None:
+def whole(name: str, value: int, least: int = 1, most: float = MOST) -> None:
     """Raise unless `value` is an integer from `least` to `most`; bool, float and str are refused."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         rule = f"must be an integer, at least {least}"
@@ -82,7 +82,7 @@ def sizes(**values: int | None) -> None:
     """Raise unless each value is an integer of at least 1, or None for a size that is not given."""
     for name, value in values.items():
         if value is not None:
-            whole(name, value)
+            whole(name, value, most=math.inf)
 
 
 def instance(name: str, value: Any, kinds: type | tuple[type, ...], rule: str, remedy: str = "") -> None:

@@ -347,8 +347,7 @@ def curvature(
     generator: torch.Generator | None = None,  # draws the first direction
 ) -> Float[Tensor, "..."]:  # [*items], an absolute value
     "Largest absolute eigenvalue of the Hessian of each item's energy, by power iteration; a lower bound."
-    if iterations < 1:
-        raise ValueError(f"iterations={iterations}: must be at least 1")
+    checks.whole("iterations", iterations)
     y = y.detach().requires_grad_()
     energies, grad = gradient_by_autograd(as_landscape(energy).energy, y, create_graph=True)
     features = tuple(range(energies.ndim, y.ndim))

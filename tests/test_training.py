@@ -88,10 +88,10 @@ def test_training_in_memory_fails_at_a_non_finite_batch():
 def test_training_in_memory_and_in_a_folder_have_one_loop(runs):
     """The same losses and evaluations, batch for batch; seconds are summed in memory."""
     config = tiny("optimiser.updates=5", "eval_every=3")
-    data = load_data(config.data)
-    learner = make_learner(config.model, data["train"].state_dim, config.seed)
-    batches = batches_of(data["train"], config.optimiser.batch, config.seed)
-    rows = fit(learner, batches, data["valid"].whole(), config)
+    task = load_task(config.data)
+    learner = make_learner(config.model, task, config.seed)
+    batches = batches_of(task.splits["train"], config.optimiser.batch, config.seed)
+    rows = fit(learner, batches, task.items("valid"), config)
     logged = log_of(train(config, runs, progress=False))
     assert [row["loss"] for row in rows] == [row["loss"] for row in logged]
     assert [row.get("valid_loss") for row in rows] == [row.get("valid_loss") for row in logged]
