@@ -566,7 +566,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                           'ebwm.ebt.StateEBM.random_example': ('core/ebt.html#stateebm.random_example', 'ebwm/ebt.py'),
                           'ebwm.ebt._check_context': ('core/ebt.html#_check_context', 'ebwm/ebt.py'),
                           'ebwm.ebt._check_maps': ('core/ebt.html#_check_maps', 'ebwm/ebt.py'),
-                          'ebwm.ebt._check_tokens': ('core/ebt.html#_check_tokens', 'ebwm/ebt.py'),
                           'ebwm.ebt._random_example': ('core/ebt.html#_random_example', 'ebwm/ebt.py')},
             'ebwm.energy': { 'ebwm.energy.Banana': ('core/energy.html#banana', 'ebwm/energy.py'),
                              'ebwm.energy.Banana.__call__': ('core/energy.html#banana.__call__', 'ebwm/energy.py'),

@@ -21,17 +21,21 @@ from .blocks import Block, check_shape, embedding, initialise, linear, rotary, s
 from .kv_cache import KVCache
 from .saving import Saved
 from .states import States, each_part, states_of
+from .tensor_checks import check_tokens
 
 # %% ../nbs/core/15_baselines.ipynb #1f6b2d03
 OUTPUT_INIT_SCALE = 0.3  # factor on the initial weights of the output map
 
 
-def _check_sequence(states: Tensor, features: list[int]) -> None:
+def _check_sequence(states: Tensor, state_dim: int, tokens: bool) -> None:
+    features = [] if tokens else [state_dim]
     checks.instance("states", states, Tensor, "must be a tensor")
     if states.ndim < 2 or list(states.shape[2:]) != features or not states.shape[1]:
         shape = ", ".join(map(str, ["batch", "sequence", *features]))
         rule = f"must be [{shape}] with a sequence of 1 or more"
         raise checks.refusal("states.shape", list(states.shape), rule)
+    if tokens:
+        check_tokens(states, state_dim)
 
 # %% ../nbs/core/15_baselines.ipynb #1f6b2d04
 class SequenceModel(Saved, nn.Module, ABC):
@@ -85,7 +89,7 @@ class SequenceModel(Saved, nn.Module, ABC):
     ) -> None:
         "Refuse a context of the wrong shape."
         states, actions = context if isinstance(context, tuple) else (context, None)
-        _check_sequence(states, [] if self.tokens else [self.state_dim])
+        _check_sequence(states, self.state_dim, self.tokens)
         given = None if actions is None else list(actions.shape)
         shape = None if self.action_dim is None else [*states.shape[:2], self.action_dim]
         if given != shape:

@@ -26,6 +26,7 @@ from .gradient.sweeps import Layer
 from .landscape import CausalLandscape, ContextLandscape
 from .saving import Saved
 from .states import States, states_of
+from .tensor_checks import check_tokens
 
 # %% ../nbs/core/13_ebt.ipynb #28e8f445
 CANDIDATES = ("state", "latent")
@@ -139,15 +140,6 @@ class EBM(EnergyTrunk, Saved, ABC):
         self.step_size.data.fill_(self.standard_step_size(context, y) if step_size == "auto" else step_size)
 
 # %% ../nbs/core/13_ebt.ipynb #00095701
-def _check_tokens(states: Tensor, count: int) -> None:
-    if states.ndim != 2 or states.dtype not in (torch.int64, torch.int32):
-        given = f"{states.dtype} of shape {list(states.shape)}"
-        raise ValueError(f"states is {given}: tokens must be integers of shape [batch, sequence]")
-    if states.device.type == "cpu" and not ((states >= 0) & (states < count)).all():
-        rule = f"must be from 0 to {count - 1}"
-        raise ValueError(f"states has tokens from {states.min()} to {states.max()}: {rule}")
-
-
 def _check_context(model: EBM, context: States) -> None:
     "Refuse a context of the wrong shape, dtype or device."
     states, with_actions = states_of(context), isinstance(context, tuple)
@@ -157,7 +149,7 @@ def _check_context(model: EBM, context: States) -> None:
     if with_actions and len(context) != 2:
         raise checks.refusal("len(context)", len(context), "must be 2, as in (states, actions)")
     if model.tokens is not None:
-        _check_tokens(states, model.state_dim)
+        check_tokens(states, model.state_dim)
     elif states.ndim != 3 or states.shape[-1] != model.state_dim:
         given = list(states.shape)
         raise ValueError(f"states has shape {given}: must be [batch, sequence, {model.state_dim}]")

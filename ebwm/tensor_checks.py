@@ -10,7 +10,7 @@ from torch import Tensor
 from . import checks
 
 __all__ = ["check_dense", "check_integers", "check_same_shape", "check_step_size", "check_target",
-           "check_temperature", "check_tensor", "check_values"]
+           "check_temperature", "check_tensor", "check_tokens", "check_values"]
 
 
 def check_tensor(
@@ -41,6 +41,19 @@ def check_integers(
     checks.instance(name, value, Tensor, "must be a tensor of integers")
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         raise checks.refusal(f"{name}.dtype", value.dtype, "must be an integer type", error=TypeError)
+
+
+def check_tokens(
+    states: Tensor,  # that were given
+    count: int,  # tokens in the vocabulary
+) -> None:
+    """Refuse what are not tokens [batch, sequence]; on a GPU their values are not read, that would synchronise."""
+    if states.ndim != 2 or states.dtype not in (torch.int64, torch.int32):
+        given = f"{states.dtype} of shape {list(states.shape)}"
+        raise ValueError(f"states is {given}: tokens must be integers of shape [batch, sequence]")
+    if states.device.type == "cpu" and not ((states >= 0) & (states < count)).all():
+        rule = f"must be from 0 to {count - 1}"
+        raise ValueError(f"states has tokens from {states.min()} to {states.max()}: {rule}")
 
 
 def check_values(

@@ -23,7 +23,7 @@ CASES = [
     *refused(partial(Transformer, 16, depth=1), depth=0, heads=[0, 3, 16]),
     *refused(Transformer.from_size, name="huge", argument="size"),
     *refused(partial(gru, state_dim=5), states=STATES),
-    *refused(partial(gru, vocabulary=5), states=STATES),
+    *refused(partial(gru, vocabulary=5), states=[STATES, STATES[..., 0], LEVEL + 5, LEVEL.bool()]),
     *refused(gru, states=STATES[:, :0]),
     *refused(partial(gru, action_dim=2), argument="actions", states=STATES),
     *refused(gru, argument="actions", states=[(STATES, STATES)]),
