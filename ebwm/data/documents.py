@@ -224,7 +224,7 @@ def _redpajama() -> Iterator[dict]:
         if address not in missing:
             yield from _stream("json", data_files=address)
 
-
+# %% ../../nbs/data/documents.ipynb #5d0e8c17
 @functools.cache
 def reach_hub() -> None:
     """Test once whether the Hub can be reached, and raise an error with a remedy if not."""
