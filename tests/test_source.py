@@ -15,7 +15,7 @@ from sizes import MODULES, NOTEBOOKS, ROOT
 FLOORS = [floor.split() for floor in (
     "checks parameters usage sizes settings files compat states saving randomness energy evaluation evaluation.",
     "sampler modifiers schedules stopping replay diagnostics blocks",
-    "attention gradient gradient. kv_cache context landscape ebt joint baselines diffusion",
+    "attention gradient gradient. kv_cache context landscape ebt joint baselines diffusion denoising",
     "gradient.vocabulary walk objective thinking generation interop",
     "data data.",
     "training training. evaluation.actions",
