@@ -16,7 +16,7 @@ FLOORS = [floor.split() for floor in (
     "checks tensor_checks parameters usage sizes settings files compat states saving randomness energy evaluation"
     " evaluation.",
     "sampler modifiers schedules stopping replay diagnostics blocks",
-    "attention gradient gradient. kv_cache context landscape ebt joint baselines diffusion",
+    "attention gradient gradient. kv_cache context landscape ebt joint baselines diffusion denoising",
     "gradient.vocabulary walk objective thinking generation interop",
     "data data.",
     "training training. evaluation.actions evaluation.rollouts",
