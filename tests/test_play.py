@@ -161,6 +161,20 @@ def test_the_page_needs_no_other_resource_and_pictures_are_valid():
     assert (np.round(255 * decoded[..., :3]) == frame).all()
 
 
+def test_the_widget_answers_as_the_page_does():
+    pytest.importorskip("anywidget", reason="anywidget is not installed: pip install 'ebwm[figures]'")
+    from ebwm.explore.play_widget import play_widget
+
+    made, copy, _ = player()
+    copy.reset(0)
+    widget, sent = play_widget(play.Session(made)), []
+    widget.send = sent.append
+    for id, (path, body) in enumerate([("press", {"action": UP}), ("press", {"action": 9})]):
+        widget._handle_custom_msg(dict(id=id, path=path, body=body), [])
+    assert [(message["id"], message["code"]) for message in sent] == [(0, 200), (1, 400)]
+    assert sent[0]["body"]["step"] == 1 and widget.first["step"] == 0
+
+
 def test_keys_are_unique():
     names = [entry["key"] for entry in play.keys_of(("noop", "fire", "up", "forward", "upright", "stay"))]
     assert names == ["1", " ", "ArrowUp", "4", "5", "6"]

@@ -39,7 +39,7 @@ function view(root, first, call) {
     figure.append(element("figcaption", caption), pictures[name]);
     frames.append(figure);
   }
-  const actions = element("div", "", { className: "row actions" }), numbers = element("dl"), plot = element("div", "", { className: "chart" });
+  const actions = element("div", "", { className: "row actions" }), numbers = element("div", "", { className: "numbers" }), plot = element("div", "", { className: "chart" });
   const header = element("header");
   header.append(title, modes);
   root.replaceChildren(header, frames, actions, numbers, plot, note);
@@ -66,7 +66,7 @@ function view(root, first, call) {
       "energy, true frame": summary.energy, "energy, prediction": summary.own_energy };
     numbers.replaceChildren(...Object.entries(rows).map(([name, value]) => {
       const cell = element("div");
-      cell.append(element("dt", name), element("dd", number(value)));
+      cell.append(element("span", name, { className: "label" }), element("span", number(value)));
       return cell;
     }));
     plot.innerHTML = summary.history.length
