@@ -35,8 +35,8 @@ KEYS = {"up": "ArrowUp", "forward": "ArrowUp", "down": "ArrowDown", "left": "Arr
 KEPT = 60  # steps whose errors and energies are shown
 DEFAULT = "push:5"  # game of a small model
 FRAMES = 8  # of an episode on which a small model is trained
-SMALL = ("model.depth=2", "optimiser.batch=64", "optimiser.learning_rate=3e-3", "walk.start=last", "eval_every=1000",
-         "run.logger=none")
+SMALL = ("model.depth=2", "optimiser.batch=32", "optimiser.learning_rate=8e-3", "walk.start=last", "walk.step_size=1.0",
+         "eval_every=1000", "run.logger=none")
 
 
 class Player(NamedTuple):
@@ -241,7 +241,7 @@ def small_run(
 def train_small(
     game: str,  # name, as for `make_game`
     runs: Path,  # folder of runs
-    updates: int = 700,  # of the optimiser
+    updates: int = 1000,  # of the optimiser
     progress: bool = True,  # show a progress bar
 ) -> Path:  # folder of the run
     """Train a small EBT on a game, for `open_run`."""
