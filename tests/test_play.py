@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 
 from ebwm import cli
 from ebwm.data.games import as_states, make_game
-from ebwm.data.task import state_errors
+from ebwm.data.task import Vectors, state_errors
 from ebwm.explore import play
 from ebwm.explore.play_page import HOST, page, serve
 from ebwm.training.learner import Learner
@@ -109,6 +110,22 @@ def test_the_command_refuses_in_one_line(run, words, message, capsys):
         code = cli.main(["play", *given, "--no-browser"])
     error = capsys.readouterr().err
     assert (code, error.count("\n")) == (2, 1) and re.search(message, error)
+
+
+@pytest.mark.parametrize("game, symbolic, message", [
+    (None, False, None), ("push:7", False, "--game='push:7': has frames that the model cannot show"),
+    (None, True, "RUN='run': has symbols for states")])
+def test_a_run_of_the_task_game_brings_its_own_encoder(game, symbolic, message, monkeypatch):
+    made = player()[0]
+    task = SimpleNamespace(state=Vectors(75, 5), encode=as_states,
+                           decode=lambda states, shape: np.zeros((len(states), 75), np.uint8).reshape(-1, *shape))
+    data = SimpleNamespace(kind="game", game="push:5", size=None, symbolic=symbolic, frames=9)
+    monkeypatch.setattr(play, "load_run", lambda folder: (made.learner, task, SimpleNamespace(data=data)))
+    if message is None:
+        assert play.open_run("run", game).window == 8
+        return
+    with pytest.raises(UsageError, match=message):
+        play.open_run("run", game)
 
 
 # The page

@@ -187,7 +187,7 @@ def png(
 
 
 def open_run(
-    folder: Path,  # of a finished run on a game
+    folder: Path | str,  # of a finished run on a game
     game: str | None = None,  # name of the game; None: that of the run
 ) -> Player:
     """A model of a game: a run with `data.kind=game`, or one on states with a game.json, as `train_small` writes."""
@@ -204,13 +204,25 @@ def open_run(
         raise refusal("--game", made.name, rule, "name the game of the run", UsageError)
     learner.model.eval().requires_grad_(False)
     if data.kind == "game":
-        return Player(made, learner, task.encode, lambda states: task.decode(states, shape), choices, data.frames - 1)
+        decode = lambda states: task.decode(states, shape)
+        return _checked(Player(made, learner, task.encode, decode, choices, data.frames - 1))
     return _of_states(made, learner, task.scales, facts.get("frames", 16) - 1)
 
 
 def _facts(folder: Path) -> dict[str, Any]:
     path = folder / PLAYED
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _checked(player: Player) -> Player:
+    """Refuse a game whose frames do not come back from their states."""
+    try:
+        frames = player.game.frame()[None]
+        player.decode(player.encode(frames))
+    except (ValueError, RuntimeError) as error:
+        rule = f"has frames that the model cannot show ({error})"
+        raise refusal("--game", player.game.name, rule, "name the game of the run", UsageError) from error
+    return player
 
 
 def _of_states(game: Game, learner: Learner, scales: dict[str, Scale], window: int) -> Player:
