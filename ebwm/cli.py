@@ -1,7 +1,8 @@
-"""The command `ebwm`: figures, bundles, training, runs, text generation, and information about the machine."""
+"""The command `ebwm`: figures, bundles, training, runs, text generation, games, and information about the machine."""
 
 import argparse
 import errno
+import importlib
 import importlib.metadata
 import locale
 import os
@@ -117,28 +118,30 @@ def _first() -> bool:
 
 
 def _parser(words: list[str]) -> Parser:
-    """The parser of a command line; the commands of figures are imported only for `ebwm figures`."""
+    """The parser of a command line; some commands are imported only if they are used."""
     about = "Energy-based world models: figures, training, runs, text generation."
     parser = Parser(prog="ebwm", description=about)
     parser.add_argument("--version", action="version", version=f"ebwm {__version__}")
     commands = parser.add_subparsers(metavar="command")
     parser.set_defaults(run=needs(commands))
-    figures = commands.add_parser("figures", help="list, make, check and promote figures")
-    if words[:1] == ["figures"]:
-        from ebwm.figures.commands import add
-
-        add(figures)
-    bundle = commands.add_parser("bundle", help="pack figures and benchmarks for a machine without a network")
-    if words[:1] == ["bundle"]:
-        from ebwm.figures.commands import add_bundle
-
-        add_bundle(bundle)
+    _add_later(commands, words, "figures", "ebwm.figures.commands:add", "list, make, check and promote figures")
+    _add_later(commands, words, "bundle", "ebwm.figures.commands:add_bundle",
+               "pack figures and benchmarks for a machine without a network")
     _add_train(commands.add_parser("train", help="train a model, or resume a run"))
     _add_runs(commands.add_parser("runs", help="training runs: list, show, compare"))
     _add_generate(commands.add_parser("generate", help="continue a text, token by token"))
+    _add_later(commands, words, "play", "ebwm.explore.play_page:add_play", "act in a game, and in a model's copy of it beside it")
     info = commands.add_parser("info", help="versions, devices, settings, optional packages")
     info.set_defaults(run=_info)
     return parser
+
+
+def _add_later(commands: Any, words: list[str], name: str, place: str, about: str) -> None:
+    """Add a command, and its options if the words are for it: they are added by a function of another module."""
+    parser = commands.add_parser(name, help=about)
+    if words[:1] == [name]:
+        module, _, function = place.partition(":")
+        getattr(importlib.import_module(module), function)(parser)
 
 
 def _add_train(parser: Parser) -> None:
