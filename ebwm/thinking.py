@@ -31,12 +31,12 @@ class Proposals(NamedTuple):
 
 
 def _check_request(model: EBM, context: States | None, samples: int, generator: torch.Generator | None) -> None:
-    "Refuse another kind of model, contexts with values that are not finite, and impossible numbers of samples."
+    "Refuse another kind of model, impossible numbers of samples, and on a CPU contexts that are not finite."
     checks.instance("model", model, EBM, "must be an energy-based model, such as an EBT")
     checks.whole("samples", samples)
     check_kind(generator)
     for part in parts_of(context):
-        if isinstance(part, Tensor) and part.is_floating_point():
+        if isinstance(part, Tensor) and part.is_floating_point() and part.device.type == "cpu":
             check_values("context", part)
 
 
