@@ -141,8 +141,8 @@ def _find_kinetics(others: dict[str, Path]) -> Found:
 
 
 def _header(path: Path) -> list[str]:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.readline().strip().split(",")
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        return file.readline().strip().replace('"', "").split(",")
 
 
 def _find_ucf101(others: dict[str, Path]) -> Found:
@@ -167,7 +167,7 @@ def _json_rows(path: Path) -> list[dict[str, Any]]:
 def _read_kinetics(files: Found, videos: dict[str, str]) -> Read:
     named: dict[str, list[tuple[str, tuple[float, float] | None]]] = {}
     for path in files.values():
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             for number, row in enumerate(csv.DictReader(file), start=2):
                 try:
                     start, end = float(row["time_start"]), float(row["time_end"])

@@ -126,7 +126,8 @@ PRESETS = {
     "features-xxs": Config(
         model=ModelConfig(dim=384, depth=6, heads=6),
         data=FramesConfig(encoder="dinov2_shaped", size=84, train_clips=256, eval_clips=32),
-        optimiser=OptimiserConfig(updates=300, batch=8),
+        optimiser=OptimiserConfig(updates=300, batch=8, learning_rate=3e-4),
+        walk=WalkConfig(start="last"),
     ),
     "game-xxs": Config(model=ModelConfig(dim=192, depth=3), data=GameConfig(train_episodes=2048),
                        optimiser=OptimiserConfig(updates=1_000, batch=16)),
