@@ -170,14 +170,14 @@ def measured_ways(
     """Denoise in several ways, and choose among those of one name by the validation images."""
     starts, rows, errors, shown = [level_noise(part, level, seed) for part in splits], [], {}, []
     for way in ways:
-        found = [denoised(kind, model, noisy, way) for noisy in starts]
-        scores = dict(zip(("valid", "test"), map(decibel, found, splits), strict=True))
-        row = dict(level=level, way=way.name, passes=way.passes * way.repeats, **scores)
-        if way.name != "best" or row["valid"] > max([r["valid"] for r in rows if r["way"] == "best"], default=-np.inf):
-            mse = errors_by_image(found[1], splits[1]).cpu().numpy()
+        best, found = way.name == "best", denoised(kind, model, starts[1], way)
+        valid = decibel(denoised(kind, model, starts[0], way), splits[0]) if best else np.nan
+        row = dict(level=level, way=way.name, passes=way.passes * way.repeats, valid=valid, test=decibel(found, splits[1]))
+        if not best or valid > max([r["valid"] for r in rows if r["way"] == "best"], default=-np.inf):
+            mse = errors_by_image(found, splits[1]).cpu().numpy()
             errors[way.name] = row | dict(image=range(len(mse)), mse=mse)
-            if way.name == "best":
-                pixels = [image.ravel().tolist() for image in found[1][:3].clamp(-1, 1).cpu().numpy()]
+            if best:
+                pixels = [image.ravel().tolist() for image in found[:3].clamp(-1, 1).cpu().numpy()]
                 shown = [dict(level=level, image=n, pixels=some) for n, some in enumerate(pixels)]
         rows.append(row)
     return {"curves": pd.DataFrame(rows), "errors": pd.concat(map(pd.DataFrame, errors.values())),

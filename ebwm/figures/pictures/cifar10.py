@@ -54,7 +54,7 @@ def _training(row: Any, history: pd.DataFrame, floor: Mapping[str, float]) -> No
         panels.logarithmic(panel)
     row[0].set(title="Loss by update", xlabel="update", ylabel="validation SmoothL1")
     row[1].set(title="Loss by FLOPs", xlabel="FLOPs of training")
-    row[0].legend(fontsize=7.5)
+    row[1].legend(fontsize=7.5, loc="lower left")
 
 
 def _differences(panel: Any, images: pd.DataFrame, column: str, intervals: Mapping[str, Interval]) -> None:
