@@ -5,6 +5,8 @@ import functools
 import hashlib
 import json
 import multiprocessing
+import pickle
+import sys
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,7 +22,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ebwm.checks import refusal
-from ebwm.compat import require
+from ebwm.compat import import_timm, require
 from ebwm.data.cache import cache_entry, cache_folder, cached_array, cached_arrays, make_folder, open_array
 from ebwm.data.configs import FramesConfig
 from ebwm.data.features import FLOOR, FrameEncoder, default_encoder, fitted_encoder, frame_encoder
@@ -58,9 +60,12 @@ def _encode(made: Made, encoder: FrameEncoder, frames: int) -> Encoded:
 _given: dict[str, Any] = {}  # source and encoder of a process that encodes
 
 
-def _begin(source: Source, encoder: FrameEncoder | None) -> None:
+def _begin(source: Source, encoder: bytes | None, with_timm: bool) -> None:
+    """Prepare a process; timm is imported with its remedy before an encoder that needs it is read."""
     torch.set_num_threads(1)
-    _given.update(source=source, encoder=encoder)
+    if with_timm:
+        import_timm()
+    _given.update(source=source, encoder=pickle.loads(encoder) if encoder else None)
 
 
 def _work(unit: Any) -> Made | Encoded:
@@ -76,7 +81,7 @@ def _results(source: Source, encoder: FrameEncoder, units: Iterable[Any], worker
     if not workers:
         yield from (_encode(source.clips(unit), encoder, frames) for unit in units)
         return
-    given = source, None if here else encoder
+    given = source, None if here else pickle.dumps(encoder), "timm" in sys.modules
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin, initargs=given)
     finish = lambda future: _encode(future.result(), encoder, frames) if here else future.result()
     waiting: deque[Future] = deque()
@@ -88,8 +93,8 @@ def _results(source: Source, encoder: FrameEncoder, units: Iterable[Any], worker
         while waiting:
             yield finish(waiting.popleft())
     except BrokenProcessPool:
-        raise refusal("data.workers", workers, "a process that encodes was lost", "use fewer, or give the run more "
-                      "memory", OSError) from None
+        raise refusal("data.workers", workers, "a process that encodes was lost", "use data.workers=0, or give the run "
+                      "more memory", OSError) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
