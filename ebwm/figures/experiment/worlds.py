@@ -176,10 +176,10 @@ def predicted_frames(
     ahead: list[int],  # numbers of steps that are shown
     seed: int,  # of the noise
 ) -> Tables:
-    """Frames of the first episode in which most pixels change: the true ones, and those of each model's rollout."""
+    """Frames of an episode with the median change: the true ones, and those of each model's rollout."""
     given = world.probed.episodes.frames.shape[1]
     moved = (items.states[:, given:] - items.states[:, given - 1:given]).abs().mean((1, 2))
-    one = Played(*(part[moved.argmax()][None] for part in items))
+    one = Played(*(part[moved.argsort()[len(moved) // 2]][None] for part in items))
     shown = {"true": one.states[0, given:]}
     shown |= {kind: rollout(learner, one, given, seed).states[0] for kind, learner in learners.items()}
     steps = [step for step in ahead if step <= len(shown["true"])]
