@@ -34,7 +34,7 @@ def test_a_clip_shows_the_photograph_of_its_number(monkeypatch):
     images = [np.full((40, 40, 3), 60 * number, np.uint8) for number in range(4)]
     monkeypatch.setattr(Camera, "images", {"test": [reduced(image, 4) for image in images]})
     config = FramesConfig(frames=2, eval_clips=12)
-    task, source = Frames(config, Vectors(3), {"test": Items(torch.zeros(12))}), Camera(config, 4, 0)
+    task, source = Frames(config, Vectors(3), {"test": Items(torch.zeros(12))}), Camera(config, 0, 4)
     task.source = source
     shown = [made.clips[0].max() // 60 for made in map(source.clips, source.units("test"))]
     assert shown == video.photograph_of(task, "test").tolist() and len(set(shown)) > 1
