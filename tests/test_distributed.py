@@ -98,7 +98,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen:
 def test_the_slurm_script_saves_at_the_time_limit_and_resumes(tmp_path):
     """And 300 updates lower the loss."""
     slurm.write_commands(tmp_path)
-    words = ["smoke", *TINY, "optimiser.updates=300", "run.logger=none", "eval_every=300"]
+    words = ["smoke", *TINY, "walk.step_size=10", "optimiser.updates=300", "run.logger=none", "eval_every=300"]
     run = tmp_path / "runs" / "job-7" / "001"
     job, log = start(tmp_path, *words), run / "log.jsonl"
     while job.poll() is None and not (log.is_file() and log.read_text().count("\n") >= 3):

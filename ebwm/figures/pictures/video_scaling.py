@@ -61,7 +61,8 @@ def _line(panel: Any, law: PowerLaw, kind: str, label: str | None = None) -> Non
 def _log_axes(panel: Any, places: Iterable[float]) -> None:
     places = sorted(set(places))
     panel.set(xscale="log", yscale="log")
-    panel.set_xticks(places, [written(float(f"{place:.2g}")) for place in places], fontsize=7.5)
+    apart = [place for index, place in enumerate(places) if not index or place > 1.25 * places[index - 1]]
+    panel.set_xticks(apart, [written(float(f"{place:.2g}")) for place in apart], fontsize=7.5)
     panel.minorticks_off()
     panels.round_ticks(panel.yaxis, (1, 1.5, 2, 3, 5, 7))
 

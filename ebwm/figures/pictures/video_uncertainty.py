@@ -55,7 +55,7 @@ def _map(panel: Any, found: VideoUncertainty, kind: str) -> None:
     room = np.ptp(table) or 1.0
     panel.imshow((table - table.min()) / room, cmap="viridis", aspect="auto", vmin=0, vmax=1)
     panels.named_ticks(panel.yaxis, range(2, len(table) + 2))
-    panel.set(title=f"Energy, 0 to 1: {NAMES[kind]}", xlabel="step of the walk", ylabel="predicted frame")
+    panel.set(title=f"Energy: {NAMES[kind]}", xlabel="step of the walk", ylabel="predicted frame")
     panel.grid(False)
 
 
@@ -80,8 +80,8 @@ def _steps(panel: Any, found: VideoUncertainty, kinds: list[str]) -> None:
         _bars(panel, found.steps[kind], ROLES[kind], f"{MARKS[kind]}-", NAMES[kind], 0.08 * place)
     panels.zero(panel)
     panel.axvline(found.trained, color=colour("floor"), ls=":", lw=1.2)
-    panel.set(title="Energy and error, within a position", xlabel="step of the walk", ylabel="rank correlation", ylim=(-1, 1))
-    panel.legend(fontsize=8, loc="lower right")
+    panel.set(title="Energy and error by step", xlabel="step of the walk", ylabel="rank correlation", ylim=(-1, 1))
+    panel.legend(fontsize=8, loc="upper right")
 
 
 def _scores(panel: Any, found: VideoUncertainty, kinds: list[str]) -> None:
