@@ -50,7 +50,8 @@ class Progress:
             before, now = self.states.get(job.name, {}), status_of(self.folder, job)
             self.states[job.name] = {**before, **now}
             if now.get("state") == "running":
-                self.states[job.name]["share"] = share_done(self._output(job.name))
+                line = last_line(self.folder / "logs" / f"{job.name}.log")
+                self.states[job.name] |= {"line": line, "share": share_done(line)}
             if now.get("state") in DONE and before.get("state") not in DONE:
                 self.states[job.name]["seconds"] = clock - (before.get("started") or clock)
                 ended.append(job)
@@ -71,15 +72,12 @@ class Progress:
     def _done(self, job: Job) -> bool:
         return self.states[job.name].get("state") in DONE
 
-    def _output(self, name: str) -> str:
-        return last_line(self.folder / "logs" / f"{name}.log")
-
     def _left(self) -> str:
         return f"about {duration(time_left(self.jobs, self.states, self.count, time.time()))}"
 
     def _move(self) -> None:
         running = [job.name for job in self.jobs if self.states[job.name].get("state") == "running"]
-        line = f"{running[0]}: {self._output(running[0])}" if running else "waiting"
+        line = f"{running[0]}: {self.states[running[0]]['line']}" if running else "waiting"
         self.bar.set_postfix_str(f"{self._left()} left  {line}"[:90])
         if self.bar.disable and time.monotonic() - self.reported >= HEARTBEAT:
             self._say(f"{line}; {len(running)} running, {self._left()} left")
