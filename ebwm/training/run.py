@@ -42,8 +42,8 @@ DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 LOADER_FAILURES = 4  # failures of the data loader after which a run fails
 PROBED = 8  # items of a batch whose walks are probed
 STEP_SIZE = "walk.step_size=auto: {:.3g}, {}"
-REASONS = {True: "with which a step at the targets changes logits by the logarithm of the number of tokens",
-           False: "one over the curvature of the initial energy at starts, on a first batch"}  # by whether states are tokens
+OF_STATES = "one over the curvature of the initial energy at starts, on a first batch"
+OF_TOKENS = "with which a step at the targets changes logits by the logarithm of the number of tokens"
 
 
 class Stopped(RuntimeError):
@@ -268,7 +268,7 @@ def train(
         folder = RunFolder(path, trainer.config, not world.rank)
         with folder.lock():
             if progress and not world.rank and config.walk.step_size != trainer.config.walk.step_size:
-                reason = REASONS[isinstance(task.state, Tokens)]
+                reason = OF_TOKENS if isinstance(task.state, Tokens) else OF_STATES
                 print(STEP_SIZE.format(trainer.config.walk.step_size, reason), file=sys.stderr)
             return _execute(_Run(folder, trainer, task, callback), progress)
 
