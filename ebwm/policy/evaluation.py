@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ import torch
 
 from ..checks import refusal, whole
 from ..evaluation.statistics import Interval, Numbers, paired_difference, student_crossed, wilson
-from ..saving import FILE
 from ..files import sha256
 from ..usage import UsageError
 from .rollout import Actor, EpisodeResult
@@ -100,18 +99,35 @@ def _facts(setting: Setting, batch: int) -> dict[str, Any]:
 def fingerprint(
     policy: Actor | Path | str,  # or the folder of a run
 ) -> str:  # 16 hexadecimal digits
-    """A digest of a policy: its numbers, words and settings, and the tensors of its modules; of a run, its weights."""
+    """A digest of a policy: its weights and settings; of a run, the files in the folder."""
+    digest = hashlib.sha256()
     if isinstance(policy, str | Path):
-        return sha256(Path(policy) / FILE)[:16]
-    digest = hashlib.sha256(type(policy).__qualname__.encode())
-    for name, value in sorted(vars(policy).items()):
-        if isinstance(value, torch.nn.Module):
-            for part, tensor in value.state_dict().items():
-                digest.update(f"{name}.{part}{tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        elif dataclasses.is_dataclass(value) or isinstance(value, int | float | str | None):
-            digest.update(f"{name}={value!r}".encode())
+        for path in sorted(path for path in Path(policy).glob("*") if path.is_file()):
+            digest.update(f"{path.name} {sha256(path)}\n".encode())
+    else:
+        policy.reset()
+        for line in _contents(policy):
+            digest.update(line)
     return digest.hexdigest()[:16]
+
+
+def _contents(value: Any, name: str = "") -> Iterator[bytes]:
+    """The tensors, numbers and words that a policy consists of, with their names."""
+    if isinstance(value, torch.nn.Module):
+        value = dict(value.state_dict())
+    elif not isinstance(value, dict | tuple | list | torch.Tensor) and type(value).__module__ != "builtins":
+        yield f"{name}: {type(value).__qualname__}\n".encode()
+        value = getattr(value, "__dict__", {})
+    if isinstance(value, tuple | list):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        for key in sorted(value, key=str):
+            yield from _contents(value[key], f"{name}.{key}")
+    elif isinstance(value, torch.Tensor):
+        numbers = value.detach().cpu().contiguous().numpy()
+        yield f"{name}: {numbers.dtype} {numbers.shape}\n".encode() + numbers.tobytes()
+    elif isinstance(value, int | float | str | None):
+        yield f"{name}={value!r}\n".encode()
 
 
 def _resume(path: Path, facts: dict[str, Any]) -> dict[int, EpisodeResult]:

@@ -154,13 +154,15 @@ def _choose(policy: Actor, batch: list[Record]) -> Float[np.ndarray, "batch acti
 
 
 def state_std(
-    policy: Actor,  # with the attribute `state_std`
+    policy: Actor,  # with the attribute `state_std`, or a normaliser
 ) -> Float[np.ndarray, " state_dim"]:
     """Standard deviations of the state over the demonstrations of a policy, the unit of noise."""
-    if getattr(policy, "state_std", None) is None:
-        rule = "needs the standard deviations of the state, the attribute `state_std` of the policy"
-        raise refusal("noise", type(policy).__name__, rule, "evaluate a trained policy", UsageError)
-    return np.asarray(policy.state_std, dtype=np.float32)
+    own = getattr(policy, "state_std", None)
+    std = own if own is not None else getattr(getattr(getattr(policy, "normaliser", None), "states", None), "std", None)
+    if std is None:
+        rule = "has no standard deviations of the state, the unit of noise: the attribute `state_std` is missing"
+        raise refusal("policy", type(policy).__name__, rule, "evaluate a trained policy, or without noise", UsageError)
+    return np.asarray(std, dtype=np.float32)
 
 
 def _as_json(fact: dict[str, Any]) -> dict[str, Any]:
