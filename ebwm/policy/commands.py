@@ -25,11 +25,27 @@ FILE, EVALUATIONS = "policy.json", "evaluations"  # of a policy's folder
 FAILED = 1
 
 
+class SettingsParser(Parser):
+    """A parser that takes KEY=VALUE also behind options."""
+
+    def parse_known_args(
+        self,
+        args: list[str] | None = None,  # words
+        namespace: argparse.Namespace | None = None,  # to fill
+    ) -> tuple[argparse.Namespace, list[str]]:  # and the words that are unknown
+        """Parse words; argparse itself takes the settings only where the first of them stands."""
+        found, rest = super().parse_known_args(args, namespace)
+        known = [word for word in rest if "=" in word and word[0] != "-" and hasattr(found, "settings")]
+        if known:
+            found.settings = [*found.settings, *known]
+        return found, [word for word in rest if word not in known]
+
+
 def add(
     parser: Parser,  # parser of `ebwm policy`
 ) -> None:
     """Add the commands to a parser."""
-    commands = parser.add_subparsers(metavar="policy command")
+    commands = parser.add_subparsers(metavar="policy command", parser_class=SettingsParser)
     parser.set_defaults(run=needs(commands))
     _add_demos(commands.add_parser("demos", help="record demonstrations of a scripted expert"))
     _add_train(commands.add_parser("train", help="train a policy on demonstrations"))
@@ -198,10 +214,6 @@ def _policy(options: argparse.Namespace) -> tuple[Path, str, dict[str, Any]]:
 def _disturbance(options: argparse.Namespace) -> "Disturbance":
     from ebwm.policy.simulators import Disturbance
 
-    checks.finite("--noise", options.noise, UsageError)
-    checks.positive("--dynamics", options.dynamics, UsageError)
-    checks.finite("--push", options.push, UsageError)
-    checks.between("--at", options.at, 0, 1, UsageError)
     return Disturbance(options.noise, options.dynamics, options.push, options.fault, options.at)
 
 

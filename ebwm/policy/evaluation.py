@@ -76,7 +76,7 @@ def evaluate_policy(
 def _check(seeds: Sequence[int], workers: int, batch: int) -> None:
     whole("len(seeds)", len(seeds))
     for number, seed in enumerate(seeds):
-        whole(f"seeds[{number}]", seed, 0, 2**32 - 1)
+        whole(f"seeds[{number}]", seed, 0, 2**31 - 1)
     if repeated := next((seed for seed in seeds if list(seeds).count(seed) > 1), None):
         raise refusal("seeds", repeated, "must all be different", error=UsageError)
     whole("workers", workers, 0, 1024)

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ CLOSED = 0.3  # command of a gripper above which it closes; below the negative i
 RETREAT = 0.1  # growth of the distance to the goal that counts, as a share of the first distance
 
 
+@runtime_checkable
 class Actor(Protocol):
     """What an evaluation needs of a policy."""
 
