@@ -63,7 +63,8 @@ def test_processes_that_exit_cost_their_episodes():
     assert plain(results[:2]) == plain(here(Walker(), seeds=[11, 12])) and len(reported) == 6
     summary = summarise(results)
     assert (summary.crashed, summary.errors, summary.rate.value) == (2, 0, pytest.approx(4 / 6))
-    assert "2 crashed" in str(summary)
+    assert "2 crashed, 12 steps to success" in str(summary)
+    assert str(summarise([EpisodeResult(0, "error", 0)])).endswith("1 ended by an error of the policy, 0.00 retries an episode")
 
 
 def test_errors_of_a_policy_end_the_episode_and_are_counted():

@@ -204,8 +204,10 @@ def find_policy(
 def _policy(options: argparse.Namespace) -> tuple[Path, str, dict[str, Any]]:
     """Folder of the policy, name of the simulator, and settings to change; all checked."""
     folder, changes = find_policy(options.name), _settings(options.settings)
-    from ebwm.policy.policies import load_policy
+    from ebwm.policy.policies import PolicySettings, load_policy
 
+    for name in changes:
+        checks.one_of("setting", name, PolicySettings.__dataclass_fields__, UsageError)
     with _usage():
         load_policy(folder, **changes)
         simulator = options.simulator or json.loads((folder / FILE).read_text(encoding="utf-8"))["simulator"]

@@ -196,14 +196,17 @@ class Summary(NamedTuple):
 
     def __str__(self) -> str:
         value, low, high = self.rate
-        parts = [f"success {value:.2f} (95 % interval {low:.2f} to {high:.2f}) in {self.episodes} episodes"]
-        parts += [f"{self.errors} ended by an error of the policy"] * bool(self.errors)
-        parts += [f"{self.crashed} crashed"] * bool(self.crashed)
-        parts += [f"{self.steps:.0f} steps to success"] * (self.steps is not None)
-        parts += [f"{self.retries:.2f} retries an episode"]
-        parts += [f"{self.sampling_steps:.1f} sampling steps a chunk"] * (self.sampling_steps is not None)
-        parts += [f"{self.milliseconds:.1f} ms a chunk"] * (self.milliseconds is not None)
-        return ", ".join(parts)
+        shown = {
+            f"success {value:.2f} (95 % interval {low:.2f} to {high:.2f}) in {{}} episodes": self.episodes,
+            "{} ended by an error of the policy": self.errors or None,
+            "{} crashed": self.crashed or None,
+            "{:.0f} steps to success": self.steps,
+            "{:.2f} retries an episode": self.retries,
+            "{:.1f} sampling steps a chunk": self.sampling_steps,
+            "{:.1f} evaluations a chunk": self.evaluations,
+            "{:.1f} ms a chunk": self.milliseconds,
+        }
+        return ", ".join(text.format(number) for text, number in shown.items() if number is not None)
 
 
 def summarise(

@@ -108,7 +108,7 @@ def _write(strip: Picture, text: str, scale: int) -> None:
     """Write a text of digits and a few letters in the corner."""
     marks = np.array([[[int(row) >> bit & 1 for bit in (3, 2, 1, 0)] for row in GLYPHS[sign]] for sign in text])
     pixels = marks.transpose(1, 0, 2).reshape(5, -1).repeat(scale, 0).repeat(scale, 1).astype(bool)
-    area = strip[2 * scale:7 * scale, scale:scale + pixels.shape[1]]
+    area = strip[2 * scale:7 * scale, 4 * scale:4 * scale + pixels.shape[1]]
     area[pixels[:, :area.shape[1]]] = TEXT
 
 
