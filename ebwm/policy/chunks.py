@@ -163,7 +163,7 @@ class Windows(torch.utils.data.Dataset):
         self,
         index: int | Int[Tensor, " items"],
     ) -> Batch:  # "state" [items observe state_dim], "action" [items predict action_dim], "image" if there are images
-        """Windows by their index; one call for a batch takes about as long as one for an item."""
+        """Windows by their index, a whole batch in one call."""
         past, future = self.past[index], self.future[index]
         return {name: values[future if name == "action" else past] for name, values in self.steps.items()}
 

@@ -136,8 +136,12 @@ def _sizes(episode: Episode) -> dict[str, Any]:
 def check_demonstrations(
     demonstrations: Demonstrations,  # in memory
 ) -> None:
-    """Refuse demonstrations without an episode, or with episodes of different shapes."""
+    """Refuse demonstrations without an episode, with values that are not finite, or with different shapes."""
     source = Source(Path(demonstrations.simulator), name="demonstrations")
+    for number, episode in enumerate(demonstrations.episodes):
+        source.numbers(f"state of episode {number}", episode.observations["state"])
+        source.numbers(f"actions of episode {number}", episode.actions)
+        source.episode(f"episode {number}", *episode)
     source.demonstrations(demonstrations.simulator, demonstrations.episodes)
 
 

@@ -178,6 +178,10 @@ CASES = [(name, call, UsageError, part) for name, part, call in [
      lambda: write_demonstrations(good("set"), Demonstrations("reach", [episode()]))),
     ("written sizes", "demonstrations='reach': episode 1",
      lambda: write_demonstrations(FOLDER / "x.hdf5", Demonstrations("reach", [episode(), episode(state=2)]))),
+    ("NaN in memory", "actions of episode 0 has 8 values that are not finite",
+     lambda: Chunks.of(Demonstrations("reach", [episode()._replace(actions=NAN)] * 2))),
+    ("steps in memory", "episode 0 has 4 steps of state and 3 actions",
+     lambda: Chunks.of(Demonstrations("reach", [episode()._replace(actions=np.zeros((3, 2)))]))),
     ("layout", "must add up to 3", lambda: write_demonstrations(
         FOLDER / "x.hdf5", Demonstrations("reach", [episode()]), {"state": 2})),
     ("no source", "data.source=None", lambda: Chunks.load(ChunksConfig())),
