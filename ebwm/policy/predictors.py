@@ -147,7 +147,7 @@ class Diffusion(Predictor):
         noise = (y - signal.sqrt() * clean) / (1 - signal).sqrt()
         return after.sqrt() * clean + (1 - after).sqrt() * noise
 
-# %% ../../nbs/policy/03_predictors.ipynb #a16dfd73
+# %% ../../nbs/policy/03_predictors.ipynb #09d49f8b
 class EnergyPolicy(Predictor):
     "EBT-Policy."
 
@@ -178,7 +178,8 @@ class EnergyPolicy(Predictor):
             landscape = landscape.select(torch.arange(batch, device=landscape.memory[0].device).repeat(self.samples))
         y = landscape.memory[0].new_empty(self.samples * batch, shape.predict, shape.action_dim)
         ends = walk_chunks(landscape, normal_like(y, generator), self.walk, self.model.step_size.detach(), steps)
-        value, energy, count = (part.unflatten(0, (self.samples, batch)) for part in (*ends.state[:2], ends.evaluations))
+        found = ends.state.y, ends.state.energy, ends.evaluations
+        value, energy, count = (part.unflatten(0, (self.samples, batch)) for part in found)
         best, item = energy.argmin(0), torch.arange(batch, device=y.device)
         return Prediction(value[best, item], count.sum(0), energy[best, item])
 
