@@ -140,7 +140,7 @@ class Policy:
         seconds = time.perf_counter() - start
         energy = None if found.energy is None else found.energy.mean().item()
         self.facts.append({"evaluations": found.evaluations.float().mean().item(), "energy": energy, "seconds": seconds})
-        return self.normaliser.restore_actions(found.value[:, : self.execute])
+        return self.normaliser.restore(found.value[:, : self.execute])
 
     def context(self) -> dict[str, Tensor]:
         """The last observations; the first one is repeated at the start of an episode."""
@@ -149,7 +149,7 @@ class Policy:
 
     def _remember(self, observation: dict[str, Tensor]) -> None:
         state = torch.as_tensor(observation["state"], dtype=torch.float32)
-        self.seen.append(observation | {"state": self.normaliser.normalise_states(state)})
+        self.seen.append(observation | {"state": self.normaliser.state(state)})
 
 
 @dataclass
@@ -192,7 +192,7 @@ def fit_policy(
 
 def _set_step_size(predictor: EnergyPolicy, data: Any, seed: int) -> bool:  # whether it is trained
     model, walk = predictor.model, predictor.walk
-    context, _ = next(batches_of(data, min(PROBED, len(data)), seed))
+    context, _ = Chunks.pair(next(batches_of(data, min(PROBED, len(data)), seed)))
     model.step_size.data.fill_(walk.step_size or model.standard_step_size(context))
     return walk.learned
 
@@ -210,9 +210,9 @@ def train_policy(
     chunks = Chunks.of(demonstrations, config, seed)
     trained = fit_policy(chunks, options, seed, note)
     trained.policy.predictor.model.save(folder)
-    values = {"simulator": demonstrations.simulator, "demonstrations": demonstrations.digest, "seed": seed,
-              "settings": asdict(options), "normaliser": asdict(chunks.normaliser)}
-    write_json(folder / FILE, values)
+    chunks.save(folder)
+    write_json(folder / FILE, {"simulator": demonstrations.simulator, "demonstrations": demonstrations.digest,
+                               "seed": seed, "settings": asdict(options)})
     return trained.policy
 
 
@@ -227,11 +227,12 @@ def load_policy(
         raise checks.refusal("folder", str(folder), f"contains no {FILE}", remedy, UsageError)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        options, normaliser = _settings(values["settings"]), Normaliser(**values["normaliser"])
+        options = _settings(values["settings"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         rule = f"holds a {FILE} that cannot be read ({error})"
         raise checks.refusal("folder", str(folder), rule, "train again", UsageError) from None
-    predictor = options.predictor(len(normaliser.mean), len(normaliser.low))
+    normaliser, state = Normaliser.load(Path(folder))
+    predictor = options.predictor(state.context_dim, state.dim)
     predictor.model.load_state_dict(ChunkModel.load(folder).state_dict())
     return Policy(predictor, normaliser, replace(options, **changes))
 

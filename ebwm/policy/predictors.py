@@ -6,7 +6,7 @@
 __all__ = ['Context', 'PREDICTORS', 'Prediction', 'Predictor', 'Cloning', 'MixtureCloning', 'noise_levels', 'Diffusion',
            'EnergyPolicy', 'make_predictor', 'chunk_learner']
 
-# %% ../../nbs/policy/03_predictors.ipynb #aa753263
+# %% ../../nbs/policy/03_predictors.ipynb #dc19b2d3
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .. import checks
 from ..compat import require
+from .chunks import Chunks
 from .models import LEVELS, ChunkModel, ChunkShape
 from .walk import PRESETS, PolicyWalk, policy_loss, walk_chunks
 from ..randomness import draw_like, normal_like
@@ -183,7 +184,7 @@ class EnergyPolicy(Predictor):
         best, item = energy.argmin(0), torch.arange(batch, device=y.device)
         return Prediction(value[best, item], count.sum(0), energy[best, item])
 
-# %% ../../nbs/policy/03_predictors.ipynb #be4bac03
+# %% ../../nbs/policy/03_predictors.ipynb #837a271d
 PREDICTORS: dict[str, type[Predictor]] = {"ebt": EnergyPolicy, "diffusion": Diffusion, "cloning": Cloning,
                                           "mixture": MixtureCloning}
 
@@ -206,6 +207,6 @@ def make_predictor(
 def chunk_learner(
     predictor: Predictor,  # to train
 ) -> Learner:  # for the training loop
-    "A predictor as the training loop takes it; a batch is (context, target)."
-    return Learner(predictor.model, predictor.loss, lambda context, g: predictor.predict(context, g).value,
-                   pair=lambda batch: (batch[0], batch[1]))
+    "A predictor as the training loop takes it."
+    predict = lambda context, g: predictor.predict(context, g).value
+    return Learner(predictor.model, predictor.loss, predict, pair=Chunks.pair)

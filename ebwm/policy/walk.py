@@ -21,7 +21,7 @@ from ..sampler import Info, Kernel, Result, State, evaluate, is_finite, run, ste
 from ..schedules import cosine, random_step_sizes, random_steps
 from ..stopping import StoppingRule, energy_change, gradient_norm, run_until
 
-# %% ../../nbs/policy/01_walk.ipynb #19c5f1e5
+# %% ../../nbs/policy/01_walk.ipynb #90db84e9
 ERRORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 NORMALISATIONS = ("none", "sample", "batch")
 STOPS = ("none", "gradient", "batch", "energy")
@@ -39,7 +39,7 @@ class PolicyWalk:
     temperature: float | None = None  # tau: the step size is alpha exp(E) / tau; None: alpha
     spread: float = 1.0  # training: step sizes are drawn from [alpha / spread, alpha * spread]
     normalise: str = "none"  # before each step: "none", "sample": each chunk, "batch": all chunks together
-    momentum: float = 0.9  # of Nesterov's look-ahead; 0: gradient descent
+    momentum: float = 0.0  # of Nesterov's look-ahead; 0: gradient descent
     noise: tuple[float, float] = (0.0, 0.0)  # training: standard deviation at the first step, and after the last
     clamp: float | None = None  # largest change of an entry by a step of size alpha; None: no bound
     every: bool = False  # mean loss over all steps, instead of the last
@@ -62,9 +62,9 @@ class PolicyWalk:
         for name, known in (("normalise", NORMALISATIONS), ("stop", STOPS), ("error", ERRORS)):
             checks.one_of(name, getattr(self, name), known)
 
-# %% ../../nbs/policy/01_walk.ipynb #f63b2294
+# %% ../../nbs/policy/01_walk.ipynb #1964cc70
 PRESETS = {
-    "paper": PolicyWalk(least=1, most=2, predicted=2, step_size=1e4, learned=False, temperature=1.0, normalise="batch",
+    "paper": PolicyWalk(least=1, most=2, predicted=2, step_size=1e4, learned=False, temperature=1.0, momentum=0.9,
                         noise=(0.3, 0.001), every=True, stop="batch", tolerance=2e-3, error="mse"),
     "authors": PolicyWalk(least=6, most=10, predicted=20, step_size=1e3, learned=False, temperature=9.0, spread=1.5,
                           normalise="batch", noise=(0.2, 0.002), stop="batch", error="mse"),
