@@ -20,6 +20,7 @@ FLOORS = [floor.split() for floor in (
     "gradient.vocabulary walk objective thinking generation interop",
     "data data.",
     "training training. evaluation.actions evaluation.rollouts",
+    "policy policy.",
     "figures.errors figures.manifest figures.notebook figures.registry figures.style figures.inputs figures.curves"
     " figures.plan",
     "figures.record",
