@@ -1,0 +1,141 @@
+"""Checks of demonstrations that come from files: each refusal names the file, the entry, its value and a remedy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ebwm.checks import refusal
+from ebwm.policy.demonstrations import Demonstrations, Episode
+from ebwm.usage import UsageError
+
+__all__ = ["Source", "check_demonstrations", "check_layout"]
+
+TOLERANCE = 1e-6  # of actions beyond -1 and 1, from rounding
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file or folder of demonstrations, for the messages about its entries."""
+
+    path: Path
+    bounded: bool = True  # refuse actions outside of [-1, 1]
+    name: str = "source"  # of the argument
+
+    def refused(
+        self,
+        entry: str,  # name of the bad entry in the file, with its value
+        remedy: str,
+    ) -> Exception:  # to be raised
+        """A refusal of an entry."""
+        return refusal(self.name, str(self.path), entry, remedy, UsageError)
+
+    def unreadable(
+        self,
+        error: Exception,  # of the library that reads the file
+        name: str = "",  # of the file, if the source is a folder
+    ) -> Exception:  # to be raised
+        """A refusal of a file that is truncated, or of another format."""
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        remedy = "the file may be truncated: copy or record it again"
+        return self.refused(f"{name or 'the file'} cannot be read ({reason})", remedy)
+
+    def numbers(
+        self,
+        entry: str,  # name in the file
+        values: Any,  # array
+        size: int | None = None,  # features of a step; None: any number
+    ) -> Float[np.ndarray, "steps features"]:  # float32
+        """Finite vectors, one for each step."""
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiub":
+            raise self.refused(f"{entry} has the type {array.dtype}", "it must be an array of numbers")
+        array = array[:, None] if array.ndim == 1 else array
+        if array.ndim != 2 or 0 in array.shape or size not in (None, array.shape[1]):
+            wanted = f"[steps, {'features' if size is None else size}]"
+            raise self.refused(f"{entry} has the shape {list(array.shape)}", f"it must be {wanted}")
+        bad = ~np.isfinite(array)
+        if bad.any():
+            step, place = np.argwhere(bad)[0]
+            raise self.refused(f"{entry} has {bad.sum()} values that are not finite, the first is "
+                               f"{array[step, place]:g} at step {step}", "remove the episode or record it again")
+        return array.astype(np.float32)
+
+    def actions(
+        self,
+        entry: str,  # name in the file
+        values: Any,  # array
+        size: int | None = None,  # features of an action; None: any number
+    ) -> Float[np.ndarray, "steps action_dim"]:  # float32
+        """Actions in [-1, 1], or any finite actions of a source that is not bounded."""
+        array = self.numbers(entry, values, size)
+        if not self.bounded:
+            return array
+        if (most := np.abs(array).max()) > 1 + TOLERANCE:
+            step, place = np.argwhere(np.abs(array) == most)[0]
+            raise self.refused(f"{entry} has {array[step, place]:g} at step {step}, which is outside of [-1, 1]",
+                               "scale the actions, or read them as they are with bounded=False")
+        return array.clip(-1, 1)
+
+    def episode(
+        self,
+        name: str,  # of the episode in the file
+        observations: dict[str, np.ndarray],  # "state": [steps state_dim], "image": [steps size size 3] uint8
+        actions: Float[np.ndarray, "steps action_dim"],
+        success: bool = True,
+        seed: int = 0,
+    ) -> Episode:
+        """An episode whose observations and actions have one number of steps."""
+        for part, array in observations.items():
+            if len(array) != len(actions):
+                raise self.refused(f"{name} has {len(array)} steps of {part} and {len(actions)} actions",
+                                   "each action must have the observation before it")
+        image = observations.get("image")
+        if image is not None and (image.dtype != np.uint8 or image.shape[1:] != (image.shape[1], image.shape[1], 3)):
+            raise self.refused(f"the image of {name} has the shape {list(image.shape)} and type {image.dtype}",
+                               "it must be square, [steps size size 3] of uint8; camera='' reads the state alone")
+        return Episode(observations, actions, success, seed)
+
+    def demonstrations(
+        self,
+        simulator: str,  # name, as for `make_simulator`
+        episodes: Sequence[Episode],
+    ) -> Demonstrations:
+        """At least one episode, all of one shape."""
+        if not episodes:
+            raise self.refused("holds 0 episodes", "record at least one")
+        first = _sizes(episodes[0])
+        for number, episode in enumerate(episodes):
+            if (found := _sizes(episode)) != first:
+                raise self.refused(f"episode {number} has the sizes {found}, episode 0 has {first}",
+                                   "all episodes must have the same")
+        return Demonstrations(simulator, list(episodes))
+
+
+def _sizes(episode: Episode) -> dict[str, Any]:
+    """Sizes of observations and actions, without the number of steps."""
+    image = episode.observations.get("image")
+    return {name: array.shape[-1] for name, array in (*episode.observations.items(), ("action", episode.actions))
+            if name != "image"} | ({} if image is None else {"image": image.shape[1]})
+
+
+def check_demonstrations(
+    demonstrations: Demonstrations,  # in memory
+) -> None:
+    """Refuse demonstrations without an episode, or with episodes of different shapes."""
+    source = Source(Path(demonstrations.simulator), name="demonstrations")
+    source.demonstrations(demonstrations.simulator, demonstrations.episodes)
+
+
+def check_layout(
+    layout: dict[str, int] | None,  # sizes of the parts of a state by name, in their order; None: one part, "state"
+    state_dim: int,  # features of a state
+) -> dict[str, int]:
+    """The layout of a state; its sizes add up to those of the state."""
+    layout = {"state": state_dim} if layout is None else layout
+    if sum(layout.values()) != state_dim:
+        raise refusal("layout", layout, f"must add up to {state_dim}, the features of a state", error=UsageError)
+    return layout
