@@ -131,6 +131,7 @@ def _parser(words: list[str]) -> Parser:
     _add_runs(commands.add_parser("runs", help="training runs: list, show, compare"))
     _add_generate(commands.add_parser("generate", help="continue a text, token by token"))
     _add_later(commands, words, "play", "ebwm.explore.play_page:add_play", "act in a game, and in a model's copy of it beside it")
+    _add_later(commands, words, "policy", "ebwm.policy.commands:add", "robots: demonstrations, training, evaluation and films of policies")
     info = commands.add_parser("info", help="versions, devices, settings, optional packages")
     info.set_defaults(run=_info)
     return parser

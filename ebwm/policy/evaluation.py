@@ -1,0 +1,259 @@
+"""Success rates of policies: paired episodes in parallel processes, kept in a file, with intervals."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..checks import refusal, whole
+from ..evaluation.statistics import Interval, Numbers, paired_difference, student_crossed, wilson
+from ..files import sha256
+from ..usage import UsageError
+from .rollout import Actor, EpisodeResult
+from .simulators import Disturbance, Simulator
+from .workers import Setting, in_processes, in_this_process
+
+__all__ = ["EPISODES", "FIRST_SEED", "BestKept", "Summary", "best_kept", "evaluate_policy", "evaluation_seeds",
+           "fingerprint", "read_episodes", "success_difference", "summarise"]
+
+EPISODES = "episodes.jsonl"  # file of results in the folder of an evaluation
+FIRST_SEED = 100_000_000  # of evaluations: above those of demonstrations, seed * 10,000 + episode
+
+
+def evaluation_seeds(
+    episodes: int,  # number of them
+    first: int = FIRST_SEED,  # the first
+) -> list[int]:
+    """Seeds of initial states that no demonstration has."""
+    whole("episodes", episodes)
+    whole("first", first, 0)
+    return list(range(first, first + episodes))
+
+
+def evaluate_policy(
+    policy: Actor | Callable[[], Actor] | Path | str,  # a policy, a function that makes it, or the folder of a run
+    simulator: str | Callable[[], Simulator],  # its name, or a function that makes it
+    seeds: Sequence[int],  # of the episodes, all different
+    *,
+    disturbance: Disturbance | None = None,  # the same for every policy
+    workers: int = 1,  # processes; 0: none, and a simulator that fails ends this one
+    batch: int = 1,  # episodes side by side, on which the policy acts as a batch
+    folder: Path | str | None = None,  # results are kept in its file EPISODES, where a later call continues
+    options: dict[str, Any] | None = None,  # of the simulator
+    trace: bool = False,  # keep states and actions
+    report: Callable[[EpisodeResult], None] | None = None,  # called with each episode that has ended
+) -> list[EpisodeResult]:  # in the order of the seeds
+    """Run episodes of a policy.
+
+    Results are paired: an episode's initial state, noise of the observations and noise of the policy depend on its
+    seed alone, whatever the policy and the number of workers. With `batch` above 1, the noise of the policy depends
+    on the first seed of each group of as many seeds instead.
+
+    Raises `UsageError` for a folder with episodes of other settings, and `Failure` if the processes cannot start.
+    """
+    _check(seeds, workers, batch)
+    setting = Setting(policy, simulator, disturbance or Disturbance(), options or {}, trace)
+    found = {}
+    if folder is not None:
+        found = _resume(Path(folder) / EPISODES, _facts(setting, batch))
+    groups = [seeds[start:start + batch] for start in range(0, len(seeds), batch)]
+    jobs = [list(group) for group in groups if not found.keys() >= set(group)]
+    for results in in_processes(setting, jobs, workers) if workers else in_this_process(setting, jobs):
+        if folder is not None:
+            _append(Path(folder) / EPISODES, [dataclasses.asdict(result) for result in results])
+        found |= {result.seed: result for result in results}
+        for result in results if report else ():
+            report(result)
+    return [found[seed] for seed in seeds]
+
+
+def _check(seeds: Sequence[int], workers: int, batch: int) -> None:
+    whole("len(seeds)", len(seeds))
+    for number, seed in enumerate(seeds):
+        whole(f"seeds[{number}]", seed, 0, 2**31 - 1)
+    if repeated := next((seed for seed in seeds if list(seeds).count(seed) > 1), None):
+        raise refusal("seeds", repeated, "must all be different", error=UsageError)
+    whole("workers", workers, 0, 1024)
+    whole("batch", batch)
+
+
+# The file of results
+
+
+def _facts(setting: Setting, batch: int) -> dict[str, Any]:
+    """The settings that results depend on, as JSON; the seeds are not among them, so that more can be added."""
+    simulator = setting.simulator
+    facts = dict(
+        policy=fingerprint(setting.policy if isinstance(setting.policy, str | Path) else setting.make_policy()),
+        simulator=simulator if isinstance(simulator, str) else getattr(simulator, "__qualname__", repr(simulator)),
+        options=setting.options, disturbance=dataclasses.asdict(setting.disturbance), batch=batch, trace=setting.trace)
+    return json.loads(json.dumps(facts, default=repr))
+
+
+def fingerprint(
+    policy: Actor | Path | str,  # or the folder of a run
+) -> str:  # 16 hexadecimal digits
+    """A digest of a policy: its weights and settings; of a run, the files in the folder."""
+    digest = hashlib.sha256()
+    if isinstance(policy, str | Path):
+        for path in sorted(path for path in Path(policy).glob("*") if path.is_file()):
+            digest.update(f"{path.name} {sha256(path)}\n".encode())
+    else:
+        policy.reset()
+        for line in _contents(policy):
+            digest.update(line)
+    return digest.hexdigest()[:16]
+
+
+def _contents(value: Any, name: str = "") -> Iterator[bytes]:
+    """The tensors, numbers and words that a policy consists of, with their names."""
+    if isinstance(value, torch.nn.Module):
+        value = dict(value.state_dict())
+    elif not isinstance(value, dict | tuple | list | torch.Tensor) and type(value).__module__ != "builtins":
+        yield f"{name}: {type(value).__qualname__}\n".encode()
+        value = getattr(value, "__dict__", {})
+    if isinstance(value, tuple | list):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        for key in sorted(value, key=str):
+            yield from _contents(value[key], f"{name}.{key}")
+    elif isinstance(value, torch.Tensor):
+        numbers = value.detach().cpu().contiguous().numpy()
+        yield f"{name}: {numbers.dtype} {numbers.shape}\n".encode() + numbers.tobytes()
+    elif isinstance(value, int | float | str | None):
+        yield f"{name}={value!r}\n".encode()
+
+
+def _resume(path: Path, facts: dict[str, Any]) -> dict[int, EpisodeResult]:
+    """Episodes of an earlier call by seed; a last line that was cut off is dropped, a new file gets its header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not text.endswith("\n"):
+        text = text[:text.rfind("\n") + 1]
+        os.truncate(path, len(text.encode())) if path.is_file() else None
+    if not text:
+        _append(path, [{"settings": facts, "digest": _digest(facts)}])
+    header, results = read_episodes(path)
+    if header.get("digest") != _digest(facts):
+        known = header.get("settings", {})
+        other = [name for name in facts if known.get(name) != facts[name]]
+        rule = f"holds episodes of other settings ({', '.join(other) or 'digest'})"
+        raise refusal("folder", str(path.parent), rule, "choose another folder, or delete the file in it", UsageError)
+    return {result.seed: result for result in results}
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _append(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Add lines in one write, so that a kill cuts off at most the last of them."""
+    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(lines)
+
+
+def read_episodes(
+    path: Path,  # file of an evaluation
+) -> tuple[dict[str, Any], list[EpisodeResult]]:  # its header: "settings" and their "digest"; and its episodes
+    """Read the file of an evaluation."""
+    if not Path(path).is_file():
+        raise refusal("path", str(path), "no such file of episodes", "make it with `ebwm policy evaluate`", UsageError)
+    rows, names = [], {field.name for field in dataclasses.fields(EpisodeResult)}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            rows.append(EpisodeResult(**row) if rows else row)
+        except (ValueError, TypeError) as error:
+            rule = f"line {number} is no episode ({error})"
+            raise refusal("path", str(path), rule, f"delete this line; an episode has {sorted(names)}", UsageError) from None
+    if not (rows and isinstance(rows[0], dict) and "settings" in rows[0]):
+        raise refusal("path", str(path), "line 1 must hold the settings", "delete the file", UsageError)
+    return rows[0], rows[1:]
+
+
+# Statistics
+
+
+class Summary(NamedTuple):
+    """Scores of episodes; means over chunks are None without chunks that report them."""
+
+    episodes: int
+    rate: Interval  # of success, by Wilson; errors and crashes are no successes
+    errors: int  # of the policy
+    crashed: int  # of the simulator
+    steps: float | None  # of successful episodes, mean
+    retries: float  # of an episode, mean
+    sampling_steps: float | None  # of a chunk, mean
+    evaluations: float | None  # of a chunk, mean
+    milliseconds: float | None  # of a chunk, median
+
+    def __str__(self) -> str:
+        value, low, high = self.rate
+        parts = [f"success {value:.2f} (95 % interval {low:.2f} to {high:.2f}) in {self.episodes} episodes"]
+        parts += [f"{self.errors} ended by an error of the policy"] * bool(self.errors)
+        parts += [f"{self.crashed} crashed"] * bool(self.crashed)
+        parts += [f"{self.steps:.0f} steps to success"] * (self.steps is not None)
+        parts += [f"{self.retries:.2f} retries an episode"]
+        parts += [f"{self.sampling_steps:.1f} sampling steps a chunk"] * (self.sampling_steps is not None)
+        parts += [f"{self.milliseconds:.1f} ms a chunk"] * (self.milliseconds is not None)
+        return ", ".join(parts)
+
+
+def summarise(
+    results: Sequence[EpisodeResult],  # at least 1
+) -> Summary:
+    """Scores of episodes."""
+    outcomes, chunks = [result.outcome for result in results], [c for result in results for c in result.chunks]
+    steps = [result.steps for result in results if result.success]
+    found = {name: [chunk[name] for chunk in chunks if chunk.get(name) is not None]
+             for name in ("steps", "evaluations", "seconds")}
+    mean = lambda values: float(np.mean(values)) if values else None
+    return Summary(
+        len(results), wilson(outcomes.count("success"), len(results)), outcomes.count("error"),
+        outcomes.count("crashed"), mean(steps), float(np.mean([result.retries for result in results])),
+        mean(found["steps"]), mean(found["evaluations"]),
+        1000 * float(np.median(found["seconds"])) if found["seconds"] else None)
+
+
+def success_difference(
+    ours: Sequence[Sequence[EpisodeResult]],  # for each seed of training, the episodes
+    theirs: Sequence[Sequence[EpisodeResult]],  # of another policy, trained and evaluated with the same seeds
+    level: float = 0.95,  # confidence level
+) -> Interval:  # of the success rate of ours less that of theirs
+    """Paired difference of success rates: over seeds of training and episodes if there are several of both, else over
+    the episodes of the only seed of training."""
+    for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        if [result.seed for result in one] != [result.seed for result in other]:
+            raise refusal(f"theirs[{number}]", [result.seed for result in other], "must have the seeds of ours, in their order")
+    one, other = (np.array([[float(result.success) for result in row] for row in rows]) for rows in (ours, theirs))
+    if len(one) > 1:
+        return student_crossed(one - other, level)
+    return paired_difference(one[0], other[0], level)
+
+
+class BestKept(NamedTuple):
+    """Success rates as they would be reported."""
+
+    final: float  # of the final weights, mean over seeds
+    best: float  # of each seed's best evaluation, mean over seeds
+    gain: float  # best - final: what the choice alone adds
+
+
+def best_kept(
+    rates: Sequence[Numbers] | np.ndarray,  # [seeds, evaluations] in their order; or [evaluations] of one seed
+) -> BestKept:
+    """What reporting the best of several evaluations gives, beside the last one."""
+    array = np.atleast_2d(np.asarray(rates, dtype=np.float64))
+    if array.ndim != 2 or not array.size:
+        raise refusal("rates.shape", list(np.shape(rates)), "must be [seeds, evaluations]")
+    if not ((array >= 0) & (array <= 1)).all():
+        raise refusal("rates", float(array.flat[np.argmax(~((array >= 0) & (array <= 1)))]), "must be from 0 to 1")
+    final, best = float(array[:, -1].mean()), float(array.max(1).mean())
+    return BestKept(final, best, best - final)

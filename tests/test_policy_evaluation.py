@@ -1,0 +1,281 @@
+"""Evaluation of policies: pairs, processes, files, retries, statistics, films, LeRobot's contract and commands."""
+
+import abc
+import inspect
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ebwm import cli
+from ebwm.evaluation.statistics import paired_difference, student_crossed
+from ebwm.policy import evaluation
+from ebwm.policy.evaluation import EPISODES, best_kept, evaluate_policy, fingerprint, success_difference, summarise
+from ebwm.policy.film import film_episode
+from ebwm.policy.lerobot import LeRobotConfig, LeRobotPolicy, observation_of
+from ebwm.policy.rollout import EpisodeResult, count_retries
+from ebwm.policy.simulators import Disturbance
+from ebwm.usage import Failure, UsageError
+from tests.tiny_policy import Corridor, Walker, missing
+
+SEEDS = range(6)
+here = partial(evaluate_policy, simulator=Corridor, workers=0, trace=True)
+
+
+def plain(results):
+    """What is paired of results: all but seconds."""
+    return [(r.seed, r.outcome, r.steps, r.chunks, r.retries, r.trace) for r in results]
+
+
+def test_episodes_depend_on_their_seed_alone():
+    walker, noisy = Walker(), Disturbance(noise=0.3)
+    alone = here(walker, seeds=SEEDS, disturbance=noisy)
+    assert [r.success for r in alone] == [True] * 6 and len({r.steps for r in alone}) > 1
+    assert plain(here(walker, seeds=[5, 2], disturbance=noisy)) == plain([alone[5], alone[2]])
+    first = here(Walker(0.5), seeds=SEEDS)
+    assert [r.trace["states"][0] for r in first] == [r.trace["states"][0] for r in alone]
+    assert [chunk["at"] for chunk in first[0].chunks] == list(range(0, first[0].steps, 2))
+    assert len(first[0].trace["states"]) == first[0].steps + 1 == len(first[0].trace["actions"]) + 1
+    assert plain(here(walker, seeds=SEEDS)) != plain(alone), "the noise reaches the policy"
+    slow = here(walker, seeds=SEEDS, disturbance=Disturbance(dynamics=0.5))
+    assert all(s.steps > r.steps for s, r in zip(slow, here(walker, seeds=SEEDS), strict=True))
+
+
+def test_a_batch_advances_side_by_side_until_its_last_episode_ends():
+    single, batch = here(Walker(), seeds=SEEDS), here(Walker(), seeds=SEEDS, batch=4)
+    assert [r.success for r in batch] == [True] * 6
+    assert plain(batch[:1]) != plain(single[:1]) and batch[0].trace["states"][0] == single[0].trace["states"][0]
+    assert plain(here(Walker(), seeds=SEEDS, batch=4)) == plain(batch)
+    with_crash = here(Walker(), seeds=[1, 14, 2], batch=3)
+    assert [r.outcome for r in with_crash] == ["success", "crashed", "success"]
+
+
+def test_processes_that_exit_cost_their_episodes():
+    seeds, reported = [11, 12, 13, 14, 15, 16], []
+    results = evaluate_policy(Walker(), Corridor, seeds, workers=2, trace=True, report=reported.append)
+    assert [r.outcome for r in results] == ["success", "success", "crashed", "crashed", "success", "success"]
+    assert "exit code -9" in results[2].message and results[3].message == "RuntimeError: unstable simulation"
+    assert plain(results[:2]) == plain(here(Walker(), seeds=[11, 12])) and len(reported) == 6
+    summary = summarise(results)
+    assert (summary.crashed, summary.errors, summary.rate.value) == (2, 0, pytest.approx(4 / 6))
+    assert "2 crashed" in str(summary)
+
+
+def test_errors_of_a_policy_end_the_episode_and_are_counted():
+    results = here(Walker(bad=1.0), seeds=range(10))
+    ended = [r for r in results if r.outcome == "error"]
+    assert 0 < len(ended) < 10 and ended[0].message == "FloatingPointError: energy=nan: must be finite"
+    assert summarise(results).errors == len(ended)
+    assert here(Walker(float("nan")), seeds=[0])[0].message == "FloatingPointError: actions: must be finite"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_evaluation_resumes_where_it_was_killed(tmp_path, workers):
+    run = partial(evaluate_policy, Walker(), Corridor, folder=tmp_path, workers=workers)
+    whole = run(SEEDS)
+    path, lines = tmp_path / EPISODES, (tmp_path / EPISODES).read_text().splitlines(keepends=True)
+    assert len(lines) == 7
+    path.write_text("".join(lines[:4]) + lines[4][:20])  # killed while it wrote
+    seen = []
+    assert plain(run([*SEEDS, 6], report=lambda r: seen.append(r.seed)))[:6] == plain(whole)
+    done = {json.loads(line)["seed"] for line in lines[1:4]}
+    assert sorted(seen) == sorted({*SEEDS, 6} - done), "finished seeds do not run again"
+    path.write_text(lines[0][:10])
+    assert plain(run(SEEDS)) == plain(whole)
+    for changes in ({"disturbance": Disturbance(push=1.0)}, {"batch": 2}, {"policy": Walker(0.5)}):
+        with pytest.raises(UsageError, match=rf"folder=.*other settings \({next(iter(changes))}\)"):
+            evaluate_policy(**{"policy": Walker(), "simulator": Corridor, "seeds": SEEDS, "folder": tmp_path} | changes)
+
+
+def test_the_fingerprint_of_a_policy_is_that_of_its_contents(tmp_path):
+    walker = Walker()
+    walker.net = nn.Linear(2, 1)
+    before = fingerprint(walker)
+    here(walker, seeds=[0])
+    assert fingerprint(walker) == before != fingerprint(Walker())
+    nn.init.zeros_(walker.net.bias)
+    assert fingerprint(walker) != before
+    (tmp_path / "model").write_text("1")
+    run = fingerprint(tmp_path)
+    (tmp_path / "model").write_text("2")
+    assert fingerprint(tmp_path) != run
+
+
+class Unsendable(Walker):
+    def __reduce__(self):
+        raise TypeError("no")
+
+
+def unloadable():
+    import os
+    os._exit(3)
+
+
+@pytest.mark.parametrize("call, error, message", [
+    (lambda: here(Walker(), seeds=[1, 1]), UsageError, "seeds=1: must all be different"),
+    (lambda: here(Walker(), seeds=[]), ValueError, "len(seeds)=0"),
+    (lambda: here(Walker(), seeds=[-1]), ValueError, "seeds[0]=-1"),
+    (lambda: evaluate_policy(Walker(), missing, [0]), ImportError, "pip install 'ebwm[policy]'"),
+    (lambda: evaluate_policy(Unsendable(), Corridor, [0]), UsageError, "policy='Unsendable': cannot be sent"),
+    (lambda: evaluate_policy(unloadable, Corridor, [0]), Failure, "exit code 3"),
+    (lambda: here(partial(Walker, 1.0), simulator="rech", seeds=[0]), UsageError, "did you mean 'reach'?"),
+    (lambda: here(object.__new__(LeRobotPolicy), seeds=[0], disturbance=Disturbance(noise=1.0)), UsageError, "state_std"),
+    (lambda: evaluation.read_episodes("none"), UsageError, "path='none'"),
+    (lambda: best_kept([0.5, 1.5]), ValueError, "rates=1.5"),
+])
+def test_refusals(call, error, message):
+    with pytest.raises(error) as caught:
+        call()
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("values, expected", [
+    ([1.0, 0.8, 0.5, 0.1], 0), ([1.0, 0.5, 0.55, 0.4], 0), ([1.0, 0.5, 0.7, 0.8, 0.4, 0.6], 2), ([0.5, 0.9, 1.0, 0.6, 0.9], 1),
+])
+def test_retreats_from_the_goal_are_retries(values, expected):
+    states = np.stack([values, np.zeros(len(values))], 1)
+    assert count_retries(Corridor(), states, np.zeros((len(values) - 1, 1))) == expected
+
+
+@pytest.mark.parametrize("commands, expected", [
+    ([-1, -1, 1, 1], 0), ([1, -1, 1], 1), ([-1, 0.5, 0.1, -0.1, 0.5], 0), ([-1, 1, -0.4, 0.4, -1, 1], 2), ([-1, -1], 0),
+])
+def test_closings_of_a_gripper_after_the_first_are_retries(commands, expected):
+    gripper = type("Gripper", (Corridor,), {"layout": {"hand": 1, "object": 1}})()
+    actions = np.array([[0.0, command] for command in commands])
+    assert count_retries(gripper, np.zeros((len(actions) + 1, 2)), actions) == expected
+
+
+def results(outcomes):
+    return [EpisodeResult(seed, "success" if good else "failure", 5) for seed, good in enumerate(outcomes)]
+
+
+def test_differences_of_success_are_paired_and_best_kept_stands_beside_the_final():
+    ours, theirs = [[1, 1, 0, 1], [1, 0, 1, 1]], [[0, 1, 0, 0], [1, 0, 0, 0]]
+    pairs = [list(map(results, rows)) for rows in (ours, theirs)]
+    assert success_difference(*pairs) == student_crossed(np.subtract(ours, theirs))
+    assert success_difference(pairs[0][:1], pairs[1][:1]) == paired_difference(ours[0], theirs[0])
+    with pytest.raises(ValueError, match=r"theirs\[0\]"):
+        success_difference(pairs[0], [list(reversed(rows)) for rows in pairs[1]])
+    assert best_kept([0.2, 0.9, 0.6]) == (0.6, 0.9, pytest.approx(0.3))
+    assert best_kept([[0.2, 0.8], [0.9, 0.6]]) == pytest.approx((0.7, 0.85, 0.15))
+
+
+@pytest.mark.parametrize("energies", [True, False])
+def test_a_film_shows_each_step_and_the_energies(tmp_path, energies):
+    av, walker = pytest.importorskip("av"), Walker()
+    if not energies:
+        walker.facts = property(lambda self: [])
+        walker.predict_action_chunk = lambda observation: torch.ones(1, 2, 1)
+    result = film_episode(walker, Corridor(), 3, tmp_path / "film.mp4", size=64, rate=10)
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == result.steps + 1 + 10 and frames[0].shape == (80 if energies else 64, 64, 3)
+    red, green, _ = frames[-1][0, 32].astype(int)
+    assert result.success and green > red + 50, "the last picture has a green frame"
+    with pytest.raises(UsageError, match=r"path='film.gif': must end in .mp4"):
+        film_episode(walker, Corridor(), 3, "film.gif")
+
+
+# LeRobot
+
+
+class Contract(nn.Module, abc.ABC):
+    """What LeRobot 0.6 asks of a policy: two names, five methods, and an episode's queue that it can empty."""
+
+    def __init_subclass__(cls):
+        assert cls.config_class and cls.name
+
+    get_optim_params = reset = abc.abstractmethod(lambda self: None)
+    forward = abc.abstractmethod(lambda self, batch: None)
+    predict_action_chunk = select_action = abc.abstractmethod(lambda self, batch, **options: None)
+
+    def __init__(self, config):
+        raise AssertionError("needs a configuration of LeRobot")
+
+
+class Plugin(LeRobotPolicy, Contract):
+    pass
+
+
+class Learned(Walker):
+    """A walker with the parts that training in LeRobot needs."""
+
+    def __init__(self):
+        super().__init__()
+        self.model, self.remembered = nn.Linear(2, 1), []
+
+    def remember(self, observation):
+        self.remembered.append(observation["state"])
+
+    def loss(self, observation, actions, generator):
+        assert observation["state"].ndim == 3
+        return ((self.model(observation["state"][:, -1])[:, None] - actions) ** 2).mean()
+
+
+@pytest.fixture
+def plugin():
+    return Plugin(LeRobotConfig(n_obs_steps=1, horizon=4, n_action_steps=2), Learned(), dataset_stats={}, dataset_meta=None)
+
+
+def test_a_policy_acts_and_learns_by_the_contract_of_lerobot(plugin):
+    batch = {"observation.state": torch.tensor([[0.0, 1.0], [1.0, 0.0]]), "task": ["walk", "walk"]}
+    actions = [plugin.select_action(batch) for _ in range(3)]
+    assert all(a.shape == (2, 1) for a in actions) and len(plugin.policy.facts) == 2 and len(plugin.policy.remembered) == 1
+    plugin._action_queue.clear()
+    assert plugin.predict_action_chunk(batch).shape == (2, 2, 1) and len(plugin.policy.facts) == 3
+    plugin.reset()
+    assert plugin.policy.facts == [] and not plugin._action_queue
+    window = {"observation.state": batch["observation.state"][:, None].repeat(1, 3, 1), "action": torch.ones(2, 4, 1),
+              "action_is_pad": torch.zeros(2, 4, dtype=torch.bool)}
+    assert plugin.predict_action_chunk(window).shape == (2, 2, 1) and len(plugin.policy.remembered) == 3
+    optimiser = torch.optim.SGD(plugin.get_optim_params(), 0.1)
+    loss, logs = plugin(window)
+    loss.backward()
+    optimiser.step()
+    assert plugin(window)[0] < loss and logs == {"loss": loss.item()} and "model.weight" in plugin.state_dict()
+    config = plugin.config
+    assert config.observation_delta_indices == [0] and config.action_delta_indices == [0, 1, 2, 3]
+    assert config.reward_delta_indices is None and config.get_scheduler_preset() is None
+    assert {"batch"} <= set(inspect.signature(plugin.forward).parameters)
+
+
+def test_images_of_lerobot_become_those_of_a_simulator():
+    state, images = torch.zeros(2, 3), {f"observation.images.{c}": torch.rand(2, 3, 8, 6) for c in ("front", "hand")}
+    found = observation_of({"observation.state": state, **images}, "hand")["image"]
+    assert found.shape == (2, 8, 6, 3) and found.dtype == torch.uint8
+    assert (found == observation_of({"observation.state": state, "observation.images.one": found.movedim(-1, 1)})["image"]).all()
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda p: p.select_action({"action": torch.zeros(1)}), "must hold observation.state"),
+    (lambda p: p({"observation.state": torch.zeros(1, 1, 2)}), "must hold action"),
+    (lambda p: p({}, reduction="none"), "reduction='none'"),
+    (lambda p: p.predict_action_chunk({}, noise=torch.zeros(1)), "noise=[1]: must be None"),
+    (lambda p: LeRobotPolicy(LeRobotConfig(horizon=5, n_obs_steps=1), p.policy), "horizon=5: must be that of the run, 4"),
+    (lambda p: observation_of({"observation.state": torch.zeros(1, 2), "observation.images.a": torch.zeros(1, 3, 8, 8)}, "b"),
+     "camera='b'"),
+])
+def test_refusals_of_the_adapter(plugin, call, message):
+    with pytest.raises(UsageError, match="^[^\n]*$") as caught:
+        call(plugin)
+    assert message in str(caught.value)
+
+
+# Commands
+
+
+@pytest.mark.parametrize("words, message", [
+    ("evaluate nothing", "RUN='nothing': must be the folder of a policy"),
+    ("train forest --demos a --out b", "KIND='forest': must be one of ebt"),
+    ("train ebt updates --demos a --out b", "updates"),
+    ("demos reach --out .", "--out='.': exists already"),
+    ("", "policy command is missing"),
+])
+def test_commands_refuse_in_one_line(words, message, capsys):
+    assert cli.main(["policy", *words.split()]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and shown.count("\n") == 1
