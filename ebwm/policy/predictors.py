@@ -23,7 +23,7 @@ from .walk import PRESETS, PolicyWalk, policy_loss, walk_chunks
 from ..randomness import draw_like, normal_like
 from ..training.learner import Learner
 
-# %% ../../nbs/policy/03_predictors.ipynb #2b7ae35e
+# %% ../../nbs/policy/03_predictors.ipynb #20712476
 Context = dict[str, Tensor]  # observations, as for `ObservationEncoder`
 
 
@@ -32,7 +32,7 @@ class Prediction(NamedTuple):
 
     value: Float[Tensor, "b n a"]  # chunks of actions
     evaluations: Int[Tensor, " b"]  # evaluations of the trunk
-    energy: Float[Tensor, " b"] | None = None  # of the chunks, from a model that has one
+    energy: Float[Tensor, " b"] | None = None  # at the last evaluation, from a model that has one
 
 
 class Predictor(ABC):
@@ -148,7 +148,7 @@ class Diffusion(Predictor):
         noise = (y - signal.sqrt() * clean) / (1 - signal).sqrt()
         return after.sqrt() * clean + (1 - after).sqrt() * noise
 
-# %% ../../nbs/policy/03_predictors.ipynb #09d49f8b
+# %% ../../nbs/policy/03_predictors.ipynb #db6e442a
 class EnergyPolicy(Predictor):
     "EBT-Policy."
 
@@ -178,7 +178,8 @@ class EnergyPolicy(Predictor):
         if self.samples > 1:
             landscape = landscape.select(torch.arange(batch, device=landscape.memory[0].device).repeat(self.samples))
         y = landscape.memory[0].new_empty(self.samples * batch, shape.predict, shape.action_dim)
-        ends = walk_chunks(landscape, normal_like(y, generator), self.walk, self.model.step_size.detach(), steps)
+        alpha, choose = self.model.step_size.detach(), self.samples > 1
+        ends = walk_chunks(landscape, normal_like(y, generator), self.walk, alpha, steps, choose)
         found = ends.state.y, ends.state.energy, ends.evaluations
         value, energy, count = (part.unflatten(0, (self.samples, batch)) for part in found)
         best, item = energy.argmin(0), torch.arange(batch, device=y.device)

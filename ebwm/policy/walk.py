@@ -119,7 +119,7 @@ def _clamped(grad: Tensor, change: float | None, alpha: float | Tensor) -> Tenso
     bound = change / float(alpha)
     return grad.clamp(-bound, bound)
 
-# %% ../../nbs/policy/01_walk.ipynb #a860a310
+# %% ../../nbs/policy/01_walk.ipynb #211a0ca2
 def batch_gradient_norm(
     tolerance: float,  # length of the gradient of all items together
 ) -> StoppingRule:
@@ -146,13 +146,15 @@ def walk_chunks(
     walk: PolicyWalk,  # settings
     step_size: float | Tensor,  # alpha
     steps: int | None = None,  # number of steps; the maximum with a stopping rule; None: that of the walk
+    final_energy: bool = True,  # evaluate the energy of the last chunks; else that of the last step is given
 ) -> Result:
     "Predict: a walk without noise, and without a graph."
     steps, kernel = steps or walk.predicted or walk.most, policy_kernel(walk, step_size)
     if walk.stop != "none":
         return run_until(landscape, start, kernel, steps, RULES[walk.stop](walk.tolerance))
     with torch.no_grad():
-        return run(landscape, start, kernel, steps)
+        found = run(landscape, start, kernel, steps, final_energy=final_energy)
+    return found if final_energy else found._replace(state=found.state._replace(energy=found.info.energy[-1]))
 
 # %% ../../nbs/policy/01_walk.ipynb #83d13942
 def noise_schedule(
