@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OUTPUTS', 'TRUNKS', 'LEVELS', 'ChunkShape', 'ImageEncoder', 'ObservationEncoder', 'ResidualLayer', 'MLPTrunk',
-           'TransformerTrunk', 'Mixture', 'ChunkModel', 'ChunkLandscape']
+           'TransformerTrunk', 'Mixture', 'ChunkModel', 'mlp_energy_gradient', 'ChunkLandscape']
 
 # %% ../../nbs/policy/02_models.ipynb #6cda820b
 import math
@@ -117,7 +117,7 @@ class ObservationEncoder(nn.Module):
                 rule = f"must have shape [batch, {', '.join(map(str, sizes))}]".replace("Ellipsis", "vectors")
                 raise checks.refusal(f"context[{name!r}]", given, rule)
 
-# %% ../../nbs/policy/02_models.ipynb #854488cf
+# %% ../../nbs/policy/02_models.ipynb #47e315a9
 class ResidualLayer(nn.Module):
     "Feed-forward layer that a condition modulates."
 
@@ -145,9 +145,10 @@ class MLPTrunk(nn.Module):
         shape: ChunkShape,  # sizes
         tokens: int,  # tokens of the observations
         outputs: int,  # numbers for each action
+        timed: bool = False,  # whether layers also depend on the noise level
     ):
         super().__init__()
-        self.shape = shape
+        self.shape, self.timed = shape, timed
         self.mix = nn.Sequential(linear(tokens * shape.dim, shape.dim, bias=True), nn.SiLU(),
                                  linear(shape.dim, shape.dim, bias=True))
         self.embed = linear(shape.predict * shape.action_dim, shape.dim, bias=True)
@@ -158,19 +159,27 @@ class MLPTrunk(nn.Module):
         self,
         tokens: Float[Tensor, "b tokens d"],  # of the observations
     ) -> list[Tensor]:
-        "What depends on the observations alone: their features."
-        return [self.mix(tokens.flatten(1))]
+        "What depends on the observations alone: their features, or the modulation of each layer by them."
+        features = self.mix(tokens.flatten(1))
+        return [features] if self.timed else self.modulations(features)
+
+    def modulations(
+        self,
+        condition: Float[Tensor, "b d"],  # features of the observations, and of the noise level
+    ) -> list[Float[Tensor, "b three_d"]]:  # shift, scale and gate of each layer
+        "The modulation of each layer."
+        condition = F.silu(condition)
+        return [layer.modulation(condition) for layer in self.layers]
 
     def forward(
         self,
         y: Float[Tensor, "b n a"],  # chunks
         memory: list[Tensor],  # from `remember`
-        time: Float[Tensor, "b d"] | None = None,  # features of the noise level
+        time: Float[Tensor, "b d"] | None = None,  # features of the noise level, for a trunk that is given it
     ) -> Float[Tensor, "b n outputs"]:
-        x, condition = self.embed(y.flatten(-2)), memory[0] if time is None else memory[0] + time
-        condition = F.silu(condition)
-        for layer in self.layers:
-            x = layer(x, Modulation(*layer.modulation(condition).chunk(3, -1)))
+        x = self.embed(y.flatten(-2))
+        for layer, parts in zip(self.layers, self.modulations(memory[0] + time) if self.timed else memory, strict=True):
+            x = layer(x, Modulation(*parts.chunk(3, -1)))
         return self.decode(self.norm(x)).unflatten(-1, (self.shape.predict, -1))
 
 
@@ -182,9 +191,10 @@ class TransformerTrunk(nn.Module):
         shape: ChunkShape,  # sizes
         tokens: int,  # tokens of the observations
         outputs: int,  # numbers for each action
+        timed: bool = False,  # whether chunks come with a noise level
     ):
         super().__init__()
-        self.shape, self.tokens = shape, tokens
+        self.shape, self.tokens, self.timed = shape, tokens, timed
         self.embed = linear(shape.action_dim, shape.dim, bias=True)
         self.layers = nn.ModuleList(Block(shape.dim, shape.heads) for _ in range(shape.depth))
         self.norm, self.decode = nn.RMSNorm(shape.dim, eps=1e-5), linear(shape.dim, outputs)
@@ -216,13 +226,13 @@ class TransformerTrunk(nn.Module):
         memory: list[Tensor],  # from `remember`
         time: Float[Tensor, "b d"] | None = None,  # features of the noise level
     ) -> Float[Tensor, "b n outputs"]:
-        x = self.embed(y) if time is None else self.embed(y) + time.unsqueeze(1)
+        x = self.embed(y) + time.unsqueeze(1) if self.timed else self.embed(y)
         rotation = self.rotation(self.tokens, self.shape.predict, y)
         for layer, k, v in zip(self.layers, memory[::2], memory[1::2], strict=True):
             x = layer(x, rotation, lambda q, own_k, own_v, k=k, v=v: joint_attention(q, own_k, own_v, k, v))
         return self.decode(self.norm(x))
 
-# %% ../../nbs/policy/02_models.ipynb #3f44d90a
+# %% ../../nbs/policy/02_models.ipynb #3d1bc8dd
 class Mixture(NamedTuple):
     "A mixture of Gaussians over chunks."
 
@@ -249,8 +259,9 @@ class ChunkModel(Saved, nn.Module):
         self.output, self.modes = output, modes
         count = modes * (shape.action_dim + 1) if output == "mixture" else shape.action_dim
         self.encoder = ObservationEncoder(shape)
-        self.trunk = (MLPTrunk if shape.trunk == "mlp" else TransformerTrunk)(shape, self.encoder.tokens, count)
-        self.time = linear(shape.dim, shape.dim, bias=True) if output in ("clean", "noise") else None
+        timed, kind = output in ("clean", "noise"), MLPTrunk if shape.trunk == "mlp" else TransformerTrunk
+        self.trunk = kind(shape, self.encoder.tokens, count, timed)
+        self.time = linear(shape.dim, shape.dim, bias=True) if timed else None
         self.step_size = nn.Parameter(torch.tensor(1.0)) if output == "energy" else None
         self.log_std = nn.Parameter(torch.zeros(shape.action_dim)) if output == "mixture" else None
         initialise(self, generator)
@@ -321,7 +332,44 @@ class ChunkModel(Saved, nn.Module):
         size = 1 / curvature(self.landscape(context), y, generator=draw).median().item()
         return float(f"{size:.3g}") if 0 < size < math.inf else 1.0
 
-# %% ../../nbs/policy/02_models.ipynb #adc8a52b
+# %% ../../nbs/policy/02_models.ipynb #fc4b13b6
+def _normed(x: Tensor, norm: nn.RMSNorm) -> tuple[Tensor, Tensor]:
+    "Normalised features, and one over their root mean square."
+    scale = (x.square().mean(-1, keepdim=True) + norm.eps).rsqrt()
+    return x * scale * norm.weight, scale
+
+
+def _norm_gradient(grad: Tensor, x: Tensor, scale: Tensor, norm: nn.RMSNorm) -> Tensor:
+    "Gradient of the features before a norm."
+    grad = grad * norm.weight * scale
+    return grad - x * ((x * grad).mean(-1, keepdim=True) * scale.square())
+
+
+@torch.no_grad()
+def mlp_energy_gradient(
+    trunk: MLPTrunk,  # of an energy
+    y: Float[Tensor, "b n a"],  # chunks
+    memory: list[Tensor],  # from `MLPTrunk.remember`
+) -> tuple[Float[Tensor, " b"], Float[Tensor, "b n a"]]:
+    "Energies and their gradient, without autograd."
+    x, kept = trunk.embed(y.flatten(-2)), []
+    for layer, parts in zip(trunk.layers, memory, strict=True):
+        (shift, scale, gate), (normed, root) = parts.chunk(3, -1), _normed(x, layer.norm)
+        a, b = layer.feed_forward.gate_up(torch.addcmul(normed + shift, normed, scale)).chunk(2, -1)
+        share = a.sigmoid()
+        kept.append((x, root, scale, gate, a, b, share))
+        x = torch.addcmul(x, gate, layer.feed_forward.down(a * share * b))
+    normed, root = _normed(x, trunk.norm)
+    row = trunk.decode.weight.mean(0)
+    grad = _norm_gradient(row.expand_as(x), x, root, trunk.norm)
+    for layer, (x, root, scale, gate, a, b, share) in zip(reversed(trunk.layers), reversed(kept), strict=True):
+        inner = (grad * gate) @ layer.feed_forward.down.weight
+        silu = a * share
+        inner = torch.cat([inner * b * (share + silu * (1 - share)), inner * silu], -1) @ layer.feed_forward.gate_up.weight
+        grad = grad + _norm_gradient(torch.addcmul(inner, inner, scale), x, root, layer.norm)
+    return normed @ row, (grad @ trunk.embed.weight).unflatten(-1, y.shape[-2:])
+
+# %% ../../nbs/policy/02_models.ipynb #eff1c508
 class ChunkLandscape(Landscape):
     "Energies [b] of chunks [b n a]."
 
@@ -337,10 +385,24 @@ class ChunkLandscape(Landscape):
         y: Float[Tensor, "b n a"],  # chunks
     ) -> Float[Tensor, " b"]:
         "Mean of the numbers of each chunk, in float32 also inside autocast."
+        self._check(y)
+        return self.model.trunk(y, self.memory).mean((-1, -2), dtype=torch.promote_types(y.dtype, torch.float32))
+
+    def value_and_grad(
+        self,
+        y: Float[Tensor, "b n a"],  # chunks
+        create_graph: bool = False,  # keep the gradient differentiable
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b n a"]]:
+        "Energies and their gradient; the small trunk needs autograd only with a graph."
+        if create_graph or not isinstance(self.model.trunk, MLPTrunk) or torch.is_autocast_enabled(y.device.type):
+            return super().value_and_grad(y, create_graph)
+        self._check(y)
+        return mlp_energy_gradient(self.model.trunk, y.detach(), self.memory)
+
+    def _check(self, y: Tensor) -> None:
         shape = [len(self.memory[0]), self.model.shape.predict, self.model.shape.action_dim]
         if list(y.shape) != shape:
             raise ValueError(f"candidates has shape {list(y.shape)}: must be {shape}")
-        return self.model.trunk(y, self.memory).mean((-1, -2), dtype=torch.promote_types(y.dtype, torch.float32))
 
     def select(
         self,
