@@ -6,8 +6,7 @@ import pytest
 from ebwm.policy.demonstrations import collect
 from ebwm.policy.experts import make_expert
 from ebwm.policy.reach import OBSTACLE, SPEED, side
-from ebwm.policy.simulators import SIMULATORS, Disturbance, make_simulator
-from ebwm.usage import UsageError
+from ebwm.policy.simulators import Disturbance, make_simulator
 
 UP = np.array([0, 1], np.float32)
 ANGLE = 2 * np.pi * np.random.default_rng([7, 1]).random()  # of the push in the episode of seed 7

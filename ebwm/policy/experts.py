@@ -17,7 +17,10 @@ __all__ = ["EXPERTS", "STYLES", "Clumsy", "Expert", "ReachExpert", "make_expert"
 STYLES = ("clean", "clumsy")
 EXPERTS = {
     "reach": ("experts", "ReachExpert"),
-}  # module and class of each expert, by simulator
+    **{f"metaworld:{task}": ("metaworld", "MetaWorldExpert", task) for task in
+       ("pick-place", "push-wall", "peg-insert-side", "hammer")},
+    "metaworld:reach-wall": ("metaworld", "WallExpert"),
+}  # module, class and first arguments of each expert, by simulator
 
 
 class Expert(ABC):
@@ -31,7 +34,7 @@ class Expert(ABC):
     ):
         self.seed = seed
 
-    def reset(self) -> None:
+    def reset(self) -> None:  # noqa: B027
         """Forget the episode; the next one has the choices of the same seed."""
 
     @abstractmethod
@@ -123,6 +126,6 @@ def make_expert(
     one_of("style", style, STYLES, UsageError)
     if simulator not in EXPERTS:
         raise refusal("simulator", simulator, f"has no expert; {', '.join(EXPERTS)} have", "", UsageError)
-    module, kind = EXPERTS[simulator]
-    expert = getattr(importlib.import_module(f"ebwm.policy.{module}"), kind)(seed)
+    module, kind, *first = EXPERTS[simulator]
+    expert = getattr(importlib.import_module(f"ebwm.policy.{module}"), kind)(*first, seed)
     return Clumsy(expert, seed) if style == "clumsy" else expert

@@ -32,7 +32,7 @@ class Disturbance:
     dynamics: float = 1.0  # factor of the effect of actions, or of friction and mass, as the simulator says
     push: float = 0.0  # strength of one push of the object or the robot in mid-episode, 0: none
     fault: str | None = None  # "drop": the object leaves the gripper | "block": actions have no effect for a while
-    at: float = 0.5  # time of push or fault, as a share of the expert's usual number of steps
+    at: float = 0.5  # time of push or fault, as a share of the expert's usual number of steps; a drop waits for the lift
 
     def __post_init__(self):
         finite("noise", self.noise, UsageError)
@@ -68,7 +68,7 @@ class Simulator(ABC):
     def picture(self, size: int = 256) -> UInt8[np.ndarray, "size size 3"]:
         """The scene as an RGB image."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Release the simulator's resources."""
 
 
@@ -88,7 +88,7 @@ class Scene(Simulator):
         self.image = image
         self.disturbance = Disturbance()
         self.random = np.random.default_rng(0)  # of the disturbance alone
-        self.time = 0
+        self.time, self.dropped = 0, False
         self.last: np.ndarray | None = None
 
     def reset(self, seed: int, disturbance: Disturbance | None = None) -> Observation:
@@ -99,7 +99,7 @@ class Scene(Simulator):
             rule = f"has no meaning in {self.name!r}"
             raise refusal("fault", self.disturbance.fault, rule, f"use {self.faults[0]!r}", UsageError)
         self.random = np.random.default_rng([seed, 1])
-        self.time, self.last = 0, None
+        self.time, self.last, self.dropped = 0, None, False
         self._start(seed)
         return self._observation()
 
@@ -115,11 +115,11 @@ class Scene(Simulator):
         return state | ({"image": self.picture(self.image)} if self.image else {})
 
     def _disturb(self) -> None:
-        if self.time == self._event:
-            if self.disturbance.push:
-                self._push(self.disturbance.push)
-            if self.disturbance.fault == "drop":
-                self._drop()
+        if self.disturbance.push and self.time == self._event:
+            self._push(self.disturbance.push)
+        if self.disturbance.fault == "drop" and not self.dropped and self.time >= self._event and self._is_lifted():
+            self._drop()
+            self.dropped = True
 
     @property
     def _event(self) -> int:
@@ -158,6 +158,9 @@ class Scene(Simulator):
         raise NotImplementedError
 
     def _push(self, strength: float) -> None:
+        raise NotImplementedError
+
+    def _is_lifted(self) -> bool:
         raise NotImplementedError
 
     def _drop(self) -> None:

@@ -1,0 +1,82 @@
+"""Pictures of MuJoCo's models, with or without a display."""
+
+import atexit
+import importlib
+import os
+import platform
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ebwm.compat import MissingPart, require
+
+__all__ = ["Camera"]
+
+REMEDY = "set MUJOCO_GL=egl (apt-get install libegl1 libgl1-mesa-dri) or MUJOCO_GL=osmesa (apt-get install libosmesa6)"
+
+
+class Camera:
+    """One camera of a model, rendered off screen.
+
+    The environment variable MUJOCO_GL chooses the library; without it Linux uses EGL where there is no display.
+    """
+
+    def __init__(
+        self,
+        model: Any,  # MjModel
+        name: str,  # of the camera
+        size: int,  # pixels along each side
+        upside_down: bool = False,  # whether the camera is
+    ):
+        self.mujoco = require("mujoco", "policy")
+        self.model, self.size, self.turn = model, size, upside_down
+        model.vis.global_.offwidth = max(size, model.vis.global_.offwidth)
+        model.vis.global_.offheight = max(size, model.vis.global_.offheight)
+        try:
+            self.context = _library()(size, size)
+            self.context.make_current()
+            self.buffer = self.mujoco.MjrContext(model, self.mujoco.mjtFontScale.mjFONTSCALE_150.value)
+        except Exception as error:  # each library fails in its own ways
+            reason = str(error).partition("\n")[0]
+            raise MissingPart(f"MuJoCo cannot draw pictures here ({reason}): {REMEDY}") from error
+        atexit.register(self.close)  # before the library itself goes
+        self.mujoco.mjr_setBuffer(self.mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self.buffer)
+        self.scene = self.mujoco.MjvScene(model, 10_000)
+        self.options = self.mujoco.MjvOption()
+        self.options.geomgroup[0] = 0 if name in ("agentview", "frontview") else 1  # robosuite's collision shapes
+        self.view = self.mujoco.MjvCamera()
+        self.view.type = self.mujoco.mjtCamera.mjCAMERA_FIXED
+        self.view.fixedcamid = model.camera(name).id
+
+    def picture(
+        self,
+        data: Any,  # MjData
+    ) -> UInt8[np.ndarray, "size size 3"]:
+        """The scene as an RGB image."""
+        self.context.make_current()
+        image = np.empty((self.size, self.size, 3), np.uint8)
+        rectangle = self.mujoco.MjrRect(0, 0, self.size, self.size)
+        everything = self.mujoco.mjtCatBit.mjCAT_ALL.value
+        self.mujoco.mjv_updateScene(self.model, data, self.options, None, self.view, everything, self.scene)
+        self.mujoco.mjr_render(rectangle, self.scene, self.buffer)
+        self.mujoco.mjr_readPixels(image, None, rectangle, self.buffer)
+        return (image[:, ::-1] if self.turn else image[::-1]).copy()  # rows come from the bottom
+
+    def close(self) -> None:
+        """Release the memory of the graphics library."""
+        atexit.unregister(self.close)
+        self.context.make_current()
+        self.buffer.free()
+        self.context.free()
+
+
+def _library() -> type:
+    """The class of an OpenGL context."""
+    chosen = os.environ.get("MUJOCO_GL", "").lower()
+    on_linux = platform.system() == "Linux"
+    if on_linux and chosen in ("egl", "osmesa"):
+        return importlib.import_module(f"mujoco.{chosen}").GLContext
+    if on_linux and not chosen and not os.environ.get("DISPLAY"):
+        return importlib.import_module("mujoco.egl").GLContext
+    return importlib.import_module("mujoco.gl_context").GLContext
