@@ -147,25 +147,24 @@ class Windows(torch.utils.data.Dataset):
         observe: int,  # observations of a window
         predict: int,  # actions of a window
     ):
-        self.steps, self.observe, self.predict = steps, observe, predict
-        stops = lengths.cumsum(0)
-        self.first = (stops - lengths).repeat_interleave(lengths)  # of the episode of each step
-        self.last = (stops - 1).repeat_interleave(lengths)
+        self.steps = steps
+        stops, now = lengths.cumsum(0).repeat_interleave(lengths), torch.arange(int(lengths.sum()))
+        starts = stops - lengths.repeat_interleave(lengths)
+        self.past = (now[:, None] + torch.arange(1 - observe, 1)).maximum(starts[:, None])  # steps of each window
+        self.future = (now[:, None] + torch.arange(predict)).minimum(stops[:, None] - 1)
 
     def __len__(self) -> int:
-        return len(self.first)
+        return len(self.past)
 
     def __getitem__(self, index: int) -> Batch:
-        return self.gather(torch.tensor(index % len(self)))
+        return self.gather(index)
 
     def gather(
         self,
-        index: Int[Tensor, "*items"],  # steps
+        index: int | Int[Tensor, " items"],
     ) -> Batch:  # "state" [items observe state_dim], "action" [items predict action_dim], "image" if there are images
-        """Windows that end their observations at some steps."""
-        past = torch.arange(1 - self.observe, 1) + index[..., None]
-        past = past.maximum(self.first[index][..., None])
-        future = (torch.arange(self.predict) + index[..., None]).minimum(self.last[index][..., None])
+        """Windows by their index, a whole batch in one call."""
+        past, future = self.past[index], self.future[index]
         return {name: values[future if name == "action" else past] for name, values in self.steps.items()}
 
     def whole(
@@ -178,16 +177,19 @@ class Windows(torch.utils.data.Dataset):
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of all steps and the lengths of windows and episodes."""
-        digest = hashlib.sha256(f"{self.observe} {self.predict}".encode())
-        for name, values in sorted((self.steps | {"first": self.first}).items()):
+        """SHA-256 of all steps and windows."""
+        digest = hashlib.sha256()
+        for name, values in sorted((self.steps | {"past": self.past, "future": self.future}).items()):
             digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
             digest.update(values.contiguous().numpy())
         return digest.hexdigest()
 
 
 class Chunks(Task):
-    """Windows of demonstrations, normalised on the training split; a chunk starts with the action at the last observation."""
+    """Windows of demonstrations, normalised on the training split.
+
+    The first action of a chunk is the one that follows the last observation of its context.
+    """
 
     normaliser: Normaliser
 

@@ -23,7 +23,8 @@ def read_demonstrations(
     """Read demonstrations of either format."""
     path = Path(source)
     if not path.exists():
-        raise refusal("source", str(source), "must be an HDF5 file of robomimic or a folder of LeRobot", error=UsageError)
+        rule = "must be an HDF5 file of robomimic or a folder of LeRobot"
+        raise refusal("source", str(source), rule, error=UsageError)
     if not path.is_dir():
         return read_robomimic(path, layout, mask, camera, bounded)
     for name, value in (("layout", layout), ("mask", mask)):

@@ -139,8 +139,9 @@ def _write_meta(folder: Path, demonstrations: Demonstrations, columns: list[Colu
     rows = []
     for number, (part, episode) in enumerate(zip(columns, demonstrations.episodes, strict=True)):
         row = _row(part, demonstrations.simulator, episode.seed, key, fps)
-        found = _statistics(part, key, images and [images[number]])
-        rows.append(row | {f"stats/{name}/{kind}": value for name, kinds in found.items() for kind, value in kinds.items()})
+        for name, kinds in _statistics(part, key, images and [images[number]]).items():
+            row |= {f"stats/{name}/{kind}": value for kind, value in kinds.items()}
+        rows.append(row)
     path = folder / "meta/episodes" / f"{FILE.format(**FIRST)}.parquet"
     path.parent.mkdir(parents=True)
     require("pyarrow.parquet", "policy").write_table(require("pyarrow", "policy").Table.from_pylist(rows), path)
@@ -184,7 +185,8 @@ def _statistics(columns: Columns, key: str, images: list[np.ndarray] | None) -> 
 def _summary(values: np.ndarray, count: int) -> dict[str, list[float]]:
     values = values.astype(np.float64)
     found = {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
-    found |= {f"q{round(100 * q):02d}": row for q, row in zip(QUANTILES, np.quantile(values, QUANTILES, 0), strict=True)}
+    quantiles = zip(QUANTILES, np.quantile(values, QUANTILES, 0), strict=True)
+    found |= {f"q{round(100 * share):02d}": row for share, row in quantiles}
     return {kind: numbers.tolist() for kind, numbers in found.items()} | {"count": [count]}
 
 
@@ -218,6 +220,12 @@ def read_lerobot(
 ) -> Demonstrations:
     """Read a folder of LeRobot; a bad file is a `UsageError` that names the entry."""
     source = Source(Path(folder), bounded)
+    with source.reading():
+        return _read(source, camera)
+
+
+def _read(source: Source, camera: str | None) -> Demonstrations:
+    """The demonstrations of a folder."""
     info = _info(source)
     sizes = {name: _size(source, info, name) for name in (*STATES, ACTION) if name in info["features"]}
     if missing := {STATES[0], ACTION} - sizes.keys():
@@ -225,7 +233,7 @@ def read_lerobot(
                              "rename the feature")
     key = _video_key(source, info, camera)
     rows = _table(source, "meta/episodes", ["episode_index", "length"]).to_pylist()
-    frames = _frames(source, sizes, "next.success" in info["features"])
+    frames = _frames(source, sizes, SUCCESS in info["features"])
     if (count := len(frames["episode_index"])) != sum(row["length"] for row in rows):
         raise source.refused(f"data holds {count} frames, meta/episodes {sum(row['length'] for row in rows)}",
                              "copy the folder again")
@@ -364,6 +372,8 @@ def _decoded(source: Source, name: str) -> UInt8[np.ndarray, "frames height widt
         raise source.refused(f"{name} is missing", "copy the folder again, or camera='' for the state alone")
     try:
         with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError("no video stream")
             return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    except (av.FFmpegError, OSError, ValueError, IndexError) as error:
+    except (av.FFmpegError, OSError, ValueError) as error:
         raise source.unreadable(error, name) from None

@@ -1,6 +1,7 @@
 """Checks of demonstrations that come from files: each refusal names the file, the entry, its value and a remedy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,16 @@ class Source:
         reason = str(error).partition("\n")[0] or type(error).__name__
         remedy = "the file may be truncated: copy or record it again"
         return self.refused(f"{name or 'the file'} cannot be read ({reason})", remedy)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Refuse a file whose content fails in any other way, such as an attribute of a wrong type."""
+        try:
+            yield
+        except UsageError:
+            raise
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+            raise self.unreadable(error) from None
 
     def numbers(
         self,
@@ -125,8 +136,12 @@ def _sizes(episode: Episode) -> dict[str, Any]:
 def check_demonstrations(
     demonstrations: Demonstrations,  # in memory
 ) -> None:
-    """Refuse demonstrations without an episode, or with episodes of different shapes."""
+    """Refuse demonstrations without an episode, with values that are not finite, or with different shapes."""
     source = Source(Path(demonstrations.simulator), name="demonstrations")
+    for number, episode in enumerate(demonstrations.episodes):
+        source.numbers(f"state of episode {number}", episode.observations["state"])
+        source.numbers(f"actions of episode {number}", episode.actions)
+        source.episode(f"episode {number}", *episode)
     source.demonstrations(demonstrations.simulator, demonstrations.episodes)
 
 

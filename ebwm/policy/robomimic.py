@@ -1,8 +1,7 @@
 """Demonstrations as HDF5 files of robomimic: the official ones, and those written here."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,41 +82,46 @@ def _write_episode(group: Any, episode: Episode, layout: dict[str, int], camera:
 
 def read_robomimic(
     path: Path,  # of the file
-    layout: dict[str, int] | None = None,  # observations that form a state, and their sizes; None: the file's, or LOW_DIM
+    layout: dict[str, int] | None = None,  # observations that form a state, and sizes; None: the file's, or LOW_DIM
     mask: str | None = None,  # name of a filter of the file, such as "valid"; None: all episodes
     camera: str | None = None,  # whose images to read; None: the only one, if there are images; "": none
     bounded: bool = True,  # refuse actions outside of [-1, 1]
 ) -> Demonstrations:
     """Read a file of robomimic; a bad file is a `UsageError` that names the entry."""
     source = Source(Path(path), bounded)
-    with _opened(source) as file:
-        data = _entry(source, file, "data")
-        environment = _facts(source, data)
-        sizes = layout or environment.get("layout") or dict.fromkeys(LOW_DIM)
-        episodes = [_read_episode(source, data[name], sizes, camera) for name in _names(source, file, mask)]
-        return source.demonstrations(_simulator(environment), episodes)
-
-
-@contextmanager
-def _opened(source: Source) -> Iterator[Any]:
-    """The open file; errors of the library are refusals."""
     h5py = require("h5py", "policy")
     if not source.path.is_file():
         raise source.refused("is not a file", "give an HDF5 file of robomimic")
-    try:
-        with h5py.File(source.path, "r") as file:
-            yield file
-    except (OSError, RuntimeError, KeyError) as error:
-        raise source.unreadable(error) from None
+    with source.reading(), h5py.File(source.path, "r") as file:
+        data = _group(source, file, "data")
+        environment = _facts(source, data)
+        sizes = layout or environment.get("layout") or dict.fromkeys(LOW_DIM)
+        names = _names(source, file, mask)
+        episodes = [_read_episode(source, _group(source, data, name), sizes, camera) for name in names]
+        return source.demonstrations(_simulator(environment), episodes)
 
 
-def _entry(source: Source, group: Any, name: str) -> Any:
-    """A group or a data set of a group."""
+def _entry(source: Source, group: Any, name: str, remedy: str) -> tuple[Any, str]:
+    """An entry of a group, and its place."""
+    place = f"{group.name}/{name}".lstrip("/")
     if name not in group:
-        place = f"{group.name}/{name}".lstrip("/")
         raise source.refused(f"{place} is missing; there are {', '.join(group) or 'no entries'}",
-                             suggestion(name, group) or "is it a file of robomimic?")
-    return group[name]
+                             suggestion(name, group) or remedy)
+    return group[name], place
+
+
+def _group(source: Source, group: Any, name: str) -> Any:
+    entry, place = _entry(source, group, name, "is it a file of robomimic?")
+    if not hasattr(entry, "keys"):
+        raise source.refused(f"{place} is an array", "it must be a group, as in the files of robomimic")
+    return entry
+
+
+def _array(source: Source, group: Any, name: str, remedy: str = "is it a file of robomimic?") -> np.ndarray:
+    entry, place = _entry(source, group, name, remedy)
+    if not hasattr(entry, "dtype"):
+        raise source.refused(f"{place} is a group", "it must be an array")
+    return entry[()]
 
 
 def _facts(source: Source, data: Any) -> dict[str, Any]:
@@ -139,48 +143,47 @@ def _simulator(environment: dict[str, Any]) -> str:
 
 def _names(source: Source, file: Any, mask: str | None) -> list[str]:
     """Names of the episodes, by their number."""
-    data, number = file["data"], lambda name: int(name.rpartition("_")[2])
+    known = [name for name in file["data"] if name.rpartition("_")[2].isdecimal()]
     if mask is None:
-        return sorted((name for name in data if name.rpartition("_")[2].isdecimal()), key=number)
+        return sorted(known, key=_number)
     masks = file.get("mask", {})
     if mask not in masks:
         raise source.refused(f"mask/{mask} is missing; the filters are {', '.join(masks) or 'none'}",
                              suggestion(mask, masks) or "mask=None reads all episodes")
     names = [name.decode() for name in masks[mask][()]]
-    if missing := [name for name in names if name not in data]:
+    if missing := [name for name in names if name not in known]:
         raise source.refused(f"mask/{mask} names {missing[0]}, which is missing in data", "write the filter again")
     return names
 
 
+def _number(name: str) -> int:
+    """The number in the name of an episode."""
+    return int(name.rpartition("_")[2])
+
+
 def _read_episode(source: Source, group: Any, layout: dict[str, int | None], camera: str | None) -> Episode:
-    place, obs = group.name.lstrip("/"), _entry(source, group, "obs")
+    place, obs = group.name.lstrip("/"), _group(source, group, "obs")
     actions = source.actions(f"{place}/actions", _array(source, group, "actions"))
     if (count := int(group.attrs.get("num_samples", len(actions)))) != len(actions):
         raise source.refused(f"{place} has num_samples={count} and {len(actions)} actions", "write the episode again")
-    parts = [source.numbers(f"{place}/obs/{name}", _array(source, obs, name), size) for name, size in layout.items()]
+    remedy = "name the observations that form a state in layout"
+    parts = [source.numbers(f"{place}/obs/{name}", _array(source, obs, name, remedy), size)
+             for name, size in layout.items()]
     if len({len(part) for part in parts}) > 1:
         lengths = {name: len(part) for name, part in zip(layout, parts, strict=True)}
         raise source.refused(f"{place}/obs has the numbers of steps {lengths}", "they must be equal")
     observations = {"state": np.concatenate(parts, 1)}
     if name := _image(source, obs, camera):
         observations["image"] = _array(source, obs, name)
-    rewards = group["rewards"][()] if "rewards" in group else np.ones(1)
+    rewards = source.numbers(f"{place}/rewards", _array(source, group, "rewards")) if "rewards" in group else np.ones(1)
     success = bool(group.attrs.get("success", (rewards > 0).any()))
-    seed = int(group.attrs.get("seed", group.name.rpartition("_")[2]))
-    return source.episode(place, observations, actions, success, seed)
-
-
-def _array(source: Source, group: Any, name: str) -> np.ndarray:
-    entry = _entry(source, group, name)
-    if not hasattr(entry, "dtype"):
-        raise source.refused(f"{entry.name.lstrip('/')} is a group", "it must be an array")
-    return entry[()]
+    return source.episode(place, observations, actions, success, int(group.attrs.get("seed", _number(group.name))))
 
 
 def _image(source: Source, obs: Any, camera: str | None) -> str:
     """Name of the images of a camera, or nothing."""
     if camera is not None:
-        return camera and _entry(source, obs, f"{camera}_image").name.rpartition("/")[2]
+        return camera and f"{camera}_image"
     found = [name for name in obs if name.endswith("_image")]
     if len(found) > 1:
         cameras = [name.removesuffix("_image") for name in found]

@@ -137,7 +137,8 @@ CASES = [(name, call, UsageError, part) for name, part, call in [
     ("robomimic range", "1.5 at step 0, which is outside of [-1, 1]", lambda: spoiled(replaced("actions", FAR))),
     ("robomimic steps", "num_samples=4 and 3 actions", lambda: spoiled(
         replaced("actions", np.zeros((3, 2))))),
-    ("robomimic state steps", "5 steps of state and 4 actions", lambda: spoiled(replaced("obs/state", np.zeros((5, 3))))),
+    ("robomimic state steps", "5 steps of state and 4 actions", lambda: spoiled(
+        replaced("obs/state", np.zeros((5, 3))))),
     ("robomimic sizes", "episode 1 has the sizes", lambda: spoiled(replaced("actions", np.zeros((4, 3))))),
     ("robomimic filter", "mask/valid is missing", lambda: read_robomimic(good("set.hdf5"), mask="valid")),
     ("robomimic filtered", "names demo_7", lambda: spoiled(
@@ -166,15 +167,21 @@ CASES = [(name, call, UsageError, part) for name, part, call in [
     ("lerobot column", "has no column action", lambda: framed(lambda table: table.drop_columns("action"))),
     ("lerobot NaN", "action of episode 0 has 2 values that are not finite",
      lambda: framed(column("action", second([None, float("nan")])))),
-    ("lerobot range", "-3 at step 1, which is outside of [-1, 1]", lambda: framed(column("action", second([0.0, -3.0])))),
+    ("lerobot range", "-3 at step 1, which is outside of [-1, 1]",
+     lambda: framed(column("action", second([0.0, -3.0])))),
     ("lerobot ragged", "it must be 2 numbers for each frame", lambda: framed(column("action", second([0.0] * 3)))),
     ("lerobot frames", "data holds 7 frames, meta/episodes 8", lambda: framed(lambda table: table.slice(1))),
     ("lerobot order", "must count from 0", lambda: framed(lambda table: table.take([1, 0, 2, 3, 4, 5, 6, 7]))),
     ("lerobot no video", f"{VIDEO} is missing", lambda: removed(VIDEO)),
     ("lerobot video", f"{VIDEO} cannot be read", lambda: bytes_edited("set", half, VIDEO)),
-    ("written twice", "exists already", lambda: write_demonstrations(good("set"), Demonstrations("reach", [episode()]))),
+    ("written twice", "exists already",
+     lambda: write_demonstrations(good("set"), Demonstrations("reach", [episode()]))),
     ("written sizes", "demonstrations='reach': episode 1",
      lambda: write_demonstrations(FOLDER / "x.hdf5", Demonstrations("reach", [episode(), episode(state=2)]))),
+    ("NaN in memory", "actions of episode 0 has 8 values that are not finite",
+     lambda: Chunks.of(Demonstrations("reach", [episode()._replace(actions=NAN)] * 2))),
+    ("steps in memory", "episode 0 has 4 steps of state and 3 actions",
+     lambda: Chunks.of(Demonstrations("reach", [episode()._replace(actions=np.zeros((3, 2)))]))),
     ("layout", "must add up to 3", lambda: write_demonstrations(
         FOLDER / "x.hdf5", Demonstrations("reach", [episode()]), {"state": 2})),
     ("no source", "data.source=None", lambda: Chunks.load(ChunksConfig())),
