@@ -3,7 +3,9 @@
 import abc
 import inspect
 import json
+import os
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,13 +106,16 @@ def test_the_fingerprint_of_a_policy_is_that_of_its_contents(tmp_path):
     assert fingerprint(tmp_path) != run
 
 
+class Unscaled(Walker):
+    state_std = None
+
+
 class Unsendable(Walker):
     def __reduce__(self):
         raise TypeError("no")
 
 
 def unloadable():
-    import os
     os._exit(3)
 
 
@@ -122,8 +127,8 @@ def unloadable():
     (lambda: evaluate_policy(Unsendable(), Corridor, [0]), UsageError, "policy='Unsendable': cannot be sent"),
     (lambda: evaluate_policy(unloadable, Corridor, [0]), Failure, "exit code 3"),
     (lambda: here(partial(Walker, 1.0), simulator="rech", seeds=[0]), UsageError, "did you mean 'reach'?"),
-    (lambda: here(object.__new__(LeRobotPolicy), seeds=[0], disturbance=Disturbance(noise=1.0)), UsageError, "state_std"),
-    (lambda: evaluation.read_episodes("none"), UsageError, "path='none'"),
+    (lambda: here(Unscaled(), seeds=[0], disturbance=Disturbance(noise=1.0)), UsageError, "state_std"),
+    (lambda: evaluation.read_episodes(Path("none")), UsageError, "path='none'"),
     (lambda: best_kept([0.5, 1.5]), ValueError, "rates=1.5"),
 ])
 def test_refusals(call, error, message):
@@ -177,7 +182,7 @@ def test_a_film_shows_each_step_and_the_energies(tmp_path, energies):
     red, green, _ = frames[-1][0, 32].astype(int)
     assert result.success and green > red + 50, "the last picture has a green frame"
     with pytest.raises(UsageError, match=r"path='film.gif': must end in .mp4"):
-        film_episode(walker, Corridor(), 3, "film.gif")
+        film_episode(walker, Corridor(), 3, Path("film.gif"))
 
 
 # LeRobot

@@ -61,6 +61,7 @@ def _add_demos(parser: Parser) -> None:
     option("--episodes", type=count, default=50, metavar="N", help="number of successful episodes; default: 50")
     option("--seed", type=int, default=0, metavar="N", help="fixes initial states and the expert; default: 0")
     option("--style", default="clean", metavar="STYLE", help="clean, or clumsy: with noise, pauses and detours; default: clean")
+    option("--image", type=count, metavar="N", help="record images of N x N pixels too; default: none")
     option("--workers", type=count, default=1, metavar="N", help="processes; default: 1")
     option("--out", type=Path, required=True, metavar="FILE", help="file.hdf5, as of robomimic, or a new folder, as of LeRobot")
     parser.set_defaults(run=_demos)
@@ -114,33 +115,33 @@ def _add_policy(parser: Parser) -> None:
 
 
 def _demos(options: argparse.Namespace) -> int:
+    if options.out.exists():
+        raise checks.refusal("--out", str(options.out), "exists already", "choose another place", UsageError)
     from ebwm.policy.demonstrations import collect
     from ebwm.policy.formats import write_demonstrations
     from ebwm.policy.simulators import make_simulator
 
-    if options.out.exists():
-        raise checks.refusal("--out", str(options.out), "exists already", "choose another place", UsageError)
     with _usage():
-        checks.one_of("--style", options.style, ("clean", "clumsy"))
         simulator = make_simulator(options.simulator)
         layout = dict(simulator.layout)
         simulator.close()
-        made = collect(options.simulator, options.episodes, options.seed, options.style, options.workers)
+        made = collect(options.simulator, options.episodes, options.seed, options.style, options.workers, options.image)
         write_demonstrations(options.out, made, layout)
     steps = sum(len(episode.actions) for episode in made.episodes)
-    print(f"{options.out}: {len(made.episodes)} episodes of {made.simulator} with {steps} steps, digest {made.digest[:16]}")
+    print(f"{options.out}: {len(made.episodes)} episodes of {made.simulator} with {steps} steps, "
+          f"{made.failed} others failed; digest {made.digest[:16]}")
     return 0
 
 
 def _train(options: argparse.Namespace) -> int:
+    folder, changes = _new_folder(options.out), _settings(options.settings)
     from tqdm import tqdm
 
     from ebwm.policy.formats import read_demonstrations
     from ebwm.policy.policies import PolicySettings, train_policy
 
-    folder = _new_folder(options.out)
     with _usage():
-        chosen = PolicySettings.named(options.kind, options.preset, **_settings(options.settings))
+        chosen = PolicySettings.named(options.kind, options.preset, **changes)
         demonstrations = read_demonstrations(options.demos)
     with tqdm(total=chosen.updates, disable=not sys.stderr.isatty(), unit="update") as bar:
         try:
@@ -202,9 +203,9 @@ def find_policy(
 
 def _policy(options: argparse.Namespace) -> tuple[Path, str, dict[str, Any]]:
     """Folder of the policy, name of the simulator, and settings to change; all checked."""
+    folder, changes = find_policy(options.name), _settings(options.settings)
     from ebwm.policy.policies import load_policy
 
-    folder, changes = find_policy(options.name), _settings(options.settings)
     with _usage():
         load_policy(folder, **changes)
         simulator = options.simulator or json.loads((folder / FILE).read_text(encoding="utf-8"))["simulator"]
@@ -218,11 +219,11 @@ def _disturbance(options: argparse.Namespace) -> "Disturbance":
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    folder, simulator, changes = _policy(options)
     from ebwm.policy.evaluation import evaluate_policy, evaluation_seeds, summarise
     from ebwm.policy.policies import load_policy
 
     disturbance = _disturbance(options)
-    folder, simulator, changes = _policy(options)
     place = options.out or folder / EVALUATIONS / _name_of(disturbance, changes, simulator, options.batch)
     with _usage():
         results = evaluate_policy(
@@ -248,13 +249,13 @@ def _report(result: "EpisodeResult") -> None:
 
 
 def _play(options: argparse.Namespace) -> int:
+    folder, name, changes = _policy(options)
     from ebwm.policy.evaluation import FIRST_SEED
     from ebwm.policy.film import film_episode
     from ebwm.policy.policies import load_policy
     from ebwm.policy.simulators import make_simulator
 
     disturbance = _disturbance(options)
-    folder, name, changes = _policy(options)
     seed = FIRST_SEED if options.seed is None else options.seed
     with _usage():
         simulator = make_simulator(name)

@@ -247,7 +247,7 @@ class BestKept(NamedTuple):
 
 
 def best_kept(
-    rates: Sequence[Numbers] | np.ndarray,  # [seeds, evaluations] in their order; or [evaluations] of one seed
+    rates: Sequence[Numbers] | Numbers,  # [seeds, evaluations] in their order; or [evaluations] of one seed
 ) -> BestKept:
     """What reporting the best of several evaluations gives, beside the last one."""
     array = np.atleast_2d(np.asarray(rates, dtype=np.float64))

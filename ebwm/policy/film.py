@@ -62,7 +62,7 @@ def _check(path: Path, size: int, rate: int) -> None:
 def compose(
     frames: list[Picture],  # pictures before each step and after the last
     result: EpisodeResult,  # of the episode
-) -> list[Picture]:  # with the strip below them if the chunks have energies
+) -> list[UInt8[np.ndarray, "higher width 3"]]:  # with the strip below them if the chunks have energies
     """Add the energies of an episode to its pictures; the curve reaches to the present."""
     chunks = [chunk for chunk in result.chunks if chunk.get("energy") is not None]
     if not chunks:
@@ -76,7 +76,7 @@ def energy_strip(
     step: int,  # the present
     length: int,  # number of frames of the episode
     width: int,  # in pixels
-) -> Picture:  # [width/4 width 3]
+) -> UInt8[np.ndarray, "strip width 3"]:
     """The energy of the last chunk as a number, and of all so far as a curve on the axes of the whole episode."""
     height, energies = width // STRIP, [chunk["energy"] for chunk in chunks]
     strip = np.full((height, width, 3), DARK, np.uint8)
