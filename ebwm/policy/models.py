@@ -6,7 +6,7 @@
 __all__ = ['OUTPUTS', 'TRUNKS', 'LEVELS', 'ChunkShape', 'ImageEncoder', 'ObservationEncoder', 'ResidualLayer', 'MLPTrunk',
            'TransformerTrunk', 'Mixture', 'ChunkModel', 'mlp_energy_gradient', 'ChunkLandscape']
 
-# %% ../../nbs/policy/02_models.ipynb #6cda820b
+# %% ../../nbs/policy/02_models.ipynb #102fa6ae
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import checks
 from ..attention import joint_attention
-from ..blocks import Block, FeedForward, Modulation, check_shape, initialise, linear, modulate, rotary
+from ..blocks import Block, Modulation, check_shape, initialise, linear, modulate, rotary
 from ..energy import Landscape, curvature
 from ..landscape import Expanded
 from ..randomness import normal_like
@@ -117,24 +117,25 @@ class ObservationEncoder(nn.Module):
                 rule = f"must have shape [batch, {', '.join(map(str, sizes))}]".replace("Ellipsis", "vectors")
                 raise checks.refusal(f"context[{name!r}]", given, rule)
 
-# %% ../../nbs/policy/02_models.ipynb #47e315a9
+# %% ../../nbs/policy/02_models.ipynb #3b17cfc7
 class ResidualLayer(nn.Module):
-    "Feed-forward layer that a condition modulates."
+    "SwiGLU feed-forward layer that a condition modulates."
 
     def __init__(
         self,
         dim: int,  # width
     ):
         super().__init__()
-        self.norm, self.feed_forward = nn.RMSNorm(dim, eps=1e-5), FeedForward(dim)
-        self.modulation = linear(dim, 3 * dim, bias=True)
+        self.norm, self.modulation = nn.RMSNorm(dim, eps=1e-5), linear(dim, 3 * dim, bias=True)
+        self.gate_up, self.down = linear(dim, 2 * dim), linear(dim, dim)
 
     def forward(
         self,
         x: Float[Tensor, "*items d"],  # input
         modulation: Modulation,  # of the observations
     ) -> Float[Tensor, "*items d"]:
-        return x + modulation.gate * self.feed_forward(modulate(self.norm(x), modulation))
+        a, b = self.gate_up(modulate(self.norm(x), modulation)).chunk(2, -1)
+        return x + modulation.gate * self.down(F.silu(a) * b)
 
 
 class MLPTrunk(nn.Module):
@@ -332,7 +333,7 @@ class ChunkModel(Saved, nn.Module):
         size = 1 / curvature(self.landscape(context), y, generator=draw).median().item()
         return float(f"{size:.3g}") if 0 < size < math.inf else 1.0
 
-# %% ../../nbs/policy/02_models.ipynb #fc4b13b6
+# %% ../../nbs/policy/02_models.ipynb #c1fd21b3
 def _normed(x: Tensor, norm: nn.RMSNorm) -> tuple[Tensor, Tensor]:
     "Normalised features, and one over their root mean square."
     scale = (x.square().mean(-1, keepdim=True) + norm.eps).rsqrt()
@@ -355,17 +356,18 @@ def mlp_energy_gradient(
     x, kept = trunk.embed(y.flatten(-2)), []
     for layer, parts in zip(trunk.layers, memory, strict=True):
         (shift, scale, gate), (normed, root) = parts.chunk(3, -1), _normed(x, layer.norm)
-        a, b = layer.feed_forward.gate_up(torch.addcmul(normed + shift, normed, scale)).chunk(2, -1)
+        a, b = layer.gate_up(torch.addcmul(normed + shift, normed, scale)).chunk(2, -1)
         share = a.sigmoid()
         kept.append((x, root, scale, gate, a, b, share))
-        x = torch.addcmul(x, gate, layer.feed_forward.down(a * share * b))
+        x = torch.addcmul(x, gate, layer.down(a * share * b))
     normed, root = _normed(x, trunk.norm)
     row = trunk.decode.weight.mean(0)
     grad = _norm_gradient(row.expand_as(x), x, root, trunk.norm)
     for layer, (x, root, scale, gate, a, b, share) in zip(reversed(trunk.layers), reversed(kept), strict=True):
-        inner = (grad * gate) @ layer.feed_forward.down.weight
+        inner = (grad * gate) @ layer.down.weight
         silu = a * share
-        inner = torch.cat([inner * b * (share + silu * (1 - share)), inner * silu], -1) @ layer.feed_forward.gate_up.weight
+        both = torch.cat([inner * b * (share + silu * (1 - share)), inner * silu], -1)
+        inner = both @ layer.gate_up.weight
         grad = grad + _norm_gradient(torch.addcmul(inner, inner, scale), x, root, layer.norm)
     return normed @ row, (grad @ trunk.embed.weight).unflatten(-1, y.shape[-2:])
 

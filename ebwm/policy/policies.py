@@ -138,8 +138,9 @@ class Policy:
         start = time.perf_counter()
         found = self.predictor.predict(self.context(), self.generator, self.options.steps)
         seconds = time.perf_counter() - start
-        energy = None if found.energy is None else found.energy.mean().item()
-        self.facts.append({"evaluations": found.evaluations.float().mean().item(), "energy": energy, "seconds": seconds})
+        mean = lambda values: None if values is None else values.float().mean().item()
+        numbers = {name: mean(getattr(found, name)) for name in ("steps", "evaluations", "energy")}
+        self.facts.append(numbers | {"seconds": seconds})
         return self.normaliser.restore(found.value[:, : self.execute])
 
     def context(self) -> dict[str, Tensor]:
@@ -177,6 +178,9 @@ def fit_policy(
     note: Callable[[dict[str, Any]], Any] | None = None,  # receives every row of the log
 ) -> Trained:
     """Train a policy; it predicts with the moving average of its weights, at the end of training."""
+    for name in ("observe", "predict"):
+        if getattr(options, name) != (known := getattr(chunks.config, name)):
+            raise checks.refusal(name, getattr(options, name), f"must be {known}, as for the windows of demonstrations")
     predictor = options.predictor(chunks.state.context_dim, chunks.state.dim, seed)
     data, batch = chunks.splits["train"], min(options.batch, len(chunks.splits["train"]))
     fixed = isinstance(predictor, EnergyPolicy) and not _set_step_size(predictor, data, seed)

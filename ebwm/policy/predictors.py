@@ -23,7 +23,7 @@ from .walk import PRESETS, PolicyWalk, policy_loss, walk_chunks
 from ..randomness import draw_like, normal_like
 from ..training.learner import Learner
 
-# %% ../../nbs/policy/03_predictors.ipynb #20712476
+# %% ../../nbs/policy/03_predictors.ipynb #857d2524
 Context = dict[str, Tensor]  # observations, as for `ObservationEncoder`
 
 
@@ -31,7 +31,8 @@ class Prediction(NamedTuple):
     "Predicted chunks and what they cost."
 
     value: Float[Tensor, "b n a"]  # chunks of actions
-    evaluations: Int[Tensor, " b"]  # evaluations of the trunk
+    steps: Int[Tensor, " b"]  # of sampling
+    evaluations: Int[Tensor, " b"]  # of the trunk
     energy: Float[Tensor, " b"] | None = None  # at the last evaluation, from a model that has one
 
 
@@ -51,7 +52,7 @@ class Predictor(ABC):
 
 
 def _once(value: Tensor) -> Prediction:
-    return Prediction(value, torch.ones(len(value), dtype=torch.long, device=value.device))
+    return Prediction(value, *[torch.ones(len(value), dtype=torch.long, device=value.device)] * 2)
 
 
 class Cloning(Predictor):
@@ -100,7 +101,7 @@ class MixtureCloning(Predictor):
         chosen = (found.logits.softmax(-1).cumsum(-1) < chance).sum(-1).clamp(max=self.model.modes - 1)
         return _once(found.means[torch.arange(len(chosen), device=chosen.device), chosen])
 
-# %% ../../nbs/policy/03_predictors.ipynb #f9463cd0
+# %% ../../nbs/policy/03_predictors.ipynb #e9eac24e
 def noise_levels() -> Any:  # a DDPMScheduler over LEVELS levels
     "The noise schedule of Diffusion Policy, by diffusers."
     module = require("diffusers.schedulers.scheduling_ddpm", "diffusion")
@@ -135,11 +136,11 @@ class Diffusion(Predictor):
         memory, shape = self.model.remember(context), self.model.shape
         y = memory[0].new_empty(len(memory[0]), shape.predict, shape.action_dim)
         y, signal = normal_like(y, generator), self.levels.alphas_cumprod.to(y)
-        levels = torch.linspace(LEVELS - 1, 0, steps + 1).round().long().tolist()[:steps]
+        levels = [round(LEVELS * (1 - step / steps)) - 1 for step in range(steps)]
         for level, after in zip(levels, [*signal[levels[1:]], signal.new_tensor(1.0)], strict=True):
             found = self.model.denoise(y, torch.full((len(y),), level, device=y.device), memory)
             y = self._less_noisy(y, found, signal[level], after)
-        return Prediction(y, torch.full((len(y),), steps, device=y.device))
+        return Prediction(y, *[torch.full((len(y),), steps, device=y.device)] * 2)
 
     def _less_noisy(self, y: Tensor, found: Tensor, signal: Tensor, after: Tensor) -> Tensor:
         "The step of DDIM without randomness (Song et al. 2021, equation 12); the clean chunk is kept in its range."
@@ -148,7 +149,7 @@ class Diffusion(Predictor):
         noise = (y - signal.sqrt() * clean) / (1 - signal).sqrt()
         return after.sqrt() * clean + (1 - after).sqrt() * noise
 
-# %% ../../nbs/policy/03_predictors.ipynb #db6e442a
+# %% ../../nbs/policy/03_predictors.ipynb #67afe4af
 class EnergyPolicy(Predictor):
     "EBT-Policy."
 
@@ -180,10 +181,10 @@ class EnergyPolicy(Predictor):
         y = landscape.memory[0].new_empty(self.samples * batch, shape.predict, shape.action_dim)
         alpha, choose = self.model.step_size.detach(), self.samples > 1
         ends = walk_chunks(landscape, normal_like(y, generator), self.walk, alpha, steps, choose)
-        found = ends.state.y, ends.state.energy, ends.evaluations
-        value, energy, count = (part.unflatten(0, (self.samples, batch)) for part in found)
+        found = ends.state.y, ends.state.energy, ends.info.evaluations.sum(0), ends.evaluations
+        value, energy, steps, count = (part.unflatten(0, (self.samples, batch)) for part in found)
         best, item = energy.argmin(0), torch.arange(batch, device=y.device)
-        return Prediction(value[best, item], count.sum(0), energy[best, item])
+        return Prediction(value[best, item], steps[best, item], count.sum(0), energy[best, item])
 
 # %% ../../nbs/policy/03_predictors.ipynb #837a271d
 PREDICTORS: dict[str, type[Predictor]] = {"ebt": EnergyPolicy, "diffusion": Diffusion, "cloning": Cloning,
