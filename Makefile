@@ -41,7 +41,7 @@ export: $(READY) ## write the modules in ebwm from the notebooks
 	$(BIN)/nbdev-export
 
 notebooks: $(READY) ## run the notebooks, save their outputs, clean them (not those of figures)
-	for path in nbs/tutorials nbs/core nbs/gradient nbs/data nbs/training nbs/evaluation nbs/explorers nbs/index.ipynb; do \
+	for path in nbs/tutorials nbs/core nbs/gradient nbs/data nbs/training nbs/policy nbs/evaluation nbs/explorers nbs/index.ipynb; do \
 	  OMP_NUM_THREADS=1 $(BIN)/nbdev-test $$path --save --n-workers 2 || exit 1; done
 	$(BIN)/nbdev-clean
 

@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 
 # order of pages and groups; other folders follow
-FOLDERS = ("tutorials", "howto", "guides", "core", "gradient", "data", "training", "evaluation", "explorers", "figures")
+FOLDERS = ("tutorials", "howto", "guides", "core", "gradient", "data", "training", "policy", "evaluation", "explorers",
+           "figures")
 GROUPS = ("Tutorials", "How to", "Guides", "Lessons", "Results", "Extend", "Reference")
 CAPTIONS = {"howto": "How to"}  # groups of folders whose name is another one
 # folders whose pages are below an overview: its group and its title
 OVERVIEWS = {"core": ("Lessons", "Energies and models"), "gradient": ("Lessons", "Gradients"),
              "data": ("Lessons", "Data"), "training": ("Lessons", "Training"),
+             "policy": ("Lessons", "Policies of robots"),
              "evaluation": ("Lessons", "Evaluation"), "explorers": ("Lessons", "Explorers"),
              "figures": ("Results", "Figures")}
 RESULTS = ("guides/gallery", "guides/results", "figures/claims", "figures/benchmarks", "protocol")

@@ -1,4 +1,8 @@
-"""Energy-based world models in PyTorch: energies, samplers that descend them, and models trained through both."""
+"""Energy-Based World Models and Energy-Based Transformers in PyTorch
+
+Modules:
+
+- `ebwm.policy.lerobot`: Policies as LeRobot takes them: the contract of its `PreTrainedPolicy` (version 0.6), without depending on it."""
 
 import importlib
 from typing import Any

@@ -132,9 +132,9 @@ def test_check_and_report(project, told, monkeypatch):
     assert code == 0 and out.startswith("# Claims of the papers\n\n1 claims: 1 not made.\n")
     assert told("figures", "report", "--out", "report.md") == (0, "report written to report.md\n", "")
     assert (project / "report.md").read_text() == out
-    rows = [Checked("tiny", "cpu", (), ("notebook", "lock"))]
+    rows = [Checked("tiny", "cpu", (), ("notebook", "package torch"))]
     monkeypatch.setattr(figures, "check", lambda ids: rows)
-    stale = "tiny: on record at scale cpu, complete\n    stale: changed since the run: notebook, lock\n"
+    stale = "tiny: on record at scale cpu, complete\n    stale: changed since the run: notebook, package torch\n"
     assert told("figures", "check") == (0, stale, "")
     rows.append(Checked("fan", "", ("a.png is missing",), ()))
     assert told("figures", "check") == (1, f"{stale}fan: WRONG\n    a.png is missing\n", "")

@@ -22,7 +22,7 @@ from tiny_figure import NOTEBOOKS, YAML, code, rewrite, write_manifest, write_no
 from ebwm import figures
 from ebwm.figures import NotebookError, Record
 from ebwm.figures.batch import stale
-from ebwm.figures.inputs import PACKAGE, bare, changed, modules
+from ebwm.figures.inputs import PACKAGE, bare, changed, modules, packages
 from ebwm.figures.job import _alive, main, run_job, up_to_date
 from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.plan import as_json, jobs_of
@@ -42,6 +42,7 @@ LAZY = 'EXPORTS = {  # imported on first use\n    "EBT": "ebwm.high",\n    "A": 
 SOURCES = {
     "__init__": LAZY, "low": "import torch", "high": "def f():\n    from .low import x", "other": "",
     "room/__init__": "from ebwm.room.a import A", "room/a": "A = 1", "room/b": "from . import a",
+    "called": 'require("PIL.Image", "video")\ndef f(x):\n    import_module(f"lightning_fabric.{x}")\nrequire(x)',
     "plain/__init__": "", "plain/c": "from .. import low",
     "plain/lazy/__init__": 'EXPORTS = {"d": "ebwm.plain.c"}',
 }
@@ -63,11 +64,29 @@ SOURCES = {
     (["ebwm = 1\nebwm.EBT"], ""),
 ])
 def test_the_modules_of_a_notebook_are_those_it_imports_directly_or_indirectly(tmp_path, cells, names):
-    package = tmp_path / "ebwm"
-    for name, source in SOURCES.items():
-        (package / name).parent.mkdir(parents=True, exist_ok=True)
-        (package / f"{name}.py").write_text(source)
+    package = package_of_sources(tmp_path)
     assert list(modules(cells, package)) == [f"ebwm.{name}" for name in names.split()]
+
+
+def package_of_sources(root):
+    for name, source in SOURCES.items():
+        path = root / f"ebwm/{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    return root / "ebwm"
+
+
+@pytest.mark.parametrize("cells, versions", [
+    (["from ebwm import high"], {"torch": "2.1"}),
+    (["%matplotlib inline\nimport json, sklearn.datasets"], {"scikit-learn": None}),
+    (["def f():\n    from skimage.data import cat", "import ebwm.called"],
+     {"lightning-fabric": "0.1rc1", "pillow": "9", "scikit-image": None}),
+])
+def test_the_packages_of_a_notebook_are_those_it_imports_directly_or_indirectly(tmp_path, cells, versions):
+    (tmp_path / "constraints.txt").write_text("torch==2.1\nother==1\nLightning_Fabric==0.1rc1\n")
+    (tmp_path / "constraints-optional.txt").write_text("# More.\npillow==9")
+    package = package_of_sources(tmp_path)
+    assert packages(cells, modules(cells, package), tmp_path, package) == versions
 
 
 BARE = [
@@ -114,17 +133,24 @@ def test_figures_depend_on_records_and_style_but_not_on_the_engine():
     assert [id for id, names in used.items() if names & engine or "ebwm.figures.record" not in names] == []
 
 
+def test_every_package_that_a_figure_imports_is_pinned():
+    code = [source for path in (ROOT / "nbs/figures").glob("*.ipynb") for source in code_of(cells_of(path))]
+    versions = packages(code, modules(code), ROOT)
+    assert "torch" in versions and [name for name, version in versions.items() if not version] == []
+
+
 def only_job(id="tiny", **overrides):
     return jobs_of(figures.plan(id, overrides=overrides))[-1]
 
 
 def test_a_change_of_an_input_makes_a_run_stale(project):
-    """Of the code that runs, the data, the parameters and the lock; not of outputs, texts and limits."""
+    """Of the code that runs, the data, the parameters and the imported packages; not of outputs, texts and limits."""
     registry, notebook, picture, points, clip, lock = (project / name for name in (
         YAML, NOTEBOOKS[0], "figures/tiny/runs/smoke/a.png", "points.csv", "clips/a.txt", "constraints.txt"))
     for path in (picture, points, clip, lock):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("1")
+    lock.write_text("torch==1")
     rewrite(registry, "headline:", "data: [points.csv]\n    headline:")
     job = lambda: only_job(clips_dir="clips")
     assert not up_to_date(job())
@@ -132,14 +158,14 @@ def test_a_change_of_an_input_makes_a_run_stale(project):
     text = json.dumps({"cell_type": "markdown", "id": "m", "metadata": {}, "source": "New."})
     neutral = [(notebook, '"outputs": []', '"outputs": [1]'), (notebook, '"cells": [', f'"cells": [{text},'),
                (registry, "A tiny figure", "A small figure"), (registry, "smoke: 0.1, cpu: 3", "smoke: 9"),
-               (project / "settings.ini", "threads = 1", "threads = 2")]
+               (project / "settings.ini", "threads = 1", "threads = 2"), (lock, "==1", "==1\nflask==1")]
     for path, old, new in neutral:
         rewrite(path, old, new)
     assert up_to_date(job())
     first, modified = job().inputs, clip.stat().st_mtime_ns
     changes = [(notebook, "rate**update", "rate*update", ["notebook"]), (points, "1", "2", ["data points.csv"]),
                (notebook, "import sys", "import sys, ebwm.sizes", ["notebook", "module ebwm.sizes"]),
-               (lock, "1", "2", ["lock"]), (clip, "1", "2", [f"data {clip.parent}"]),
+               (lock, "torch==1", "torch==2", ["package torch"]), (clip, "1", "2", [f"data {clip.parent}"]),
                (registry, "updates: 4", "updates: 5", ["parameter updates"]),
                (registry, "smoke: [0, 1]", "smoke: [0, 2]", ["parameter seeds"])]
     for path, old, new, names in changes:
@@ -233,7 +259,7 @@ def leaves(**changes):
     (lambda job, folder: (folder / "manifest.json").write_text("{"), "manifest.json is not a valid manifest"),
     (leaves(updates=1), "ran with updates=1 instead of 4"),
     (lambda job, folder: (leaves()(job, folder), rewrite(Path("constraints.txt"), "2", "3")),
-     "lock changed during the run"),
+     "package torch changed during the run"),
 ])
 def test_an_incomplete_record_other_parameters_or_changed_code_are_refused(project, kernel, act, message):
     (project / "constraints.txt").write_text("torch==2")

@@ -1,5 +1,6 @@
 """One installation for pip and conda, pinned dependencies, light imports, and the Makefile."""
 
+import importlib.metadata
 import itertools
 import json
 import os
@@ -14,10 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import ebwm
-from ebwm.figures.wheels import PINS
+from ebwm.figures.packages import PINS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -37,17 +39,30 @@ def test_conda_and_make_install_the_same():
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(version)
 
 
-def test_every_dependency_is_pinned_once_and_inside_its_range():
-    """Packages that no record depends on are pinned in a file of their own."""
+def pinned_versions():
+    """The version of each package; every line is NAME==VERSION."""
     lines = [line for name in PINS for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
-    pairs = [re.fullmatch(r"([\w.-]+)==([\w.!+-]+)", line) for line in lines if line and line[0] != "#"]
-    assert all(pairs), "every line is NAME==VERSION"
-    pinned = {canonicalize_name(pair[1]): pair[2] for pair in pairs}
-    assert len(pinned) == len(pairs)
+    pairs = [re.fullmatch(r"([\w.-]+)==([\w.!+-]+)", line).groups() for line in lines if line and line[0] != "#"]
+    assert len({canonicalize_name(name) for name, _ in pairs}) == len(pairs)
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_every_dependency_is_pinned_once_and_inside_its_range():
+    pinned = pinned_versions()
     entries = [*PROJECT["dependencies"], *itertools.chain(*PROJECT["optional-dependencies"].values())]
     required = [r for r in map(Requirement, entries) if r.name != PROJECT["name"]]
     outside = [str(r) for r in required if not r.specifier.contains(pinned.get(canonicalize_name(r.name), "0"))]
     assert required and outside == []
+
+
+def test_the_lowest_python_can_install_every_pin():
+    """As far as the pinned versions are installed here."""
+    pinned, lowest = pinned_versions(), PROJECT["requires-python"].removeprefix(">=")
+    found = {canonicalize_name(d.name): d for d in importlib.metadata.distributions()}
+    here = [found[name] for name, version in pinned.items()
+            if name in found and SpecifierSet(f"=={version}").contains(found[name].version)]
+    refused = [d.name for d in here if not SpecifierSet(d.metadata.get("Requires-Python", "")).contains(lowest)]
+    assert here and refused == []
 
 
 LIGHT = f"""

@@ -22,7 +22,7 @@ FLOORS = [floor.split() for floor in (
     "training training. evaluation.actions evaluation.rollouts",
     "policy policy.",
     "figures.errors figures.manifest figures.notebook figures.registry figures.style figures.inputs figures.curves"
-    " figures.plan",
+    " figures.packages figures.plan",
     "figures.record",
     "figures.execution figures.job figures.local figures.progress figures.batch figures.claims figures.findings"
     " figures.ledger figures.comparison figures.table figures.summary figures.tune figures.offline figures.wheels"

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from ebwm import checks, settings
 from ebwm.figures import offline, wheels
-from ebwm.figures.inputs import LOCK
 from ebwm.figures.notebook import registry_path
+from ebwm.figures.packages import PINS
 from ebwm.figures.plan import checked_scale, plan
 from ebwm.figures.registry import STEP_MINUTES, Registry, Step, registry
 from ebwm.files import sha256, write_json, write_whole
@@ -116,7 +116,8 @@ def _sources(known: Registry, config: Settings, scale: str) -> Iterator[tuple[st
     for path in sorted((Path(official) / "model").rglob("*.py")) if official else []:
         yield f"official/{path.relative_to(official).as_posix()}", path
     yield "pyproject.toml", CHECKOUT / "pyproject.toml"
-    paths = [config.root / "settings.ini", config.root / LOCK, *(figure.notebook for figure in known.figures.values())]
+    paths = [config.root / name for name in ("settings.ini", *PINS)]
+    paths += [figure.notebook for figure in known.figures.values()]
     paths += [config.root / name for figure in known.figures.values() for name in figure.data]
     for path in dict.fromkeys(paths):
         if path.is_file():

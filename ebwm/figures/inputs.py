@@ -5,18 +5,19 @@ import functools
 import hashlib
 import io
 import json
+import sys
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ebwm.figures.errors import FigureError
+from ebwm.figures.packages import distribution, pins
 from ebwm.files import sha256
 
-__all__ = ["PACKAGE", "bare", "changed", "digest_of_folder", "inputs", "key_of", "modules"]
+__all__ = ["PACKAGE", "bare", "changed", "digest_of_folder", "inputs", "key_of", "modules", "packages"]
 
 PACKAGE = Path(__file__).parents[1]
-LOCK = "constraints.txt"
 
 
 def inputs(
@@ -27,13 +28,12 @@ def inputs(
     data: Iterable[str] = (),  # files that the notebook reads, relative to the root
 ) -> dict[str, Any]:
     """The inputs of a run, by digest."""
-    lock = root / LOCK
+    used = modules(code)
     folders = [value for name, value in parameters.items() if name.endswith("_dir") and value]
     return {
         "notebook": _digest([bare(source, cell=True) for source in code]),
-        "modules": {name: _digest(bare(path.read_text(encoding="utf-8")))
-                    for name, path in modules(code).items()},
-        "lock": sha256(lock) if lock.is_file() else None,
+        "modules": {name: _digest(bare(path.read_text(encoding="utf-8"))) for name, path in used.items()},
+        "packages": packages(code, used, root),
         "data": {name: sha256(root / name) for name in data}
         | {folder: digest_of_folder(Path(folder)) for folder in folders},
         "parameters": parameters,
@@ -132,9 +132,29 @@ def modules(
         if name in found or name == package.name:
             continue
         found[name] = path = _file(name, package)
-        within = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        waiting += _imported(path.read_text(encoding="utf-8"), within, package)
+        waiting += _imported(path.read_text(encoding="utf-8"), _within(name, path), package)
     return dict(sorted(found.items()))
+
+
+def packages(
+    code: Iterable[str],  # sources of the cells of one notebook
+    used: Mapping[str, Path],  # its modules, from `modules`
+    root: Path,  # root of the repository
+    package: Path = PACKAGE,  # folder of the package ebwm
+) -> dict[str, str | None]:  # name to pinned version; None without a pin
+    """The third-party packages that code and its modules import, at the top level or inside functions."""
+    sources = [("\n".join(code), ""),
+               *((path.read_text(encoding="utf-8"), _within(name, path)) for name, path in used.items())]
+    names = {module.partition(".")[0] for source, within in sources
+             for module, _ in _imports(source, within, package.name)}
+    pinned = pins(root)
+    foreign = names - sys.stdlib_module_names - {package.name, ""}
+    return {name: pinned.get(name) for name in sorted(map(distribution, foreign))}
+
+
+def _within(name: str, path: Path) -> str:
+    """The package to which the relative imports of a module refer."""
+    return name if path.name == "__init__.py" else name.rpartition(".")[0]
 
 
 @functools.cache
@@ -147,6 +167,8 @@ def _file(name: str, package: Path) -> Path | None:
 def _imported(source: str, within: str, package: Path) -> Iterator[str]:
     """The modules that a source imports; a name imported from a module counts as that module."""
     for module, name in _imports(source, within, package.name):
+        if module.partition(".")[0] != package.name:
+            continue
         if name and _file(f"{module}.{name}", package):
             yield f"{module}.{name}"
         elif path := _file(module, package):
@@ -166,7 +188,7 @@ def _exports(source: str) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=1024)
 def _imports(source: str, within: str, package: str) -> list[tuple[str, str]]:
-    """Modules of a package that a source imports, and the names that it uses of each, "" for the module itself."""
+    """Modules that a source imports, and the names that it uses of each, "" for the module itself."""
     lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
     nodes = list(ast.walk(_parsed("\n".join(lines))))
     found, bound = [], {}
@@ -177,9 +199,19 @@ def _imports(source: str, within: str, package: str) -> list[tuple[str, str]]:
                       for alias in node.names if alias.name.partition(".")[0] == package}
         elif isinstance(node, ast.ImportFrom):
             found += [(_origin(node, within), alias.name) for alias in node.names]
+        elif isinstance(node, ast.Call):
+            found += [(name, "") for name in _imported_by_call(node)]
     found += [(bound[node.value.id], node.attr) for node in nodes if isinstance(node, ast.Attribute)
               and isinstance(node.value, ast.Name) and node.value.id in bound]
-    return list(dict.fromkeys(pair for pair in found if pair[0].partition(".")[0] == package))
+    return list(dict.fromkeys(found))
+
+
+def _imported_by_call(call: ast.Call) -> Iterator[str]:
+    """The module in `require("av", "video")`, or the beginning of its name in an f-string."""
+    function = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    if function in ("require", "import_module") and call.args:
+        name = call.args[0].values[:1] if isinstance(call.args[0], ast.JoinedStr) else call.args[:1]
+        yield from (text.value for text in name if isinstance(text, ast.Constant) and isinstance(text.value, str))
 
 
 def _parsed(source: str) -> ast.Module:

@@ -1,7 +1,6 @@
 """Wheels of the packages that a machine without a network lacks."""
 
 import importlib.metadata
-import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ebwm.compat import extras, require
-from ebwm.figures.inputs import LOCK, PACKAGE
+from ebwm.figures.inputs import PACKAGE
+from ebwm.figures.packages import canonical, pins
 from ebwm.figures.plan import ENGINE
 from ebwm.usage import Failure, UsageError
 
@@ -22,7 +22,6 @@ HAS = ("numpy", "torch", "triton", "timm", "pandas", "pyarrow", "matplotlib", "s
 REGISTRY = ("pydantic", "pyyaml")  # packages that the registry of figures needs
 TESTS = ("pytest", "beartype")  # packages that the tests need
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")
-PINS = (LOCK, "constraints-optional.txt")
 CHECKOUT = PACKAGE.parent
 
 
@@ -32,12 +31,12 @@ def needed(
     python: str,  # version, as in "3.12"
     has: Iterable[str] = (),  # packages that the machine has besides HAS
 ) -> list[str]:  # requirements with versions, as in "psutil==7.2.2"
-    """The packages that the machine lacks: dependencies of the project and theirs, at the versions of constraints.txt."""
+    """The packages that the machine lacks: dependencies of the project and theirs, at the pinned versions."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     roots = [*project["dependencies"], *ENGINE, *REGISTRY, *(TESTS if tests else ())]
     roots += [package for extra in chosen for package in extras()[extra]]
     lacking = _closure(roots, python) - _closure([*HAS, *has], python)
-    versions = _pins()
+    versions = pins(CHECKOUT)
     return sorted(f"{name}=={versions[name]}" if name in versions else name for name in lacking)
 
 
@@ -50,7 +49,7 @@ def _closure(requirements: Iterable[str], python: str) -> set[str]:
     while waiting:
         requirement = waiting.pop()
         for extra in ("", *requirement.extras):
-            if (key := (_canonical(requirement.name), extra)) not in seen:
+            if (key := (canonical(requirement.name), extra)) not in seen:
                 seen.add(key)
                 waiting += [found for found in map(packaging.Requirement, _requires(requirement.name))
                             if found.marker is None or found.marker.evaluate(target | {"extra": extra})]
@@ -62,16 +61,6 @@ def _requires(name: str) -> list[str]:
         return importlib.metadata.requires(name) or []
     except importlib.metadata.PackageNotFoundError:
         return []
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _pins() -> dict[str, str]:
-    lines = [line for name in PINS for line in (CHECKOUT / name).read_text(encoding="utf-8").splitlines()]
-    pairs = (line.partition("==") for line in lines if "==" in line and line[0] != "#")
-    return {_canonical(name): version.strip() for name, _, version in pairs}
 
 
 def collect(
@@ -90,7 +79,7 @@ def collect(
 
 def _copy(requirements: list[str], folder: Path, given: Path) -> None:
     wheels = sorted(given.glob("*.whl"))
-    have = {_canonical(wheel.name.partition("-")[0]) for wheel in wheels}
+    have = {canonical(wheel.name.partition("-")[0]) for wheel in wheels}
     absent = [text for text in requirements if text.partition("==")[0] not in have]
     if absent:
         raise UsageError(f"--wheels={str(given)!r}: must hold the wheels that the machine lacks; "

@@ -1,0 +1,120 @@
+"""What figures of policies share: demonstrations, trained policies, and their episodes as tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from ebwm.evaluation.statistics import student_crossed, wilson
+from ebwm.figures.experiment.runs import Experiment
+from ebwm.policy.chunks import Chunks, ChunksConfig
+from ebwm.policy.demonstrations import Demonstrations, collect
+from ebwm.policy.evaluation import FIRST_SEED, evaluate_policy, evaluation_seeds
+from ebwm.policy.policies import Policy, PolicySettings, fit_policy
+from ebwm.policy.rollout import EpisodeResult
+
+__all__ = ["KINDS", "chosen_settings", "demonstrated", "difference", "episode_rows", "episodes_of", "learned", "rate",
+           "windows", "with_steps"]
+
+KINDS = {"ebt": "EBT-Policy", "ebt_few": "EBT-Policy, 2 steps", "diffusion": "diffusion", "cloning": "cloning",
+         "mixture": "mixture"}
+
+
+def demonstrated(
+    simulator: str,  # name
+    count: int,  # episodes
+    seed: int,  # of the training seed: each has demonstrations of its own
+    style: str = "clean",  # of the expert
+) -> Demonstrations:
+    """Demonstrations of a training seed."""
+    return collect(simulator, count, seed, style)
+
+
+def windows(
+    demonstrations: Demonstrations,
+    seed: int,  # fixes which episodes are held out
+) -> Chunks:
+    """Windows of demonstrations, by the defaults."""
+    return Chunks.of(demonstrations, ChunksConfig(), seed)
+
+
+def chosen_settings(
+    exp: Experiment,  # its parameters give updates and sizes, if it has them
+    trials: Mapping[str, Any],  # from `Experiment.tune` or `Experiment.tuning`: "chosen" settings by kind
+    kind: str,  # in KINDS
+    **changes: Any,  # of `PolicySettings` or of the walk
+) -> PolicySettings:
+    """The settings of a kind after tuning."""
+    skipped = {"model", "valid_loss", "seconds"}
+    tuned = {name: value for name, value in trials["chosen"][kind].items() if name not in skipped}
+    named = ("dim", "depth", "batch", "trunk")
+    sizes = {name: exp.parameters[name] for name in named if name in exp.parameters}
+    few = {"least": 2, "most": 2} if kind == "ebt_few" else {}
+    updates = exp.parameters.get(f"updates_{kind}", exp.parameters.get("updates", 1000))
+    return PolicySettings.named(kind.partition("_")[0], **{"updates": updates} | sizes | few | tuned | changes)
+
+
+def learned(
+    exp: Experiment,  # its progress bar follows
+    chunks: Chunks,  # to learn from
+    options: PolicySettings,
+    seed: int,  # fixes initial weights, batches and noise
+) -> Policy:
+    """A trained policy."""
+    return fit_policy(chunks, options, seed, lambda row: exp._bar.update()).policy
+
+
+def with_steps(
+    policy: Policy,  # unchanged
+    steps: int | None,  # of its predictions; None: its own
+) -> Policy:
+    """The same policy with another number of steps."""
+    return Policy(policy.predictor, policy.normaliser, replace(policy.options, steps=steps))
+
+
+def episodes_of(
+    policy: Policy,
+    simulator: str,  # name
+    seed: int,  # training seed: each has initial states of its own, the same for all policies
+    count: int,  # episodes
+    batch: int | None = None,  # episodes side by side; None: all
+    **options: Any,  # of `evaluate_policy`: disturbance, trace
+) -> list[EpisodeResult]:
+    """Episodes of a policy, in this process."""
+    seeds = evaluation_seeds(count, FIRST_SEED + 1000 * seed)
+    return evaluate_policy(policy, simulator, seeds, workers=0, batch=batch or count, **options)
+
+
+def episode_rows(
+    results: Sequence[EpisodeResult],  # of one policy
+    **facts: Any,  # columns with one value: the kind, its steps
+) -> pd.DataFrame:  # one row an episode
+    """Episodes as a table."""
+    mean = lambda result, name: np.mean([chunk[name] for chunk in result.chunks if chunk.get(name) is not None] or [np.nan])
+    rows = [dict(episode=result.seed % 1000, success=result.success, steps=result.steps, retries=result.retries,
+                 outcome=result.outcome, evaluations=mean(result, "evaluations"), energy=mean(result, "energy"),
+                 milliseconds=1000 * mean(result, "seconds")) for result in results]
+    return pd.DataFrame(rows).assign(**facts)
+
+
+def rate(
+    rows: pd.DataFrame,  # episodes, with the column `success`
+) -> dict[str, float]:  # value, low, high
+    """Success rate over seeds and episodes with Wilson's interval."""
+    return wilson(int(rows.success.sum()), len(rows))._asdict()
+
+
+def difference(
+    ours: pd.DataFrame,  # episodes of all seeds of training
+    theirs: pd.DataFrame,  # of another policy, with the same seeds and episodes
+    value: Callable[[pd.DataFrame], pd.Series] = lambda rows: rows.success.astype(float),
+) -> dict[str, float | None]:  # value, low, high; a single seed has no interval
+    """Paired difference, over seeds and episodes."""
+    table = lambda rows: rows.assign(_value=value(rows)).pivot(index="seed", columns="episode", values="_value")
+    found: Float[np.ndarray, "seeds episodes"] = (table(ours) - table(theirs)).to_numpy()
+    if len(found) < 2:
+        return dict(value=float(found.mean()), low=None, high=None)
+    return student_crossed(found)._asdict()

@@ -1,0 +1,247 @@
+"""Policies: act on observations with a predictor of chunks, train on demonstrations, save and load."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ebwm import checks, settings
+from ebwm.files import write_json
+from ebwm.policy.chunks import Chunks, ChunksConfig, Normaliser
+from ebwm.policy.demonstrations import Demonstrations
+from ebwm.policy.models import ChunkModel, ChunkShape
+from ebwm.policy.predictors import PREDICTORS, EnergyPolicy, Predictor, chunk_learner, make_predictor
+from ebwm.policy.walk import PRESETS, PolicyWalk
+from ebwm.training.configuration import Config, OptimiserConfig
+from ebwm.training.learner import batches_of
+from ebwm.training.trainer import Observer, Trainer, load_weights, train_loop
+from ebwm.usage import UsageError
+
+__all__ = ["Policy", "PolicySettings", "Trained", "fit_policy", "load_policy", "train_policy"]
+
+FILE = "policy.json"  # settings and normalisation, in the folder of a policy
+PROBED = 64  # windows on which the step size is measured
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """A policy and its training."""
+
+    kind: str = "ebt"  # in PREDICTORS
+    walk: PolicyWalk = field(default_factory=PolicyWalk)  # of an EBT
+    output: str | None = None  # of a diffusion policy: "clean" | "noise"
+    steps: int | None = None  # of a prediction; None: those of the walk, or 16 of a diffusion policy
+    samples: int = 1  # EBT: walks of a prediction, of which the one with the lowest energy is taken
+    observe: int = 2  # observations of a context
+    predict: int = 16  # actions of a chunk
+    execute: int = 8  # actions that are executed before the next prediction
+    trunk: str = "mlp"  # "mlp" | "transformer"
+    dim: int = 128  # width
+    depth: int = 3  # layers
+    heads: int = 4  # attention heads of a transformer
+    updates: int = 3000  # of training
+    batch: int = 64  # windows of a batch
+    learning_rate: float = 1e-3  # peak
+    weight_decay: float = 1e-6
+    average: float = 0.995  # decay of the moving average of the weights, which predicts
+
+    def __post_init__(self):
+        checks.one_of("kind", self.kind, PREDICTORS)
+        checks.whole("execute", self.execute, 1, self.predict)
+
+    @classmethod
+    def named(
+        cls,
+        kind: str,  # in PREDICTORS
+        preset: str = "ours",  # of an EBT's walk, in `walk.PRESETS`
+        **changes: Any,  # of the settings, or of the walk
+    ) -> "PolicySettings":
+        """Settings by name, with changes by name."""
+        checks.one_of("preset", preset, PRESETS)
+        own = {name: value for name, value in changes.items() if name in cls.__dataclass_fields__}
+        walk = checks.changed(PRESETS[preset], {k: v for k, v in changes.items() if k not in own}, "setting")
+        return cls(**{"kind": kind, "walk": walk} | own)
+
+    def shape(
+        self,
+        state_dim: int,  # features of a state
+        action_dim: int,  # numbers of an action
+    ) -> ChunkShape:
+        """Sizes of the model."""
+        names = ("observe", "predict", "trunk", "dim", "depth", "heads")
+        return ChunkShape(state_dim, action_dim, **{name: getattr(self, name) for name in names})
+
+    def predictor(
+        self,
+        state_dim: int,  # features of a state
+        action_dim: int,  # numbers of an action
+        seed: int = 0,  # fixes the initial weights
+    ) -> Predictor:
+        """The untrained predictor."""
+        options: dict[str, Any] = {"output": self.output}
+        if self.kind == "ebt":
+            options |= {"walk": self.walk, "samples": self.samples}
+        weights = settings.generator(seed, "weights")
+        return make_predictor(self.kind, self.shape(state_dim, action_dim), weights, **options)
+
+
+class Policy:
+    """A predictor that acts: it remembers observations, predicts chunks, and executes their first actions."""
+
+    def __init__(
+        self,
+        predictor: Predictor,  # trained
+        normaliser: Normaliser,  # of observations and actions
+        options: PolicySettings,  # how many actions are executed, and how many steps a prediction takes
+    ):
+        self.predictor, self.normaliser, self.options = predictor, normaliser, options
+        self.reset()
+
+    @property
+    def execute(self) -> int:
+        """Actions that are executed before the next prediction."""
+        return self.options.execute
+
+    def reset(
+        self,
+        generator: torch.Generator | None = None,  # noise of the predictions; None: a fixed one
+    ) -> None:
+        """Start an episode: forget observations and actions."""
+        self.generator = generator or settings.generator(0, "policy")
+        self.seen: deque[dict[str, Tensor]] = deque(maxlen=self.options.observe)
+        self.waiting: deque[Tensor] = deque()
+        self.facts: list[dict[str, Any]] = []
+
+    def select_action(
+        self,
+        observation: dict[str, Tensor],  # "state" [b state_dim], in the simulator's units
+    ) -> Tensor:  # [b action_dim], in the simulator's units
+        """The next action; predicts a chunk if none is waiting."""
+        if self.waiting:
+            self._remember(observation)
+        else:
+            self.waiting.extend(self.predict_action_chunk(observation).unbind(1))
+        return self.waiting.popleft()
+
+    def predict_action_chunk(
+        self,
+        observation: dict[str, Tensor],  # as for `select_action`
+    ) -> Tensor:  # [b execute action_dim], in the simulator's units
+        """The actions to execute from here; the facts about the prediction are appended to `facts`."""
+        self._remember(observation)
+        start = time.perf_counter()
+        found = self.predictor.predict(self.context(), self.generator, self.options.steps)
+        seconds = time.perf_counter() - start
+        mean = lambda values: None if values is None else values.float().mean().item()
+        numbers = {name: mean(getattr(found, name)) for name in ("steps", "evaluations", "energy")}
+        self.facts.append(numbers | {"seconds": seconds})
+        return self.normaliser.restore(found.value[:, : self.execute])
+
+    def context(self) -> dict[str, Tensor]:
+        """The last observations; the first one is repeated at the start of an episode."""
+        seen = [self.seen[0]] * (self.options.observe - len(self.seen)) + [*self.seen]
+        return {name: torch.stack([one[name] for one in seen], 1) for name in seen[0]}
+
+    def _remember(self, observation: dict[str, Tensor]) -> None:
+        state = torch.as_tensor(observation["state"], dtype=torch.float32)
+        self.seen.append(observation | {"state": self.normaliser.state(state)})
+
+
+@dataclass
+class Trained:
+    """A policy with the log of its training."""
+
+    policy: Policy
+    log: list[dict[str, Any]]
+
+
+class _Log(Observer):
+    def __init__(self, note: Callable[[dict[str, Any]], Any] | None):
+        self.rows, self.note = [], note
+
+    def updated(self, row: dict[str, Any], batch: Any) -> None:
+        self.rows.append(row)
+        if self.note:
+            self.note(row)
+
+
+def fit_policy(
+    chunks: Chunks,  # windows of demonstrations
+    options: PolicySettings,  # the policy and its training
+    seed: int = 0,  # fixes initial weights, batches and noise
+    note: Callable[[dict[str, Any]], Any] | None = None,  # receives every row of the log
+) -> Trained:
+    """Train a policy; it predicts with the moving average of its weights, at the end of training."""
+    for name in ("observe", "predict"):
+        if getattr(options, name) != (known := getattr(chunks.config, name)):
+            raise checks.refusal(name, getattr(options, name), f"must be {known}, as for the windows of demonstrations")
+    predictor = options.predictor(chunks.state.context_dim, chunks.state.dim, seed)
+    data, batch = chunks.splits["train"], min(options.batch, len(chunks.splits["train"]))
+    fixed = isinstance(predictor, EnergyPolicy) and not _set_step_size(predictor, data, seed)
+    optimiser = OptimiserConfig(
+        options.updates, batch, options.learning_rate, warmup=max(1, options.updates // 20),
+        weight_decay=options.weight_decay, average=options.average, step_size_multiplier=0.0 if fixed else 3.0)
+    trainer = Trainer(chunk_learner(predictor), Config(optimiser=optimiser, seed=seed, eval_every=options.updates))
+    log = _Log(note)
+    train_loop(trainer, batches_of(data, batch, seed), chunks.items("valid"), log)
+    load_weights(predictor.model, trainer.average)
+    return Trained(Policy(predictor, chunks.normaliser, options), log.rows)
+
+
+def _set_step_size(predictor: EnergyPolicy, data: Any, seed: int) -> bool:  # whether it is trained
+    model, walk = predictor.model, predictor.walk
+    context, _ = Chunks.pair(next(batches_of(data, min(PROBED, len(data)), seed)))
+    model.step_size.data.fill_(walk.step_size or model.standard_step_size(context))
+    return walk.learned
+
+
+def train_policy(
+    demonstrations: Demonstrations,  # to learn from
+    folder: Path | str,  # receives the policy
+    options: PolicySettings | None = None,  # the policy and its training
+    seed: int = 0,  # fixes initial weights, batches and noise
+    note: Callable[[dict[str, Any]], Any] | None = None,  # receives every row of the log
+) -> Policy:
+    """Train a policy on demonstrations and save it."""
+    options, folder = options or PolicySettings(), Path(folder)
+    config = ChunksConfig(observe=options.observe, predict=options.predict)
+    chunks = Chunks.of(demonstrations, config, seed)
+    trained = fit_policy(chunks, options, seed, note)
+    trained.policy.predictor.model.save(folder)
+    chunks.save(folder)
+    write_json(folder / FILE, {"simulator": demonstrations.simulator, "demonstrations": demonstrations.digest,
+                               "seed": seed, "settings": asdict(options)})
+    return trained.policy
+
+
+def load_policy(
+    folder: Path | str,  # written by `train_policy`
+    **changes: Any,  # of its settings, such as steps=2
+) -> Policy:
+    """A trained policy; no code in the folder is executed."""
+    path = Path(folder) / FILE
+    if not path.is_file():
+        remedy = "give a folder written by `ebwm policy train`"
+        raise checks.refusal("folder", str(folder), f"contains no {FILE}", remedy, UsageError)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        options = _settings(values["settings"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        rule = f"holds a {FILE} that cannot be read ({error})"
+        raise checks.refusal("folder", str(folder), rule, "train again", UsageError) from None
+    normaliser, state = Normaliser.load(Path(folder))
+    predictor = options.predictor(state.context_dim, state.dim)
+    predictor.model.load_state_dict(ChunkModel.load(folder).state_dict())
+    return Policy(predictor, normaliser, replace(options, **changes))
+
+
+def _settings(values: dict[str, Any]) -> PolicySettings:
+    """Settings from JSON."""
+    walk = values["walk"]
+    return PolicySettings(**values | {"walk": PolicyWalk(**walk | {"noise": tuple(walk["noise"])})})

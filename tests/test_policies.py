@@ -1,0 +1,187 @@
+"""Policies: models of chunks, predictors, acting, saving and loading."""
+
+import json
+
+import pytest
+import torch
+
+from ebwm.energy import gradient_by_autograd
+from ebwm.policy.chunks import Chunks, ChunksConfig
+from ebwm.policy.demonstrations import collect
+from ebwm.policy.models import OUTPUTS, ChunkModel, ChunkShape
+from ebwm.policy.policies import FILE, Policy, PolicySettings, fit_policy, load_policy, train_policy
+from ebwm.policy.predictors import PREDICTORS, Diffusion, make_predictor
+from ebwm.settings import generator
+from ebwm.usage import UsageError
+
+TINY = dict(dim=16, depth=1, heads=2, predict=4, execute=2, updates=3, batch=8)
+SHAPE = ChunkShape(state_dim=3, action_dim=2, predict=4, dim=16, depth=2, heads=2)
+
+
+def observations(batch: int = 5) -> dict[str, torch.Tensor]:
+    return {"state": torch.randn(batch, 2, 3, generator=generator(0, "observations"))}
+
+
+@pytest.fixture(scope="module")
+def demonstrations():
+    return collect("reach", 4)
+
+
+@pytest.fixture(scope="module")
+def chunks(demonstrations):
+    return Chunks.of(demonstrations, ChunksConfig(predict=4))
+
+
+@pytest.mark.parametrize("trunk", ["mlp", "transformer"])
+def test_a_landscape_selects_expands_and_differentiates(trunk):
+    model = ChunkModel(SHAPE, trunk=trunk, generator=generator(0, "weights")).double()
+    landscape = model.landscape({"state": observations()["state"].double()})
+    y = torch.randn(3, 5, 4, 2, generator=generator(1, "candidates"), dtype=torch.float64)
+    energies = torch.stack([landscape(part) for part in y])
+    assert torch.allclose(landscape.expand(3)(y), energies, atol=1e-12)
+    assert torch.allclose(landscape.select(torch.tensor([4, 1]))(y[0, [4, 1]]), energies[0, [4, 1]], atol=1e-12)
+    for quick, slow in zip(landscape.value_and_grad(y[0]), gradient_by_autograd(landscape.energy, y[0]), strict=True):
+        assert torch.allclose(quick, slow, rtol=0, atol=1e-12)
+    landscape.value_and_grad(y[0], create_graph=True)[1].square().sum().backward()
+    assert all(p.grad is not None for name, p in model.named_parameters() if name != "step_size")
+    with pytest.raises(ValueError, match="candidates has shape"):
+        landscape(y[0, :2])
+
+
+@pytest.mark.parametrize("changes, context, message", [
+    ({}, {}, r"context\['state'\]=None: must have shape \[batch, 2, 3\]"),
+    ({}, {"state": torch.zeros(1, 3, 3)}, "must have shape"),
+    ({"image": 16}, observations(), r"context\['image'\]=None"),
+    ({"language_dim": 7}, observations() | {"language": torch.zeros(5, 2, 6)}, r"must have shape \[batch, vectors, 7\]"),
+])
+def test_observations_of_another_kind_are_refused(changes, context, message):
+    with pytest.raises(ValueError, match=message):
+        ChunkModel(SHAPE, generator=generator(0), **changes).landscape(context)
+
+
+def test_images_and_instructions_change_the_energy():
+    model = ChunkModel(SHAPE, image=16, language_dim=7, generator=generator(0, "weights"))
+    full = observations() | {"image": torch.zeros(5, 2, 16, 16, 3, dtype=torch.uint8), "language": torch.zeros(5, 2, 7)}
+    y = torch.zeros(5, 4, 2)
+    energy = model.landscape(full)(y)
+    for name, other in (("image", full["image"] + 200), ("language", full["language"] + 1)):
+        assert not torch.allclose(energy, model.landscape(full | {name: other})(y))
+
+
+@pytest.mark.parametrize("kind, options", [(kind, {}) for kind in PREDICTORS] + [
+    ("ebt", {"samples": 3}), ("ebt", {"walk": "authors"}), ("diffusion", {"output": "noise"})])
+def test_a_predictor_repeats_and_learns_in_all_its_weights(kind, options):
+    predictor, context = make_predictor(kind, SHAPE, generator(0, "weights"), **options), observations()
+    target = torch.rand(5, 4, 2, generator=generator(0, "target")) * 2 - 1
+    predictor.loss(context, target, generator(0, "training")).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in predictor.model.parameters())
+    first, again, other = (predictor.predict(context, generator(seed, "start")) for seed in (0, 0, 1))
+    assert first.value.shape == (5, 4, 2) and torch.equal(first.value, again.value)
+    assert first.steps.shape == first.evaluations.shape == (5,)
+    assert (kind == "cloning") == torch.equal(first.value, other.value)
+    assert (first.energy is not None) == (kind == "ebt") and not first.value.requires_grad
+
+
+def test_more_walks_end_at_lower_energies():
+    one, many = (make_predictor("ebt", SHAPE, generator(0, "weights"), samples=samples) for samples in (1, 16))
+    assert many.predict(observations(64), generator(0)).energy.mean() < one.predict(observations(64), generator(0)).energy.mean()
+
+
+@pytest.mark.parametrize("output", ["clean", "noise"])
+def test_denoising_equals_the_steps_of_diffusers(output):
+    ddim = pytest.importorskip("diffusers").DDIMScheduler
+    predictor = make_predictor("diffusion", SHAPE, generator(0, "weights"), output)
+    scheduler = ddim(100, beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing",
+                     prediction_type={"clean": "sample", "noise": "epsilon"}[output])
+    scheduler.set_timesteps(10)
+    context = observations()
+    memory = predictor.model.remember(context)
+    y = torch.randn(5, 4, 2, generator=generator(0, "start"))
+    with torch.no_grad():
+        for level in scheduler.timesteps:
+            found = predictor.model.denoise(y, level.expand(5), memory)
+            y = scheduler.step(found, level, y, use_clipped_model_output=True).prev_sample
+    assert torch.allclose(predictor.predict(context, generator(0, "start"), 10).value, y, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", PREDICTORS)
+def test_a_saved_policy_acts_as_before(kind, demonstrations, tmp_path):
+    policy = train_policy(demonstrations, tmp_path, PolicySettings.named(kind, **TINY))
+    state = torch.from_numpy(demonstrations.episodes[0].observations["state"][:5])
+    actions = []
+    for one in (policy, load_policy(tmp_path)):
+        one.reset(generator(0, "episode"))
+        actions.append(torch.stack([one.select_action({"state": row.unsqueeze(0)}) for row in state]))
+        assert len(one.facts) == 3 and {"steps", "evaluations", "energy", "seconds"} <= one.facts[0].keys()
+    assert torch.equal(*actions) and actions[0].shape == (5, 1, 2)
+
+
+def test_the_first_observation_stands_for_those_before_it(demonstrations, chunks):
+    policy = fit_policy(chunks, PolicySettings.named("cloning", **TINY)).policy
+    state = demonstrations.episodes[0].observations["state"]
+    for step, expected in ((0, state[[0, 0]]), (1, state[[0, 1]]), (2, state[[1, 2]])):
+        policy.select_action({"state": torch.from_numpy(state[step:step + 1])})
+        found = policy.context()["state"][0]
+        assert torch.allclose(found, policy.normaliser.state(torch.from_numpy(expected)))
+
+
+def test_training_repeats_and_depends_on_its_seed(chunks):
+    options = PolicySettings.named("ebt", **TINY)
+    first, again, other = (fit_policy(chunks, options, seed).log[-1]["loss"] for seed in (0, 0, 1))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("preset, trained", [("ours", True), ("paper", False)])
+def test_a_fixed_step_size_stays(preset, trained, chunks):
+    options = PolicySettings.named("ebt", preset, **TINY)
+    log = fit_policy(chunks, options).log
+    assert len({row["step_size"] for row in log}) == (len(log) if trained else 1)
+
+
+@pytest.mark.parametrize("text, message", [
+    (None, "contains no policy.json"),
+    ("{", "cannot be read"),
+    ("{}", "cannot be read"),
+    (json.dumps({"settings": {"walk": {"noise": [0, 0]}, "kind": "magic"}}), "kind='magic'"),
+])
+def test_a_folder_without_a_policy_is_refused(text, message, tmp_path):
+    if text is not None:
+        (tmp_path / FILE).write_text(text)
+    with pytest.raises(UsageError, match=message):
+        load_policy(tmp_path)
+
+
+@pytest.mark.parametrize("kind, changes, message", [
+    ("ebt", {"execute": 99}, "execute=99"),
+    ("ebt", {"preset": "best"}, "preset='best'"),
+    ("ebt", {"momentun": 0.5}, "momentun"),
+    ("ebt", {"least": 3, "most": 2}, "most=2"),
+    ("diffusion", {"output": "energy"}, "output='energy'"),
+    ("magic", {}, "kind='magic'"),
+])
+def test_settings_that_make_no_sense_are_refused(kind, changes, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        PolicySettings.named(kind, **changes).predictor(3, 2)
+
+
+def test_outputs_have_nearly_as_many_weights():
+    sizes = {output: sum(p.numel() for p in ChunkModel(SHAPE, output, generator=generator(0)).parameters()) for output in OUTPUTS}
+    assert max(sizes[name] for name in ("energy", "clean", "noise", "actions")) < 1.2 * sizes["energy"]
+
+
+def test_a_policy_acts_on_a_batch_as_alone(demonstrations, chunks):
+    policy = fit_policy(chunks, PolicySettings.named("cloning", **TINY)).policy
+    state = torch.from_numpy(demonstrations.episodes[0].observations["state"][:3])
+    together = Policy(policy.predictor, policy.normaliser, policy.options).predict_action_chunk({"state": state})
+    alone = Policy(policy.predictor, policy.normaliser, policy.options).predict_action_chunk({"state": state[1:2]})
+    assert torch.allclose(together[1:2], alone, atol=1e-6)
+
+
+def test_windows_of_another_length_are_refused(chunks):
+    with pytest.raises(ValueError, match="predict=16: must be 4"):
+        fit_policy(chunks, PolicySettings(updates=1))
+
+
+def test_a_diffusion_policy_takes_at_most_its_levels():
+    with pytest.raises(ValueError, match="steps=101"):
+        Diffusion(ChunkModel(SHAPE, "clean", generator=generator(0)), 101)
