@@ -7,7 +7,7 @@ import torch
 
 from ebwm.energy import gradient_by_autograd
 from ebwm.policy.chunks import Chunks, ChunksConfig
-from ebwm.policy.demonstrations import collect
+from ebwm.policy.demonstrations import Demonstrations, collect
 from ebwm.policy.models import OUTPUTS, ChunkModel, ChunkShape
 from ebwm.policy.policies import FILE, Policy, PolicySettings, fit_policy, load_policy, train_policy
 from ebwm.policy.predictors import PREDICTORS, Diffusion, make_predictor
@@ -104,14 +104,23 @@ def test_denoising_equals_the_steps_of_diffusers(output):
     assert torch.allclose(predictor.predict(context, generator(0, "start"), 10).value, y, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", PREDICTORS)
-def test_a_saved_policy_acts_as_before(kind, demonstrations, tmp_path):
-    policy = train_policy(demonstrations, tmp_path, PolicySettings.named(kind, **TINY))
-    state = torch.from_numpy(demonstrations.episodes[0].observations["state"][:5])
+def with_images(demonstrations):
+    draw = lambda episode: generator(episode.seed, "image")
+    images = lambda episode: torch.randint(256, (len(episode.actions), 16, 16, 3), generator=draw(episode))
+    seen = lambda episode: episode.observations | {"image": images(episode).to(torch.uint8).numpy()}
+    return Demonstrations("reach", [one._replace(observations=seen(one)) for one in demonstrations.episodes])
+
+
+@pytest.mark.parametrize("kind, images", [*((kind, "none") for kind in PREDICTORS), ("ebt", "cnn"), ("cloning", "pixels")])
+def test_a_saved_policy_acts_as_before(kind, images, demonstrations, tmp_path):
+    demonstrations = with_images(demonstrations)
+    policy = train_policy(demonstrations, tmp_path, PolicySettings.named(kind, images=images, **TINY))
+    seen = {name: torch.from_numpy(part[:5]) for name, part in demonstrations.episodes[0].observations.items()}
     actions = []
     for one in (policy, load_policy(tmp_path)):
         one.reset(generator(0, "episode"))
-        actions.append(torch.stack([one.select_action({"state": row.unsqueeze(0)}) for row in state]))
+        rows = [{name: part[step:step + 1] for name, part in seen.items()} for step in range(5)]
+        actions.append(torch.stack([one.select_action(row) for row in rows]))
         assert len(one.facts) == 3 and {"steps", "evaluations", "energy", "seconds"} <= one.facts[0].keys()
     assert torch.equal(*actions) and actions[0].shape == (5, 1, 2)
 
@@ -161,7 +170,7 @@ def test_a_folder_without_a_policy_is_refused(text, message, tmp_path):
 ])
 def test_settings_that_make_no_sense_are_refused(kind, changes, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        PolicySettings.named(kind, **changes).predictor(3, 2)
+        PolicySettings.named(kind, **changes).predictor(SHAPE)
 
 
 def test_outputs_have_nearly_as_many_weights():
