@@ -84,7 +84,8 @@ def test_a_predictor_repeats_and_learns_in_all_its_weights(kind, options):
 
 def test_more_walks_end_at_lower_energies():
     one, many = (make_predictor("ebt", SHAPE, generator(0, "weights"), samples=samples) for samples in (1, 16))
-    assert many.predict(observations(64), generator(0)).energy.mean() < one.predict(observations(64), generator(0)).energy.mean()
+    best, single = (part.predict(observations(64), generator(0)).energy.mean() for part in (many, one))
+    assert best < single
 
 
 @pytest.mark.parametrize("output", ["clean", "noise"])
@@ -106,12 +107,13 @@ def test_denoising_equals_the_steps_of_diffusers(output):
 
 def with_images(demonstrations):
     draw = lambda episode: generator(episode.seed, "image")
-    images = lambda episode: torch.randint(256, (len(episode.actions), 16, 16, 3), generator=draw(episode))
+    images = lambda one: torch.randint(256, (len(one.actions), 16, 16, 3), generator=draw(one))
     seen = lambda episode: episode.observations | {"image": images(episode).to(torch.uint8).numpy()}
     return Demonstrations("reach", [one._replace(observations=seen(one)) for one in demonstrations.episodes])
 
 
-@pytest.mark.parametrize("kind, images", [*((kind, "none") for kind in PREDICTORS), ("ebt", "cnn"), ("cloning", "pixels")])
+@pytest.mark.parametrize("kind, images", [
+    *((kind, "none") for kind in PREDICTORS), ("ebt", "cnn"), ("cloning", "pixels")])
 def test_a_saved_policy_acts_as_before(kind, images, demonstrations, tmp_path):
     demonstrations = with_images(demonstrations)
     policy = train_policy(demonstrations, tmp_path, PolicySettings.named(kind, images=images, **TINY))
@@ -174,7 +176,8 @@ def test_settings_that_make_no_sense_are_refused(kind, changes, message):
 
 
 def test_outputs_have_nearly_as_many_weights():
-    sizes = {output: sum(p.numel() for p in ChunkModel(SHAPE, output, generator=generator(0)).parameters()) for output in OUTPUTS}
+    models = {output: ChunkModel(SHAPE, output, generator=generator(0)) for output in OUTPUTS}
+    sizes = {output: sum(p.numel() for p in model.parameters()) for output, model in models.items()}
     assert max(sizes[name] for name in ("energy", "clean", "noise", "actions")) < 1.2 * sizes["energy"]
 
 
