@@ -52,7 +52,7 @@ def test_a_landscape_selects_expands_and_differentiates(trunk):
     ({}, {}, r"context\['state'\]=None: must have shape \[batch, 2, 3\]"),
     ({}, {"state": torch.zeros(1, 3, 3)}, "must have shape"),
     ({"image": 16}, observations(), r"context\['image'\]=None"),
-    ({"language_dim": 7}, observations() | {"language": torch.zeros(5, 2, 6)}, r"must have shape \[batch, vectors, 7\]"),
+    ({"language_dim": 7}, observations() | {"language": torch.zeros(5, 2, 6)}, r"shape \[batch, vectors, 7\]"),
 ])
 def test_observations_of_another_kind_are_refused(changes, context, message):
     with pytest.raises(ValueError, match=message):
