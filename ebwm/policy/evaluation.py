@@ -58,6 +58,7 @@ def evaluate_policy(
     Raises `UsageError` for a folder with episodes of other settings, and `Failure` if the processes cannot start.
     """
     _check(seeds, workers, batch)
+    seeds = list(map(int, seeds))
     setting = Setting(policy, simulator, disturbance or Disturbance(), options or {}, trace)
     found = {}
     if folder is not None:

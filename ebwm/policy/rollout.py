@@ -21,7 +21,8 @@ __all__ = ["OUTCOMES", "Actor", "EpisodeResult", "count_retries", "run_episodes"
 
 OUTCOMES = ("success", "failure", "error", "crashed")  # "error": of the policy; "crashed": of the simulator
 CLOSED = 0.3  # command of a gripper above which it closes; below the negative it opens
-RETREAT = 0.1  # growth of the distance to the goal that counts, as a share of the first distance
+REACHES = {"reach": "agent", "metaworld:reach-wall": "current"}  # part of the state that begins with the position
+NEAR, RETREAT = 0.5, 0.25  # distance to the goal, and its growth from there, as shares of the first distance
 
 
 @runtime_checkable
@@ -188,21 +189,24 @@ def _line(error: Exception) -> str:
 
 
 def count_retries(
-    simulator: Simulator,  # for the layout of the state
+    simulator: Simulator,  # for its name, and the layout of its state
     states: Float[np.ndarray, "states state_dim"],  # from the first observation on
     actions: Float[np.ndarray, "steps action_dim"],  # that led from one to the next
 ) -> int:
     """How often the task was tried again, by a rule that was fixed before any policy was evaluated.
 
-    With the parts "agent" and "goal" in the state (reach): how often the distance to the goal has grown by a tenth of
-    the first distance above its least value so far; each such retreat counts once, until the distance falls below
-    that least value. Else, with a gripper as the last action: how often the gripper has closed, less the first time;
-    it closes at a command above 0.3, if it was open, and opens at one below -0.3.
+    Where a goal is reached for (REACHES): how often the goal was near, at less than half of the first distance, and
+    then the distance has grown by a quarter of the first; the next one counts after it has shrunk by as much. A detour
+    around an obstacle, far from the goal, does not count.
+    Elsewhere the last number of an action is the command of a gripper: how often the gripper has closed, less the
+    first time; it closes at a command above 0.3, if it was open, and opens at one below -0.3.
     """
+    if simulator.name not in REACHES:
+        return max(0, _closings(actions[:, -1]) - 1)
     parts = _parts(simulator.layout)
-    if {"agent", "goal"} <= parts.keys():
-        return _retreats(np.linalg.norm(states[:, parts["agent"]] - states[:, parts["goal"]], axis=1))
-    return max(0, _closings(actions[:, -1]) - 1)
+    goal = states[:, parts["goal"]]
+    place = states[:, parts[REACHES[simulator.name]]][:, :goal.shape[1]]
+    return _retreats(np.linalg.norm(place - goal, axis=1))
 
 
 def _parts(layout: dict[str, int]) -> dict[str, slice]:
@@ -212,12 +216,13 @@ def _parts(layout: dict[str, int]) -> dict[str, slice]:
 
 
 def _retreats(distances: Float[np.ndarray, " states"]) -> int:
-    least, counted, found = distances[0], False, 0
-    for distance in distances:
-        if distance < least:
-            least, counted = distance, False
-        elif not counted and distance > least + RETREAT * distances[0]:
-            counted, found = True, found + 1
+    extreme, away, found = np.inf, False, 0
+    for share in distances / distances[0]:
+        extreme = max(extreme, share) if away else min(extreme, share)
+        if not away and extreme < NEAR and share > extreme + RETREAT:
+            extreme, away, found = share, True, found + 1
+        elif away and share < extreme - RETREAT:
+            extreme, away = share, False
     return found
 
 
