@@ -28,6 +28,10 @@ class ArmExpert(Expert):
     fall = 0.05  # largest height that the hand goes down in a step while it takes an object
     slip = 0.05  # distance from the grasp at which the object counts as lost
 
+    def __init__(self, seed: int = 0):
+        super().__init__(seed)
+        self.reset()
+
     def reset(self) -> None:
         self._enter("approach")
 
@@ -101,7 +105,11 @@ class CanExpert(ArmExpert):
     """Carries the can into its bin."""
 
     first = 16
+    above = 0.012  # the can's centre, where the hand takes it
     height = 0.98  # of the can on the way
+
+    def _grasp(self) -> np.ndarray:
+        return self.thing + np.array((0, 0, self.above))
 
     def _carry(self) -> tuple[np.ndarray, float, float]:
         error = np.append(BIN - self.thing[:2], self.height - self.thing[2])

@@ -58,7 +58,7 @@ class RoboSuite(Physics):
             self.world.rng = np.random.default_rng(seed)
             self.world.reset()
         self._amplify(self.disturbance.dynamics)
-        self.rest = self._pose.copy()
+        self._rest()
         self._advance(np.array((0, 0, 0, 0, 0, 0, -1.0)))
 
     def _amplify(self, factor: float) -> None:
