@@ -1,18 +1,14 @@
 """Tasks of robosuite (MIT licence): a Panda arm under OSC_POSE, with the state of robomimic's data sets."""
 
-import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from ebwm.checks import one_of
-from ebwm.compat import require
-from ebwm.policy.physics import Physics
+from ebwm.policy.physics import Physics, load, quiet
 from ebwm.usage import UsageError
 
 __all__ = ["RoboSuite", "TASKS"]
@@ -45,9 +41,11 @@ class RoboSuite(Physics):
         one_of("task", task, TASKS, UsageError)
         environment, joint, size, self.usual, self.limit = TASKS[task]
         self.name, self.layout = f"robosuite:{task}", ROBOT | {"object": size}
+        self.scatter = 0.09 if task == "Lift" else self.scatter  # out of the gripper, which is still near the start
         self.view = {"name": "sideview" if task == "ToolHang" else "agentview", "hidden": (0,)}
-        with _quiet(), _seeded(0):  # the size of Lift's cube is drawn
-            self.world: Any = _imported().make(
+        [robosuite] = load("robosuite")
+        with quiet(), _seeded(0):  # the size of Lift's cube is drawn
+            self.world: Any = robosuite.make(
                 environment, robots="Panda", has_renderer=False, has_offscreen_renderer=False, use_camera_obs=False,
                 control_freq=20, ignore_done=True, hard_reset=False)
         self.model, self.data = self.world.sim.model._model, self.world.sim.data._data
@@ -91,22 +89,3 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(before)  # noqa: NPY002
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence robosuite's advice, and undo its choice of a graphics library for all programs that are started."""
-    before, library = logging.root.manager.disable, os.environ.get("MUJOCO_GL")
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-        os.environ.pop("MUJOCO_GL", None)
-        if library is not None:
-            os.environ["MUJOCO_GL"] = library
-
-
-def _imported() -> ModuleType:
-    require("mujoco", "policy")
-    return require("robosuite", "policy")
