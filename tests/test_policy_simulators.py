@@ -1,12 +1,17 @@
 """Simulators of robots, their experts and demonstrations."""
 
+import importlib.util
+import sys
+
 import numpy as np
 import pytest
 
-from ebwm.policy.demonstrations import collect
+from ebwm.compat import MissingPart
+from ebwm.policy.demonstrations import collect, record
 from ebwm.policy.experts import make_expert
 from ebwm.policy.reach import OBSTACLE, SPEED, side
 from ebwm.policy.simulators import Disturbance, make_simulator
+from ebwm.usage import UsageError
 
 UP = np.array([0, 1], np.float32)
 ANGLE = 2 * np.pi * np.random.default_rng([7, 1]).random()  # of the push in the episode of seed 7
@@ -62,3 +67,96 @@ def test_the_picture_of_reach():
     observation = make_simulator("reach", image=32).reset(0)
     assert observation["image"].shape == (32, 32, 3) and observation["image"].dtype == np.uint8
     assert tuple(observation["image"][16, 16]) == (120, 128, 138)
+
+
+@pytest.mark.parametrize("refused, message", [
+    (lambda: make_simulator("reech"), "simulator='reech': must be one of .*did you mean 'reach'"),
+    (lambda: make_simulator("reach", images=84), "option='images': must be one of image"),
+    (lambda: make_simulator("reach").reset(0, Disturbance(fault="drop")), "fault='drop': has no meaning in 'reach'"),
+    (lambda: Disturbance(push=-1), "push=-1: must be"),
+    (lambda: Disturbance(fault="fall"), "fault='fall': must be one of"),
+    (lambda: make_expert("robosuite:ToolHang"), "simulator='robosuite:ToolHang': has no expert"),
+    (lambda: collect("reach", 1, style="wild"), "style='wild': must be one of clean, clumsy"),
+])
+def test_refusals_of_names(refused, message):
+    with pytest.raises(UsageError, match=message):
+        refused()
+
+
+@pytest.mark.parametrize("action", [np.zeros(3, np.float32), np.full(2, np.nan, np.float32)])
+def test_actions_that_cannot_be_taken_are_refused(action):
+    simulator = make_simulator("reach")
+    simulator.reset(0)
+    with pytest.raises(ValueError, match=r"^action="):
+        simulator.step(action)
+
+
+@pytest.mark.parametrize("name", ["metaworld:hammer", "robosuite:Lift"])
+def test_a_missing_package_is_named_with_the_extra(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    with pytest.raises(ImportError, match=r"pip install 'ebwm\[policy\]'"):
+        make_simulator(name)
+
+
+# Simulators on MuJoCo
+
+needs_mujoco = pytest.mark.skipif(not all(map(importlib.util.find_spec, ("mujoco", "metaworld", "robosuite"))),
+                                  reason="needs ebwm[policy]")
+TASKS = "metaworld:pick-place", "metaworld:reach-wall", "robosuite:Lift"
+needs_a_task = pytest.mark.parametrize("simulator", TASKS, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def simulator(request):
+    made = make_simulator(request.param)
+    yield made
+    made.close()
+
+
+@needs_mujoco
+@needs_a_task
+def test_the_same_seed_is_the_same_episode_after_others_and_in_another_simulator(simulator):
+    first = record(simulator, 5, "clumsy")
+    assert first.success and first.observations["state"].shape == (len(first.actions), simulator.state_dim)
+    simulator.reset(6, Disturbance(dynamics=0.5, push=0.5, at=0))
+    simulator.step(np.ones(simulator.action_dim, np.float32))
+    for again in (record(simulator, 5, "clumsy"), record(make_simulator(simulator.name), 5, "clumsy")):
+        np.testing.assert_array_equal(again.observations["state"], first.observations["state"])
+
+
+@needs_mujoco
+@needs_a_task
+def test_dynamics_scale_the_motion_of_the_hand(simulator):
+    action = np.zeros(simulator.action_dim, np.float32)
+    action[0] = 0.5
+    moved = []
+    for dynamics in (0.5, 1.0, 1.5):
+        start = simulator.reset(1, Disturbance(dynamics=dynamics))["state"][0]
+        end = [simulator.step(action).observation["state"][0] for _ in range(8)][-1]
+        moved.append(end - start)
+    assert moved[1] / moved[0] == pytest.approx(2, rel=0.2) and moved[2] / moved[0] == pytest.approx(3, rel=0.2)
+
+
+@needs_mujoco
+@pytest.mark.parametrize("simulator", ["metaworld:pick-place", "robosuite:Lift"], indirect=True, scope="module")
+def test_a_lifted_object_is_dropped_once(simulator):
+    expert, heights = make_expert(simulator.name), []
+    observation = simulator.reset(3, Disturbance(fault="drop"))
+    while not simulator.dropped and len(heights) < simulator.limit:
+        heights.append(simulator.data.qpos[simulator.model.jnt_qposadr[simulator.joint] + 2])
+        observation = simulator.step(expert.act(observation)).observation
+    assert simulator.dropped and len(heights) >= simulator.usual // 2
+    assert heights[-1] > min(heights) + 0.015
+
+
+@needs_mujoco
+@needs_a_task
+def test_pictures_show_the_motion(simulator):
+    observation = simulator.reset(0)
+    try:
+        before = simulator.picture(48)
+    except MissingPart as missing:
+        pytest.skip(str(missing))
+    for _ in range(20):
+        observation = simulator.step(make_expert(simulator.name).act(observation)).observation
+    assert before.shape == (48, 48, 3) and before.std() > 10 and (simulator.picture(48) != before).any()

@@ -7,10 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from ebwm.checks import one_of
-from ebwm.compat import require
 from ebwm.policy.experts import Expert
 from ebwm.policy.interface import Observation
-from ebwm.policy.physics import Physics
+from ebwm.policy.physics import Physics, load
 from ebwm.usage import UsageError
 
 __all__ = ["MetaWorld", "MetaWorldExpert", "TASKS", "WALL", "WallExpert"]
@@ -40,8 +39,7 @@ class MetaWorld(Physics):
     ):
         super().__init__(image)
         one_of("task", task, TASKS, UsageError)
-        require("metaworld", "policy")
-        environments = require("metaworld.env_dict", "policy")
+        _, environments = load("metaworld", "metaworld.env_dict")
         self.name, self.task = f"metaworld:{task}", task
         self.usual, self.limit = TASKS[task]
         self.faults = ("drop", "block") if task in LIFTED else ("block",)
@@ -59,7 +57,7 @@ class MetaWorld(Physics):
         self.world._did_see_sim_exception = False
         self.world.action_scale = self.gain * self.disturbance.dynamics
         self.state, self.done = self.world.reset()[0], False
-        self.rest = self._pose[:7].copy()
+        self._rest()
 
     def _advance(self, action: np.ndarray) -> None:
         self.state, _, _, _, facts = self.world.step(action.astype(np.float32))
@@ -93,7 +91,8 @@ class MetaWorldExpert(Expert):
         seed: int = 0,
     ):
         super().__init__(seed)
-        self.script = require("metaworld.policies", "policy").ENV_POLICY_MAP[f"{task}-v3"]()
+        _, policies = load("metaworld", "metaworld.policies")
+        self.script = policies.ENV_POLICY_MAP[f"{task}-v3"]()
 
     def act(self, observation: Observation) -> np.ndarray:
         with warnings.catch_warnings():

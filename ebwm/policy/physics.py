@@ -2,8 +2,12 @@
 
 import atexit
 import importlib
+import logging
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,10 +16,9 @@ from jaxtyping import UInt8
 from ebwm.compat import MissingPart, require
 from ebwm.policy.interface import Scene
 
-__all__ = ["Camera", "Physics"]
+__all__ = ["Camera", "Physics", "load", "quiet"]
 
-LIFTED = 0.02  # height above the start from which on an object counts as lifted, in metres
-SCATTER = 0.03  # largest distance along each axis between the start and a dropped object, in metres
+LIFTED = 0.015  # height above its lowest place from which on an object counts as lifted, in metres
 
 REMEDY = "set MUJOCO_GL=egl (apt-get install libegl1 libgl1-mesa-dri) or MUJOCO_GL=osmesa (apt-get install libosmesa6)"
 
@@ -87,6 +90,7 @@ class Physics(Scene):
     model: Any  # MjModel
     data: Any  # MjData
     joint: int  # number of the object's free joint
+    scatter = 0.03  # distance between the start and a dropped object, in metres
     view: dict[str, Any]  # arguments of `Camera`: name, upside_down, hidden
 
     def __init__(self, image: int | None = None):
@@ -105,6 +109,10 @@ class Physics(Scene):
         first = self.model.jnt_dofadr[self.joint]
         return self.data.qvel[first:first + 6]
 
+    def _rest(self) -> None:
+        """Keep the place where the object starts."""
+        self.rest, self.lowest = self._pose.copy(), self._pose[2]
+
     def _horizontal(self, length: float) -> np.ndarray:
         """A vector in a random horizontal direction."""
         angle = self.random.uniform(0, 2 * np.pi)
@@ -114,11 +122,12 @@ class Physics(Scene):
         self._velocity[:2] += self._horizontal(strength)
 
     def _is_lifted(self) -> bool:
-        return bool(self._pose[2] > self.rest[2] + LIFTED)
+        self.lowest = min(self.lowest, self._pose[2])
+        return bool(self._pose[2] > self.lowest + LIFTED)
 
     def _drop(self) -> None:
         self._pose[:] = self.rest
-        self._pose[:2] += self.random.uniform(-SCATTER, SCATTER, 2)
+        self._pose[:2] += self._horizontal(self.scatter)
         self._velocity[:] = 0
 
     def picture(self, size: int = 256) -> UInt8[np.ndarray, "size size 3"]:
@@ -131,6 +140,31 @@ class Physics(Scene):
         for camera in self.cameras.values():
             camera.close()
         self.cameras.clear()
+
+
+def load(
+    *packages: str,  # modules of the extra, such as "metaworld"
+) -> list[ModuleType]:
+    """Import MuJoCo and packages on it; none of them needs or chooses a graphics library until a picture is drawn."""
+    chosen = os.environ.pop("MUJOCO_GL", None)
+    try:
+        with quiet():
+            return [require(package, "policy") for package in ("mujoco", *packages)][1:]
+    finally:
+        os.environ.pop("MUJOCO_GL", None)  # robosuite sets it
+        if chosen is not None:
+            os.environ["MUJOCO_GL"] = chosen
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence robosuite's advice."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _library() -> type:

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from ebwm.checks import accepts, one_of
+from ebwm.checks import one_of
 from ebwm.policy.interface import Disturbance, Observation, Scene, Simulator, Step
 from ebwm.usage import UsageError
 
@@ -15,6 +15,7 @@ SIMULATORS = {
        ("pick-place", "push-wall", "peg-insert-side", "hammer", "reach-wall")},
     **{f"robosuite:{task}": ("robosuite", "RoboSuite") for task in ("Lift", "Can", "Square", "ToolHang")},
 }  # module and class of each simulator
+OPTIONS = ("image",)
 
 
 def make_simulator(
@@ -26,5 +27,6 @@ def make_simulator(
     module, kind = SIMULATORS[name]
     task = name.partition(":")[2]
     build = getattr(importlib.import_module(f"ebwm.policy.{module}"), kind)
-    accepts("options", build, [task] if task else [], list(options), "the options are: image")
+    for option in options:
+        one_of("option", option, OPTIONS, UsageError)
     return build(*[task] if task else [], **options)
