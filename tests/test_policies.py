@@ -8,9 +8,10 @@ import torch
 from ebwm.energy import gradient_by_autograd
 from ebwm.policy.chunks import Chunks, ChunksConfig
 from ebwm.policy.demonstrations import Demonstrations, collect
-from ebwm.policy.models import OUTPUTS, ChunkModel, ChunkShape
+from ebwm.policy.models import OUTPUTS, ChunkModel
 from ebwm.policy.policies import FILE, Policy, PolicySettings, fit_policy, load_policy, train_policy
 from ebwm.policy.predictors import PREDICTORS, Diffusion, make_predictor
+from ebwm.policy.trunks import ChunkShape
 from ebwm.settings import generator
 from ebwm.usage import UsageError
 

@@ -16,8 +16,9 @@ from ebwm.files import write_json
 from ebwm.policy.cameras import frozen_encoder, prepared, with_features
 from ebwm.policy.chunks import Chunks, ChunksConfig, Normaliser
 from ebwm.policy.demonstrations import Demonstrations
-from ebwm.policy.models import ChunkModel, ChunkShape
+from ebwm.policy.models import ChunkModel, standard_step_size
 from ebwm.policy.predictors import PREDICTORS, EnergyPolicy, Predictor, chunk_learner, make_predictor
+from ebwm.policy.trunks import ChunkShape
 from ebwm.policy.walk import PRESETS, PolicyWalk
 from ebwm.training.configuration import Config, OptimiserConfig
 from ebwm.training.learner import batches_of
@@ -211,7 +212,7 @@ def fit_policy(
 def _set_step_size(predictor: EnergyPolicy, data: Any, seed: int) -> bool:  # whether it is trained
     model, walk = predictor.model, predictor.walk
     context, _ = Chunks.pair(next(batches_of(data, min(PROBED, len(data)), seed)))
-    model.step_size.data.fill_(walk.step_size or model.standard_step_size(context))
+    model.step_size.data.fill_(walk.step_size or standard_step_size(model, context))
     return walk.learned
 
 
