@@ -20,6 +20,7 @@ EXPERTS = {
     **{f"metaworld:{task}": ("metaworld", "MetaWorldExpert", task) for task in
        ("pick-place", "push-wall", "peg-insert-side", "hammer")},
     "metaworld:reach-wall": ("metaworld", "WallExpert"),
+    **{f"robosuite:{task}": ("arms", f"{task}Expert") for task in ("Lift", "Can", "Square")},
 }  # module, class and first arguments of each expert, by simulator
 
 
@@ -43,26 +44,27 @@ class Expert(ABC):
 
 
 class Clumsy(Expert):
-    """An expert with noise on its motions, pauses of 2 to 5 steps, and detours of 3 to 6 steps in a random direction."""
+    """An expert with noise on its translations, pauses of 2 to 5 steps, and detours of 3 to 6 in a random direction."""
 
     def __init__(
         self,
         expert: Expert,
         seed: int = 0,  # of noise, pauses and detours
-        noise: float = 0.15,  # standard deviation on each moving entry of an action
+        noise: float = 0.15,  # standard deviation on each axis of a translation
         pause: float = 0.03,  # probability that a pause starts at a step
         detour: float = 0.03,  # probability that a detour starts at a step
         strength: float = 0.6,  # length of a detour's action
     ):
         super().__init__(seed)
         self.expert, self.moving = expert, expert.moving
+        self.axes = min(3, self.moving)  # of translation
         self.noise, self.pause, self.detour, self.strength = noise, pause, detour, strength
         self.reset()
 
     def reset(self) -> None:
         self.expert.reset()
         self.random = np.random.default_rng([self.seed, 2])
-        self.left, self.motion = 0, np.zeros(self.moving)
+        self.left, self.motion = 0, np.zeros(self.axes)
 
     def act(self, observation: Observation) -> np.ndarray:
         action = np.array(self.expert.act(observation), np.float64)
@@ -70,17 +72,18 @@ class Clumsy(Expert):
             self._choose()
         if self.left:
             self.left -= 1
-            action[:self.moving] = self.motion
+            action[:self.moving] = 0
+            action[:self.axes] = self.motion
         else:
-            action[:self.moving] += self.noise * self.random.standard_normal(self.moving)
+            action[:self.axes] += self.noise * self.random.standard_normal(self.axes)
         return action.clip(-1, 1)
 
     def _choose(self) -> None:
         draw = self.random.random()
         if draw < self.pause:
-            self.left, self.motion = int(self.random.integers(2, 6)), np.zeros(self.moving)
+            self.left, self.motion = int(self.random.integers(2, 6)), np.zeros(self.axes)
         elif draw < self.pause + self.detour:
-            direction = self.random.standard_normal(self.moving)
+            direction = self.random.standard_normal(self.axes)
             self.motion = self.strength * direction / np.linalg.norm(direction)
             self.left = int(self.random.integers(3, 7))
 

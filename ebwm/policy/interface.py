@@ -47,7 +47,7 @@ class Simulator(ABC):
     """A task of one robot; actions are in [-1, 1]."""
 
     name: str  # as for `make_simulator`
-    layout: ClassVar[dict[str, int]]  # parts of the state in their order, by name, and their sizes
+    layout: dict[str, int]  # parts of the state in their order, by name, and their sizes
     action_dim: int
     limit: int  # steps after which an episode has failed
 

@@ -4,13 +4,13 @@ import warnings
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from ebwm.checks import one_of
 from ebwm.compat import require
 from ebwm.policy.experts import Expert
-from ebwm.policy.interface import Observation, Scene
-from ebwm.policy.rendering import Camera
+from ebwm.policy.interface import Observation
+from ebwm.policy.physics import Physics
 from ebwm.usage import UsageError
 
 __all__ = ["MetaWorld", "MetaWorldExpert", "TASKS", "WALL", "WallExpert"]
@@ -18,21 +18,20 @@ __all__ = ["MetaWorld", "MetaWorldExpert", "TASKS", "WALL", "WallExpert"]
 TASKS = {"pick-place": (52, 200), "push-wall": (80, 200), "peg-insert-side": (104, 300), "hammer": (69, 200),
          "reach-wall": (79, 200)}  # steps of the expert, and the limit
 LIFTED = ("pick-place", "peg-insert-side", "hammer")  # tasks whose object is lifted
-HEIGHT = 0.02  # from which on an object counts as lifted, in metres
 WALL = 0.1, 0.75  # centre of the wall of "reach-wall"
 
 
-class MetaWorld(Scene):
+class MetaWorld(Physics):
     """A task of Meta-World; actions are the hand's motion and the gripper's effort.
 
-    `Disturbance.dynamics` is a factor of the hand's motion. `push` is a velocity in m/s that the object gets in a
-    horizontal direction of the seed; in reach-wall, whose object is of no use, a displacement of the hand in metres.
-    "drop" lays a lifted object on the table, up to 5 cm away.
+    `Disturbance.dynamics` is a factor of the hand's motion. In reach-wall, whose object is of no use, `push` is a
+    displacement of the hand in metres.
     """
 
     layout = {"current": 18, "previous": 18, "goal": 3}
     action_dim = 4
     still = (3,)
+    view = {"name": "corner2", "upside_down": True}
 
     def __init__(
         self,
@@ -51,9 +50,9 @@ class MetaWorld(Scene):
         self.world._freeze_rand_vec = self.world._partially_observable = False
         self.world.__dict__.pop("sawyer_observation_space", None)  # the cached one has no goal
         self.gain = self.world.action_scale
-        self.joint = int(np.flatnonzero(self.world.model.jnt_type == 0)[0])  # the free joint, of the object
-        self.world.model.camera("corner2").pos = 0.75, 0.075, 0.7  # nearer to the table
-        self.cameras: dict[int, Camera] = {}
+        self.model, self.data = self.world.model, self.world.data
+        self.joint = int(np.flatnonzero(self.model.jnt_type == 0)[0])
+        self.model.camera("corner2").pos = 0.75, 0.075, 0.7  # nearer to the table
 
     def _start(self, seed: int) -> None:
         self.world.seed(seed)
@@ -61,18 +60,6 @@ class MetaWorld(Scene):
         self.world.action_scale = self.gain * self.disturbance.dynamics
         self.state, self.done = self.world.reset()[0], False
         self.rest = self._pose[:7].copy()
-
-    @property
-    def _pose(self) -> np.ndarray:
-        """Position and quaternion of the object, as a view."""
-        first = self.world.model.jnt_qposadr[self.joint]
-        return self.world.data.qpos[first:first + 7]
-
-    @property
-    def _velocity(self) -> np.ndarray:
-        """Velocity and rotation of the object, as a view."""
-        first = self.world.model.jnt_dofadr[self.joint]
-        return self.world.data.qvel[first:first + 6]
 
     def _advance(self, action: np.ndarray) -> None:
         self.state, _, _, _, facts = self.world.step(action.astype(np.float32))
@@ -85,31 +72,13 @@ class MetaWorld(Scene):
         return self.done
 
     def _push(self, strength: float) -> None:
-        angle = self.random.uniform(0, 2 * np.pi)
-        direction = np.array((np.cos(angle), np.sin(angle)))
         if self.task == "reach-wall":
-            self.world.data.mocap_pos[0, :2] += strength * direction
+            self.data.mocap_pos[0, :2] += self._horizontal(strength)
         else:
-            self._velocity[:2] += strength * direction
-
-    def _is_lifted(self) -> bool:
-        return bool(self._pose[2] > self.rest[2] + HEIGHT)
-
-    def _drop(self) -> None:
-        self._pose[:2] += self.random.uniform(-0.05, 0.05, 2)
-        self._pose[2:] = self.rest[2:]
-        self._velocity[:] = 0
-
-    def picture(self, size: int = 256) -> UInt8[np.ndarray, "size size 3"]:
-        """The scene from the camera "corner2"."""
-        if size not in self.cameras:
-            self.cameras[size] = Camera(self.world.model, "corner2", size, upside_down=True)
-        return self.cameras[size].picture(self.world.data)
+            super()._push(strength)
 
     def close(self) -> None:
-        for camera in self.cameras.values():
-            camera.close()
-        self.cameras.clear()
+        super().close()
         self.world.close()
 
 

@@ -1,4 +1,4 @@
-"""Pictures of MuJoCo's models, with or without a display."""
+"""What the simulators on MuJoCo share: pushes and drops of an object, and pictures with or without a display."""
 
 import atexit
 import importlib
@@ -10,8 +10,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ebwm.compat import MissingPart, require
+from ebwm.policy.interface import Scene
 
-__all__ = ["Camera"]
+__all__ = ["Camera", "Physics"]
+
+LIFTED = 0.02  # height above the start from which on an object counts as lifted, in metres
+SCATTER = 0.03  # largest distance along each axis between the start and a dropped object, in metres
 
 REMEDY = "set MUJOCO_GL=egl (apt-get install libegl1 libgl1-mesa-dri) or MUJOCO_GL=osmesa (apt-get install libosmesa6)"
 
@@ -28,6 +32,7 @@ class Camera:
         name: str,  # of the camera
         size: int,  # pixels along each side
         upside_down: bool = False,  # whether the camera is
+        hidden: tuple[int, ...] = (),  # groups of shapes that are not drawn
     ):
         self.mujoco = require("mujoco", "policy")
         self.model, self.size, self.turn = model, size, upside_down
@@ -44,7 +49,8 @@ class Camera:
         self.mujoco.mjr_setBuffer(self.mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self.buffer)
         self.scene = self.mujoco.MjvScene(model, 10_000)
         self.options = self.mujoco.MjvOption()
-        self.options.geomgroup[0] = 0 if name in ("agentview", "frontview") else 1  # robosuite's collision shapes
+        for group in hidden:
+            self.options.geomgroup[group] = 0
         self.view = self.mujoco.MjvCamera()
         self.view.type = self.mujoco.mjtCamera.mjCAMERA_FIXED
         self.view.fixedcamid = model.camera(name).id
@@ -69,6 +75,62 @@ class Camera:
         self.context.make_current()
         self.buffer.free()
         self.context.free()
+
+
+class Physics(Scene):
+    """A scene of MuJoCo with an object that is free to move.
+
+    `Disturbance.push` is a velocity in m/s that the object gets in a horizontal direction of the seed. "drop" puts a
+    lifted object down near the place where it started.
+    """
+
+    model: Any  # MjModel
+    data: Any  # MjData
+    joint: int  # number of the object's free joint
+    view: dict[str, Any]  # arguments of `Camera`: name, upside_down, hidden
+
+    def __init__(self, image: int | None = None):
+        super().__init__(image)
+        self.cameras: dict[int, Camera] = {}
+
+    @property
+    def _pose(self) -> np.ndarray:
+        """Position and quaternion of the object, as a view."""
+        first = self.model.jnt_qposadr[self.joint]
+        return self.data.qpos[first:first + 7]
+
+    @property
+    def _velocity(self) -> np.ndarray:
+        """Velocity and rotation of the object, as a view."""
+        first = self.model.jnt_dofadr[self.joint]
+        return self.data.qvel[first:first + 6]
+
+    def _horizontal(self, length: float) -> np.ndarray:
+        """A vector in a random horizontal direction."""
+        angle = self.random.uniform(0, 2 * np.pi)
+        return length * np.array((np.cos(angle), np.sin(angle)))
+
+    def _push(self, strength: float) -> None:
+        self._velocity[:2] += self._horizontal(strength)
+
+    def _is_lifted(self) -> bool:
+        return bool(self._pose[2] > self.rest[2] + LIFTED)
+
+    def _drop(self) -> None:
+        self._pose[:] = self.rest
+        self._pose[:2] += self.random.uniform(-SCATTER, SCATTER, 2)
+        self._velocity[:] = 0
+
+    def picture(self, size: int = 256) -> UInt8[np.ndarray, "size size 3"]:
+        """The scene from a fixed camera."""
+        if size not in self.cameras:
+            self.cameras[size] = Camera(self.model, size=size, **self.view)
+        return self.cameras[size].picture(self.data)
+
+    def close(self) -> None:
+        for camera in self.cameras.values():
+            camera.close()
+        self.cameras.clear()
 
 
 def _library() -> type:
