@@ -7,7 +7,7 @@ import torch
 
 from ebwm.energy import gradient_by_autograd
 from ebwm.policy.chunks import Chunks, ChunksConfig
-from ebwm.policy.demonstrations import collect
+from ebwm.policy.demonstrations import Demonstrations, collect
 from ebwm.policy.models import OUTPUTS, ChunkModel, ChunkShape
 from ebwm.policy.policies import FILE, Policy, PolicySettings, fit_policy, load_policy, train_policy
 from ebwm.policy.predictors import PREDICTORS, Diffusion, make_predictor
@@ -52,7 +52,7 @@ def test_a_landscape_selects_expands_and_differentiates(trunk):
     ({}, {}, r"context\['state'\]=None: must have shape \[batch, 2, 3\]"),
     ({}, {"state": torch.zeros(1, 3, 3)}, "must have shape"),
     ({"image": 16}, observations(), r"context\['image'\]=None"),
-    ({"language_dim": 7}, observations() | {"language": torch.zeros(5, 2, 6)}, r"must have shape \[batch, vectors, 7\]"),
+    ({"language_dim": 7}, observations() | {"language": torch.zeros(5, 2, 6)}, r"shape \[batch, vectors, 7\]"),
 ])
 def test_observations_of_another_kind_are_refused(changes, context, message):
     with pytest.raises(ValueError, match=message):
@@ -84,7 +84,8 @@ def test_a_predictor_repeats_and_learns_in_all_its_weights(kind, options):
 
 def test_more_walks_end_at_lower_energies():
     one, many = (make_predictor("ebt", SHAPE, generator(0, "weights"), samples=samples) for samples in (1, 16))
-    assert many.predict(observations(64), generator(0)).energy.mean() < one.predict(observations(64), generator(0)).energy.mean()
+    best, single = (part.predict(observations(64), generator(0)).energy.mean() for part in (many, one))
+    assert best < single
 
 
 @pytest.mark.parametrize("output", ["clean", "noise"])
@@ -104,14 +105,24 @@ def test_denoising_equals_the_steps_of_diffusers(output):
     assert torch.allclose(predictor.predict(context, generator(0, "start"), 10).value, y, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", PREDICTORS)
-def test_a_saved_policy_acts_as_before(kind, demonstrations, tmp_path):
-    policy = train_policy(demonstrations, tmp_path, PolicySettings.named(kind, **TINY))
-    state = torch.from_numpy(demonstrations.episodes[0].observations["state"][:5])
+def with_images(demonstrations):
+    draw = lambda episode: generator(episode.seed, "image")
+    images = lambda one: torch.randint(256, (len(one.actions), 16, 16, 3), generator=draw(one))
+    seen = lambda episode: episode.observations | {"image": images(episode).to(torch.uint8).numpy()}
+    return Demonstrations("reach", [one._replace(observations=seen(one)) for one in demonstrations.episodes])
+
+
+@pytest.mark.parametrize("kind, images", [
+    *((kind, "none") for kind in PREDICTORS), ("ebt", "cnn"), ("cloning", "pixels")])
+def test_a_saved_policy_acts_as_before(kind, images, demonstrations, tmp_path):
+    demonstrations = with_images(demonstrations)
+    policy = train_policy(demonstrations, tmp_path, PolicySettings.named(kind, images=images, **TINY))
+    seen = {name: torch.from_numpy(part[:5]) for name, part in demonstrations.episodes[0].observations.items()}
     actions = []
     for one in (policy, load_policy(tmp_path)):
         one.reset(generator(0, "episode"))
-        actions.append(torch.stack([one.select_action({"state": row.unsqueeze(0)}) for row in state]))
+        rows = [{name: part[step:step + 1] for name, part in seen.items()} for step in range(5)]
+        actions.append(torch.stack([one.select_action(row) for row in rows]))
         assert len(one.facts) == 3 and {"steps", "evaluations", "energy", "seconds"} <= one.facts[0].keys()
     assert torch.equal(*actions) and actions[0].shape == (5, 1, 2)
 
@@ -161,11 +172,12 @@ def test_a_folder_without_a_policy_is_refused(text, message, tmp_path):
 ])
 def test_settings_that_make_no_sense_are_refused(kind, changes, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        PolicySettings.named(kind, **changes).predictor(3, 2)
+        PolicySettings.named(kind, **changes).predictor(SHAPE)
 
 
 def test_outputs_have_nearly_as_many_weights():
-    sizes = {output: sum(p.numel() for p in ChunkModel(SHAPE, output, generator=generator(0)).parameters()) for output in OUTPUTS}
+    models = {output: ChunkModel(SHAPE, output, generator=generator(0)) for output in OUTPUTS}
+    sizes = {output: sum(p.numel() for p in model.parameters()) for output, model in models.items()}
     assert max(sizes[name] for name in ("energy", "clean", "noise", "actions")) < 1.2 * sizes["energy"]
 
 

@@ -6,7 +6,8 @@
 __all__ = ['OUTPUTS', 'TRUNKS', 'LEVELS', 'ChunkShape', 'ImageEncoder', 'ObservationEncoder', 'ResidualLayer', 'MLPTrunk',
            'TransformerTrunk', 'Mixture', 'ChunkModel', 'mlp_energy_gradient', 'ChunkLandscape']
 
-# %% ../../nbs/policy/02_models.ipynb #102fa6ae
+# %% ../../nbs/policy/02_models.ipynb #34e87f48
+import itertools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,7 +22,6 @@ from ..attention import joint_attention
 from ..blocks import Block, Modulation, check_shape, initialise, linear, modulate, rotary
 from ..energy import Landscape, curvature
 from ..landscape import Expanded
-from ..randomness import normal_like
 from ..saving import Saved
 
 # %% ../../nbs/policy/02_models.ipynb #7adaa75f
@@ -55,7 +55,7 @@ class ChunkShape:
         if self.image is None and not self.state_dim:
             raise checks.refusal("state_dim", 0, "observations must have a state or an image", "give image=84")
 
-# %% ../../nbs/policy/02_models.ipynb #bb2e5972
+# %% ../../nbs/policy/02_models.ipynb #cac48b87
 class ImageEncoder(nn.Sequential):
     "Features of small images, by strided convolutions."
 
@@ -64,7 +64,7 @@ class ImageEncoder(nn.Sequential):
         dim: int,  # features of an image
     ):
         sizes, layers = (3, 32, 64, 128), []
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(sizes):
             layers += [nn.Conv2d(inputs, outputs, 5, 2, 2), nn.GroupNorm(8, outputs), nn.SiLU()]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * sizes[-1], dim))
 
@@ -89,7 +89,7 @@ class ObservationEncoder(nn.Module):
 
     def forward(
         self,
-        context: dict[str, Tensor],  # "state" [b observe state_dim], "image" [b observe size size 3], "language" [b n d]
+        context: dict[str, Tensor],  # "state" [b observe c], "image" [b observe size size 3], "language" [b n d]
     ) -> Float[Tensor, "b tokens d"]:
         self.check(context)
         parts = [self.state(context["state"])] if self.state is not None else []
@@ -113,11 +113,12 @@ class ObservationEncoder(nn.Module):
         checks.instance("context", context, dict, f"must be a dictionary with {', '.join(expected)}")
         for name, sizes in expected.items():
             given = list(context[name].shape[1:]) if name in context else None
-            if given is None or len(given) != len(sizes) or any(a not in (b, ...) for a, b in zip(sizes, given)):
+            if given is None or len(given) != len(sizes) or any(
+                    a not in (b, ...) for a, b in zip(sizes, given, strict=True)):
                 rule = f"must have shape [batch, {', '.join(map(str, sizes))}]".replace("Ellipsis", "vectors")
                 raise checks.refusal(f"context[{name!r}]", given, rule)
 
-# %% ../../nbs/policy/02_models.ipynb #3b17cfc7
+# %% ../../nbs/policy/02_models.ipynb #6f82d6ab
 class ResidualLayer(nn.Module):
     "SwiGLU feed-forward layer that a condition modulates."
 
@@ -179,7 +180,8 @@ class MLPTrunk(nn.Module):
         time: Float[Tensor, "b d"] | None = None,  # features of the noise level, for a trunk that is given it
     ) -> Float[Tensor, "b n outputs"]:
         x = self.embed(y.flatten(-2))
-        for layer, parts in zip(self.layers, self.modulations(memory[0] + time) if self.timed else memory, strict=True):
+        modulations = self.modulations(memory[0] + time) if self.timed else memory
+        for layer, parts in zip(self.layers, modulations, strict=True):
             x = layer(x, Modulation(*parts.chunk(3, -1)))
         return self.decode(self.norm(x)).unflatten(-1, (self.shape.predict, -1))
 

@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ebwm import checks, settings
 from ebwm.files import write_json
+from ebwm.policy.cameras import frozen_encoder, prepared, with_features
 from ebwm.policy.chunks import Chunks, ChunksConfig, Normaliser
 from ebwm.policy.demonstrations import Demonstrations
 from ebwm.policy.models import ChunkModel, ChunkShape
@@ -22,6 +23,9 @@ from ebwm.training.configuration import Config, OptimiserConfig
 from ebwm.training.learner import batches_of
 from ebwm.training.trainer import Observer, Trainer, load_weights, train_loop
 from ebwm.usage import UsageError
+
+if TYPE_CHECKING:
+    from ebwm.data.features import FrameEncoder
 
 __all__ = ["Policy", "PolicySettings", "Trained", "fit_policy", "load_policy", "train_policy"]
 
@@ -41,6 +45,7 @@ class PolicySettings:
     observe: int = 2  # observations of a context
     predict: int = 16  # actions of a chunk
     execute: int = 8  # actions that are executed before the next prediction
+    images: str = "cnn"  # of observations that have any: "cnn", "none", or the name of a frozen encoder
     trunk: str = "mlp"  # "mlp" | "transformer"
     dim: int = 128  # width
     depth: int = 3  # layers
@@ -70,25 +75,27 @@ class PolicySettings:
 
     def shape(
         self,
-        state_dim: int,  # features of a state
-        action_dim: int,  # numbers of an action
+        window: dict[str, Tensor],  # of demonstrations: "state", "action", and "image" if there are images
     ) -> ChunkShape:
         """Sizes of the model."""
         names = ("observe", "predict", "trunk", "dim", "depth", "heads")
-        return ChunkShape(state_dim, action_dim, **{name: getattr(self, name) for name in names})
+        image = window["image"].shape[-2] if "image" in window else None
+        language = window["language"].shape[-1] if "language" in window else None
+        return ChunkShape(window["state"].shape[-1], window["action"].shape[-1], image=image, language_dim=language,
+                          **{name: getattr(self, name) for name in names})
 
     def predictor(
         self,
-        state_dim: int,  # features of a state
-        action_dim: int,  # numbers of an action
+        shape: ChunkShape,  # sizes of the model
         seed: int = 0,  # fixes the initial weights
     ) -> Predictor:
         """The untrained predictor."""
-        options: dict[str, Any] = {"output": self.output}
-        if self.kind == "ebt":
-            options |= {"walk": self.walk, "samples": self.samples}
-        weights = settings.generator(seed, "weights")
-        return make_predictor(self.kind, self.shape(state_dim, action_dim), weights, **options)
+        return make_predictor(self.kind, shape, settings.generator(seed, "weights"), self.output, **self.of_predictor)
+
+    @property
+    def of_predictor(self) -> dict[str, Any]:
+        """Settings of the predictor."""
+        return {"walk": self.walk, "samples": self.samples} if self.kind == "ebt" else {}
 
 
 class Policy:
@@ -99,8 +106,9 @@ class Policy:
         predictor: Predictor,  # trained
         normaliser: Normaliser,  # of observations and actions
         options: PolicySettings,  # how many actions are executed, and how many steps a prediction takes
+        encoder: "FrameEncoder | None" = None,  # frozen, of images
     ):
-        self.predictor, self.normaliser, self.options = predictor, normaliser, options
+        self.predictor, self.normaliser, self.options, self.encoder = predictor, normaliser, options, encoder
         self.reset()
 
     @property
@@ -120,7 +128,7 @@ class Policy:
 
     def select_action(
         self,
-        observation: dict[str, Tensor],  # "state" [b state_dim], in the simulator's units
+        observation: dict[str, Tensor],  # "state" [b state_dim] in the simulator's units, "image" [b size size 3]
     ) -> Tensor:  # [b action_dim], in the simulator's units
         """The next action; predicts a chunk if none is waiting."""
         if self.waiting:
@@ -144,13 +152,19 @@ class Policy:
         return self.normaliser.restore(found.value[:, : self.execute])
 
     def context(self) -> dict[str, Tensor]:
-        """The last observations; the first one is repeated at the start of an episode."""
+        """The last observations; the first one is repeated at the start of an episode. An instruction is not repeated."""
         seen = [self.seen[0]] * (self.options.observe - len(self.seen)) + [*self.seen]
-        return {name: torch.stack([one[name] for one in seen], 1) for name in seen[0]}
+        last = {name: part for name, part in seen[-1].items() if name == "language"}
+        return {name: torch.stack([one[name] for one in seen], 1) for name in seen[0].keys() - last.keys()} | last
 
     def _remember(self, observation: dict[str, Tensor]) -> None:
-        state = torch.as_tensor(observation["state"], dtype=torch.float32)
-        self.seen.append(observation | {"state": self.normaliser.state(state)})
+        parts = {name: torch.as_tensor(part) for name, part in observation.items()}
+        if self.encoder is not None:
+            made = with_features({name: part.numpy() for name, part in parts.items()}, self.encoder)
+            parts = parts | {"state": torch.from_numpy(made["state"])}
+        if not self.predictor.model.shape.image:
+            parts.pop("image", None)
+        self.seen.append(parts | {"state": self.normaliser.state(parts["state"].float())})
 
 
 @dataclass
@@ -181,7 +195,7 @@ def fit_policy(
     for name in ("observe", "predict"):
         if getattr(options, name) != (known := getattr(chunks.config, name)):
             raise checks.refusal(name, getattr(options, name), f"must be {known}, as for the windows of demonstrations")
-    predictor = options.predictor(chunks.state.context_dim, chunks.state.dim, seed)
+    predictor = options.predictor(options.shape(chunks.splits["train"][0]), seed)
     data, batch = chunks.splits["train"], min(options.batch, len(chunks.splits["train"]))
     fixed = isinstance(predictor, EnergyPolicy) and not _set_step_size(predictor, data, seed)
     optimiser = OptimiserConfig(
@@ -211,13 +225,15 @@ def train_policy(
     """Train a policy on demonstrations and save it."""
     options, folder = options or PolicySettings(), Path(folder)
     config = ChunksConfig(observe=options.observe, predict=options.predict)
-    chunks = Chunks.of(demonstrations, config, seed)
-    trained = fit_policy(chunks, options, seed, note)
-    trained.policy.predictor.model.save(folder)
+    encoder = frozen_encoder(options.images)
+    chunks = Chunks.of(prepared(demonstrations, options.images, encoder), config, seed)
+    policy = fit_policy(chunks, options, seed, note).policy
+    policy.encoder = encoder
+    policy.predictor.model.save(folder)
     chunks.save(folder)
     write_json(folder / FILE, {"simulator": demonstrations.simulator, "demonstrations": demonstrations.digest,
                                "seed": seed, "settings": asdict(options)})
-    return trained.policy
+    return policy
 
 
 def load_policy(
@@ -235,10 +251,9 @@ def load_policy(
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         rule = f"holds a {FILE} that cannot be read ({error})"
         raise checks.refusal("folder", str(folder), rule, "train again", UsageError) from None
-    normaliser, state = Normaliser.load(Path(folder))
-    predictor = options.predictor(state.context_dim, state.dim)
-    predictor.model.load_state_dict(ChunkModel.load(folder).state_dict())
-    return Policy(predictor, normaliser, replace(options, **changes))
+    normaliser, _ = Normaliser.load(Path(folder))
+    predictor = PREDICTORS[options.kind](ChunkModel.load(folder), **options.of_predictor)
+    return Policy(predictor, normaliser, replace(options, **changes), frozen_encoder(options.images))
 
 
 def _settings(values: dict[str, Any]) -> PolicySettings:

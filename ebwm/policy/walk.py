@@ -71,7 +71,7 @@ PRESETS = {
     "ours": PolicyWalk(),
 }
 
-# %% ../../nbs/policy/01_walk.ipynb #6fbde18d
+# %% ../../nbs/policy/01_walk.ipynb #1af20c6d
 def normalised(
     y: Float[Tensor, "*items rows features"],  # chunks
     over: str,  # "none" | "sample" | "batch"
@@ -106,7 +106,9 @@ def policy_kernel(
     return step
 
 
-def _step_sizes(walk: PolicyWalk, alpha: float | Tensor, spread: float, energy: Tensor, generator: Randomness) -> Tensor:
+def _step_sizes(
+    walk: PolicyWalk, alpha: float | Tensor, spread: float, energy: Tensor, generator: Randomness
+) -> Tensor:
     sizes = torch.as_tensor(alpha, dtype=energy.dtype, device=energy.device).expand_as(energy)
     if spread > 1:
         sizes = random_step_sizes(torch.as_tensor(alpha).to(energy), spread, energy.shape, generator)
@@ -156,7 +158,7 @@ def walk_chunks(
         found = run(landscape, start, kernel, steps, final_energy=final_energy)
     return found if final_energy else found._replace(state=found.state._replace(energy=found.info.energy[-1]))
 
-# %% ../../nbs/policy/01_walk.ipynb #83d13942
+# %% ../../nbs/policy/01_walk.ipynb #20c2ce0e
 def noise_schedule(
     walk: PolicyWalk,  # settings
     steps: int,  # number of steps
@@ -176,7 +178,8 @@ def policy_loss(
     steps, ends = random_steps(walk.least, walk.most, generator), []
     kernels = [policy_kernel(walk, step_size, std, walk.spread) for std in noise_schedule(walk, steps)]
     unroll = None if walk.every or walk.through else 1
-    run(landscape, normal_like(target, generator), kernels, steps, generator, torch.is_grad_enabled(),
-        not walk.through, unroll, final_energy=False, callback=lambda index, state, info: ends.append(state.y))
+    start = normal_like(target, generator)
+    run(landscape, start, kernels, steps, generator, torch.is_grad_enabled(), not walk.through, unroll,
+        final_energy=False, callback=lambda index, state, info: ends.append(state.y))
     error = ERRORS[walk.error]
     return torch.stack([error(y, target) for y in (ends if walk.every else ends[-1:])]).mean()
