@@ -151,11 +151,12 @@ def test_retreats_from_a_goal_that_was_near_are_retries(distances, expected):
 
 
 @pytest.mark.parametrize("commands, expected", [
-    ([-1, -1, 1, 1], 0), ([1, -1, 1], 1), ([-1, 0.5, 0.1, -0.1, 0.5], 0), ([-1, 1, -0.4, 0.4, -1, 1], 2), ([-1, -1], 0),
+    ([-1, 1], 0), ([1, -1, 1], 1), ([-1, 0.5, 0.1, 0.5], 0), ([1, -0.4, 0.4, -0.2, 1, -1, 1], 2), ([-1, -1], 0),
 ])
 def test_closings_of_a_gripper_after_the_first_are_retries(commands, expected):
-    actions = np.array([[0.0, command] for command in commands])
-    assert count_retries(Corridor(), np.zeros((len(actions) + 1, 2)), actions) == expected
+    count = lambda actions: count_retries(Corridor(), np.zeros((len(actions) + 1, 2)), np.array(actions))
+    assert count([[0.0, command] for command in commands for _ in range(5)]) == expected
+    assert count([[0.0, command] for command in commands for _ in range(4)] + [[0.0, 0.0]]) == 0, "too short to move"
 
 
 def results(outcomes):
