@@ -25,7 +25,12 @@ class ArmExpert(Expert):
     near = 0.015  # distance from the line above the object at which the hand goes down
     hover = 0.08  # height above the object at which the hand arrives
     hold = 6  # steps for closing the gripper
+    fall = 0.05  # largest height that the hand goes down in a step while it takes an object
     slip = 0.05  # distance from the grasp at which the object counts as lost
+
+    def __init__(self, seed: int = 0):
+        super().__init__(seed)
+        self.reset()
 
     def reset(self) -> None:
         self._enter("approach")
@@ -57,18 +62,26 @@ class ArmExpert(Expert):
     def _approach(self) -> tuple[np.ndarray, float, float]:
         error, yaw = self._grasp() - self.hand, self._grasp_yaw()
         if np.linalg.norm(error[:2]) < self.near and abs(_wrapped(yaw - _yaw(self.hand_turn), np.pi)) < 0.1:
-            self._enter("descend")
+            self.phase = "descend"
         error[2] += self.hover
-        return error, yaw, OPEN
+        return self._with_integral(error), yaw, OPEN
 
     def _descend(self) -> tuple[np.ndarray, float, float]:
         error = self._grasp() - self.hand
-        away = np.linalg.norm(error[:2])
-        if away > 2 * self.near:
+        away, height = np.linalg.norm(error[:2]), error[2]
+        error[2] = max(height, -self.fall)
+        motion, yaw = self._with_integral(error), self._grasp_yaw()
+        if away > self.near + 0.012:
             self._enter("approach")
-        elif away < 0.01 and abs(error[2]) < 0.008:
+        elif away < 0.01 and abs(height) < 0.008:
             self._enter("close")
-        return error, self._grasp_yaw(), OPEN
+        return motion, yaw, OPEN
+
+    def _with_integral(self, error: np.ndarray) -> np.ndarray:
+        """The error with the sum of small ones in the plane, against a lasting offset."""
+        if np.linalg.norm(error[:2]) < 0.02:
+            self.sum = (self.sum + 0.15 * error[:2]).clip(-0.02, 0.02)
+        return error + np.append(self.sum, 0)
 
     def _close(self) -> tuple[np.ndarray, float, float]:
         if self.count >= self.hold:
@@ -92,7 +105,11 @@ class CanExpert(ArmExpert):
     """Carries the can into its bin."""
 
     first = 16
+    above = 0.012  # the can's centre, where the hand takes it
     height = 0.98  # of the can on the way
+
+    def _grasp(self) -> np.ndarray:
+        return self.thing + np.array((0, 0, self.above))
 
     def _carry(self) -> tuple[np.ndarray, float, float]:
         error = np.append(BIN - self.thing[:2], self.height - self.thing[2])
@@ -121,7 +138,9 @@ class SquareExpert(ArmExpert):
     first = 16
     near = 0.008
     height = 0.975  # of the nut above the peg
-    handle = 0.054  # from the nut's centre
+    handle = 0.063  # from the nut's centre to the middle of the handle's free part
+    fall = 0.02
+    hold = 8
     patience = 5  # steps within the tolerance before the nut goes down
 
     def _grasp(self) -> np.ndarray:
@@ -131,10 +150,8 @@ class SquareExpert(ArmExpert):
         return _wrapped(self.yaw, np.pi)
 
     def _over_peg(self, height: float) -> tuple[np.ndarray, float]:
-        """Error of the nut's place, with an integral in the plane, and the yaw of the hand that aligns it."""
+        """Error of the nut's place, and the yaw of the hand that aligns it."""
         error = np.append(PEG - self.thing[:2], height - self.thing[2])
-        if np.linalg.norm(error[:2]) < 0.02:
-            self.sum = (self.sum + 0.1 * error[:2]).clip(-0.01, 0.01)
         return error, _yaw(self.hand_turn) + self._turn()
 
     def _turn(self) -> float:
@@ -146,6 +163,7 @@ class SquareExpert(ArmExpert):
         error, yaw = self._over_peg(self.height)
         if error[2] > 0.03:
             error[:2] = 0
+            yaw = yaw if error[2] < 0.08 else _yaw(self.hand_turn)
         elif np.linalg.norm(error[:2]) < 0.02:
             self._enter("align")
         return error, yaw, CLOSED
@@ -157,8 +175,7 @@ class SquareExpert(ArmExpert):
         if self.count >= self.patience:
             self._enter("lower")
             self.lowest, self.jammed = self.thing[2], 0
-        error[:2] += self.sum
-        return error, yaw, CLOSED
+        return self._with_integral(error), yaw, CLOSED
 
     def _lower(self) -> tuple[np.ndarray, float, float]:
         error, yaw = self._over_peg(0.80)
@@ -167,8 +184,7 @@ class SquareExpert(ArmExpert):
         if self.jammed > 8:
             self._enter("align" if self.thing[2] > 0.9 else "release")
         error[2] = max(error[2], -0.02)
-        error[:2] += self.sum
-        return error, yaw, CLOSED
+        return self._with_integral(error), yaw, CLOSED
 
     def _release(self) -> tuple[np.ndarray, float, float]:
         if self.count > 20:

@@ -117,7 +117,7 @@ class Scene(Simulator):
     def _disturb(self) -> None:
         if self.disturbance.push and self.time == self._event:
             self._push(self.disturbance.push)
-        if self.disturbance.fault == "drop" and not self.dropped and self.time >= self._event and self._is_lifted():
+        if self.disturbance.fault == "drop" and not self.dropped and self._is_lifted() and self.time >= self._event:
             self._drop()
             self.dropped = True
 

@@ -59,7 +59,7 @@ class MetaWorld(Physics):
         self.world._did_see_sim_exception = False
         self.world.action_scale = self.gain * self.disturbance.dynamics
         self.state, self.done = self.world.reset()[0], False
-        self.rest = self._pose[:7].copy()
+        self._rest()
 
     def _advance(self, action: np.ndarray) -> None:
         self.state, _, _, _, facts = self.world.step(action.astype(np.float32))

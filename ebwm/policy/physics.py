@@ -14,7 +14,7 @@ from ebwm.policy.interface import Scene
 
 __all__ = ["Camera", "Physics"]
 
-LIFTED = 0.02  # height above the start from which on an object counts as lifted, in metres
+LIFTED = 0.015  # height above its lowest place from which on an object counts as lifted, in metres
 SCATTER = 0.03  # largest distance along each axis between the start and a dropped object, in metres
 
 REMEDY = "set MUJOCO_GL=egl (apt-get install libegl1 libgl1-mesa-dri) or MUJOCO_GL=osmesa (apt-get install libosmesa6)"
@@ -105,6 +105,10 @@ class Physics(Scene):
         first = self.model.jnt_dofadr[self.joint]
         return self.data.qvel[first:first + 6]
 
+    def _rest(self) -> None:
+        """Keep the place where the object starts."""
+        self.rest, self.lowest = self._pose.copy(), self._pose[2]
+
     def _horizontal(self, length: float) -> np.ndarray:
         """A vector in a random horizontal direction."""
         angle = self.random.uniform(0, 2 * np.pi)
@@ -114,7 +118,8 @@ class Physics(Scene):
         self._velocity[:2] += self._horizontal(strength)
 
     def _is_lifted(self) -> bool:
-        return bool(self._pose[2] > self.rest[2] + LIFTED)
+        self.lowest = min(self.lowest, self._pose[2])
+        return bool(self._pose[2] > self.lowest + LIFTED)
 
     def _drop(self) -> None:
         self._pose[:] = self.rest

@@ -18,9 +18,9 @@ from ebwm.usage import UsageError
 __all__ = ["RoboSuite", "TASKS"]
 
 TASKS = {
-    "Lift": ("Lift", "cube_joint0", 10, 44, 200),
-    "Can": ("PickPlaceCan", "Can_joint0", 14, 145, 400),
-    "Square": ("NutAssemblySquare", "SquareNut_joint0", 14, 161, 400),
+    "Lift": ("Lift", "cube_joint0", 10, 28, 200),
+    "Can": ("PickPlaceCan", "Can_joint0", 14, 97, 400),
+    "Square": ("NutAssemblySquare", "SquareNut_joint0", 14, 140, 400),
     "ToolHang": ("ToolHang", "tool_joint0", 44, 400, 700),
 }  # environment, joint and size of the object, steps of the expert, limit
 ROBOT = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2}
@@ -46,7 +46,7 @@ class RoboSuite(Physics):
         environment, joint, size, self.usual, self.limit = TASKS[task]
         self.name, self.layout = f"robosuite:{task}", ROBOT | {"object": size}
         self.view = {"name": "sideview" if task == "ToolHang" else "agentview", "hidden": (0,)}
-        with _quiet():
+        with _quiet(), _seeded(0):  # the size of Lift's cube is drawn
             self.world: Any = _imported().make(
                 environment, robots="Panda", has_renderer=False, has_offscreen_renderer=False, use_camera_obs=False,
                 control_freq=20, ignore_done=True, hard_reset=False)
@@ -54,13 +54,11 @@ class RoboSuite(Physics):
         self.joint = self.model.joint(joint).id
 
     def _start(self, seed: int) -> None:
-        before = np.random.get_state()  # noqa: NPY002
-        np.random.seed(seed)  # noqa: NPY002
-        self.world.rng = np.random.default_rng(seed)
-        self.world.reset()
-        np.random.set_state(before)  # noqa: NPY002
+        with _seeded(seed):
+            self.world.rng = np.random.default_rng(seed)
+            self.world.reset()
         self._amplify(self.disturbance.dynamics)
-        self.rest = self._pose.copy()
+        self._rest()
         self._advance(np.array((0, 0, 0, 0, 0, 0, -1.0)))
 
     def _amplify(self, factor: float) -> None:
@@ -82,6 +80,17 @@ class RoboSuite(Physics):
     def close(self) -> None:
         super().close()
         self.world.close()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator, which robosuite draws from, and restore it."""
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
 
 
 @contextmanager
