@@ -252,11 +252,14 @@ def _report(result: "EpisodeResult") -> None:
 
 def _play(options: argparse.Namespace) -> int:
     folder, name, changes = _policy(options)
+    import torch
+
     from ebwm.policy.evaluation import FIRST_SEED
     from ebwm.policy.film import film_episode
     from ebwm.policy.policies import load_policy
     from ebwm.policy.simulators import make_simulator
 
+    torch.set_num_threads(1)  # as in evaluations, so that the episode of a seed is the same to the last bit
     disturbance = _disturbance(options)
     seed = FIRST_SEED if options.seed is None else options.seed
     with _usage():
