@@ -73,8 +73,10 @@ class Record:
         """Take an observation; the policy sees its state with noise, the trace holds it without."""
         self.states.append(observation["state"])
         if self.noise:
-            drawn = torch.randn(len(observation["state"]), generator=self.random).numpy()
-            observation = observation | {"state": observation["state"] + np.float32(self.noise) * self.std * drawn}
+            state = observation["state"]
+            drawn = torch.randn(len(state), generator=self.random).numpy()
+            noise = np.float32(self.noise) * self.std[:len(state)] * drawn  # features of images may follow the state
+            observation = observation | {"state": state + noise}
         self.observation = observation
 
     def act(self, action: Float[np.ndarray, " action_dim"]) -> None:
