@@ -104,6 +104,7 @@ def _add_policy(parser: Parser) -> None:
     option("name", metavar="RUN", help="folder of a policy, or its name in the folder of runs")
     option("settings", nargs="*", metavar="KEY=VALUE", help="settings of the policy to change, as in steps=2 execute=4")
     option("--simulator", metavar="NAME", help=f"{SIMULATORS}; default: that of the demonstrations")
+    option("--image", type=count, metavar="N", help="pixels of the images that it observes; default: as its small network was trained, if it has one")
     option("--noise", type=float, default=0.0, metavar="X", help="noise on the state, in its standard deviations; default: 0")
     option("--dynamics", type=float, default=1.0, metavar="X", help="factor of the dynamics; default: 1")
     option("--push", type=float, default=0.0, metavar="X", help="strength of a push in mid-episode; default: 0")
@@ -201,17 +202,18 @@ def find_policy(
     raise checks.refusal("RUN", word, rule, remedy, UsageError)
 
 
-def _policy(options: argparse.Namespace) -> tuple[Path, str, dict[str, Any]]:
-    """Folder of the policy, name of the simulator, and settings to change; all checked."""
+def _policy(options: argparse.Namespace) -> tuple[Path, str, dict[str, Any], dict[str, Any]]:
+    """Folder of the policy, name of the simulator and its options, and settings to change; all checked."""
     folder, changes = find_policy(options.name), _settings(options.settings)
     from ebwm.policy.policies import PolicySettings, load_policy
 
     for name in changes:
         checks.one_of("setting", name, PolicySettings.__dataclass_fields__, UsageError)
     with _usage():
-        load_policy(folder, **changes)
+        policy = load_policy(folder, **changes)
         simulator = options.simulator or json.loads((folder / FILE).read_text(encoding="utf-8"))["simulator"]
-    return folder, simulator, changes
+    image = options.image or policy.predictor.model.shape.image
+    return folder, simulator, {"image": image} if image else {}, changes
 
 
 def _disturbance(options: argparse.Namespace) -> "Disturbance":
@@ -221,7 +223,7 @@ def _disturbance(options: argparse.Namespace) -> "Disturbance":
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    folder, simulator, changes = _policy(options)
+    folder, simulator, made, changes = _policy(options)
     from ebwm.policy.evaluation import evaluate_policy, evaluation_seeds, summarise
     from ebwm.policy.policies import load_policy
 
@@ -230,7 +232,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     with _usage():
         results = evaluate_policy(
             partial(load_policy, folder, **changes), simulator, options.seeds or evaluation_seeds(options.episodes),
-            disturbance=disturbance, workers=options.workers, batch=options.batch, folder=place, report=_report)
+            disturbance=disturbance, workers=options.workers, batch=options.batch, folder=place, options=made,
+            report=_report)
     print(f"{folder}: {summarise(results)}\nEpisodes: {place}")
     for message, times in Counter(result.message for result in results if result.message).most_common():
         print(f"ebwm: {times} episodes ended by: {message}", file=sys.stderr)
@@ -251,16 +254,19 @@ def _report(result: "EpisodeResult") -> None:
 
 
 def _play(options: argparse.Namespace) -> int:
-    folder, name, changes = _policy(options)
+    folder, name, made, changes = _policy(options)
+    import torch
+
     from ebwm.policy.evaluation import FIRST_SEED
     from ebwm.policy.film import film_episode
     from ebwm.policy.policies import load_policy
     from ebwm.policy.simulators import make_simulator
 
+    torch.set_num_threads(1)  # as in evaluations, so that the episode of a seed is the same to the last bit
     disturbance = _disturbance(options)
     seed = FIRST_SEED if options.seed is None else options.seed
     with _usage():
-        simulator = make_simulator(name)
+        simulator = make_simulator(name, **made)
         result = film_episode(load_policy(folder, **changes), simulator, seed, options.out, disturbance, options.size)
     simulator.close()
     reason = f" ({result.message})" if result.message else ""

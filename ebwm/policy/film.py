@@ -105,7 +105,7 @@ def _draw(strip: Picture, heights: np.ndarray, thickness: int) -> None:
 
 
 def _write(strip: Picture, text: str, scale: int) -> None:
-    """Write a text of digits and a few letters in the corner."""
+    """Write a text of digits and a few capital letters in the corner."""
     marks = np.array([[[int(row) >> bit & 1 for bit in (3, 2, 1, 0)] for row in GLYPHS[sign]] for sign in text])
     pixels = marks.transpose(1, 0, 2).reshape(5, -1).repeat(scale, 0).repeat(scale, 1).astype(bool)
     area = strip[2 * scale:7 * scale, 4 * scale:4 * scale + pixels.shape[1]]

@@ -20,7 +20,7 @@ from .simulators import Disturbance, Observation, Simulator
 __all__ = ["OUTCOMES", "Actor", "EpisodeResult", "count_retries", "run_episodes", "state_std"]
 
 OUTCOMES = ("success", "failure", "error", "crashed")  # "error": of the policy; "crashed": of the simulator
-CLOSED = 0.3  # command of a gripper above which it closes; below the negative it opens
+CLOSED, HELD = 0.3, 5  # size of a gripper's command at which it moves, and steps for which it lasts until it has
 REACHES = {"reach": "agent", "metaworld:reach-wall": "current"}  # part of the state that begins with the position
 NEAR, RETREAT = 0.5, 0.25  # distance to the goal, and its growth from there, as shares of the first distance
 
@@ -73,8 +73,10 @@ class Record:
         """Take an observation; the policy sees its state with noise, the trace holds it without."""
         self.states.append(observation["state"])
         if self.noise:
-            drawn = torch.randn(len(observation["state"]), generator=self.random).numpy()
-            observation = observation | {"state": observation["state"] + np.float32(self.noise) * self.std * drawn}
+            state = observation["state"]
+            drawn = torch.randn(len(state), generator=self.random).numpy()
+            noise = np.float32(self.noise) * self.std[:len(state)] * drawn  # features of images may follow the state
+            observation = observation | {"state": state + noise}
         self.observation = observation
 
     def act(self, action: Float[np.ndarray, " action_dim"]) -> None:
@@ -199,7 +201,8 @@ def count_retries(
     then the distance has grown by a quarter of the first; the next one counts after it has shrunk by as much. A detour
     around an obstacle, far from the goal, does not count.
     Elsewhere the last number of an action is the command of a gripper: how often the gripper has closed, less the
-    first time; it closes at a command above 0.3, if it was open, and opens at one below -0.3.
+    first time; an open one has closed after five steps in a row with commands above 0.3, and a closed one has opened
+    after five below -0.3.
     """
     if simulator.name not in REACHES:
         return max(0, _closings(actions[:, -1]) - 1)
@@ -227,6 +230,9 @@ def _retreats(distances: Float[np.ndarray, " states"]) -> int:
 
 
 def _closings(commands: Float[np.ndarray, " steps"]) -> int:
-    marks = np.sign(commands) * (np.abs(commands) > CLOSED)
-    marks = marks[marks != 0]
-    return int(((marks > 0) & (np.append(-1, marks[:-1]) < 0)).sum())
+    closed, found, length, last = False, 0, 0, 0.0
+    for mark in np.sign(commands) * (np.abs(commands) > CLOSED):
+        length, last = (length + 1 if mark == last else 1), mark
+        if mark and length == HELD and closed != (mark > 0):
+            closed, found = mark > 0, found + int(mark > 0)
+    return found
