@@ -310,6 +310,9 @@ def test_commands_from_demonstrations_to_a_film(tmp_path, monkeypatch, capsys):
     code, printed = told(f"train cloning --demos {demos} --out run updates=2 dim=16")
     assert code == 0 and "Next: ebwm policy evaluate" in printed.out
     assert told(f"train cloning --demos {demos} --out run")[0] == 2, "a run is not replaced"
+    adapter = LeRobotPolicy(LeRobotConfig(run=str(tmp_path / "run")))
+    window = {"observation.state": torch.randn(3, 2, 4), "action": torch.zeros(3, 16, 2)}
+    assert adapter(window)[0].requires_grad and adapter.predict_action_chunk(window).shape == (3, 8, 2)
     code, printed = told("evaluate run --seeds 5 6 --push 0.2 --workers 1 execute=4")
     assert code == 0 and "in 2 episodes" in printed.out
     assert len(list(tmp_path.glob(f"run/evaluations/reach_execute=4_push=0.2/{EPISODES}"))) == 1

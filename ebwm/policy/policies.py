@@ -113,6 +113,21 @@ class Policy:
         self.reset()
 
     @property
+    def observe(self) -> int:
+        """Observations of a context."""
+        return self.options.observe
+
+    @property
+    def predict(self) -> int:
+        """Actions of a predicted chunk."""
+        return self.options.predict
+
+    @property
+    def model(self) -> ChunkModel:
+        """The model of chunks."""
+        return self.predictor.model
+
+    @property
     def execute(self) -> int:
         """Actions that are executed before the next prediction."""
         return self.options.execute
@@ -133,7 +148,7 @@ class Policy:
     ) -> Tensor:  # [b action_dim], in the simulator's units
         """The next action; predicts a chunk if none is waiting."""
         if self.waiting:
-            self._remember(observation)
+            self.remember(observation)
         else:
             self.waiting.extend(self.predict_action_chunk(observation).unbind(1))
         return self.waiting.popleft()
@@ -143,7 +158,7 @@ class Policy:
         observation: dict[str, Tensor],  # as for `select_action`
     ) -> Tensor:  # [b execute action_dim], in the simulator's units
         """The actions to execute from here; the facts about the prediction are appended to `facts`."""
-        self._remember(observation)
+        self.remember(observation)
         start = time.perf_counter()
         found = self.predictor.predict(self.context(), self.generator, self.options.steps)
         seconds = time.perf_counter() - start
@@ -158,14 +173,30 @@ class Policy:
         last = {name: part for name, part in seen[-1].items() if name == "language"}
         return {name: torch.stack([one[name] for one in seen], 1) for name in seen[0].keys() - last.keys()} | last
 
-    def _remember(self, observation: dict[str, Tensor]) -> None:
+    def remember(
+        self,
+        observation: dict[str, Tensor],  # as for `select_action`
+    ) -> None:
+        """Take an observation without acting."""
+        self.seen.append(self._normalised(observation))
+
+    def loss(
+        self,
+        observation: dict[str, Tensor],  # as for `select_action`, with an axis of time after the batch
+        actions: Tensor,  # [b predict action_dim], in the simulator's units
+        generator: torch.Generator,  # noise of training
+    ) -> Tensor:
+        """The training loss of windows of demonstrations."""
+        return self.predictor.loss(self._normalised(observation), self.normaliser.action(actions), generator)
+
+    def _normalised(self, observation: dict[str, Tensor]) -> dict[str, Tensor]:
         parts = {name: torch.as_tensor(part) for name, part in observation.items()}
         if self.encoder is not None:
             made = with_features({name: part.numpy() for name, part in parts.items()}, self.encoder)
             parts = parts | {"state": torch.from_numpy(made["state"])}
         if not self.predictor.model.shape.image:
             parts.pop("image", None)
-        self.seen.append(parts | {"state": self.normaliser.state(parts["state"].float())})
+        return parts | {"state": self.normaliser.state(parts["state"].float())}
 
 
 @dataclass
