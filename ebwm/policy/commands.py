@@ -73,7 +73,7 @@ def _add_train(parser: Parser) -> None:
     option("settings", nargs="*", metavar="KEY=VALUE", help="settings to change, as in updates=500 or steps=2")
     option("--demos", type=Path, required=True, metavar="FILE", help="demonstrations: file.hdf5 or a folder")
     option("--out", required=True, metavar="RUN", help="new folder, or its name in the folder of runs")
-    option("--preset", default="ours", metavar="NAME", help="ebt: ours, paper or authors; default: ours")
+    option("--preset", default="ours", metavar="NAME", help="ebt: ours, two_steps, paper or authors; default: ours")
     option("--seed", type=int, default=0, metavar="N", help="fixes weights, batches and noise; default: 0")
     parser.set_defaults(run=_train)
 

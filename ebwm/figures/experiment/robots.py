@@ -52,7 +52,7 @@ def chosen_settings(
     tuned = {name: value for name, value in trials["chosen"][kind].items() if name not in skipped}
     named = ("dim", "depth", "batch", "trunk")
     sizes = {name: exp.parameters[name] for name in named if name in exp.parameters}
-    few = {"least": 2, "most": 2} if kind == "ebt_few" else {}
+    few = {"preset": "two_steps"} if kind == "ebt_few" else {}
     updates = exp.parameters.get(f"updates_{kind}", exp.parameters.get("updates", 1000))
     return PolicySettings.named(kind.partition("_")[0], **{"updates": updates} | sizes | few | tuned | changes)
 
