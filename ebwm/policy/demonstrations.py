@@ -5,6 +5,8 @@ import hashlib
 import itertools
 import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -87,9 +89,12 @@ def _attempts(simulator: str, style: str, image: int | None, seeds: range, worke
             yield (record(made, seed, style) for seed in seeds)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _open, (simulator, options)) as pool:
+    with ProcessPoolExecutor(workers, context, _open, (simulator, options)) as pool:
         parts = (seeds[start:start + 4 * workers] for start in range(0, len(seeds), 4 * workers))
-        yield itertools.chain.from_iterable(pool.map(functools.partial(_record, style), part, 1) for part in parts)
+        try:
+            yield itertools.chain.from_iterable(pool.map(functools.partial(_record, style), part) for part in parts)
+        except BrokenProcessPool as error:
+            raise Failure(f"a process of {simulator!r} stopped: run it with workers=1 to see why") from error
 
 
 def record(

@@ -75,7 +75,7 @@ class Simulator(ABC):
 class Scene(Simulator):
     """A simulator that checks actions and times the disturbances; a task says how it starts, moves and is disturbed."""
 
-    faults: ClassVar[tuple[str, ...]] = FAULTS  # those that have a meaning here
+    faults: tuple[str, ...] = FAULTS  # those that have a meaning here
     usual: int  # steps of an episode of the expert
     still: ClassVar[tuple[int, ...]] = ()  # entries of the action that keep their value while actions have no effect
 
