@@ -143,6 +143,15 @@ def test_training_repeats_and_depends_on_its_seed(chunks):
     assert first == again != other
 
 
+def test_weights_are_kept_during_training(demonstrations, chunks):
+    trained = fit_policy(chunks, PolicySettings.named("cloning", **TINY), keep=[1, 3])
+    observation = {"state": torch.from_numpy(demonstrations.episodes[0].observations["state"][:1])}
+    first, last = (trained.after(updates).predict_action_chunk(observation) for updates in (1, 3))
+    assert torch.equal(last, trained.policy.predict_action_chunk(observation)) and not torch.equal(first, last)
+    with pytest.raises(ValueError, match="updates=2"):
+        trained.after(2)
+
+
 @pytest.mark.parametrize("preset, trained", [("ours", True), ("paper", False)])
 def test_a_fixed_step_size_stays(preset, trained, chunks):
     options = PolicySettings.named("ebt", preset, **TINY)

@@ -1,9 +1,10 @@
 """Policies: act on observations with a predictor of chunks, train on demonstrations, save and load."""
 
+import copy
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -205,14 +206,29 @@ class Trained:
 
     policy: Policy
     log: list[dict[str, Any]]
+    kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)  # averaged weights after some updates
+
+    def after(
+        self,
+        updates: int,  # one of those kept
+    ) -> Policy:
+        """The policy as it was after some updates."""
+        checks.one_of("updates", updates, self.kept)
+        predictor = copy.copy(self.policy.predictor)
+        predictor.model = copy.deepcopy(predictor.model)
+        load_weights(predictor.model, self.kept[updates])
+        return Policy(predictor, self.policy.normaliser, self.policy.options, self.policy.encoder)
 
 
 class _Log(Observer):
-    def __init__(self, note: Callable[[dict[str, Any]], Any] | None):
-        self.rows, self.note = [], note
+    def __init__(self, trainer: Trainer, note: Callable[[dict[str, Any]], Any] | None, keep: Container[int]):
+        self.trainer, self.note, self.keep = trainer, note, keep
+        self.rows, self.kept = [], {}
 
     def updated(self, row: dict[str, Any], batch: Any) -> None:
         self.rows.append(row)
+        if (updates := self.trainer.updates) in self.keep:
+            self.kept[updates] = {name: weight.clone() for name, weight in self.trainer.average.items()}
         if self.note:
             self.note(row)
 
@@ -222,6 +238,7 @@ def fit_policy(
     options: PolicySettings,  # the policy and its training
     seed: int = 0,  # fixes initial weights, batches and noise
     note: Callable[[dict[str, Any]], Any] | None = None,  # receives every row of the log
+    keep: Container[int] = (),  # numbers of updates after which the averaged weights are kept
 ) -> Trained:
     """Train a policy; it predicts with the moving average of its weights, at the end of training."""
     for name in ("observe", "predict"):
@@ -234,10 +251,10 @@ def fit_policy(
         options.updates, batch, options.learning_rate, warmup=max(1, options.updates // 20),
         weight_decay=options.weight_decay, average=options.average, step_size_multiplier=0.0 if fixed else 3.0)
     trainer = Trainer(chunk_learner(predictor), Config(optimiser=optimiser, seed=seed, eval_every=options.updates))
-    log = _Log(note)
+    log = _Log(trainer, note, keep)
     train_loop(trainer, batches_of(data, batch, seed), chunks.items("valid"), log)
     load_weights(predictor.model, trainer.average)
-    return Trained(Policy(predictor, chunks.normaliser, options), log.rows)
+    return Trained(Policy(predictor, chunks.normaliser, options), log.rows, log.kept)
 
 
 def _set_step_size(predictor: EnergyPolicy, data: Any, seed: int) -> bool:  # whether it is trained

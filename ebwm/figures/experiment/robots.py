@@ -13,14 +13,15 @@ from ebwm.figures.experiment.runs import Experiment
 from ebwm.policy.chunks import Chunks, ChunksConfig
 from ebwm.policy.demonstrations import Demonstrations, collect
 from ebwm.policy.evaluation import FIRST_SEED, evaluate_policy, evaluation_seeds
-from ebwm.policy.policies import Policy, PolicySettings, fit_policy
+from ebwm.policy.policies import Policy, PolicySettings, Trained, fit_policy
 from ebwm.policy.rollout import EpisodeResult
 
-__all__ = ["KINDS", "chosen_settings", "demonstrated", "difference", "episode_rows", "episodes_of", "learned", "rate",
+__all__ = ["KINDS", "ROLES", "chosen_settings", "demonstrated", "difference", "episode_rows", "episodes_of", "learned", "rate",
            "windows", "with_steps"]
 
 KINDS = {"ebt": "EBT-Policy", "ebt_few": "EBT-Policy, 2 steps", "diffusion": "diffusion", "cloning": "cloning",
          "mixture": "mixture"}
+ROLES = {"ebt": "ebt", "ebt_few": "gru", "diffusion": "diffusion", "cloning": "transformer", "mixture": "floor"}
 
 
 def demonstrated(
@@ -62,9 +63,10 @@ def learned(
     chunks: Chunks,  # to learn from
     options: PolicySettings,
     seed: int,  # fixes initial weights, batches and noise
-) -> Policy:
+    keep: Sequence[int] = (),  # numbers of updates after which the weights are kept
+) -> Trained:
     """A trained policy."""
-    return fit_policy(chunks, options, seed, lambda row: exp._bar.update()).policy
+    return fit_policy(chunks, options, seed, lambda row: exp._bar.update(), keep)
 
 
 def with_steps(
@@ -72,7 +74,7 @@ def with_steps(
     steps: int | None,  # of its predictions; None: its own
 ) -> Policy:
     """The same policy with another number of steps."""
-    return Policy(policy.predictor, policy.normaliser, replace(policy.options, steps=steps))
+    return Policy(policy.predictor, policy.normaliser, replace(policy.options, steps=steps), policy.encoder)
 
 
 def episodes_of(
@@ -80,12 +82,12 @@ def episodes_of(
     simulator: str,  # name
     seed: int,  # training seed: each has initial states of its own, the same for all policies
     count: int,  # episodes
-    batch: int | None = None,  # episodes side by side; None: all
+    batch: int = 1,  # episodes side by side; above 1 their noise is not that of single ones
     **options: Any,  # of `evaluate_policy`: disturbance, trace
 ) -> list[EpisodeResult]:
     """Episodes of a policy, in this process."""
     seeds = evaluation_seeds(count, FIRST_SEED + 1000 * seed)
-    return evaluate_policy(policy, simulator, seeds, workers=0, batch=batch or count, **options)
+    return evaluate_policy(policy, simulator, seeds, workers=0, batch=batch, **options)
 
 
 def episode_rows(
