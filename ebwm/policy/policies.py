@@ -4,7 +4,7 @@ import copy
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,14 @@ from torch import Tensor
 from ebwm import checks, settings
 from ebwm.files import write_json
 from ebwm.policy.cameras import frozen_encoder, prepared, with_features
-from ebwm.policy.chunks import Chunks, ChunksConfig, Normaliser
+from ebwm.policy.chunks import Chunks, ChunksConfig, Normaliser, Windows
 from ebwm.policy.demonstrations import Demonstrations
 from ebwm.policy.models import ChunkModel, standard_step_size
 from ebwm.policy.predictors import PREDICTORS, EnergyPolicy, Predictor, chunk_learner, make_predictor
 from ebwm.policy.trunks import ChunkShape
 from ebwm.policy.walk import PRESETS, PolicyWalk
 from ebwm.training.configuration import Config, OptimiserConfig
-from ebwm.training.learner import batches_of
+from ebwm.training.learner import BatchOrder
 from ebwm.training.trainer import Observer, Trainer, load_weights, train_loop
 from ebwm.usage import UsageError
 
@@ -252,14 +252,20 @@ def fit_policy(
         weight_decay=options.weight_decay, average=options.average, step_size_multiplier=0.0 if fixed else 3.0)
     trainer = Trainer(chunk_learner(predictor), Config(optimiser=optimiser, seed=seed, eval_every=options.updates))
     log = _Log(trainer, note, keep)
-    train_loop(trainer, batches_of(data, batch, seed), chunks.items("valid"), log)
+    train_loop(trainer, _batches(data, batch, seed), chunks.items("valid"), log)
     load_weights(predictor.model, trainer.average)
     return Trained(Policy(predictor, chunks.normaliser, options), log.rows, log.kept)
 
 
-def _set_step_size(predictor: EnergyPolicy, data: Any, seed: int) -> bool:  # whether it is trained
+def _batches(data: Windows, batch: int, seed: int) -> Iterator[dict[str, Tensor]]:
+    """Batches in the order of `ebwm train`, each gathered at once."""
+    for items in BatchOrder(len(data), batch, seed):
+        yield data.gather(torch.tensor(items))
+
+
+def _set_step_size(predictor: EnergyPolicy, data: Windows, seed: int) -> bool:  # whether it is trained
     model, walk = predictor.model, predictor.walk
-    context, _ = Chunks.pair(next(batches_of(data, min(PROBED, len(data)), seed)))
+    context, _ = Chunks.pair(next(_batches(data, min(PROBED, len(data)), seed)))
     model.step_size.data.fill_(walk.step_size or standard_step_size(model, context))
     return walk.learned
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from ebwm.policy.chunks import Chunks, ChunksConfig
 from ebwm.policy.demonstrations import Demonstrations, collect
 from ebwm.policy.evaluation import FIRST_SEED, evaluate_policy, evaluation_seeds
 from ebwm.policy.policies import Policy, PolicySettings, Trained, fit_policy
+from ebwm.policy.reach import Reach, side_of_path
 from ebwm.policy.rollout import EpisodeResult
+from ebwm.policy.simulators import Disturbance, Observation
 
-__all__ = ["KINDS", "ROLES", "chosen_settings", "demonstrated", "difference", "episode_rows", "episodes_of", "learned", "rate",
-           "windows", "with_steps"]
+__all__ = ["KINDS", "ROLES", "SharedStarts", "chosen_settings", "demonstrated", "difference", "episode_rows", "episodes_of",
+           "learned", "rate", "sides_from_states", "windows", "with_steps"]
 
 KINDS = {"ebt": "EBT-Policy", "ebt_few": "EBT-Policy, 2 steps", "diffusion": "diffusion", "cloning": "cloning",
          "mixture": "mixture"}
@@ -120,3 +123,63 @@ def difference(
     if len(found) < 2:
         return dict(value=float(found.mean()), low=None, high=None)
     return student_crossed(found)._asdict()
+
+
+# Two ways around an obstacle
+
+
+class SharedStarts(Reach):
+    """The simulator `reach`, where as many neighbouring seeds as there are samples begin in the same state."""
+
+    def __init__(
+        self,
+        first: int,  # the first seed
+        samples: int,  # seeds of one state
+    ):
+        super().__init__()
+        self.first, self.samples = first, samples
+
+    def reset(self, seed: int, disturbance: Disturbance | None = None) -> Observation:
+        """Start an episode in the state of its group of seeds."""
+        return super().reset(self.first + (seed - self.first) // self.samples, disturbance)
+
+
+def sides_from_states(
+    policy: Policy,
+    seed: int,  # training seed: each has initial states of its own
+    states: int,  # number of initial states
+    samples: int,  # episodes of each, with other noise of the policy
+) -> pd.DataFrame:  # columns state, sample, side ("left", "right" or "failed"), x and y of the path
+    """Which way episodes go around the obstacle of `reach`."""
+    seeds = evaluation_seeds(states * samples, FIRST_SEED + 1000 * seed)
+    make = partial(SharedStarts, seeds[0], samples)
+    results = evaluate_policy(policy, make, seeds, workers=0, batch=len(seeds), trace=True)
+    rows = []
+    for number, result in enumerate(results):
+        path = np.array(result.trace["states"])[:, :2]
+        side = (side_of_path(path) if result.success else None) or "failed"
+        rows.append(dict(state=number // samples, sample=number % samples, side=side, x=path[:, 0].tolist(),
+                         y=path[:, 1].tolist()))
+    return pd.DataFrame(rows)
+
+
+def attempt(
+    exp: Experiment,
+    chunks: Chunks,  # to learn from
+    options: PolicySettings,  # that may diverge
+    simulator: str,  # name
+    seed: int,  # of training
+    count: int,  # episodes
+    batches: Sequence[int] = (1,),  # numbers of episodes side by side
+) -> dict[str, Any]:  # tables "episodes" and "runs"
+    """Train and evaluate; a policy whose training or prediction is not finite fails in all its episodes."""
+    before, facts = exp._bar.n, dict(valid_loss=np.inf, diverged=True)
+    try:
+        trained = learned(exp, chunks, options, seed)
+        facts = dict(valid_loss=trained.log[-1]["valid_loss"], diverged=not np.isfinite(trained.log[-1]["valid_loss"]))
+        rows = [episode_rows(episodes_of(trained.policy, simulator, seed, count, batch), batch=batch) for batch in batches]
+    except FloatingPointError:
+        exp._bar.update(options.updates - (exp._bar.n - before))
+        rows = [pd.DataFrame(dict(episode=range(count), success=False, steps=0, retries=0, outcome="error", batch=batch))
+                for batch in batches]
+    return {"episodes": pd.concat(rows, ignore_index=True), "runs": facts}

@@ -1,0 +1,84 @@
+"""Scores of a policy's state along episodes: energies, and the disagreement of several predictions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ebwm import settings
+from ebwm.policy.policies import Policy
+from ebwm.policy.rollout import EpisodeResult
+
+__all__ = ["Contexts", "areas", "contexts_of", "disagreement", "energies"]
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """Observations at some times of episodes."""
+
+    states: Float[Tensor, "contexts observe state_dim"]  # in the simulator's units
+    facts: pd.DataFrame  # columns episode, time, success
+
+
+def contexts_of(
+    results: Sequence[EpisodeResult],  # with their traces
+    policy: Policy,  # says how many observations are a context
+    times: Sequence[int],  # steps of an episode; those after its end are left out
+) -> Contexts:
+    """The last observations before some times of each episode."""
+    states, facts = [], []
+    for result in results:
+        path = np.asarray(result.trace["states"], dtype=np.float32)
+        for time in times:
+            if time < result.steps:
+                states.append(path[np.maximum(np.arange(time - policy.options.observe + 1, time + 1), 0)])
+                facts.append(dict(episode=result.seed % 1000, time=time, success=result.success))
+    return Contexts(torch.from_numpy(np.stack(states)), pd.DataFrame(facts))
+
+
+def _normalised(policy: Policy, contexts: Contexts) -> dict[str, Tensor]:
+    return {"state": policy.normaliser.state(contexts.states)}
+
+
+def energies(
+    policy: Policy,  # an EBT
+    contexts: Contexts,
+    samples: int,  # walks of each context
+    seed: int,  # of their noise
+) -> Float[Tensor, "samples contexts"]:
+    """Energies of predicted chunks."""
+    generator, landscape = settings.generator(seed, "energies"), None
+    with torch.no_grad():
+        landscape = policy.predictor.model.landscape(context := _normalised(policy, contexts))
+        return torch.stack([landscape(policy.predictor.predict(context, generator).value) for _ in range(samples)])
+
+
+def disagreement(
+    policies: Sequence[Policy],  # one prediction of each, with noise of its own
+    contexts: Contexts,
+    seed: int,  # of the noise
+) -> Float[Tensor, " contexts"]:
+    """Standard deviation over predictions, as a root mean square over the executed actions in the simulator's units."""
+    found, generator = [], settings.generator(seed, "disagreement")
+    for policy in policies:
+        value = policy.predictor.predict(_normalised(policy, contexts), generator, policy.options.steps).value
+        found.append(policy.normaliser.restore(value[:, : policy.execute]))
+    return torch.stack(found).var(0).mean((-1, -2)).sqrt()
+
+
+def areas(
+    scores: pd.DataFrame,  # columns seed, time, success, and the scores by name
+    name: str,  # of a score
+    time: int,  # step of the episode
+) -> Float[np.ndarray, " seeds"]:  # 0.5 is chance; also without failures or without successes
+    """Area under the curve of each seed: whether failing episodes have higher scores."""
+    found = []
+    for _, rows in scores[scores.time == time].groupby("seed"):
+        failed, passed = (rows[name][rows.success == flag].to_numpy() for flag in (False, True))
+        above = (failed[:, None] > passed) + 0.5 * (failed[:, None] == passed)
+        found.append(float(above.mean()) if above.size else 0.5)
+    return np.array(found)

@@ -1,0 +1,40 @@
+"""The picture of the figure `policy_ablation`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ebwm.compat import require
+from ebwm.figures.experiment import panels
+from ebwm.figures.style import colour
+
+EDGE = 20  # times the least validation error, beyond which it is not drawn to scale
+
+
+def draw(
+    table: pd.DataFrame,  # by variant: value, low, high, diverged
+    losses: pd.DataFrame,  # validation errors by variant and seed
+    parameters: Mapping[str, Any],  # of the notebook
+) -> Any:  # the figure
+    """Success rate and validation error of each variant."""
+    figure, (left, right) = require("matplotlib.pyplot", "figures").subplots(
+        1, 2, figsize=(9, 0.32 * len(table) + 1.6), sharey=True, width_ratios=[1.2, 1])
+    edge = EDGE * float(np.nanmin(losses.where(np.isfinite(losses)).to_numpy()))
+    for place, (name, row) in enumerate(table.iterrows()):
+        role = "ebt" if name.startswith("plain") else "transformer" if name.startswith("full") else "floor"
+        spans = [[row.value - row.low], [row.high - row.value]]
+        left.errorbar(row.value, place, xerr=spans, fmt="o", color=colour(role), capsize=3)
+        values = losses.loc[name].to_numpy(dtype=float)
+        right.plot(np.where(values < edge, values, edge), np.full(len(values), place), "o", ms=4, color=colour(role), alpha=0.75)
+    panels.named_ticks(left.yaxis, table.index, fontsize=8)
+    left.invert_yaxis()
+    left.set(title="Success rate", xlim=(-0.03, 1.03))
+    right.set(title="Validation error (SmoothL1)", xscale="log", xlim=(None, 1.25 * edge))
+    panels.round_ticks(right.xaxis, (1, 2, 5))
+    for panel in (left, right):
+        panel.grid(axis="x")
+    what = f"{parameters['simulator']}, {parameters['demonstrations']} demonstrations, {parameters['updates']} updates"
+    panels.heading(figure, what, parameters["seeds"], "bars: 95 % intervals", "scripted demonstrations, small models")
+    return figure

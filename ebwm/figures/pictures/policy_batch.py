@@ -1,0 +1,47 @@
+"""The picture of the figure `policy_batch`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from ebwm.compat import require
+from ebwm.figures.experiment import panels
+from ebwm.figures.experiment.tables import Interval, select
+
+LABELS = {"batch_alone_minus_together": "over the batch:\nalone less side by side",
+          "sample_alone_minus_together": "over each chunk:\nalone less side by side",
+          "batch_minus_sample": "alone: over the batch\nless over each chunk"}
+
+
+def draw(
+    success: pd.DataFrame,  # columns rule, over, batch, value, low, high
+    differences: Mapping[str, Mapping[str, Interval]],  # by rule and name
+    parameters: Mapping[str, Any],  # of the notebook
+) -> Any:  # the figure
+    """Success by number of episodes side by side, and paired differences."""
+    figure, (left, right) = require("matplotlib.pyplot", "figures").subplots(1, 2, figsize=(9, 4.2))
+    roles, shifts = {"batch": "transformer", "sample": "ebt"}, {"ours": -0.08, "full": 0.08}
+    sizes = sorted(success["batch"].unique())
+    for rule, shift in shifts.items():
+        for over, role in roles.items():
+            rows = select(success, rule=rule, over=over).sort_values("batch")
+            name = "the batch" if over == "batch" else "each chunk"
+            line, shifted = "o-" if rule == "ours" else "s--", shift + (0.03 if over == "batch" else -0.03)
+            places = [sizes.index(size) + shifted for size in rows["batch"]]
+            panels.error_bars(left, places, rows, role, fmt=line, ms=5, label=f"{rule}, over {name}")
+    panels.named_ticks(left.xaxis, ["alone" if size == 1 else f"{size} side by side" for size in sizes])
+    left.set(title="Success", ylabel="success rate", ylim=(-0.03, 1.03))
+    left.legend(fontsize=8, loc="lower left")
+    for place, name in enumerate(LABELS):
+        for rule, shift in shifts.items():
+            rows = pd.DataFrame([dict(differences[rule][name])])
+            role, mark = ("ebt", "o") if rule == "ours" else ("gru", "s")
+            panels.error_bars(right, [place + shift], rows, role, fmt=mark, label=rule if not place else None)
+    panels.zero(right)
+    panels.named_ticks(right.xaxis, LABELS.values(), fontsize=8)
+    right.set(title="Paired differences", ylabel="success rate")
+    right.legend(fontsize=8)
+    what = f"{parameters['simulator']}, {parameters['demonstrations']} demonstrations, batches of {parameters['batch']}"
+    panels.heading(figure, what, parameters["seeds"], "bars: 95 % intervals", "scripted demonstrations, small models")
+    return figure
