@@ -41,8 +41,7 @@ def draw(
         panel.set(ylim=(-0.03, 1.03))
     middle.set(title="Failure told, by time", xlabel="steps of the episode", ylabel="AUROC")
     right.set(title="Mean over times")
-    panels.named_ticks(right.xaxis, [label.replace("spread of", "spread of\n") for label, _ in NAMES.values()], fontsize=7.5,
-                       rotation=40)
+    panels.named_ticks(right.xaxis, NAMES, fontsize=8, rotation=35)
     panels.legend_below(figure, middle, len(NAMES))
     what = f"{parameters['simulator']}, {parameters['demonstrations']} demonstrations, {parameters['episodes']} episodes a seed"
     panels.heading(figure, what, parameters["seeds"], "bars: 95 % intervals over seeds", "scripted demonstrations, small models")
