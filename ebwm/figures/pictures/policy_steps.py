@@ -9,6 +9,7 @@ from ebwm.compat import require
 from ebwm.figures.experiment import panels
 from ebwm.figures.experiment.robots import KINDS, ROLES
 from ebwm.figures.experiment.tables import select
+from ebwm.figures.style import colour
 
 LABELS = {"two_steps_minus_diffusion": "EBT for 2 steps, 2 steps\nless diffusion, 100",
           "two_steps_minus_diffusion_two": "EBT for 2 steps, 2 steps\nless diffusion, 2",
@@ -33,8 +34,8 @@ def draw(
         for panel, column in ((by_steps, "steps"), (by_time, "milliseconds")):
             line = "o-" if len(rows) > 1 else "D"
             panels.error_bars(panel, rows[column] * shift, rows, ROLES[kind], fmt=line, ms=4, label=name)
-        panels.lines(by_updates, select(made["training"], model=kind).groupby(["seed", "updates"], as_index=False)
-                     .success.mean(), "updates", "success", ROLES[kind], name)
+        means = select(made["training"], model=kind).groupby("updates").success.mean()
+        by_updates.plot(means.index, means, "o-", ms=4, color=colour(ROLES[kind]))
     by_steps.set(title="Success by inference steps", xlabel="steps", ylabel="success rate", xscale="log")
     by_time.set(title="Success by time", xlabel="milliseconds of a prediction", xscale="log")
     for panel in (by_steps, by_time):
@@ -45,7 +46,7 @@ def draw(
     rows = pd.DataFrame([dict(differences[name]) for name in LABELS])
     value, places = rows["value"].astype(float), range(len(rows))
     spans = [(value - rows.low.astype(float)).fillna(0), (rows.high.astype(float) - value).fillna(0)]
-    pairs.errorbar(value, places, xerr=spans, fmt="o", color=panels.colour("ebt"), capsize=3)
+    pairs.errorbar(value, places, xerr=spans, fmt="o", color=colour("ebt"), capsize=3)
     panels.zero(pairs, across=False)
     panels.named_ticks(pairs.yaxis, LABELS.values(), fontsize=8)
     pairs.invert_yaxis()
