@@ -9,6 +9,7 @@ from ebwm.compat import require
 from ebwm.figures.experiment import panels
 from ebwm.figures.experiment.robots import KINDS, ROLES
 from ebwm.figures.experiment.tables import Interval, select
+from ebwm.figures.style import colour
 
 UNITS = {"noise": "standard deviations", "dynamics": "factor of the motion", "push": "m/s"}
 
@@ -28,6 +29,8 @@ def draw(
             rows = select(shown, model=kind).sort_values("strength")
             panels.error_bars(panel, rows.strength + 0.012 * width * (place - 1.5), rows, ROLES[kind], fmt="o-", ms=4,
                               label=KINDS[kind])
+        script = select(shown, model="script").sort_values("strength")
+        panel.plot(script.strength, script["value"], "--", color=colour("floor"), label="the script")
         panel.set(title=shift.capitalize(), xlabel=unit, ylabel="success rate", ylim=(-0.03, 1.03))
     last = grid.flat[3]
     for place, (name, role) in enumerate((("ebt_minus_diffusion", "diffusion"), ("ebt_minus_cloning", "transformer"))):
@@ -39,7 +42,7 @@ def draw(
     panels.named_ticks(last.xaxis, differences["ebt_minus_diffusion"])
     last.set(title="Differences at the strongest")
     last.legend(fontsize=8)
-    panels.legend_below(figure, grid[0, 0], len(models))
+    panels.legend_below(figure, grid[0, 1], len(models) + 1)
     what = f"{parameters['simulator']}, {parameters['demonstrations']} demonstrations, {parameters['episodes']} episodes a seed"
     panels.heading(figure, what, parameters["seeds"], "bars: 95 % intervals", "scripted demonstrations, small models")
     return figure
