@@ -138,7 +138,8 @@ def _range(values: list[float]) -> str:
     return f"{min(values):.2g} to {max(values):.2g}"
 
 
-HOME = ("next_frame", "thinking", "width", "uncertainty", "denoising", "policy_steps")  # figures whose answers the home page lists
+# figures whose answers the home page lists
+HOME = ("next_frame", "thinking", "width", "uncertainty", "denoising", "policy_steps")
 TABLES = {"figures": figures_table, "gallery": gallery, "findings": findings_table, "headlines": headlines,
           "speed": speed}
 
