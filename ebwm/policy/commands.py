@@ -14,6 +14,7 @@ from ebwm import checks, settings
 from ebwm.usage import Failure, Parser, UsageError, count, needs
 
 if TYPE_CHECKING:  # imports torch
+    from ebwm.policy.policies import Policy
     from ebwm.policy.rollout import EpisodeResult
     from ebwm.policy.simulators import Disturbance
 
@@ -202,8 +203,8 @@ def find_policy(
     raise checks.refusal("RUN", word, rule, remedy, UsageError)
 
 
-def _policy(options: argparse.Namespace) -> tuple[Path, str, dict[str, Any], dict[str, Any]]:
-    """Folder of the policy, name of the simulator and its options, and settings to change; all checked."""
+def _policy(options: argparse.Namespace) -> tuple[Path, "Policy", str, dict[str, Any], dict[str, Any]]:
+    """Folder of the policy, the policy, name of the simulator and its options, and settings to change; all checked."""
     folder, changes = find_policy(options.name), _settings(options.settings)
     from ebwm.policy.policies import PolicySettings, load_policy
 
@@ -213,7 +214,7 @@ def _policy(options: argparse.Namespace) -> tuple[Path, str, dict[str, Any], dic
         policy = load_policy(folder, **changes)
         simulator = options.simulator or json.loads((folder / FILE).read_text(encoding="utf-8"))["simulator"]
     image = options.image or policy.predictor.model.shape.image
-    return folder, simulator, {"image": image} if image else {}, changes
+    return folder, policy, simulator, {"image": image} if image else {}, changes
 
 
 def _disturbance(options: argparse.Namespace) -> "Disturbance":
@@ -223,7 +224,7 @@ def _disturbance(options: argparse.Namespace) -> "Disturbance":
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    folder, simulator, made, changes = _policy(options)
+    folder, _, simulator, made, changes = _policy(options)
     from ebwm.policy.evaluation import evaluate_policy, evaluation_seeds, summarise
     from ebwm.policy.policies import load_policy
 
@@ -254,12 +255,11 @@ def _report(result: "EpisodeResult") -> None:
 
 
 def _play(options: argparse.Namespace) -> int:
-    folder, name, made, changes = _policy(options)
+    _, policy, name, made, _ = _policy(options)
     import torch
 
     from ebwm.policy.evaluation import FIRST_SEED
     from ebwm.policy.film import film_episode
-    from ebwm.policy.policies import load_policy
     from ebwm.policy.simulators import make_simulator
 
     torch.set_num_threads(1)  # as in evaluations, so that the episode of a seed is the same to the last bit
@@ -267,7 +267,7 @@ def _play(options: argparse.Namespace) -> int:
     seed = FIRST_SEED if options.seed is None else options.seed
     with _usage():
         simulator = make_simulator(name, **made)
-        result = film_episode(load_policy(folder, **changes), simulator, seed, options.out, disturbance, options.size)
+        result = film_episode(policy, simulator, seed, options.out, disturbance, options.size)
     simulator.close()
     reason = f" ({result.message})" if result.message else ""
     print(f"{options.out}: seed {seed}, {result.outcome} after {result.steps} steps{reason}")
