@@ -152,6 +152,28 @@ def test_weights_are_kept_during_training(demonstrations, chunks):
         trained.after(2)
 
 
+@pytest.mark.parametrize("kind", ["ebt", "diffusion"])
+def test_an_interrupted_training_ends_as_a_whole_one(kind, demonstrations, tmp_path, monkeypatch):
+    monkeypatch.setattr("ebwm.policy.policies.SAVE_EVERY", 2)
+    options = PolicySettings.named(kind, **TINY | {"updates": 5})
+    whole = train_policy(demonstrations, tmp_path / "whole", options)
+    seen = []
+
+    def interrupt(row):
+        seen.append(row["update"])
+        if seen == [1, 2, 3]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(demonstrations, tmp_path / "run", options, note=interrupt)
+    with pytest.raises(UsageError, match="interrupted training with other seed"):
+        train_policy(demonstrations, tmp_path / "run", options, seed=1)
+    again = train_policy(demonstrations, tmp_path / "run", options, note=interrupt)
+    assert seen == [1, 2, 3, 3, 4, 5] and not (tmp_path / "run/training").exists()
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, again.model.state_dict()[name]), name
+
+
 @pytest.mark.parametrize("preset, trained", [("ours", True), ("paper", False)])
 def test_a_fixed_step_size_stays(preset, trained, chunks):
     options = PolicySettings.named("ebt", preset, **TINY)

@@ -22,7 +22,7 @@ __all__ = ["EVALUATIONS", "add", "find_policy"]
 
 KINDS = ("ebt", "diffusion", "cloning", "mixture")
 SIMULATORS = "reach, metaworld:TASK or robosuite:TASK"
-FILE, EVALUATIONS = "policy.json", "evaluations"  # of a policy's folder
+FILE, EVALUATIONS, TRAINING = "policy.json", "evaluations", "training"  # of a policy's folder
 FAILED = 1
 
 
@@ -49,7 +49,7 @@ def add(
     commands = parser.add_subparsers(metavar="policy command", parser_class=SettingsParser)
     parser.set_defaults(run=needs(commands))
     _add_demos(commands.add_parser("demos", help="record demonstrations of a scripted expert"))
-    _add_train(commands.add_parser("train", help="train a policy on demonstrations"))
+    _add_train(commands.add_parser("train", help="train a policy on demonstrations; the same command resumes an interrupted training"))
     _add_evaluate(commands.add_parser("evaluate", help="success rate of a policy with its interval; resumes where it was stopped"))
     _add_play(commands.add_parser("play", help="film an episode of a policy"))
     listed = commands.add_parser("list", help="trained policies and their success rates")
@@ -73,7 +73,7 @@ def _add_train(parser: Parser) -> None:
     option("kind", metavar="KIND", choices=KINDS, help=", ".join(KINDS))
     option("settings", nargs="*", metavar="KEY=VALUE", help="settings to change, as in updates=500 or steps=2")
     option("--demos", type=Path, required=True, metavar="FILE", help="demonstrations: file.hdf5 or a folder")
-    option("--out", required=True, metavar="RUN", help="new folder, or its name in the folder of runs")
+    option("--out", required=True, metavar="RUN", help="new folder, or its name in the folder of runs; or of an interrupted training")
     option("--preset", default="ours", metavar="NAME", help="ebt: ours, two_steps, paper or authors; default: ours")
     option("--seed", type=int, default=0, metavar="N", help="fixes weights, batches and noise; default: 0")
     parser.set_defaults(run=_train)
@@ -147,7 +147,7 @@ def _train(options: argparse.Namespace) -> int:
         demonstrations = read_demonstrations(options.demos)
     with tqdm(total=chosen.updates, disable=not sys.stderr.isatty(), unit="update") as bar:
         try:
-            train_policy(demonstrations, folder, chosen, options.seed, lambda row: bar.update())
+            train_policy(demonstrations, folder, chosen, options.seed, lambda row: bar.update(row["update"] - bar.n))
         except FloatingPointError as error:
             raise Failure(str(error)) from error
     print(f"{folder}\nNext: ebwm policy evaluate {folder}")
@@ -155,9 +155,9 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _new_folder(word: str) -> Path:
-    """A folder by its path, or by its name in the folder of runs."""
+    """A folder by its path, or by its name in the folder of runs; it may hold an interrupted training."""
     folder = Path(word) if len(Path(word).parts) > 1 else settings.load().runs / word
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {TRAINING}):
         raise checks.refusal("--out", str(folder), "exists already", "choose another name", UsageError)
     return folder
 

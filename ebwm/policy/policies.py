@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterator
@@ -21,9 +22,10 @@ from ebwm.policy.models import ChunkModel, standard_step_size
 from ebwm.policy.predictors import PREDICTORS, EnergyPolicy, Predictor, chunk_learner, make_predictor
 from ebwm.policy.trunks import ChunkShape
 from ebwm.policy.walk import PRESETS, PolicyWalk
+from ebwm.training.checkpoint import Checkpoints
 from ebwm.training.configuration import Config, OptimiserConfig
 from ebwm.training.learner import BatchOrder
-from ebwm.training.trainer import Observer, Trainer, load_weights, train_loop
+from ebwm.training.trainer import Observer, Trainer, load_weights, restore, train_loop, trainer_state
 from ebwm.usage import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["Policy", "PolicySettings", "Trained", "fit_policy", "load_policy", "train_policy"]
 
 FILE = "policy.json"  # settings and normalisation, in the folder of a policy
+TRAINING = "training"  # folder of checkpoints, until the training is finished
 PROBED = 64  # windows on which the step size is measured
+SAVE_EVERY = 500  # updates between checkpoints
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,11 @@ class Policy:
         return self.predictor.model
 
     @property
+    def device(self) -> torch.device:
+        """Device of the model; observations are moved to it, and actions come back to the CPU."""
+        return next(self.model.parameters()).device
+
+    @property
     def execute(self) -> int:
         """Actions that are executed before the next prediction."""
         return self.options.execute
@@ -166,7 +175,7 @@ class Policy:
         mean = lambda values: None if values is None else values.float().mean().item()
         numbers = {name: mean(getattr(found, name)) for name in ("steps", "evaluations", "energy")}
         self.facts.append(numbers | {"seconds": seconds})
-        return self.normaliser.restore(found.value[:, : self.execute])
+        return self.normaliser.restore(found.value[:, : self.execute].cpu())
 
     def context(self) -> dict[str, Tensor]:
         """The last observations; the first one is repeated at the start of an episode. An instruction is not repeated."""
@@ -188,7 +197,8 @@ class Policy:
         generator: torch.Generator,  # noise of training
     ) -> Tensor:
         """The training loss of windows of demonstrations."""
-        return self.predictor.loss(self._normalised(observation), self.normaliser.action(actions), generator)
+        target = self.normaliser.action(actions.to(self.device))
+        return self.predictor.loss(self._normalised(observation), target, generator)
 
     def _normalised(self, observation: dict[str, Tensor]) -> dict[str, Tensor]:
         parts = {name: torch.as_tensor(part) for name, part in observation.items()}
@@ -197,6 +207,7 @@ class Policy:
             parts = parts | {"state": torch.from_numpy(made["state"])}
         if not self.predictor.model.shape.image:
             parts.pop("image", None)
+        parts = {name: part.to(self.device) for name, part in parts.items()}
         return parts | {"state": self.normaliser.state(parts["state"].float())}
 
 
@@ -221,14 +232,26 @@ class Trained:
 
 
 class _Log(Observer):
-    def __init__(self, trainer: Trainer, note: Callable[[dict[str, Any]], Any] | None, keep: Container[int]):
-        self.trainer, self.note, self.keep = trainer, note, keep
+    """Rows of the log and weights to keep; checkpoints if there is a place for them."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        note: Callable[[dict[str, Any]], Any] | None,
+        keep: Container[int],
+        checkpoints: Checkpoints | None,
+        facts: dict[str, Any],
+    ):
+        self.trainer, self.note, self.keep, self.checkpoints, self.facts = trainer, note, keep, checkpoints, facts
         self.rows, self.kept = [], {}
 
     def updated(self, row: dict[str, Any], batch: Any) -> None:
         self.rows.append(row)
         if (updates := self.trainer.updates) in self.keep:
             self.kept[updates] = {name: weight.clone() for name, weight in self.trainer.average.items()}
+        if self.checkpoints and updates % SAVE_EVERY == 0:
+            tensors, meta = trainer_state(self.trainer)
+            self.checkpoints.save(updates, tensors, meta | self.facts)
         if self.note:
             self.note(row)
 
@@ -239,34 +262,72 @@ def fit_policy(
     seed: int = 0,  # fixes initial weights, batches and noise
     note: Callable[[dict[str, Any]], Any] | None = None,  # receives every row of the log
     keep: Container[int] = (),  # numbers of updates after which the averaged weights are kept
+    device: torch.device | str | None = None,  # None: that of the settings
+    checkpoints: Path | None = None,  # folder of checkpoints, from which an interrupted training resumes
 ) -> Trained:
-    """Train a policy; it predicts with the moving average of its weights, at the end of training."""
+    """Train a policy; it predicts with the moving average of its weights, at the end of training.
+
+    A training that resumes ends as if it had not stopped, to the last bit; its log has the rows since then.
+    """
     for name in ("observe", "predict"):
         if getattr(options, name) != (known := getattr(chunks.config, name)):
             raise checks.refusal(name, getattr(options, name), f"must be {known}, as for the windows of demonstrations")
-    predictor = options.predictor(options.shape(chunks.splits["train"][0]), seed)
+    device = torch.device(device or settings.device())
     data, batch = chunks.splits["train"], min(options.batch, len(chunks.splits["train"]))
-    fixed = isinstance(predictor, EnergyPolicy) and not _set_step_size(predictor, data, seed)
-    optimiser = OptimiserConfig(
-        options.updates, batch, options.learning_rate, warmup=max(1, options.updates // 20),
-        weight_decay=options.weight_decay, average=options.average, step_size_multiplier=0.0 if fixed else 3.0)
-    trainer = Trainer(chunk_learner(predictor), Config(optimiser=optimiser, seed=seed, eval_every=options.updates))
-    log = _Log(trainer, note, keep)
-    train_loop(trainer, _batches(data, batch, seed), chunks.items("valid"), log)
+    trainer, predictor = _trainer(data, batch, options, seed, device)
+    facts = json.loads(json.dumps({"settings": asdict(options), "seed": seed, "data": data.digest if checkpoints else ""}))
+    saved = Checkpoints(checkpoints, keep=1) if checkpoints else None
+    if saved:
+        _resume(trainer, saved, facts)
+    log = _Log(trainer, note, keep, saved, facts)
+    valid = _moved(chunks.items("valid"), device)
+    train_loop(trainer, _batches(data, batch, seed, device, trainer.batches), valid, log)
     load_weights(predictor.model, trainer.average)
     return Trained(Policy(predictor, chunks.normaliser, options), log.rows, log.kept)
 
 
-def _batches(data: Windows, batch: int, seed: int) -> Iterator[dict[str, Tensor]]:
+def _trainer(
+    data: Windows, batch: int, options: PolicySettings, seed: int, device: torch.device
+) -> tuple[Trainer, Predictor]:
+    predictor = options.predictor(options.shape(data[0]), seed)
+    predictor.model.to(device)
+    fixed = isinstance(predictor, EnergyPolicy) and not _set_step_size(predictor, data, seed, device)
+    optimiser = OptimiserConfig(
+        options.updates, batch, options.learning_rate, warmup=max(1, options.updates // 20),
+        weight_decay=options.weight_decay, average=options.average, step_size_multiplier=0.0 if fixed else 3.0)
+    config = Config(optimiser=optimiser, seed=seed, eval_every=options.updates)
+    return Trainer(chunk_learner(predictor), config, device), predictor
+
+
+def _resume(trainer: Trainer, saved: Checkpoints, facts: dict[str, Any]) -> None:
+    """Continue from the newest checkpoint, if there is one."""
+    checkpoint, _ = saved.newest()
+    if checkpoint is None:
+        return
+    if different := [name for name, value in facts.items() if checkpoint.meta.get(name) != value]:
+        rule = f"holds an interrupted training with other {' and '.join(different)}"
+        raise checks.refusal("folder", str(saved.folder.parent), rule, "repeat its command, or delete it", UsageError)
+    restore(trainer, checkpoint.tensors, checkpoint.meta)
+
+
+def _moved(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: part.to(device) for name, part in batch.items()}
+
+
+def _batches(
+    data: Windows, batch: int, seed: int, device: torch.device, first: int = 0
+) -> Iterator[dict[str, Tensor]]:
     """Batches in the order of `ebwm train`, each gathered at once."""
-    for items in BatchOrder(len(data), batch, seed):
-        yield data.gather(torch.tensor(items))
+    for items in BatchOrder(len(data), batch, seed, first):
+        yield _moved(data.gather(torch.tensor(items)), device)
 
 
-def _set_step_size(predictor: EnergyPolicy, data: Windows, seed: int) -> bool:  # whether it is trained
+def _set_step_size(
+    predictor: EnergyPolicy, data: Windows, seed: int, device: torch.device
+) -> bool:  # whether it is trained
     model, walk = predictor.model, predictor.walk
-    context, _ = Chunks.pair(next(_batches(data, min(PROBED, len(data)), seed)))
-    model.step_size.data.fill_(walk.step_size or standard_step_size(model, context))
+    context, _ = Chunks.pair(next(_batches(data, min(PROBED, len(data)), seed, device)))
+    model.step_size.data.fill_(walk.step_size or walk.factor * standard_step_size(model, context))
     return walk.learned
 
 
@@ -277,24 +338,25 @@ def train_policy(
     seed: int = 0,  # fixes initial weights, batches and noise
     note: Callable[[dict[str, Any]], Any] | None = None,  # receives every row of the log
 ) -> Policy:
-    """Train a policy on demonstrations and save it."""
+    """Train a policy on demonstrations and save it; an interrupted training in the folder is resumed."""
     options, folder = options or PolicySettings(), Path(folder)
     config = ChunksConfig(observe=options.observe, predict=options.predict)
     encoder = frozen_encoder(options.images)
     chunks = Chunks.of(prepared(demonstrations, options.images, encoder), config, seed)
-    policy = fit_policy(chunks, options, seed, note).policy
+    policy = fit_policy(chunks, options, seed, note, checkpoints=folder / TRAINING).policy
     policy.encoder = encoder
     policy.predictor.model.save(folder)
     chunks.save(folder)
     write_json(folder / FILE, {"simulator": demonstrations.simulator, "demonstrations": demonstrations.digest,
                                "seed": seed, "settings": asdict(options)})
+    shutil.rmtree(folder / TRAINING, ignore_errors=True)
     return policy
 
 
 def load_policy(
     folder: Path | str,  # written by `train_policy`
     **changes: Any,  # of its settings, such as steps=2
-) -> Policy:
+) -> Policy:  # on the device of the settings
     """A trained policy; no code in the folder is executed."""
     path = Path(folder) / FILE
     if not path.is_file():
@@ -307,7 +369,7 @@ def load_policy(
         rule = f"holds a {FILE} that cannot be read ({error})"
         raise checks.refusal("folder", str(folder), rule, "train again", UsageError) from None
     normaliser, _ = Normaliser.load(Path(folder))
-    predictor = PREDICTORS[options.kind](ChunkModel.load(folder), **options.of_predictor)
+    predictor = PREDICTORS[options.kind](ChunkModel.load(folder).to(settings.device()), **options.of_predictor)
     return Policy(predictor, normaliser, replace(options, **changes), frozen_encoder(options.images))
 
 

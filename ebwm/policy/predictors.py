@@ -41,7 +41,12 @@ class Predictor(ABC):
     "A model of chunks with its training loss and its prediction."
 
     output: ClassVar[str]  # of the model, one of `models.OUTPUTS`
-    model: ChunkModel
+
+    def __init__(
+        self,
+        model: ChunkModel,  # with an output that the predictor takes
+    ):
+        self.model = model
 
     @abstractmethod
     def loss(self, context: Context, target: Tensor, generator: torch.Generator) -> Tensor:
@@ -61,12 +66,6 @@ class Cloning(Predictor):
 
     output = "actions"
 
-    def __init__(
-        self,
-        model: ChunkModel,  # with the output "actions"
-    ):
-        self.model = model
-
     def loss(self, context: Context, target: Tensor, generator: torch.Generator) -> Tensor:
         "SmoothL1 error of the chunks."
         return F.smooth_l1_loss(self.model(context), target)
@@ -81,12 +80,6 @@ class MixtureCloning(Predictor):
     "Behaviour cloning by a mixture of Gaussians over chunks."
 
     output = "mixture"
-
-    def __init__(
-        self,
-        model: ChunkModel,  # with the output "mixture"
-    ):
-        self.model = model
 
     def loss(self, context: Context, target: Tensor, generator: torch.Generator) -> Tensor:
         "Negative log-likelihood for each number of a chunk, in nats."
@@ -119,8 +112,9 @@ class Diffusion(Predictor):
         model: ChunkModel,  # with the output "clean" or "noise"
         steps: int = 16,  # of a prediction, at most LEVELS
     ):
+        super().__init__(model)
         checks.whole("steps", steps, 1, LEVELS)
-        self.model, self.steps, self.levels = model, steps, noise_levels()
+        self.steps, self.levels = steps, noise_levels()
 
     def loss(self, context: Context, target: Tensor, generator: torch.Generator) -> Tensor:
         "Squared error of the estimated clean chunk, or of its noise, at random levels."
@@ -165,8 +159,9 @@ class EnergyPolicy(Predictor):
         if isinstance(walk, str):
             checks.one_of("walk", walk, PRESETS)
             walk = PRESETS[walk]
+        super().__init__(model)
         checks.whole("samples", samples)
-        self.model, self.walk, self.samples = model, walk, samples
+        self.walk, self.samples = walk, samples
 
     def loss(self, context: Context, target: Tensor, generator: torch.Generator) -> Tensor:
         "Error of the chunks at the end of the walk."

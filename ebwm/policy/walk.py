@@ -35,6 +35,7 @@ class PolicyWalk:
     most: int = 9  # training: maximum number of steps; the number is drawn for each batch
     predicted: int | None = None  # maximum number of steps of a prediction; None: `most`
     step_size: float | None = None  # initial alpha; None: measured on a batch
+    factor: float = 1.0  # of the measured step size
     learned: bool = True  # whether alpha is trained
     temperature: float | None = None  # tau: the step size is alpha exp(E) / tau; None: alpha
     spread: float = 1.0  # training: step sizes are drawn from [alpha / spread, alpha * spread]
@@ -52,7 +53,7 @@ class PolicyWalk:
         checks.whole("least", self.least)
         checks.whole("most", self.most, self.least)
         checks.sizes(predicted=self.predicted)
-        for name in ("step_size", "temperature", "clamp", "tolerance"):
+        for name in ("step_size", "factor", "temperature", "clamp", "tolerance"):
             if getattr(self, name) is not None:
                 checks.positive(name, getattr(self, name))
         checks.at_least("spread", self.spread, 1)

@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ebwm import settings
+from ebwm.figures.experiment.tables import Interval, over_seeds
 from ebwm.policy.policies import Policy
 from ebwm.policy.rollout import EpisodeResult
 
-__all__ = ["Contexts", "areas", "contexts_of", "disagreement", "energies"]
+__all__ = ["Contexts", "areas", "contexts_of", "disagreement", "energies", "over_defined"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def contexts_of(
 
 
 def _normalised(policy: Policy, contexts: Contexts) -> dict[str, Tensor]:
-    return {"state": policy.normaliser.state(contexts.states)}
+    return {"state": policy.normaliser.state(contexts.states.to(policy.device))}
 
 
 def energies(
@@ -51,7 +52,7 @@ def energies(
     seed: int,  # of their noise
 ) -> Float[Tensor, "samples contexts"]:
     """Energies of predicted chunks."""
-    generator, landscape = settings.generator(seed, "energies"), None
+    generator = settings.generator(seed, "energies")
     with torch.no_grad():
         landscape = policy.predictor.model.landscape(context := _normalised(policy, contexts))
         return torch.stack([landscape(policy.predictor.predict(context, generator).value) for _ in range(samples)])
@@ -74,11 +75,19 @@ def areas(
     scores: pd.DataFrame,  # columns seed, time, success, and the scores by name
     name: str,  # of a score
     time: int,  # step of the episode
-) -> Float[np.ndarray, " seeds"]:  # 0.5 is chance; also without failures or without successes
+) -> Float[np.ndarray, " seeds"]:  # 0.5 is chance; not a number without failures or without successes
     """Area under the curve of each seed: whether failing episodes have higher scores."""
     found = []
     for _, rows in scores[scores.time == time].groupby("seed"):
         failed, passed = (rows[name][rows.success == flag].to_numpy() for flag in (False, True))
         above = (failed[:, None] > passed) + 0.5 * (failed[:, None] == passed)
-        found.append(float(above.mean()) if above.size else 0.5)
+        found.append(float(above.mean()) if above.size else np.nan)
     return np.array(found)
+
+
+def over_defined(
+    values: Float[np.ndarray, " seeds"],  # not a number for some seeds, as of `areas`
+) -> Interval:
+    """Mean over the seeds that have a value, with Student's interval."""
+    values = values[np.isfinite(values)]
+    return over_seeds(values) if len(values) else dict(value=None, low=None, high=None)

@@ -2,28 +2,35 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from ebwm.compat import MissingPart
 from ebwm.evaluation.statistics import student_crossed, wilson
 from ebwm.figures.experiment.runs import Experiment
+from ebwm.figures.experiment.tuning import search
 from ebwm.policy.chunks import Chunks, ChunksConfig
 from ebwm.policy.demonstrations import Demonstrations, collect
 from ebwm.policy.evaluation import FIRST_SEED, evaluate_policy, evaluation_seeds
 from ebwm.policy.policies import Policy, PolicySettings, Trained, fit_policy
 from ebwm.policy.reach import Reach, side_of_path
-from ebwm.policy.rollout import EpisodeResult
-from ebwm.policy.simulators import Disturbance, Observation
+from ebwm.policy.rollout import EpisodeResult, run_episodes
+from ebwm.policy.simulators import Disturbance, Observation, make_simulator
 
-__all__ = ["KINDS", "ROLES", "SharedStarts", "chosen_settings", "demonstrated", "difference", "episode_rows", "episodes_of",
-           "learned", "rate", "sides_from_states", "windows", "with_steps"]
+__all__ = ["KINDS", "OWN", "RATES", "ROLES", "SharedStarts", "attempt", "chosen_settings", "demonstrated", "difference",
+           "episode_rows", "episodes_of", "filmed", "learned", "rate", "sides_from_states", "tuned", "windows", "with_steps"]
 
 KINDS = {"ebt": "EBT-Policy", "ebt_few": "EBT-Policy, 2 steps", "diffusion": "diffusion", "cloning": "cloning",
          "mixture": "mixture"}
+RATES = "learning_rate", (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+_WALK = ((("factor", (3.0,)), ("normalise", ("sample",))), dict(factor=1.0, normalise="none"))
+_DECAY = ((("weight_decay", (0.01,)), ("average", (0.98,))), dict(weight_decay=1e-6, average=0.995))
+OWN = {"ebt": _WALK, "ebt_few": _WALK, "cloning": _DECAY, "mixture": _DECAY,
+       "diffusion": ((("output", ("noise",)), ("average", (0.98,))), dict(output="clean", average=0.995))}
 ROLES = {"ebt": "ebt", "ebt_few": "gru", "diffusion": "diffusion", "cloning": "transformer", "mixture": "floor"}
 
 
@@ -40,9 +47,32 @@ def demonstrated(
 def windows(
     demonstrations: Demonstrations,
     seed: int,  # fixes which episodes are held out
+    held_out: float = ChunksConfig.held_out,  # share of the episodes for validation, and for test
 ) -> Chunks:
-    """Windows of demonstrations, by the defaults."""
-    return Chunks.of(demonstrations, ChunksConfig(), seed)
+    """Windows of demonstrations."""
+    return Chunks.of(demonstrations, ChunksConfig(held_out=held_out), seed)
+
+
+def tuned(
+    exp: Experiment,  # its trials
+    simulator: str,  # name
+    count: int,  # demonstrations to learn from
+    held_out: int,  # further demonstrations whose error chooses
+) -> dict[str, Any]:  # as of `Experiment.tune`
+    """Choose the settings of each kind by as many trials: learning rates, then two settings of its own."""
+    share = held_out / (count + 2 * held_out)
+
+    @cache
+    def data(seed: int) -> Chunks:
+        return windows(demonstrated(simulator, count + 2 * held_out, seed), seed, share)
+
+    def error(kind: str, seed: int, **chosen: Any) -> float:
+        options = chosen_settings(exp, {"chosen": {kind: chosen}}, kind)
+        return learned(exp, data(seed), options, seed).log[-1]["valid_loss"]
+
+    searches = {kind: search(RATES, *stages, **first) for kind, (stages, first) in OWN.items()}
+    shared = {name: exp.parameters[name] for name in ("batch", "dim", "depth")}
+    return exp.tune(searches, error, dict(simulator=simulator, demonstrations=count, held_out=held_out) | shared)
 
 
 def chosen_settings(
@@ -69,7 +99,7 @@ def learned(
     keep: Sequence[int] = (),  # numbers of updates after which the weights are kept
 ) -> Trained:
     """A trained policy."""
-    return fit_policy(chunks, options, seed, lambda row: exp._bar.update(), keep)
+    return fit_policy(chunks, options, seed, lambda row: exp._bar.update(), keep, exp.device)
 
 
 def with_steps(
@@ -103,6 +133,28 @@ def episode_rows(
                  outcome=result.outcome, evaluations=mean(result, "evaluations"), energy=mean(result, "energy"),
                  milliseconds=1000 * mean(result, "seconds")) for result in results]
     return pd.DataFrame(rows).assign(**facts)
+
+
+def filmed(
+    policy: Policy,
+    simulator: str,  # name
+    seed: int,  # of the episode, as of `EpisodeResult`
+    count: int = 6,  # pictures, evenly spaced from the first to the last step
+    size: int = 72,  # pixels along each side
+    disturbance: Disturbance | None = None,
+) -> pd.DataFrame:  # columns at (the step), pixels, energy (of the present chunk), outcome; empty without graphics
+    """Pictures of an episode."""
+    pictures, environment = [], make_simulator(simulator)
+    see = lambda _, shown, chunks: pictures.append((shown.picture(size), chunks[-1].get("energy")))
+    try:
+        [result] = run_episodes(policy, [environment], [seed], disturbance, watch=see)
+    except MissingPart:
+        return pd.DataFrame(columns=["at", "pixels", "energy", "outcome"])
+    finally:
+        environment.close()
+    steps = np.unique(np.linspace(0, len(pictures) - 1, count).round().astype(int))
+    return pd.DataFrame([dict(at=int(step), pixels=pictures[step][0].ravel().tolist(), energy=pictures[step][1],
+                              outcome=result.outcome) for step in steps])
 
 
 def rate(

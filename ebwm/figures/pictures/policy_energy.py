@@ -10,8 +10,8 @@ from ebwm.figures.experiment import panels
 from ebwm.figures.experiment.tables import Interval, select
 from ebwm.figures.style import colour
 
-NAMES = {"energy": ("energy", "ebt"), "walks": ("spread of walks", "gru"), "diffusion": ("spread of diffusion", "diffusion"),
-         "ensemble": ("spread of an ensemble", "transformer")}
+NAMES = {"energy": ("energy", "ebt"), "rise": ("rise of the energy", "truth"), "walks": ("spread of walks", "gru"),
+         "diffusion": ("spread of diffusion", "diffusion"), "ensemble": ("spread of an ensemble", "transformer")}
 
 
 def draw(
@@ -34,7 +34,7 @@ def draw(
     for place, (name, (label, role)) in enumerate(NAMES.items()):
         times = list(auroc[name])
         rows = pd.DataFrame([dict(auroc[name][time]) for time in times])
-        panels.error_bars(middle, [time + 0.8 * (place - 1.5) for time in times], rows, role, fmt="o-", ms=4, label=label)
+        panels.error_bars(middle, [time + 0.8 * (place - 2) for time in times], rows, role, fmt="o-", ms=4, label=label)
         panels.error_bars(right, [place], pd.DataFrame([dict(overall[name])]), role, fmt="o", ms=6)
     for panel in (middle, right):
         panels.level(panel, 0.5)
