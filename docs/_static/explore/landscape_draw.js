@@ -97,7 +97,7 @@ export function drawScale(canvas, theme) {
 // Parts of a panel
 
 /** Context of a canvas in CSS pixels, cleared; its buffer follows the size of the element. */
-function prepared(canvas) {
+export function prepared(canvas) {
   const ratio = Math.min(window.devicePixelRatio || 1, 2), width = canvas.clientWidth, height = canvas.clientHeight;
   const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
   if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
@@ -118,14 +118,14 @@ export function panelLayout(canvas, energy, compact = false) {
 }
 
 /** Stroke the current path with a casing, so that it is visible on every colour. */
-function cased(ctx, colour, casing, width, edge = 2) {
+export function cased(ctx, colour, casing, width, edge = 2) {
   Object.assign(ctx, { strokeStyle: casing, lineWidth: width + edge });
   ctx.stroke();
   Object.assign(ctx, { strokeStyle: colour, lineWidth: width });
   ctx.stroke();
 }
 
-function disc(ctx, [x, y], radius, fill, edge, width = 2) {
+export function disc(ctx, [x, y], radius, fill, edge, width = 2) {
   ctx.beginPath();
   ctx.arc(x, y, radius, 0, 2 * Math.PI);
   Object.assign(ctx, { fillStyle: fill, strokeStyle: edge, lineWidth: width });
@@ -154,7 +154,7 @@ function star(ctx, [x, y], radius, fill, edge) {
   ctx.stroke();
 }
 
-function arrow(ctx, from, to, colour, casing) {
+export function arrow(ctx, from, to, colour, casing) {
   const [dx, dy] = [to[0] - from[0], to[1] - from[1]], length = Math.hypot(dx, dy);
   if (!(length > 3) || length > 1e5) return;
   const head = Math.min(8, length / 2), [ux, uy] = [dx / length, dy / length];
@@ -303,7 +303,7 @@ export function expectedShares(walk, name) {
 const DASHES = [[], [6, 4], [2, 3], [8, 3, 2, 3]], SPAN = 600;
 
 /** About four round numbers from `low` to `high`. */
-function ticks(low, high) {
+export function ticks(low, high) {
   const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
   const gap = power * [1, 2, 5, 10].find((factor) => factor * power >= rough), first = Math.ceil(low / gap);
   return Array.from({ length: Math.floor(high / gap) - first + 1 }, (_, i) => Number(((first + i) * gap).toPrecision(6)));

@@ -1,0 +1,133 @@
+"""The policy explorer as a page: its JavaScript equals the Python; motion, pushes and settings in a browser."""
+
+import copy
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_explore_pages import browser, opened  # noqa: F401
+
+from ebwm.explore.policy import POLICIES, shipped_policies
+from ebwm.policy.reach import Reach
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+import explore_policy  # noqa: E402
+
+STATES = [[0.05, -0.7, -0.1, 0.8], [0.1, -0.6, -0.1, 0.8]]
+PREDICT = """async ([name, states, noise, steps]) => {
+    const {Policy} = await import('/explore/policy.js');
+    const policy = new Policy(window.ebwmPolicy.policies[name]);
+    return policy.predict(states, noise, steps);
+}"""
+MOVE = """async (moves) => {
+    const {displaced} = await import('/explore/policy.js');
+    let point = {place: [0.05, -0.7], touched: false};
+    return moves.map((move) => { point = displaced(point, move); return [...point.place, Number(point.touched)]; });
+}"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    explore_policy.write(folder)
+    return (folder / "policy_data.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def page(browser, data):  # noqa: F811
+    """The explorer, paused; at the end, it has requested no other host and raised no error."""
+    shown, others = opened(browser, "policy", reduced_motion="reduce", script=data)
+    yield shown
+    shown.context.close()
+    assert others == []
+
+
+def settings_of(page):
+    return json.loads(page.locator("textarea").input_value())
+
+
+def drawn(page):
+    """The pixels of the picture."""
+    return page.evaluate("() => document.querySelector('.ex-task').toDataURL()")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, steps", [(name, steps) for name in POLICIES for steps in (2, 9)])
+def test_predictions_equal_those_in_python_with_the_same_noise(page, name, steps):
+    policy = shipped_policies()[name]
+    model = policy.predictor.model = copy.deepcopy(policy.model)
+    model.load_state_dict({key: value.half().float() if value.ndim else value for key, value in model.state_dict().items()})
+    noise = torch.randn(1, 16, 2, generator=torch.Generator().manual_seed(0))
+    policy.remember({"state": torch.tensor(STATES[:1])})
+    policy.remember({"state": torch.tensor(STATES[1:])})
+    context, same = policy.context(), torch.Generator().manual_seed(0)
+    expected = policy.predictor.predict(context, same, steps).value
+    found = page.evaluate(PREDICT, [name, STATES, noise.flatten().tolist(), steps])
+    assert np.allclose(found["actions"], policy.normaliser.restore(expected)[0], atol=1e-4)
+    if name == "EBT-Policy":
+        energy = model.landscape(context)(expected).item()
+        assert found["energy"] == pytest.approx(energy, abs=1e-4)
+    else:
+        assert found["energy"] is None
+
+
+@pytest.mark.slow
+def test_the_point_moves_and_touches_the_obstacle_as_in_the_simulator(page):
+    simulator, moves, expected = Reach(), [[0.06, 0.05], [-0.05, 0.06]] * 6 + [[0.0, 0.06]] * 3, []
+    simulator.reset(0)
+    simulator.x, simulator.y = 0.05, -0.7
+    for move in moves:
+        simulator._move(*move)
+        expected.append([simulator.x, simulator.y, float(simulator.touched)])
+    assert expected[-1][2] == 1.0
+    assert np.allclose(page.evaluate(MOVE, moves), expected, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_step_moves_the_point_and_a_drag_pushes_it(page):
+    first = drawn(page)
+    page.get_by_role("button", name="One step").click()
+    page.wait_for_function("(before) => document.querySelector('.ex-task').toDataURL() !== before", arg=first)
+    assert page.locator(".ex-facts").inner_text().startswith("Step 1")
+    assert settings_of(page)["pushes"] == []
+    box = page.locator(".ex-task").bounding_box()
+    page.mouse.click(box["x"] + 0.9 * box["width"], box["y"] + 0.8 * box["height"])
+    [[at, dx, dy]] = settings_of(page)["pushes"]
+    assert at == 1 and dx > 0.3 and np.hypot(dx, dy) <= 0.5
+    page.wait_for_function("() => document.querySelector('.ex-facts').textContent.startsWith('Step 2')")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text, message", [
+    ('{"policy": "Diffusion Policy", "seed": 3, "steps": 16, "samples": 4, "pushes": [[5, -0.2, 0.1]]}', ""),
+    ('{"steps": 99}', "steps=99: must be an integer from 1 to 20"),
+    ('{"pushes": [[5, 2, 0]]}', "pushes="), ("{", "settings: must be JSON"), ('{"magic": 1}', "magic=1: unknown"),
+])
+def test_pasted_settings_are_restored_or_refused(page, text, message):
+    before = settings_of(page)
+    page.locator("summary").click()
+    page.locator("textarea").fill(text)
+    page.get_by_role("button", name="Apply").click()
+    assert page.locator(".ex-message").inner_text().startswith(message)
+    page.locator("textarea").blur()
+    if not message:
+        assert settings_of(page) == json.loads(text) and page.locator(".ex-facts").inner_text().startswith("Step 5")
+    else:
+        page.get_by_role("button", name="One step").click()
+        assert before["steps"] == 9
+
+
+@pytest.mark.slow
+def test_it_moves_at_once_and_fits_a_phone_in_both_themes(browser, data):  # noqa: F811
+    shown, others = opened(browser, "policy", width=360, script=data)
+    shown.wait_for_function("() => !document.querySelector('.ex-facts').textContent.startsWith('Step 0')")
+    assert shown.evaluate("() => document.documentElement.scrollWidth") <= 360
+    shown.get_by_role("button", name="Play or pause").click()
+    light = drawn(shown)
+    shown.evaluate("() => { document.body.dataset.theme = 'dark'; }")
+    shown.wait_for_function("(before) => document.querySelector('.ex-task').toDataURL() !== before", arg=light)
+    shown.context.close()
+    assert others == []
