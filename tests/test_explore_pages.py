@@ -77,11 +77,11 @@ def browser():
         made.close()
 
 
-def opened(browser, explorer="landscape", path="", width=900, **options):
+def opened(browser, explorer="landscape", path="", width=900, script="", **options):
     """A page with one explorer and nothing else, and the addresses of other hosts that it requested."""
     style = (explorers.SCRIPTS / "explore.css").read_text(encoding="utf-8")
     body = explorers.home() if explorer == "home" else explorers.place(f"<!-- explorer: {explorer} -->")
-    files, others = {"/": f"{HEAD}<style>{style}</style><body data-theme='light'>{body}"}, []
+    files, others = {"/": f"{HEAD}<style>{style}</style><body data-theme='light'><script>{script}</script>{body}"}, []
     files |= {f"/explore/{file.name}": file.read_text(encoding="utf-8") for file in explorers.SCRIPTS.glob("*.js")}
 
     def answer(route, request):
