@@ -17,7 +17,7 @@ from ebwm.sampler import State, evaluate
 from ebwm.settings import generator
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
-import explorers  # noqa: E402
+import explorers
 
 ADDRESS = "http://site.test/"
 STARTS = {"double well": (0.3, 1.2), "quadratic": (-2.0, 1.0), "mixture": (-0.3, 0.2), "banana": (-1.0, 1.2)}

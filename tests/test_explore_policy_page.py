@@ -14,7 +14,7 @@ from ebwm.explore.policy import POLICIES, shipped_policies
 from ebwm.policy.reach import Reach
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
-import explore_policy  # noqa: E402
+import explore_policy
 
 STATES = [[0.05, -0.7, -0.1, 0.8], [0.1, -0.6, -0.1, 0.8]]
 PREDICT = """async ([name, states, noise, steps]) => {
