@@ -68,7 +68,8 @@ function mapImage(energy, side, theme) {
   const palette = PALETTES[theme], grid = energyGrid(energy), key = `${energy.note} ${side} ${theme}`;
   if (images.has(key)) return images.get(key);
   const small = Object.assign(document.createElement("canvas"), { width: GRID, height: GRID });
-  const colours = Array.from({ length: 256 }, (_, i) => mapColour(palette.map, i / 255)), pixels = new ImageData(GRID, GRID);
+  const colours = Array.from({ length: 256 }, (_, i) => mapColour(palette.map, i / 255));
+  const pixels = new ImageData(GRID, GRID);
   grid.values.forEach((value, i) =>
     pixels.data.set([...colours[Math.round(255 * Math.min(share(grid, value), 1))], 255], 4 * i));
   small.getContext("2d").putImageData(pixels, 0, 0);

@@ -6,11 +6,13 @@ import {
 import {
   PALETTES, drawEnergies, drawPanel, drawScale, energyGrid, expectedShares, panelLayout,
 } from "./landscape_draw.js";
+import { PRESETS } from "./landscape_presets.js";
 import {
   Clock, button, checkbox, choice, element, labelled, number, onTheme, pageTheme, slider, still,
 } from "./parts.js";
 
-const SLOW = 12, REPLAYED = 300, BUDGET = 25;  // steps per second with arrows; steps after a change; ms for steps a frame
+// Up to this speed arrows are shown; so many steps are repeated after a change; milliseconds for the steps of a frame
+const SLOW = 12, REPLAYED = 300, BUDGET = 25;
 const PREFIX = "#landscape=";
 
 const TIP = 'M1 8H21M15 3L21 8L15 13';
@@ -22,34 +24,6 @@ const MARKS = {  // shapes of the legend in a box of 24 by 16
   proposal: '<path d="M0 8H12" class="ex-ink" stroke-dasharray="3 3"/><circle cx="18" cy="8" r="5" class="ex-ink"/>',
   rejected: '<path d="M7 3L17 13M7 13L17 3" class="ex-ink"/>',
 };
-
-const PRESETS = [
-  { name: "Langevin against descent", lesson: "Descent stops in the nearest mode; the noise of Langevin dynamics " +
-      "lets it leave, and visit all three modes in proportion to their density.",
-    settings: { energy: "mixture", x: -0.3, y: 0.2, speed: 4, walks: [
-      { sampler: "gradient descent", step_size: 0.1 }, { sampler: "Langevin", step_size: 0.1 }] } },
-  { name: "A step too large", lesson: "The curvature along y is 12, so descent converges only for step sizes below " +
-      "2/12: 0.05 is smooth, 0.16 zigzags, 0.18 diverges, and a guard then rejects every step.",
-    settings: { energy: "quadratic", x: -2.2, y: 2, speed: 3, walks: [
-      { sampler: "gradient descent", step_size: 0.05 }, { sampler: "gradient descent", step_size: 0.16 },
-      { sampler: "gradient descent", step_size: 0.18 }, { sampler: "guarded descent", step_size: 0.18 }] } },
-  { name: "Momentum in a valley", lesson: "On the flat floor of a valley the gradient is small: descent creeps, " +
-      "while Nesterov's method keeps its velocity and arrives.",
-    settings: { energy: "banana", x: -1.6, y: 4.6, speed: 12, walks: [
-      { sampler: "gradient descent", step_size: 0.006 }, { sampler: "Nesterov", step_size: 0.006 }] } },
-  { name: "HMC against MALA", lesson: "MALA walks at random along the banana; HMC follows its curve for 8 gradient " +
-      "steps before it accepts or rejects, and explores it sooner.",
-    settings: { energy: "banana", x: -1.2, y: 1.6, speed: 6, walks: [
-      { sampler: "MALA", step_size: 0.02 }, { sampler: "HMC", step_size: 0.08 }] } },
-  { name: "Bias without rejection", lesson: "With a large step size, Langevin dynamics samples a density that is too " +
-      "wide, however long it runs; MALA rejects half of its proposals and samples the right one.",
-    settings: { energy: "mixture", x: -0.3, y: 0.2, speed: 500, walks: [
-      { sampler: "Langevin", step_size: 0.8 }, { sampler: "MALA", step_size: 0.8 }] } },
-  { name: "Temperature and a barrier", lesson: "The barrier has height 4: a cold walk stays in its well, a warm one " +
-      "crosses now and then, a hot one hardly notices it.",
-    settings: { energy: "double well", x: 1, y: 0, speed: 30, walks: [0.4, 1.2, 4].map((temperature) =>
-      ({ sampler: "MALA", step_size: 0.06, temperature })) } },
-];
 
 /** A shape of the legend. */
 function markOf(kind) {
@@ -374,7 +348,7 @@ class Explorer {
     canvas.addEventListener("pointermove", (event) => { if (dragging && event.buttons) move(event); });
     canvas.addEventListener("pointerup", () => { dragging = false; });
     canvas.addEventListener("click", (event) => { if (event.pointerType !== "mouse") move(event); });
-    const hold = (event) => { if (near(event.touches[0])) event.preventDefault(); };  // elsewhere a touch scrolls the page
+    const hold = (event) => { if (near(event.touches[0])) event.preventDefault(); };  // others scroll the page
     canvas.addEventListener("touchstart", hold, { passive: false });
   }
 
