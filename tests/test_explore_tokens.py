@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -34,7 +34,8 @@ def test_the_last_step_is_the_prediction_of_generation(settings):
                                  walk=ebt.walk()["walk"], steps=settings.steps))
     other = next(generate_tokens(transformer.model, [prompt], 1, window=128))
     for log_p, made in ((found.log_p[-1], token), (found.transformer_log_p, other)):
-        assert int(log_p.argmax()) == int(made.tokens) and float(log_p.max()) == pytest.approx(float(made.logp), abs=1e-3)
+        assert int(log_p.argmax()) == int(made.tokens)
+        assert float(log_p.max()) == pytest.approx(float(made.logp), abs=1e-3)
     assert float(found.energies[-1, found.chosen]) == pytest.approx(float(token.energy), abs=1e-4)
     assert found.evaluations == int(token.evaluations) and len(found.tokens) + found.dropped == len(prompt)
     again = compute(settings)
@@ -109,8 +110,9 @@ def test_errors_themes_and_saved_settings(explorer):
     explorer.dark.value = True
     for name in ("next", "walks", "context"):
         assert explorer.figure(name).layout.paper_bgcolor == COLOURS["dark"]["background"]
-    explorer.show_json(json.dumps({"text": "<b>$x$</b>", "seed": 4}))
-    assert explorer.settings == TokensSettings(text="<b>$x$</b>", seed=4) and explorer.message.value == ""
+    wanted = TokensSettings(text="<b>$x$</b>", seed=4)
+    explorer.show_json(json.dumps(asdict(wanted)))
+    assert explorer.settings == wanted and explorer.message.value == ""
     labels = explorer.figure("context").layout.xaxis.ticktext
     assert not any("<" in label or "$" in label for label in labels)
     assert "True next token" not in summary_lines(explorer.result)

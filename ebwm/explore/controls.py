@@ -11,7 +11,7 @@ from typing import Any
 from ..compat import require
 
 __all__ = ["Explorer", "dropdown", "integer_box", "integer_slider", "is_rounding", "log_slider", "set_range", "slider",
-           "text_box", "update_figure"]
+           "update_figure"]
 
 WIDTH = "width:330px;line-height:1.4"
 COLUMNS = "0 0 345px", "0 0 610px"  # flex layout of controls and figures
@@ -71,13 +71,6 @@ def integer_box(
 ) -> Any:  # widget
     """A box for an integer."""
     return _widget("BoundedIntText", min=0, max=high, description=label)
-
-
-def text_box(
-    label: str,  # beside the control
-) -> Any:  # widget
-    """A box for a text; it reports a change when it loses the focus."""
-    return _widget("Textarea", description=label, rows=4, continuous_update=False)
 
 
 def set_range(

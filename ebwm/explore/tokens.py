@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from .controls import Explorer, integer_box, integer_slider, set_range, slider, text_box
+from .boxes import text_box
+from .controls import Explorer, integer_box, integer_slider, set_range, slider
 from .next_token import (
     EXAMPLES,
     MAX_SEED,
@@ -29,7 +30,7 @@ def _controls() -> dict[str, Any]:
     """One widget for each setting."""
     return {
         "example": integer_slider("example", 1, len(EXAMPLES)),
-        "text": text_box("context"),
+        "text": text_box("context", 4, "a text to continue; leave the box to use it"),
         "steps": integer_slider("steps", 1, MAX_STEPS),
         "walks": integer_slider("walks", 1, MAX_WALKS),
         "step": integer_slider("shown step", 0, 1),
