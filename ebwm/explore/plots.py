@@ -12,7 +12,7 @@ from ..figures.style import COLOURS, colour, style
 from .scenes import Slice
 from .walks import Trajectories
 
-__all__ = ["MAX_DISTANCE", "colour_scale", "figure", "frames_figure", "static_figure", "theme_layout"]
+__all__ = ["MAX_DISTANCE", "figure", "frames_figure", "static_figure", "theme_layout"]
 
 MAX_DISTANCE = 1e3  # in half widths of the plotted square; points further away are not plotted
 
@@ -37,9 +37,7 @@ def _levels(where: Slice) -> tuple[float, float]:
     return float(energies.min()), float(energies.flatten().kthvalue(int(0.6 * energies.numel())).values)
 
 
-def colour_scale(
-    theme: str,  # "light" or "dark"
-) -> list[list]:  # of plotly
+def _colour_scale(theme: str) -> list[list]:
     """Colours of energies; a low energy has a strong colour."""
     ebt, back = COLOURS[theme]["ebt"], COLOURS[theme]["background"]
     channels = [(int(ebt[i : i + 2], 16), int(back[i : i + 2], 16)) for i in (1, 3, 5)]
@@ -61,7 +59,7 @@ def _traces(walks: Trajectories, theme: str) -> list:
     count = torch.arange(len(heights)).float()[:, None].expand(heights.shape)
     return [
         go.Contour(x=x.tolist(), y=y.tolist(), z=energies.clamp(max=high).tolist(), zmin=low, zmax=high,
-                   name="energy", colorscale=colour_scale(theme), line=dict(width=0.5, color=palette["floor"]),
+                   name="energy", colorscale=_colour_scale(theme), line=dict(width=0.5, color=palette["floor"]),
                    contours=dict(start=low + gap, end=high - gap, size=gap),
                    hovertemplate="%{z:.3g}<extra></extra>",
                    colorbar=dict(title=dict(text="energy", side="right"), tickformat=".2g", nticks=7,
@@ -159,7 +157,7 @@ def static_figure(
         page, ax = plt.subplots(figsize=(5.2, 4.2))
         plt.close(page)
         back, orange = colour("background"), colour("transformer")
-        filled = ax.contourf(x, y, energies.clamp(max=high), 12, cmap=colour_map("energy", colour_scale(theme)))
+        filled = ax.contourf(x, y, energies.clamp(max=high), 12, cmap=colour_map("energy", _colour_scale(theme)))
         ax.plot(points[..., 0], points[..., 1], ".-", color=orange, lw=1, ms=4)
         ax.plot(*points[0].T, "o", ls="", ms=9, mec=orange, mfc=back, label="start")
         ax.plot(*points[-1].T, "o", ls="", ms=9, mec=orange, mfc=orange, label="end")

@@ -11,7 +11,7 @@ from ..checks import one_of
 from ..compat import require
 from ..figures.style import COLOURS
 from .next_token import TokensResult, entropy
-from .plots import colour_scale, theme_layout
+from .plots import theme_layout
 
 __all__ = ["context_figure", "next_figure", "walks_figure"]
 
@@ -120,7 +120,7 @@ def context_figure(
     labels = [_label(result, token) for token in shown]
     strip = dict(
         type="heatmap", z=[_share(values) for values in rows.values()], zmin=0, zmax=1, showscale=False, xgap=1, ygap=3,
-        colorscale=[[1 - place, colour] for place, colour in colour_scale(theme)[::-1]], text=[labels] * len(rows),
+        colorscale=[[0, COLOURS[theme]["background"]], [1, COLOURS[theme]["ebt"]]], text=[labels] * len(rows),
         customdata=[values.tolist() for values in rows.values()],
         hovertemplate="%{text}: %{customdata:.3g}<extra></extra>")
     places = dict(tickvals=list(range(len(shown))), ticktext=labels, tickangle=-60)
