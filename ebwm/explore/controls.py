@@ -25,7 +25,7 @@ COLUMNS = "0 0 345px", "0 0 610px"  # flex layout of controls and figures
 
 def _widget(kind: str, label: str, tip: str, **options: Any) -> Any:
     widgets = require("ipywidgets", "figures")
-    style, layout = dict(description_width="86px"), dict(width="330px")
+    style, layout = dict(description_width="94px"), dict(width="330px")
     return getattr(widgets, kind)(description=label, tooltip=tip or label, layout=layout, style=style, **options)
 
 
@@ -87,7 +87,7 @@ def player(
     """Buttons that move a slider from its least to its greatest value, in the browser."""
     widgets = require("ipywidgets", "figures")
     play = widgets.Play(min=step.min, max=step.max, value=step.value, interval=interval,
-                        tooltip="play the steps; one step back or forward; start again", layout=dict(margin="2px 0 2px 88px"))
+                        tooltip="play the steps, go back to the first one, repeat", layout=dict(margin="2px 0 2px 98px"))
     for name in ("min", "max"):
         widgets.dlink((step, name), (play, name))
     play.link = widgets.jslink((step, "value"), (play, "value"))
@@ -338,10 +338,10 @@ class Explorer(ABC):
 
 def _table(lines: dict[str, str | tuple[str, ...]], note: str) -> str:
     """A row for each quantity, with one value or several beside each other."""
-    cell = '<td style="padding-right:12px">{}</td>'
+    cell = '<td style="padding-right:12px;vertical-align:top{}">{}</td>'
     rows = ""
     for name, values in lines.items():
         values = (values,) if isinstance(values, str) else values
-        cells = "".join(cell.format(f"<b>{html.escape(value)}</b>") for value in values)
-        rows += f'<tr style="white-space:nowrap">{cell.format(html.escape(name))}{cells}</tr>'
+        cells = "".join(cell.format(";white-space:nowrap", f"<b>{html.escape(value)}</b>") for value in values)
+        rows += f'<tr>{cell.format("", html.escape(name))}{cells}</tr>'
     return f'<div style="{WIDTH}"><table>{rows}</table><p><i>{html.escape(note)}</i></p></div>'

@@ -1,4 +1,4 @@
-"""Traces of the landscape explorer, as dictionaries of plotly: always the same ones, empty if there is nothing to show."""
+"""Traces of the landscape explorer, as dictionaries of plotly: always the same ones, some of them empty."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..figures.style import COLOURS
+from .scenes import Slice
 from .walks import THERMAL, Trajectories
 
 __all__ = ["MAX_DISTANCE", "MAX_SAMPLERS", "SLOTS", "colour_scale", "has_density", "known_label", "levels", "plottable",
@@ -30,10 +31,11 @@ def plottable(
 
 def levels(
     grid: tuple[Tensor, Tensor, Tensor],  # of a slice
+    ceiling: float | None = None,  # highest energy that is plotted; None: that of 60% of the grid
 ) -> tuple[float, float]:
     """The lowest energy of the grid, and the highest one that is plotted."""
     energies = grid[2]
-    return float(energies.min()), float(energies.flatten().kthvalue(int(0.6 * energies.numel())).values)
+    return float(energies.min()), ceiling or float(energies.flatten().kthvalue(int(0.6 * energies.numel())).values)
 
 
 def colour_scale(
@@ -66,7 +68,7 @@ def known_label(
     if where.density:
         return where.known_name
     way = where.known[0] - where.starts[0]
-    return f"{where.known_name}, projected: {float((where.axes @ way).norm() / way.norm()):.0%} of its distance"
+    return f"{where.known_name}, {float((where.axes @ way).norm() / way.norm()):.0%} in plane"
 
 
 def has_density(
@@ -82,7 +84,7 @@ def traces(
     grid: tuple[Tensor, Tensor, Tensor],  # of the slice
 ) -> list[dict[str, Any]]:
     """All traces of the figure, of the same types in the same order for all walks."""
-    return [_contour(grid, theme), *_map(walks, theme), *_arrows(walks, theme), _dots(walks, theme, "now"),
+    return [_contour(walks.slice, grid, theme), *_map(walks, theme), *_arrows(walks, theme), _dots(walks, theme, "now"),
             *_heights(walks, theme), *_histograms(walks, theme, grid)]
 
 
@@ -102,8 +104,8 @@ def _by_slot(walks: Trajectories) -> list[Trajectories | None]:
     return [found.get(slot) for slot in range(MAX_SAMPLERS)]
 
 
-def _contour(grid: tuple[Tensor, Tensor, Tensor], theme: str) -> dict[str, Any]:
-    (x, y, energies), (low, high) = grid, levels(grid)
+def _contour(where: Slice, grid: tuple[Tensor, Tensor, Tensor], theme: str) -> dict[str, Any]:
+    (x, y, energies), (low, high) = grid, levels(grid, where.ceiling)
     gap = (high - low) / 12 or 1.0
     bar = dict(title=dict(text="energy", side="right"), tickformat=".2g", nticks=7, len=400, lenmode="pixels", y=1.0,
                yanchor="top", thickness=12)
@@ -160,7 +162,7 @@ def _rejected(walks: Trajectories, theme: str) -> dict[str, Any]:
 
 
 def _arrows(walks: Trajectories, theme: str) -> list[dict[str, Any]]:
-    """The next step of the first walk of each sampler before acceptance: its parts one after the other, and their sum."""
+    """The next step of the first walk of each sampler before acceptance: its parts in a chain, and their sum."""
     palette, ends = COLOURS[theme], {name: [] for name in ("gradient", "noise", "momentum")}
     sums = [[] for _ in range(MAX_SAMPLERS)]
     for run in walks.runs if walks.settings.shown < walks.settings.steps else ():
@@ -208,10 +210,11 @@ def _heights(walks: Trajectories, theme: str) -> list[dict[str, Any]]:
         count = torch.arange(len(heights)).float()[:, None].expand(heights.shape)
         found.append(_scatter(_joined(count), _joined(heights), "energy", False, xaxis="x2", yaxis="y2",
                               hovertemplate="step %{x}: %{y:.4g}<extra></extra>", **_line(colour)))
-        at = [value for value in heights[shown].tolist() if value == value] if run else []
-        x, y, colours = x + [shown] * len(at), y + at, colours + [colour] * len(at)
+        now = [value for value in heights[shown].tolist() if value == value] if run else []
+        x, y, colours = x + [shown] * len(now), y + now, colours + [colour] * len(now)
     dot = dict(size=9, color=colours, symbol="circle", line=dict(color=COLOURS[theme]["background"], width=1.5))
-    return [*found, _scatter(x, y, "shown step", False, mode="markers", xaxis="x2", yaxis="y2", hoverinfo="skip", marker=dot)]
+    at = _scatter(x, y, "shown step", False, mode="markers", xaxis="x2", yaxis="y2", hoverinfo="skip", marker=dot)
+    return [*found, at]
 
 
 def _histograms(walks: Trajectories, theme: str, grid: tuple[Tensor, Tensor, Tensor]) -> list[dict[str, Any]]:
@@ -226,8 +229,9 @@ def _histograms(walks: Trajectories, theme: str, grid: tuple[Tensor, Tensor, Ten
                 temperatures.append(run.settings.temperature)
         bars.append(_scatter(x, y, "states", False, mode="lines", xaxis="x3", yaxis="y3", hoverinfo="skip",
                              line=dict(color=palette[SLOTS[slot]], width=1.8, shape="hvh")))
-        lines.append(_scatter(*line, "density exp(−E / T)", len(temperatures) == 1, mode="lines", xaxis="x3", yaxis="y3",
-                              hoverinfo="skip", line=dict(color=palette["truth"], width=1.5, dash="dash")))
+        curve = dict(color=palette["truth"], width=1.5, dash="dash")
+        lines.append(_scatter(*line, "exp(−E / T)", len(temperatures) == 1, mode="lines", xaxis="x3", yaxis="y3",
+                              hoverinfo="skip", line=curve))
     return [*bars, *lines]
 
 

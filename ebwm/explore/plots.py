@@ -26,7 +26,7 @@ def theme_layout(
 
 def _energy_range(walks: Trajectories, grid: tuple) -> list[float]:
     """Range of the axis of energies by step."""
-    (low, high), heights = levels(grid), [plottable(run)[1].nan_to_num(torch.inf) for run in walks.runs]
+    (low, high), heights = levels(grid, walks.slice.ceiling), [plottable(run)[1].nan_to_num(torch.inf) for run in walks.runs]
     seen = torch.cat([part[part.isfinite()] for part in heights])
     top = min(float(seen.max()), max(high, float(heights[0][0].min()))) if len(seen) else high
     low = min(low, float(seen.min())) if len(seen) else low
@@ -53,14 +53,14 @@ def _layout(walks: Trajectories, theme: str, grid: tuple) -> dict[str, Any]:
     return dict(
         **theme_layout(theme), width=SIDE + 200, height=TOP + height + BOTTOM, uirevision=walks.settings.energy,
         modebar=dict(remove=["select2d", "lasso2d"]), margin=dict(l=70, r=130, t=TOP, b=BOTTOM),
-        legend=dict(orientation="h", x=0, y=1.005, yanchor="bottom", font=dict(size=11)),
+        legend=dict(orientation="h", xref="container", x=0.02, y=1.005, yanchor="bottom", font=dict(size=11), entrywidth=132),
         xaxis=dict(**plain, **names[0], **ranges, anchor="y"),
         yaxis=dict(**plain, **names[1], domain=top, anchor="x", range=[y - half, y + half]),
         xaxis2=dict(**plain, title=dict(text="step", standoff=4), dtick=dtick, domain=[0, 1], anchor="y2",
                     range=[-0.02 * steps, 1.02 * steps]),
         yaxis2=dict(**plain, title=dict(text="energy"), domain=low[-1], anchor="x2", range=_energy_range(walks, grid)),
         xaxis3=dict(**plain, **names[0], **ranges, anchor="y3", matches="x", visible=density),
-        yaxis3=dict(**plain, title=dict(text="density"), domain=low[0], anchor="x3", rangemode="tozero",
+        yaxis3=dict(**plain, title=dict(text="density"), domain=low[0] if density else [0, 1e-3], anchor="x3", rangemode="tozero",
                     visible=density),
     )
 
@@ -116,7 +116,7 @@ def static_figure(
 ) -> Any:  # matplotlib figure
     """Plot the landscape with the walks, for documents; without the energy by step."""
     plt = require("matplotlib.pyplot", "figures")
-    (x, y, energies), high, where = walks.slice.grid, levels(walks.slice.grid)[1], walks.slice
+    (x, y, energies), high, where = walks.slice.grid, levels(walks.slice.grid, walks.slice.ceiling)[1], walks.slice
     known, colour_map = where.points(where.known), require("matplotlib.colors", "figures").LinearSegmentedColormap.from_list
     with style(theme):
         page, ax = plt.subplots(figsize=(5.2, 4.2))

@@ -29,10 +29,11 @@ PRESETS = {
         Settings("mixture", step_size=0.1, steps=150, walks=4, x=-0.3, y=0.2, sampler_2="Langevin"),
         "Descent ends in one mode, the same for all walks; Langevin dynamics visits the modes by their weights."),
     "a test that corrects": Preset(
-        Settings("double well", "Langevin", 0.08, steps=200, walks=8, x=1.0, y=0.0, sampler_2="MALA"),
-        "At a large step size Langevin dynamics samples another density; MALA rejects some steps and samples exp(−E / T)."),
+        Settings("double well", "Langevin", 0.04, temperature=0.3, steps=200, walks=8, seed=5, sampler_2="MALA"),
+        "At a large step size Langevin dynamics samples a density that is too wide; MALA rejects some steps and samples "
+        "exp(−E / T)."),
     "HMC against MALA": Preset(
-        Settings("banana", "HMC", 0.1, steps=100, walks=4, x=-1.0, y=1.0, sampler_2="MALA", step_size_2=0.02),
+        Settings("banana", "HMC", 0.1, steps=60, walks=4, x=-1.0, y=1.0, sampler_2="MALA", step_size_2=0.02),
         "MALA moves by small random steps and leaves the start slowly; a proposal of HMC follows the valley, at 8 "
         "evaluations a step."),
 }

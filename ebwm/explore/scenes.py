@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..checks import between, instance, refusal
 from ..data.task import Task
 from ..data.tasks import ClipsConfig, load_task
-from ..energy import DoubleWell, GaussianMixture, Landscape, Quadratic
+from ..energy import Landscape
 from ..landscape import CausalLandscape
 from ..objective import smooth_l1
 from ..sampler import gradient_descent, init_candidates, run
@@ -21,9 +21,10 @@ from ..settings import generator
 from ..training.configuration import Config, ModelConfig, OptimiserConfig
 from ..training.learner import Learner, batches_of, evaluate, load_run, make_learner
 from ..training.trainer import fit
+from .analytic import curved_valley, gaussian_modes, stiff_bowl, two_wells
 
 __all__ = ["MAX_WALKS", "SMALL", "Frames", "OnePosition", "Scene", "Settings", "Slice", "analytic", "analytic_scenes",
-           "banana", "next_frame", "plane_axes", "run_scene", "trained_scene", "true_candidate", "turned"]
+           "next_frame", "plane_axes", "run_scene", "trained_scene", "true_candidate", "turned"]
 
 MAX_WALKS = 8
 
@@ -82,6 +83,7 @@ class Slice:
     loss: Callable[[Tensor], Tensor] | None = None  # candidates [n dim] -> SmoothL1 to the true state [n]
     last_loss: float = float("nan")  # SmoothL1 of repeating the last state
     frames: Frames | None = None  # images of the candidates
+    ceiling: float | None = None  # highest energy that is plotted; None: that of 60% of the square
     density: bool = False  # whether the plane is the whole space, so that exp(-energy / T) is the density on it
 
     def candidates(
@@ -134,46 +136,34 @@ def analytic(
     settings: Settings,  # suited to the energy
     half_width: float,  # of the plotted square
     note: str = "",  # description
-    known_name: str = "minimum",  # of the known candidates
-    centre: tuple[float, float] = (0.0, 0.0),  # of the plotted square
+    **plot: Any,  # other entries of the `Slice`: centre, known_name, ceiling
 ) -> Scene:
     """An energy of two coordinates."""
 
     @lru_cache(maxsize=8)
     def slice_at(start: str, seed: int, angle: float = 0.0) -> Slice:
         starts = init_candidates(start, torch.zeros(MAX_WALKS, 2), generator(seed, "start"))
-        return Slice(energy, starts, known, torch.zeros(2), torch.eye(2), centre, half_width,
-                     known_name=known_name, density=True)
+        shape = dict(centre=(0.0, 0.0), half_width=half_width, density=True) | plot
+        return Slice(energy, starts, known, torch.zeros(2), torch.eye(2), **shape)
 
     return Scene(slice_at, settings, ("noise", "zeros"), note)
 
 
-def banana(
-    y: Float[Tensor, "*items 2"],  # candidates
-) -> Float[Tensor, "*items"]:  # energies, 0 at the minimum
-    """A curved valley, (1 - y[0])^2 / 2 + 5 (y[1] - y[0]^2)^2, with its minimum at (1, 1)."""
-    first, second = y.unbind(-1)
-    return (1 - first).square() / 2 + 5 * (second - first.square()).square()
-
-
 def analytic_scenes() -> dict[str, Scene]:  # by name
     """Energies with known minima."""
-    bowl = Quadratic(torch.tensor([0.5, -0.5]), torch.tensor([1.0, 12.0]))
-    means = torch.tensor([[-2.0, -1.0], [1.5, -1.5], [0.5, 2.0]])
-    mixture = GaussianMixture(means, torch.tensor([0.2, 0.3, 0.5]), std=0.7)
-    wells = DoubleWell()
     return {
-        "double well": analytic(wells, wells.minima, Settings(x=0.2, y=1.7), 2.2,
+        "double well": analytic(*two_wells(), Settings(x=0.2, y=1.7), 2.2,
                                 "two minima of energy 0, separated by a barrier of height 4"),
         "quadratic": analytic(
-            bowl, bowl.minimum[None], Settings("quadratic", step_size=0.1, x=-2.2, y=2.0), 3.0,
+            *stiff_bowl(), Settings("quadratic", step_size=0.1, x=-2.2, y=2.0), 3.0,
             "12 times stiffer along y[1]: gradient descent diverges for step sizes above 1/6"),
         "mixture": analytic(
-            mixture, means, Settings("mixture", "Langevin", 0.1, steps=150, x=-0.3, y=0.2), 4.0,
-            "three Gaussians with weights 0.2, 0.3 and 0.5", "mode"),
+            *gaussian_modes(), Settings("mixture", "Langevin", 0.1, steps=150, x=-0.3, y=0.2), 4.0,
+            "three Gaussians with weights 0.2, 0.3 and 0.5", known_name="mode"),
         "banana": analytic(
-            banana, torch.ones(1, 2), Settings("banana", "HMC", 0.08, steps=100, x=-1.0, y=1.0), 4.0,
-            "a narrow curved valley: the density along y[0] is normal, with mean 1 and variance 1", centre=(0.75, 3.25)),
+            *curved_valley(), Settings("banana", "HMC", 0.1, steps=60, x=-1.0, y=1.0), 4.0,
+            "a narrow curved valley: the density along y[0] is normal, with mean 1 and variance 1",
+            centre=(0.75, 3.25), ceiling=15.0),
     }
 
 

@@ -69,7 +69,9 @@ def _fits_one(value: Any, hint: Any) -> bool:
     if origin is tuple:
         same = (inner[0],) * len(value) if isinstance(value, list) and Ellipsis in inner else inner
         return isinstance(value, list) and (not same or len(value) == len(same)) and all(map(_fits, value, same))
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool):
+        return origin is bool
+    if not isinstance(value, (int, float)):
         return not isinstance(origin, type) or isinstance(value, origin)
     return math.isfinite(value) and (origin is float or isinstance(value, origin))
 

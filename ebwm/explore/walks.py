@@ -173,7 +173,7 @@ def _short_summary(walks: Trajectories) -> dict[str, str]:
 
 def _summary(walks: Trajectories) -> dict[str, str]:
     good, where = walks.finite.all(0), walks.slice
-    costs = {"Energy evaluations of each walk": str(walks.evaluations),
+    costs = {"Evaluations of each walk": str(walks.evaluations),
              "Accepted steps": f"{float(walks.accepted.float().mean()):.0%}",
              "Finite walks": f"{int(good.sum())} of {len(good)}"}
     if not good.any():
@@ -191,7 +191,9 @@ def _model_summary(walks: Trajectories, ends: Tensor) -> dict[str, str]:
     where = walks.slice
     off_plane = (ends - where.candidates(where.points(ends))).norm(dim=-1).mean()
     first_last = walks.candidates[[0, -1]][:, walks.finite.all(0)].mean(1)
+    way = where.known[0] - where.starts[0]
     return {"Length of the walk in the plane": f"{share_in_plane(walks):.0%}",
+            "Way to the truth in the plane": f"{float((where.axes @ way).norm() / way.norm()):.0%}",
             "Distance from the plane": f"{float(off_plane):.3g}",
             "SmoothL1 to the truth": _arrow(where.loss(first_last)) if len(ends) == 1
             else f"{float(where.loss(ends).mean()):.4g}",
