@@ -1,5 +1,6 @@
 """Explorers: walks from settings, planes, summaries, plots, widgets; the landscape explorer in JupyterLab."""
 
+import asyncio
 import json
 import math
 from dataclasses import replace
@@ -12,12 +13,16 @@ import torch
 
 from ebwm.data.tasks import ClipsConfig
 from ebwm.ebt import EBT
+from ebwm.energy import as_landscape, gradient_by_autograd
 from ebwm.explore import scenes as module
 from ebwm.explore.landscape import LandscapeExplorer
+from ebwm.explore.marks import marginal
+from ebwm.explore.moves import LEAPFROGS
 from ebwm.explore.plots import figure, frames_figure, static_figure
 from ebwm.explore.scenes import MAX_WALKS, SMALL, Settings, analytic_scenes, trained_scene
-from ebwm.explore.walks import MAX_STEPS, SAMPLERS, THERMAL, compute, summary_lines, warning
+from ebwm.explore.walks import MAX_STEPS, SAMPLERS, THERMAL, compute, share_in_plane, summary_lines, warning
 from ebwm.figures.style import COLOURS
+from ebwm.sampler import evaluate, leapfrog
 from ebwm.settings import generator
 from ebwm.training.configuration import Config, ModelConfig, OptimiserConfig
 from ebwm.training.run import train
@@ -64,6 +69,70 @@ def test_every_sampler_runs_on_every_energy(scenes, name, sampler):
     assert torch.equal(again, walks.candidates)
     assert torch.equal(again, noisy) == (sampler in THERMAL)
     assert torch.equal(again, cold) == (sampler not in THERMAL)
+
+
+@pytest.mark.parametrize("name, noise", [("banana", 0.0), ("banana", 0.3), (MODEL, 0.0)])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_parts_of_a_step_are_those_of_the_walk(scenes, sampler, name, noise):
+    """Accepted proposals are the next candidates, the others are not; the first gradient is that of the energy."""
+    walks = walks_of(scenes, name, sampler=sampler, noise=noise, steps=12, walks=3, step_size=0.02)
+    before, after, moves = walks.candidates[:-1], walks.candidates[1:], walks.moves
+    assert torch.equal(torch.where(walks.accepted[..., None], moves.proposals, before), after)
+    parts = moves.gradient + moves.noise + moves.momentum
+    assert torch.allclose(before + parts, moves.proposals, atol=1e-5)
+    random = sampler in THERMAL or noise > 0
+    assert bool(moves.noise.abs().max() > 1e-3) == random and bool(moves.momentum.any()) == (sampler == "Nesterov")
+    where = before[0] + (0 if sampler in THERMAL else moves.noise[0])
+    grad = as_landscape(walks.slice.energy).value_and_grad(where)[1]
+    if sampler != "HMC":
+        assert torch.allclose(moves.gradient[0], -0.02 * grad, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", ["MALA", "HMC"])
+def test_proposals_are_accepted_by_the_rule_of_metropolis(sampler):
+    """A twin that draws the same random numbers moves and decides in the same way."""
+    walks = walks_of(name="banana", sampler=sampler, step_size={"MALA": 0.05, "HMC": 0.2}[sampler], walks=4)
+    energy, source, alpha = walks.slice.energy, generator(walks.settings.seed, "walk"), walks.settings.step_size
+    for step, y in enumerate(walks.candidates[:-1]):
+        noise, there = torch.randn(y.shape, generator=source), walks.moves.proposals[step]
+        chance, grads = torch.rand(4, generator=source).log(), [energy.value_and_grad(at)[1] for at in (y, there)]
+        if sampler == "MALA":
+            assert torch.allclose(there, y - alpha * grads[0] + (2 * alpha) ** 0.5 * noise, atol=1e-5)
+            back, forth = (begin - end + alpha * grad for begin, end, grad in
+                           ((y, there, grads[1]), (there, y, grads[0])))
+            kinetic = (forth.square() - back.square()).sum(-1) / (4 * alpha)
+        else:
+            end, velocity = leapfrog(energy, evaluate(energy, y), noise, alpha, LEAPFROGS)
+            assert torch.allclose(there, end.y, atol=1e-5, equal_nan=True)
+            assert torch.allclose(walks.moves.noise[step], LEAPFROGS * alpha * noise, atol=1e-3)
+            kinetic = (noise.square() - velocity.square()).sum(-1) / 2
+        ratio = energy(y) - energy(there) + kinetic
+        assert torch.equal(walks.accepted[step], chance < ratio), step
+    assert 0 < walks.accepted.float().mean() < 1
+
+
+def test_several_samplers_walk_as_each_would_alone():
+    """The second has settings of its own, the third those of the first."""
+    changes = dict(sampler_2="MALA", step_size_2=0.01, temperature_2=0.5, sampler_3="HMC")
+    first, second, third = walks_of(walks=2, step=3, **changes).runs
+    for run, own in ((first, {}), (second, dict(sampler="MALA", step_size=0.01, temperature=0.5)),
+                     (third, dict(sampler="HMC"))):
+        assert torch.equal(run.candidates, walks_of(walks=2, **own).candidates)
+    assert [run.slot for run in (first, second, third)] == [0, 1, 2]
+    lines = summary_lines(walks_of(**changes))
+    assert lines["Sampler"] == ("gradient descent", "MALA", "HMC") and {len(row) for row in lines.values()} == {3}
+    diverged = walks_of(**changes | {"sampler_3": "gradient descent", "step_size_3": 5.0})
+    assert warning(diverged).startswith("gradient descent: walk 1 diverged")
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_closed_gradients_and_minima_agree_with_autograd(name):
+    where = SCENES[name].slice("noise", 0)
+    y = torch.randn(50, 2, generator=generator(0))
+    energies, grad = where.energy.value_and_grad(y)
+    wanted = gradient_by_autograd(where.energy.energy, y)
+    assert torch.equal(energies, wanted[0]) and torch.allclose(grad, wanted[1], atol=1e-4)
+    assert where.energy.value_and_grad(where.known)[1].abs().max() < 0.1
 
 
 def test_guarded_descent_never_increases_the_energy_even_with_noise():
@@ -136,13 +205,27 @@ def test_the_scene_of_a_run_uses_its_data_and_describes_it(tmp_path):
             module.run_scene(*arguments)
 
 
+def test_a_plane_turns_from_the_truth_to_a_random_direction(scenes):
+    """The walk's direction stays in it; the truth leaves it, and the summary says how far."""
+    for angle in (0.0, 30.0, 90.0):
+        walks = walks_of(scenes, MODEL, angle=angle)
+        where, way = walks.slice, walks.slice.known[0] - walks.slice.starts[0]
+        assert torch.allclose(where.axes @ where.axes.T, torch.eye(2), atol=1e-5)
+        assert abs(float(walks.points[-1, 0, 1])) < 1e-3 < share_in_plane(walks) <= 1
+        share = ((way @ where.axes[0]).square() + (where.axes[1] @ way).square()).sqrt() / way.norm()
+        assert summary_lines(walks)["Way to the truth in the plane"] == f"{float(share):.0%}"
+        assert (share < 0.999) == (angle > 0) and where.grid[2].isfinite().all()
+    assert share_in_plane(walks_of(scenes, MODEL, sampler="Langevin", temperature=1.0)) < 0.9
+    assert walks_of(scenes, MODEL, angle=45.0, x=1.0, y=0.5).points[0, 0].tolist() == pytest.approx([1.0, 0.5], abs=1e-4)
+
+
 # Summaries and warnings
 
 
 def test_the_summary_has_energies_distances_and_costs(scenes):
     walks = walks_of(name="quadratic", step_size=0.1, steps=MAX_STEPS, x=None, y=None)
     lines = summary_lines(walks)
-    assert lines["Energy evaluations of each walk"] == str(MAX_STEPS + 1)
+    assert lines["Evaluations of each walk"] == str(MAX_STEPS + 1)
     assert lines["Accepted steps"] == "100%" and lines["Finite walks"] == "1 of 1"
     assert float(lines["Distance to the minimum"]) < 1e-3 and not warning(walks)
     assert lines["Energy, start → end"].startswith(f"{float(walks.energies[0]):.4g} → ")
@@ -173,15 +256,16 @@ def test_the_figure_shows_the_walks_the_known_candidates_and_the_energies(scenes
     pytest.importorskip("plotly")
     walks = walks_of(scenes, name, walks=2, steps=5)
     drawn = figure(walks, theme)
-    contour, walk, known, start, end, trace = drawn.data
-    assert contour.type == "contour" and known.name == walks.slice.known_name
+    contour, walk, _, _, known, start, _ = drawn.data[:7]
+    end, trace = drawn.data[13:15]
+    assert contour.type == "contour" and known.name.startswith(walks.slice.known_name)
     assert len(walk.x) == 2 * 7 and walk.x[6] is None and trace.x[:6] == (0, 1, 2, 3, 4, 5)
     assert trace.y[:6] == pytest.approx(walks.energies[:, 0].tolist())
     for shown, points in ((start, walks.points[0]), (end, walks.points[-1])):
         assert torch.allclose(torch.tensor([shown.x, shown.y]).T, points, atol=1e-6)
     assert drawn.layout.paper_bgcolor == COLOURS[theme]["background"]
     ax = static_figure(walks, theme).axes[0]
-    assert ax.get_legend_handles_labels()[1] == ["start", "end", walks.slice.known_name]
+    assert ax.get_legend_handles_labels()[1] == ["end", "start", walks.slice.known_name]
     assert (ax.get_xlabel(), ax.get_ylabel()) == walks.slice.axis_names
     assert drawn.layout.xaxis.title.text == walks.slice.axis_names[0]
 
@@ -189,7 +273,7 @@ def test_the_figure_shows_the_walks_the_known_candidates_and_the_energies(scenes
 def test_a_diverging_walk_is_plotted_up_to_a_limit_and_candidates_as_images(scenes):
     pytest.importorskip("plotly")
     drawn = figure(walks_of(step_size=0.5, steps=30, x=0.2, y=1.7))
-    energies = [value for value in drawn.data[5].y if value is not None]
+    energies = [value for value in drawn.data[14].y if value is not None]
     assert 1 < len(energies) < 30 and all(map(math.isfinite, energies))
     low, high = drawn.layout.yaxis2.range
     assert low < high < 1e3
@@ -198,6 +282,35 @@ def test_a_diverging_walk_is_plotted_up_to_a_limit_and_candidates_as_images(scen
     assert [image.name for image in images] == ["last frame", "start", "end", "true next frame"]
     expected = [frames.last, *frames.image(walks.candidates[[0, -1], 0]), frames.truth]
     assert torch.allclose(torch.tensor([image.z for image in images]), torch.stack(expected), atol=1e-6)
+
+
+def test_the_shown_step_has_a_trail_arrows_and_crosses():
+    """The arrows end at the proposal, and only the proposals that were rejected so far have a cross."""
+    walks = walks_of(name="banana", sampler="HMC", step_size=0.2, step=20, sampler_2="Nesterov", step_size_2=0.002)
+    drawn = {trace.name: trace for trace in figure(walks).data if trace.name and trace.showlegend is not False}
+    proposals = [run.moves.proposals[20, 0].tolist() for run in walks.runs]
+    trail, sums = drawn["HMC"], [trace for trace in figure(walks).data[7:9]]
+    assert len(trail.x) == 22 and trail.x[20] == pytest.approx(float(walks.candidates[20, 0, 0]))
+    assert [(trace.x[1], trace.y[1]) for trace in sums] == [pytest.approx(place) for place in proposals]
+    assert drawn["noise"].x[0] == drawn["gradient"].x[1] and drawn["noise"].x[1] == pytest.approx(proposals[0][0])
+    assert drawn["gradient"].x[4] == pytest.approx(proposals[1][0]) and len(drawn["momentum"].x) == 3
+    assert len(drawn["rejected"].x) == int((~walks.accepted[:20]).sum()) > 0
+    ended = {trace.name for trace in figure(walks._replace(settings=replace(walks.settings, step=None))).data}
+    assert {"gradient", "noise"} <= ended and "wide" not in ended
+
+
+def test_the_histogram_of_the_states_approaches_the_density():
+    """The marginal density of the banana is normal, but for what is outside the plotted square."""
+    walks = walks_of(name="banana", sampler="HMC", step_size=0.12, steps=MAX_STEPS, walks=MAX_WALKS)
+    x, density = map(torch.tensor, marginal(walks.slice.grid, 1.0))
+    assert float(density.sum() * (x[1] - x[0])) == pytest.approx(1, abs=1e-4)
+    assert torch.allclose(density[x < 2], (-(x[x < 2] - 1).square() / 2).exp() / 2.4, atol=0.03)
+    bars = figure(walks).data[18]
+    found, centres = torch.tensor(bars.y), torch.tensor(bars.x)
+    assert float(found.sum() * (centres[1] - centres[0])) == pytest.approx(1, abs=1e-4)
+    mean = lambda places, weights: float((places * weights).sum() / weights.sum())
+    assert mean(centres, found) == pytest.approx(mean(x, density), abs=0.25)
+    assert not len(figure(walks_of()).data[18].x or ())
 
 
 # Widgets
@@ -257,6 +370,67 @@ def test_an_energy_has_its_own_settings_ranges_and_figures_and_a_sampler_its_con
     assert explorer._boxes["frames"].layout.display == "none"
 
 
+def test_presets_run_without_a_warning_but_for_the_one_that_diverges(explorer, scenes):
+    control = explorer.controls["preset"]
+    for name in control.options[1:]:
+        control.value = name
+        assert (explorer.settings, control.value) == (explorer.presets[name].settings, name)
+        assert ("increased" in explorer.message.value) == (name == "a step too large") != (not explorer.message.value)
+        assert explorer.presets[name].lesson[:9] in explorer.lesson.value
+    explorer.controls["seed"].value = 7
+    assert control.value == "none" and explorer.lesson.value == ""
+    assert {preset.settings.energy for preset in explorer.presets.values()} >= {"banana", MODEL}
+
+
+def test_a_step_is_played_and_the_last_step_stays_the_last(explorer):
+    step, steps, play = explorer.controls["step"], explorer.controls["steps"], explorer.play
+    assert (step.value, step.max, play.max) == (40, 40, 40) and explorer.settings.step is None
+    step.value = 7
+    assert explorer.settings.step == 7 and len(explorer.figure("landscape").data[1].x) == 9
+    steps.value = 60
+    assert (step.value, step.max, play.max) == (7, 60, 60)
+    steps.value = 5
+    assert explorer.settings.step is None and step.value == step.max == 5
+
+
+def test_samplers_can_be_added_and_have_settings_of_their_own(explorer):
+    controls = explorer.controls
+    assert controls["step_size_2"].layout.display == "none"
+    controls["sampler_2"].value = "MALA"
+    assert controls["step_size_2"].layout.display is None and controls["step_size_2"].value == controls["step_size"].value
+    controls["step_size_2"].value = 0.01
+    controls["step_size"].value = 0.02
+    assert [run.settings.step_size for run in explorer.result.runs] == [0.02, 0.01]
+    controls["sampler_2"].value = "none"
+    assert explorer.settings.step_size_2 is None and len(explorer.result.runs) == 1
+
+
+def test_a_picture_is_coarse_while_a_control_moves(explorer):
+    async def turn():
+        explorer.settle = 0.01
+        explorer.controls["energy"].value = MODEL
+        explorer.controls["angle"].value = 40.0
+        sizes = [len(explorer.figure("landscape").data[0].x)]
+        await asyncio.sleep(0.2)
+        return [*sizes, len(explorer.figure("landscape").data[0].x)]
+
+    assert asyncio.run(turn()) == [24, 64]
+
+
+def test_a_pasted_state_is_restored_and_a_wrong_one_named(explorer):
+    before = explorer.to_json()
+    assert explorer.state.value == before
+    explorer.controls["preset"].value = "HMC against MALA"
+    assert json.loads(explorer.state.value)["sampler"] == "HMC"
+    explorer.state.value = before
+    assert explorer.to_json() == before and explorer.controls["sampler"].value == "gradient descent"
+    for wrong, line in (("{", "must be JSON"), (before.replace("steps", "paces", 1), "is not a setting"),
+                        (before.replace("40", '"many"'), "steps=&#x27;many&#x27;: must be an integer"),
+                        (before.replace("40", "0"), "steps=0")):
+        explorer.state.value = wrong
+        assert line in explorer.message.value and explorer.to_json() == before, wrong
+
+
 def test_an_error_is_shown_in_one_line_and_the_settings_remain(explorer):
     before = explorer.settings
     explorer.show(replace(before, temperature=-1.0, sampler="Langevin"))
@@ -308,7 +482,7 @@ def test_the_explorer_works_in_jupyterlab(notebook):
         table = page.locator(".widget-html table")
         plot.locator(".contourlayer .contour").wait_for(state="attached")
         path, summary = walk.get_attribute("d"), table.inner_text()
-        assert "Energy evaluations of each walk\t41" in summary and summary.startswith("Energy, start → end")
+        assert "Evaluations of each walk\t41" in summary and summary.startswith("Energy, start → end")
         choose.nth(1).select_option("Nesterov")
         lab.wait_until(lambda: walk.get_attribute("d") != path and table.inner_text() != summary, page)
         path = walk.get_attribute("d")

@@ -1,16 +1,19 @@
 """Base class of the explorers: controls, figures, a message line, a summary and settings as JSON."""
 
+import asyncio
 import dataclasses
 import html
-import json
 import math
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from typing import Any
 
 from ..compat import require
+from ..usage import UsageError
+from .state import settings_from, state_text
 
-__all__ = ["Explorer", "dropdown", "integer_box", "integer_slider", "is_rounding", "log_slider", "set_range", "slider",
+__all__ = ["Explorer", "dropdown", "integer_box", "integer_slider", "is_rounding", "log_slider", "player", "set_range",
+           "slider",
            "update_figure"]
 
 WIDTH = "width:330px;line-height:1.4"
@@ -20,18 +23,19 @@ COLUMNS = "0 0 345px", "0 0 610px"  # flex layout of controls and figures
 # Widgets
 
 
-def _widget(kind: str, **options: Any) -> Any:
+def _widget(kind: str, label: str, tip: str, **options: Any) -> Any:
     widgets = require("ipywidgets", "figures")
-    style, layout = dict(description_width="86px"), dict(width="330px")
-    return getattr(widgets, kind)(layout=layout, style=style, **options)
+    style, layout = dict(description_width="94px"), dict(width="330px")
+    return getattr(widgets, kind)(description=label, tooltip=tip or label, layout=layout, style=style, **options)
 
 
 def dropdown(
     label: str,  # beside the control
     options: Any,  # names to choose from
+    tip: str = "",  # tooltip; "": the label
 ) -> Any:  # widget
     """A list to choose from."""
-    return _widget("Dropdown", options=list(options), description=label)
+    return _widget("Dropdown", label, tip, options=list(options))
 
 
 def slider(
@@ -40,9 +44,10 @@ def slider(
     high: float,  # greatest value
     step: float = 0.01,  # between values
     digits: str = ".3g",  # format of the value
+    tip: str = "",  # tooltip; "": the label
 ) -> Any:  # widget
     """A slider of numbers."""
-    return _widget("FloatSlider", min=low, max=high, step=step, value=low, description=label, readout_format=digits)
+    return _widget("FloatSlider", label, tip, min=low, max=high, step=step, value=low, readout_format=digits)
 
 
 def log_slider(
@@ -50,27 +55,43 @@ def log_slider(
     low: float,  # least exponent of 10
     high: float,  # greatest exponent of 10
     value: float = 1.0,  # initial value
+    tip: str = "",  # tooltip; "": the label
 ) -> Any:  # widget
     """A slider of positive numbers on a logarithmic scale."""
-    return _widget("FloatLogSlider", min=low, max=high, step=0.01, value=value, description=label,
-                   readout_format=".3g")
+    return _widget("FloatLogSlider", label, tip, min=low, max=high, step=0.01, value=value, readout_format=".3g")
 
 
 def integer_slider(
     label: str,  # beside the control
     low: int,  # least value
     high: int,  # greatest value
+    tip: str = "",  # tooltip; "": the label
 ) -> Any:  # widget
     """A slider of integers."""
-    return _widget("IntSlider", min=low, max=high, step=1, value=low, description=label, readout_format="d")
+    return _widget("IntSlider", label, tip, min=low, max=high, step=1, value=low, readout_format="d")
 
 
 def integer_box(
     label: str,  # beside the control
     high: int,  # greatest value; the least is 0
+    tip: str = "",  # tooltip; "": the label
 ) -> Any:  # widget
     """A box for an integer."""
-    return _widget("BoundedIntText", min=0, max=high, description=label)
+    return _widget("BoundedIntText", label, tip, min=0, max=high)
+
+
+def player(
+    step: Any,  # the slider of the shown step
+    interval: int,  # milliseconds between steps
+) -> Any:  # widget
+    """Buttons that move a slider from its least to its greatest value, in the browser."""
+    widgets = require("ipywidgets", "figures")
+    play = widgets.Play(min=step.min, max=step.max, value=step.value, interval=interval,
+                        tooltip="play the steps, go back to the first one, repeat", layout=dict(margin="2px 0 2px 98px"))
+    for name in ("min", "max"):
+        widgets.dlink((step, name), (play, name))
+    play.link = widgets.jslink((step, "value"), (play, "value"))
+    return play
 
 
 def set_range(
@@ -116,8 +137,15 @@ class Explorer(ABC):
 
     Settings are a frozen dataclass of plain values. A change of a control makes new settings; result, figures,
     message and summary follow from the settings alone. If the new settings cannot be computed, the message line
-    contains the error, and everything else remains.
+    contains the error, and everything else remains. The field `state` has the settings as JSON; a state that is
+    pasted there is restored. An integer control named `step` has buttons that play it.
+
+    While a control moves, `coarse` is true if `settle` is not 0: `draw` may then draw a coarser picture, and the fine
+    one follows `settle` seconds after the last change.
     """
+
+    settle = 0.0  # seconds
+    interval = 120  # milliseconds between two steps while they are played
 
     def __init__(
         self,
@@ -128,20 +156,29 @@ class Explorer(ABC):
         widgets = require("ipywidgets", "figures")
         require("anywidget", "figures")
         self.settings, self.controls, self.theme, self._updating = settings, controls, theme, False
-        self.dark = widgets.ToggleButton(value=theme == "dark", description="dark", layout=dict(width="90px"))
-        self.message, self.table = widgets.HTML(), widgets.HTML()
+        self.coarse, self._timer = False, None
+        self.dark = widgets.ToggleButton(value=theme == "dark", description="dark", tooltip="dark figures",
+                                         layout=dict(width="90px"))
+        self.message, self.table = widgets.HTML(layout=dict(min_height="28px")), widgets.HTML()
+        self.state = _widget("Textarea", "state", "the whole state: copy it, or paste one and leave the field",
+                             rows=4, continuous_update=False)
+        self.play = player(controls["step"], self.interval) if "step" in controls else None
         self.result = self.compute(settings)
         drawn = self.draw(self.result, theme)
         self._drawn = {}
         self._boxes = {name: widgets.Box(layout=dict(flex="0 0 auto")) for name in drawn}
-        left = widgets.VBox([*controls.values(), self.dark, self.message, self.table])
-        right = widgets.VBox(list(self._boxes.values()))
+        left = widgets.VBox([*self.rows(), self.dark, self.table, self.state])
+        right = widgets.VBox([self.message, *self._boxes.values()])
         left.layout.flex, right.layout.flex = COLUMNS
         self.view = widgets.HBox([left, right])
         self._update(drawn)
-        for name, control in controls.items():
+        self._observe()
+
+    def _observe(self) -> None:
+        for name, control in self.controls.items():
             control.observe(lambda change, name=name: self._changed(name, change["new"]), "value")
         self.dark.observe(lambda change: self.show(self.settings, ("light", "dark")[change["new"]]), "value")
+        self.state.observe(lambda change: self._updating or self.show_json(change["new"]), "value")
 
     # A subclass defines these
 
@@ -164,8 +201,8 @@ class Explorer(ABC):
     def summary(
         self,
         result: Any,  # of `compute`
-    ) -> tuple[dict[str, str], str]:
-        """Rows of the summary table, and a note below it."""
+    ) -> tuple[dict[str, str | tuple[str, ...]], str]:
+        """Rows of the summary table with one value or several, and a note below it."""
 
     def warning(
         self,
@@ -173,6 +210,13 @@ class Explorer(ABC):
     ) -> str:
         """One line for the message line; empty if there is no problem."""
         return ""
+
+    def rows(self) -> list[Any]:
+        """Widgets of the left column from the top; here, the controls, and below `step` the buttons that play it."""
+        found = []
+        for name, control in self.controls.items():
+            found += [control, self.play] if name == "step" else [control]
+        return found
 
     def set_controls(self) -> None:
         """Set the controls to the values of the settings; here, those with the name of a setting."""
@@ -221,14 +265,19 @@ class Explorer(ABC):
 
     def to_json(self) -> str:
         """The settings as JSON."""
-        return json.dumps(dataclasses.asdict(self.settings))
+        return state_text(self.settings)
 
     def show_json(
         self,
         text: str,  # of `to_json`
     ) -> None:
-        """Show settings that were saved as JSON."""
-        self.show(type(self.settings)(**json.loads(text)))
+        """Show settings that were saved as JSON; if they are not valid, the message line says why."""
+        try:
+            settings = settings_from(type(self.settings), text)
+        except UsageError as error:
+            self._show_message(str(error))
+            return
+        self.show(settings)
 
     def _update(self, drawn: dict[str, dict[str, Any] | None]) -> None:
         """Set figures, controls, message and table; each control sends its changes at once."""
@@ -242,6 +291,7 @@ class Explorer(ABC):
                 self.set_controls()
             self._show_message(self.warning(self.result))
             self.table.value = _table(*self.summary(self.result))
+            self.state.value = self.to_json()
         finally:
             self._updating = False
 
@@ -263,14 +313,35 @@ class Explorer(ABC):
         control, sent = self.controls[name], self.shown_value(name)
         if hasattr(control, "step") and is_rounding(control, value, sent):
             return  # a slider in the browser reports the rounded value
-        self.show(self.settings_after(name, value))
+        self._show_soon(self.settings_after(name, value))
+
+    def _show_soon(self, settings: Any) -> None:
+        """Show settings; coarse at first, where an event loop can show the fine picture later."""
+        try:
+            loop = asyncio.get_running_loop() if self.settle else None
+        except RuntimeError:
+            loop = None
+        if loop is None:
+            self.show(settings)
+            return
+        if self._timer:
+            self._timer.cancel()
+        self.coarse = True
+        self.show(settings)
+        self.coarse = False
+        self._timer = loop.call_later(self.settle, lambda: self.show(self.settings))
 
     def _show_message(self, line: str) -> None:
         line = html.escape(line)
         self.message.value = f'<div style="{WIDTH};color:#c2410c"><b>{line}</b></div>' if line else ""
 
 
-def _table(lines: dict[str, str], note: str) -> str:
-    row = '<tr style="white-space:nowrap"><td style="padding-right:12px">{}</td><td><b>{}</b></td></tr>'
-    rows = "".join(row.format(*map(html.escape, pair)) for pair in lines.items())
+def _table(lines: dict[str, str | tuple[str, ...]], note: str) -> str:
+    """A row for each quantity, with one value or several beside each other."""
+    cell = '<td style="padding-right:12px;vertical-align:top{}">{}</td>'
+    rows = ""
+    for name, values in lines.items():
+        values = (values,) if isinstance(values, str) else values
+        cells = "".join(cell.format(";white-space:nowrap", f"<b>{html.escape(value)}</b>") for value in values)
+        rows += f'<tr>{cell.format("", html.escape(name))}{cells}</tr>'
     return f'<div style="{WIDTH}"><table>{rows}</table><p><i>{html.escape(note)}</i></p></div>'

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..checks import between, instance, refusal
 from ..data.task import Task
 from ..data.tasks import ClipsConfig, load_task
-from ..energy import DoubleWell, GaussianMixture, Landscape, Quadratic
+from ..energy import Landscape
 from ..landscape import CausalLandscape
 from ..objective import smooth_l1
 from ..sampler import gradient_descent, init_candidates, run
@@ -21,9 +21,10 @@ from ..settings import generator
 from ..training.configuration import Config, ModelConfig, OptimiserConfig
 from ..training.learner import Learner, batches_of, evaluate, load_run, make_learner
 from ..training.trainer import fit
+from .analytic import curved_valley, gaussian_modes, stiff_bowl, two_wells
 
 __all__ = ["MAX_WALKS", "SMALL", "Frames", "OnePosition", "Scene", "Settings", "Slice", "analytic", "analytic_scenes",
-           "next_frame", "plane_axes", "run_scene", "trained_scene", "true_candidate"]
+           "next_frame", "plane_axes", "run_scene", "trained_scene", "true_candidate", "turned"]
 
 MAX_WALKS = 8
 
@@ -43,6 +44,19 @@ class Settings:
     x: float | None = None  # with y: point of the plane where all walks start, instead of `start`
     y: float | None = None  # see x
     seed: int = 0  # of the initial candidates and of the sampler's noise
+    step: int | None = None  # shown step, from 0; None: the last
+    sampler_2: str = "none"  # a second sampler on the same energy from the same start, or "none"
+    step_size_2: float | None = None  # its alpha; None: that of the first
+    temperature_2: float | None = None  # its T; None: that of the first
+    sampler_3: str = "none"  # a third sampler
+    step_size_3: float | None = None
+    temperature_3: float | None = None
+    angle: float = 0.0  # degrees by which the plane of a model's energy is turned from the truth to a random direction
+
+    @property
+    def shown(self) -> int:
+        """The shown step."""
+        return self.steps if self.step is None else self.step
 
 
 class Frames(NamedTuple):
@@ -69,6 +83,8 @@ class Slice:
     loss: Callable[[Tensor], Tensor] | None = None  # candidates [n dim] -> SmoothL1 to the true state [n]
     last_loss: float = float("nan")  # SmoothL1 of repeating the last state
     frames: Frames | None = None  # images of the candidates
+    ceiling: float | None = None  # highest energy that is plotted; None: that of 60% of the square
+    density: bool = False  # whether the plane is the whole space, so that exp(-energy / T) is the density on it
 
     def candidates(
         self,
@@ -87,18 +103,28 @@ class Slice:
     @cached_property
     def grid(self) -> tuple[Tensor, Tensor, Tensor]:  # x [n], y [n], energies [n n] with one row for each y
         """Energies on a grid of the plotted square."""
-        x, y = (torch.linspace(c - self.half_width, c + self.half_width, 61) for c in self.centre)
+        return self._grid(64)
+
+    @cached_property
+    def coarse_grid(self) -> tuple[Tensor, Tensor, Tensor]:  # as `grid`
+        """The grid, with fewer points unless the fine one is there."""
+        return self.grid if "grid" in self.__dict__ else self._grid(24)
+
+    def _grid(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        x, y = (torch.linspace(c - self.half_width, c + self.half_width, size) for c in self.centre)
         with torch.no_grad():
-            return x, y, self.energy(self.candidates(torch.cartesian_prod(y, x).flip(-1))).reshape(61, 61)
+            energies = self.energy(self.candidates(torch.cartesian_prod(y, x).flip(-1)))
+        return x, y, energies.reshape(size, size)
 
 
 class Scene(NamedTuple):
     """An energy of an explorer."""
 
-    slice: Callable[[str, int], Slice]  # (start, seed) -> the plane of these initial candidates
+    slice: Callable[..., Slice]  # (start, seed, angle=0.0) -> the plane of these initial candidates
     settings: Settings  # suited to the energy
     starts: tuple[str, ...]  # available initial candidates
     note: str  # description
+    turns: bool = False  # whether the plane can be turned
 
 
 # Analytic energies
@@ -108,36 +134,36 @@ def analytic(
     energy: Callable,  # candidates [*items 2] -> energies [*items]
     known: Float[Tensor, "known 2"],  # its minima
     settings: Settings,  # suited to the energy
-    half_width: float,  # of the plotted square around 0
+    half_width: float,  # of the plotted square
     note: str = "",  # description
-    known_name: str = "minimum",  # of the known candidates
+    **plot: Any,  # other entries of the `Slice`: centre, known_name, ceiling
 ) -> Scene:
     """An energy of two coordinates."""
 
     @lru_cache(maxsize=8)
-    def slice_at(start: str, seed: int) -> Slice:
+    def slice_at(start: str, seed: int, angle: float = 0.0) -> Slice:
         starts = init_candidates(start, torch.zeros(MAX_WALKS, 2), generator(seed, "start"))
-        return Slice(energy, starts, known, torch.zeros(2), torch.eye(2), (0.0, 0.0), half_width,
-                     known_name=known_name)
+        shape = dict(centre=(0.0, 0.0), half_width=half_width, density=True) | plot
+        return Slice(energy, starts, known, torch.zeros(2), torch.eye(2), **shape)
 
     return Scene(slice_at, settings, ("noise", "zeros"), note)
 
 
 def analytic_scenes() -> dict[str, Scene]:  # by name
     """Energies with known minima."""
-    bowl = Quadratic(torch.tensor([0.5, -0.5]), torch.tensor([1.0, 12.0]))
-    means = torch.tensor([[-2.0, -1.0], [1.5, -1.5], [0.5, 2.0]])
-    mixture = GaussianMixture(means, torch.tensor([0.2, 0.3, 0.5]), std=0.7)
-    wells = DoubleWell()
     return {
-        "double well": analytic(wells, wells.minima, Settings(x=0.2, y=1.7), 2.2,
+        "double well": analytic(*two_wells(), Settings(x=0.2, y=1.7), 2.2,
                                 "two minima of energy 0, separated by a barrier of height 4"),
         "quadratic": analytic(
-            bowl, bowl.minimum[None], Settings("quadratic", step_size=0.1, x=-2.2, y=2.0), 3.0,
+            *stiff_bowl(), Settings("quadratic", step_size=0.1, x=-2.2, y=2.0), 3.0,
             "12 times stiffer along y[1]: gradient descent diverges for step sizes above 1/6"),
         "mixture": analytic(
-            mixture, means, Settings("mixture", "Langevin", 0.1, steps=150, x=-0.3, y=0.2), 4.0,
-            "three Gaussians with weights 0.2, 0.3 and 0.5", "mode"),
+            *gaussian_modes(), Settings("mixture", "Langevin", 0.1, steps=150, x=-0.3, y=0.2), 4.0,
+            "three Gaussians with weights 0.2, 0.3 and 0.5", known_name="mode"),
+        "banana": analytic(
+            *curved_valley(), Settings("banana", "HMC", 0.1, steps=60, x=-1.0, y=1.0), 4.0,
+            "a narrow curved valley: the density along y[0] is normal, with mean 1 and variance 1",
+            centre=(0.75, 3.25), ceiling=15.0),
     }
 
 
@@ -188,6 +214,20 @@ def plane_axes(
     return (axes * signs).T.contiguous()
 
 
+def turned(
+    axes: Float[Tensor, "2 dim"],  # orthonormal, of a plane
+    angle: float,  # degrees
+    generator: torch.Generator,  # draws the direction
+) -> Float[Tensor, "2 dim"]:  # orthonormal
+    """Turn the second axis towards a random direction that is orthogonal to the plane; at 90, it is this direction."""
+    if not angle:
+        return axes
+    noise = torch.randn(axes.shape[1], generator=generator)
+    away = noise - (axes @ noise) @ axes
+    turn = torch.tensor(angle).deg2rad()
+    return torch.stack([axes[0], turn.cos() * axes[1] + turn.sin() * away / away.norm()])
+
+
 def _square_around(points: Float[Tensor, "n 2"]) -> tuple[tuple[float, float], float]:
     """Centre and half width of a square around some points."""
     low, high = points.min(0).values, points.max(0).values
@@ -217,19 +257,20 @@ def next_frame(
         frames = Frames(lambda y: _grey(images(model.decode(y))), *_grey(images(states[-2:])))
 
     @lru_cache(maxsize=8)
-    def slice_at(start: str, seed: int) -> Slice:
+    def slice_at(start: str, seed: int, angle: float = 0.0) -> Slice:
         starts = init_candidates(start, recent, generator(seed, "start"))
         end = run(energy, starts[:1], gradient_descent(model.step_size), settings.steps).state.y[0]
         if not end.isfinite().all():
             step_size = float(model.step_size.detach())
             raise refusal("model.step_size", step_size, "the model's walk is not finite", "train with a smaller one")
-        axes = plane_axes(end - starts[0], truth - starts[0])
+        axes = turned(plane_axes(end - starts[0], truth - starts[0]), angle, generator(seed, "plane"))
         centre, half_width = _square_around((torch.stack([starts[0], end, truth]) - starts[0]) @ axes.T)
-        names = "along the model's walk", "towards the truth"
-        return Slice(energy, starts, truth[None], starts[0], axes, centre, half_width, names, "truth",
+        second = "towards the truth" if not angle else f"turned by {angle:.0f}° from the truth"
+        return Slice(energy, starts, truth[None], starts[0], axes, centre, half_width,
+                     ("along the model's walk", second), "truth",
                      lambda y: loss(model.decode(y)), float(loss(states[-2:-1])), frames)
 
-    return Scene(slice_at, settings, ("noise", "last", "zeros"), note)
+    return Scene(slice_at, settings, ("noise", "last", "zeros"), note, turns=True)
 
 
 # Trained models

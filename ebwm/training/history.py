@@ -14,10 +14,11 @@ from ebwm.training.checkpoint import held
 from ebwm.training.configuration import RENAMED, flat
 from ebwm.usage import UsageError
 
-__all__ = ["Run", "UnknownRun", "find", "history", "known", "names", "read"]
+__all__ = ["LogReader", "Run", "UnknownRun", "find", "history", "known", "names", "read"]
 
 LARGEST = 10**300  # number in a log; a larger one is dropped
 LISTED = 10  # runs that a message names
+TAIL = 256  # bytes before the new ones, by which a log that was written anew is noticed
 TEXTS = ("kind", "what")  # entries of rows that are not numbers
 
 
@@ -144,6 +145,35 @@ def history(
             rows.pop()
         rows.append(row)
     return rows
+
+
+class LogReader:
+    """Reads a log while it grows: each call returns the rows that are new."""
+
+    def __init__(
+        self,
+        path: Path,  # of a run
+    ):
+        self.path, self.place, self.tail = path / "log.jsonl", 0, b""
+
+    def read(self) -> tuple[bool, list[dict[str, Any]]]:  # whether to forget earlier rows; rows as in the log
+        """Read what was appended since the last call; a log that was written anew is read from its start."""
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            file.seek(self.place - len(self.tail))
+            anew = file.read(len(self.tail)) != self.tail
+            if anew:
+                self.place, self.tail = file.seek(0), b""
+            return anew, self._rows(file.read())
+        anew, self.place, self.tail = bool(self.place), 0, b""
+        return anew, []
+
+    def _rows(self, new: bytes) -> list[dict[str, Any]]:
+        """The rows of new bytes; an incomplete last line is left for the next call."""
+        whole = new.rfind(b"\n") + 1
+        rows, last = list(_parsed(new[:whole].splitlines())), list(_parsed([new[whole:]]))
+        taken = new if last else new[:whole]
+        self.place, self.tail = self.place + len(taken), (self.tail + taken)[-TAIL:]
+        return rows + last
 
 
 def _last(path: Path) -> dict[str, Any]:

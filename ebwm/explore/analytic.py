@@ -1,0 +1,83 @@
+"""Energies of two coordinates with their gradients in closed form, which is faster than autograd."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..energy import DoubleWell, GaussianMixture, Landscape, Quadratic
+
+__all__ = ["ClosedForm", "banana", "curved_valley", "gaussian_modes", "stiff_bowl", "two_wells"]
+
+
+class ClosedForm(Landscape):
+    """An energy with a formula for its gradient."""
+
+    def __init__(
+        self,
+        energy: Callable,  # candidates [*items 2] -> energies [*items]
+        gradient: Callable,  # candidates [*items 2] -> gradients [*items 2]
+    ):
+        self.function, self.gradient = energy, gradient
+
+    def energy(
+        self,
+        y: Float[Tensor, "*items 2"],  # candidates
+    ) -> Float[Tensor, "*items"]:
+        """Energy of each candidate."""
+        return self.function(y)
+
+    def value_and_grad(
+        self,
+        y: Float[Tensor, "*items 2"],  # candidates
+        create_graph: bool = False,  # as for a landscape
+    ) -> tuple[Float[Tensor, "*items"], Float[Tensor, "*items 2"]]:
+        """Energies and gradients by the formulas."""
+        with torch.set_grad_enabled(create_graph):
+            return self.function(y), self.gradient(y)
+
+
+def stiff_bowl() -> tuple[ClosedForm, Tensor]:  # energy; its minimum [1 2]
+    """A quadratic energy with the curvatures 1 and 12."""
+    bowl = Quadratic(torch.tensor([0.5, -0.5]), torch.tensor([1.0, 12.0]))
+    return ClosedForm(bowl, lambda y: bowl.stiffness * (y - bowl.minimum)), bowl.minimum[None]
+
+
+def two_wells() -> tuple[ClosedForm, Tensor]:  # energy; its minima [2 2]
+    """The double well with a barrier of height 4."""
+    wells, quartic, linear = DoubleWell(), torch.tensor([16.0, 0.0]), torch.tensor([-16.0, 1.0])
+    return ClosedForm(wells, lambda y: y * (quartic * y.square() + linear)), wells.minima
+
+
+def gaussian_modes() -> tuple[ClosedForm, Tensor]:  # energy; its modes [3 2]
+    """Three Gaussians with weights 0.2, 0.3 and 0.5, and the standard deviation 0.7."""
+    means = torch.tensor([[-2.0, -1.0], [1.5, -1.5], [0.5, 2.0]])
+    mixture = GaussianMixture(means, torch.tensor([0.2, 0.3, 0.5]), std=0.7)
+    logits, variance = mixture.weights.log(), mixture.std**2
+
+    def gradient(y: Tensor) -> Tensor:
+        squares = (y.unsqueeze(-2) - means).square().sum(-1)
+        shares = (logits - squares / (2 * variance)).softmax(-1)
+        return (y - shares @ means) / variance
+
+    return ClosedForm(mixture, gradient), means
+
+
+def banana(
+    y: Float[Tensor, "*items 2"],  # candidates
+) -> Float[Tensor, "*items"]:  # energies, 0 at the minimum
+    """A curved valley, (1 - y[0])^2 / 2 + 5 (y[1] - y[0]^2)^2, with its minimum at (1, 1)."""
+    first, second = y.unbind(-1)
+    return (1 - first).square() / 2 + 5 * (second - first.square()).square()
+
+
+def curved_valley() -> tuple[ClosedForm, Tensor]:  # energy; its minimum [1 2]
+    """The banana."""
+
+    def gradient(y: Tensor) -> Tensor:
+        first, second = y.unbind(-1)
+        across = 10 * (second - first.square())
+        return torch.stack([first - 1 - 2 * first * across, across], -1)
+
+    return ClosedForm(banana, gradient), torch.ones(1, 2)

@@ -1,0 +1,53 @@
+"""Controls for texts, several choices, and yes or no."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..compat import require
+
+__all__ = ["choices", "set_choices", "text_box", "tick_box"]
+
+
+def _widget(kind: str, label: str, tip: str, **options: Any) -> Any:
+    widgets = require("ipywidgets", "figures")
+    return getattr(widgets, kind)(description=label, tooltip=tip or label, layout=dict(width="330px"),
+                                  style=dict(description_width="86px"), **options)
+
+
+def text_box(
+    label: str,  # beside the control
+    rows: int = 1,  # lines
+    tip: str = "",  # tooltip; "": the label
+) -> Any:  # widget
+    """A box for a text; it reports a change when it loses the focus."""
+    kind, size = ("Text", {}) if rows == 1 else ("Textarea", {"rows": rows})
+    return _widget(kind, label, tip, continuous_update=False, **size)
+
+
+def tick_box(
+    label: str,  # beside the control
+    tip: str = "",  # tooltip; "": the label
+) -> Any:  # widget
+    """A box to tick."""
+    return _widget("Checkbox", label, tip)
+
+
+def choices(
+    label: str,  # beside the control
+    rows: int,  # lines
+    tip: str = "",  # tooltip; "": the label
+) -> Any:  # widget
+    """A list of which several entries can be chosen; `set_choices` fills it."""
+    return _widget("SelectMultiple", label, tip, rows=rows)
+
+
+def set_choices(
+    widget: Any,  # of `choices`
+    options: Iterable[str],  # all entries
+    chosen: Iterable[str],  # some of them
+) -> None:
+    """Set entries and choice; unchanged entries are not sent again."""
+    options = tuple(options)
+    if tuple(widget.options) != options:
+        widget.options = options
+    widget.value = tuple(name for name in options if name in set(chosen))
