@@ -1,7 +1,7 @@
 """The policy explorer: episodes of the included policies, pushes, and its widgets."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +71,8 @@ def test_a_change_of_the_time_step_moves_the_point_and_a_click_pushes_it(policie
     point = explorer.figure("episode").data[-1]
     assert np.allclose([point.x[0], point.y[0]], explorer.result.path[10])
     explorer._clicked(None, type("Points", (), {"xs": [0.9], "ys": [float(point.y[0])]}), None)
-    assert explorer.message.value == "", explorer.message.value
     assert explorer.settings.push_at == 10 and explorer.settings.push_x > 0 and explorer.message.value == ""
     explorer.controls["policy"].value = "Diffusion Policy"
     assert explorer.figure("energy") is not None and explorer._boxes["energy"].layout.display == "none"
-    explorer.show_json(json.dumps({"policy": "EBT-Policy", "seed": 1}))
+    explorer.state.value = json.dumps(asdict(EpisodeSettings(seed=1)))
     assert explorer.settings == EpisodeSettings(seed=1)
