@@ -5,15 +5,15 @@ import re
 from pathlib import Path
 
 # order of pages and groups; other folders follow
-FOLDERS = ("tutorials", "howto", "guides", "core", "gradient", "data", "training", "policy", "evaluation", "explorers",
+FOLDERS = ("tutorials", "explorers", "howto", "guides", "core", "gradient", "data", "training", "policy", "evaluation",
            "figures")
-GROUPS = ("Tutorials", "How to", "Guides", "Lessons", "Results", "Extend", "Reference")
+GROUPS = ("Tutorials", "Explorers", "How to", "Guides", "Lessons", "Results", "Extend", "Reference")
 CAPTIONS = {"howto": "How to"}  # groups of folders whose name is another one
 # folders whose pages are below an overview: its group and its title
 OVERVIEWS = {"core": ("Lessons", "Energies and models"), "gradient": ("Lessons", "Gradients"),
              "data": ("Lessons", "Data"), "training": ("Lessons", "Training"),
              "policy": ("Lessons", "Policies of robots"),
-             "evaluation": ("Lessons", "Evaluation"), "explorers": ("Lessons", "Explorers"),
+             "evaluation": ("Lessons", "Evaluation"),
              "figures": ("Results", "Figures")}
 RESULTS = ("guides/gallery", "guides/results", "figures/claims", "figures/benchmarks", "protocol")
 LEAD = "Energy-Based World Models and Energy-Based Transformers in PyTorch"
