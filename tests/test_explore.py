@@ -19,7 +19,7 @@ from ebwm.explore.landscape import LandscapeExplorer
 from ebwm.explore.marks import marginal
 from ebwm.explore.moves import LEAPFROGS
 from ebwm.explore.plots import figure, frames_figure, static_figure
-from ebwm.explore.scenes import MAX_WALKS, SMALL, Settings, analytic_scenes, trained_scene
+from ebwm.explore.scenes import MAX_WALKS, Settings, analytic_scenes, trained_scene
 from ebwm.explore.walks import MAX_STEPS, SAMPLERS, THERMAL, compute, share_in_plane, summary_lines, warning
 from ebwm.figures.style import COLOURS
 from ebwm.sampler import evaluate, leapfrog
@@ -216,7 +216,8 @@ def test_a_plane_turns_from_the_truth_to_a_random_direction(scenes):
         assert summary_lines(walks)["Way to the truth in the plane"] == f"{float(share):.0%}"
         assert (share < 0.999) == (angle > 0) and where.grid[2].isfinite().all()
     assert share_in_plane(walks_of(scenes, MODEL, sampler="Langevin", temperature=1.0)) < 0.9
-    assert walks_of(scenes, MODEL, angle=45.0, x=1.0, y=0.5).points[0, 0].tolist() == pytest.approx([1.0, 0.5], abs=1e-4)
+    moved = walks_of(scenes, MODEL, angle=45.0, x=1.0, y=0.5)
+    assert moved.points[0, 0].tolist() == pytest.approx([1.0, 0.5], abs=1e-4)
 
 
 # Summaries and warnings
@@ -397,7 +398,8 @@ def test_samplers_can_be_added_and_have_settings_of_their_own(explorer):
     controls = explorer.controls
     assert controls["step_size_2"].layout.display == "none"
     controls["sampler_2"].value = "MALA"
-    assert controls["step_size_2"].layout.display is None and controls["step_size_2"].value == controls["step_size"].value
+    assert controls["step_size_2"].layout.display is None
+    assert controls["step_size_2"].value == controls["step_size"].value
     controls["step_size_2"].value = 0.01
     controls["step_size"].value = 0.02
     assert [run.settings.step_size for run in explorer.result.runs] == [0.02, 0.01]
@@ -503,7 +505,7 @@ def slider(page, label=""):
 def test_an_explorer_works_in_jupyterlab(jupyterlab, name):
     """A slider changes the picture, a saved state restores it, and the steps are played."""
     page = jupyterlab(f"{name}.ipynb")
-    page.locator(".js-plotly-plot .plot").first.wait_for(state="attached")
+    page.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
     state, shown = page.locator(".widget-textarea textarea").last, page.evaluate(DATA)
     before = state.input_value()
     slider(page).locator(".noUi-handle").first.press("ArrowRight")
