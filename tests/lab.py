@@ -57,25 +57,32 @@ def serve(folder: Path, limit: float = 60) -> Iterator[str]:
 
 
 @contextmanager
-def opened(notebook: Path, chromium: str, limit: float = 120) -> Iterator:
-    """A notebook in JupyterLab in a browser, after all its cells have run: the page."""
+def started(folder: Path, chromium: str, limit: float = 120) -> Iterator[Callable]:
+    """JupyterLab on a folder and a browser: a function that opens a notebook, and returns the page."""
     from playwright.sync_api import sync_playwright
 
-    with serve(notebook.parent) as address, sync_playwright() as play:
+    with serve(folder) as address, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
         try:
-            page = browser.new_page(viewport=dict(width=1400, height=1000))
+            page = browser.new_page(viewport=dict(width=1400, height=1250))
             page.set_default_timeout(1000 * limit)
             page.add_init_script(PATIENT)
-            path, query = address.split("?")
-            page.goto(f"{path}/tree/{notebook.name}?{query}")
-            page.wait_for_function(CONNECTED)
-            page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-            page.wait_for_function(FINISHED)
-            page.wait_for_function(CONNECTED)
-            yield page
+            yield lambda name: _run_all(page, address, name)
         finally:
             browser.close()
+
+
+def _run_all(page: Any, address: str, name: str) -> Any:
+    """Open a notebook instead of the last one and run all its cells."""
+    path, query = address.split("?")
+    if page.url != "about:blank":
+        page.evaluate("async () => { await window.jupyterapp.serviceManager.sessions.shutdownAll(); }")
+    page.goto(f"{path}/tree/{name}?{query}&reset")
+    page.wait_for_function(CONNECTED)
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    page.wait_for_function(FINISHED)
+    page.wait_for_function(CONNECTED)
+    return page
 
 
 def chromium() -> str | None:

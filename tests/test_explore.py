@@ -19,7 +19,7 @@ from ebwm.explore.landscape import LandscapeExplorer
 from ebwm.explore.marks import marginal
 from ebwm.explore.moves import LEAPFROGS
 from ebwm.explore.plots import figure, frames_figure, static_figure
-from ebwm.explore.scenes import MAX_WALKS, SMALL, Settings, analytic_scenes, trained_scene
+from ebwm.explore.scenes import MAX_WALKS, Settings, analytic_scenes, trained_scene
 from ebwm.explore.walks import MAX_STEPS, SAMPLERS, THERMAL, compute, share_in_plane, summary_lines, warning
 from ebwm.figures.style import COLOURS
 from ebwm.sampler import evaluate, leapfrog
@@ -216,7 +216,8 @@ def test_a_plane_turns_from_the_truth_to_a_random_direction(scenes):
         assert summary_lines(walks)["Way to the truth in the plane"] == f"{float(share):.0%}"
         assert (share < 0.999) == (angle > 0) and where.grid[2].isfinite().all()
     assert share_in_plane(walks_of(scenes, MODEL, sampler="Langevin", temperature=1.0)) < 0.9
-    assert walks_of(scenes, MODEL, angle=45.0, x=1.0, y=0.5).points[0, 0].tolist() == pytest.approx([1.0, 0.5], abs=1e-4)
+    moved = walks_of(scenes, MODEL, angle=45.0, x=1.0, y=0.5)
+    assert moved.points[0, 0].tolist() == pytest.approx([1.0, 0.5], abs=1e-4)
 
 
 # Summaries and warnings
@@ -397,7 +398,8 @@ def test_samplers_can_be_added_and_have_settings_of_their_own(explorer):
     controls = explorer.controls
     assert controls["step_size_2"].layout.display == "none"
     controls["sampler_2"].value = "MALA"
-    assert controls["step_size_2"].layout.display is None and controls["step_size_2"].value == controls["step_size"].value
+    assert controls["step_size_2"].layout.display is None
+    assert controls["step_size_2"].value == controls["step_size"].value
     controls["step_size_2"].value = 0.01
     controls["step_size"].value = 0.02
     assert [run.settings.step_size for run in explorer.result.runs] == [0.02, 0.01]
@@ -458,40 +460,80 @@ def test_the_theme_changes_only_the_figures_and_settings_are_saved_as_json(explo
 # In JupyterLab
 
 
-@pytest.fixture
-def notebook(tmp_path):
-    """The explorer's notebook with a model that is trained for 20 updates."""
-    text = (ROOT / "nbs/explorers/landscape.ipynb").read_text(encoding="utf-8")
-    assert text.count("trained_scene()}") == 1 and SMALL.optimiser.updates > 20
-    short = "trained_scene(replace(SMALL, optimiser=replace(SMALL.optimiser, updates=20)))}"
-    saved = json.loads(text.replace("trained_scene()}", short))
-    first = next(cell for cell in saved["cells"] if cell["cell_type"] == "code")
-    first["source"] += ["\nfrom dataclasses import replace", "\nfrom ebwm.explore.scenes import SMALL"]
-    (tmp_path / "landscape.ipynb").write_text(json.dumps(saved), encoding="utf-8")
-    return tmp_path / "landscape.ipynb"
+QUICKER = {"landscape": """
+from dataclasses import replace
+from ebwm.explore import scenes
+train, few = scenes.trained_scene, replace(scenes.SMALL.optimiser, updates=20)
+scenes.trained_scene = lambda: train(replace(scenes.SMALL, optimiser=few))
+"""}  # a first cell for notebooks that train a model
+DATA = "() => JSON.stringify([...document.querySelectorAll('.js-plotly-plot')].map(p => p.data))"
+
+
+def views():
+    """The notebooks that show an explorer, up to the cell that does."""
+    for path in sorted((ROOT / "nbs/explorers").glob("*.ipynb")):
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        sources = ["".join(cell["source"]) for cell in saved["cells"]]
+        end = next((index for index, source in enumerate(sources) if source.endswith("\nexplorer.view")), None)
+        if end is not None:
+            first = {"cell_type": "code", "id": "first", "metadata": {}, "outputs": [], "execution_count": None,
+                     "source": QUICKER.get(path.stem, "")}
+            yield path.stem, saved | {"cells": [first, *saved["cells"][: end + 1]]}
+
+
+@pytest.fixture(scope="module")
+def jupyterlab(tmp_path_factory):
+    for package in ("playwright", "jupyterlab", "anywidget"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'ebwm[dev]'")
+    folder = tmp_path_factory.mktemp("lab")
+    for name, saved in views():
+        (folder / f"{name}.ipynb").write_text(json.dumps(saved), encoding="utf-8")
+    with lab.started(folder, lab.chromium()) as opened:
+        yield opened
+
+
+def slider(page, label=""):
+    """The slider with a label, or the first one that can be moved and is no step."""
+    found = page.locator("div.widget-slider:visible").filter(has=page.locator(".noUi-target:not([disabled])"))
+    label = page.locator(f"label:text-is('{label}')" if label else "label:not(:text-is('step'))")
+    return found.filter(has=label).first
 
 
 @pytest.mark.skipif(not lab.chromium(), reason="no chromium on the PATH: apt-get install chromium")
 @pytest.mark.slow
-def test_the_explorer_works_in_jupyterlab(notebook):
-    for package in ("playwright", "jupyterlab", "anywidget"):
-        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'ebwm[dev]'")
-    with lab.opened(notebook, lab.chromium()) as page:
-        plot, choose = page.locator(".js-plotly-plot").first, page.locator(".widget-dropdown select")
-        walk = plot.locator(".scatterlayer .trace").first.locator("path.js-line")
-        table = page.locator(".widget-html table")
-        plot.locator(".contourlayer .contour").wait_for(state="attached")
-        path, summary = walk.get_attribute("d"), table.inner_text()
-        assert "Evaluations of each walk\t41" in summary and summary.startswith("Energy, start → end")
-        choose.nth(1).select_option("Nesterov")
-        lab.wait_until(lambda: walk.get_attribute("d") != path and table.inner_text() != summary, page)
-        path = walk.get_attribute("d")
-        plot.scroll_into_view_if_needed()
-        box = plot.locator(".contourlayer").bounding_box()
-        page.mouse.click(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
-        lab.wait_until(lambda: choose.nth(2).input_value() == "a point" and walk.get_attribute("d") != path, page)
-        choose.nth(0).select_option(MODEL)
-        page.locator(".js-plotly-plot .heatmaplayer image").nth(3).wait_for(state="attached")
-        lab.wait_until(lambda: "SmoothL1 to the truth" in table.inner_text(), page)
-        assert choose.nth(2).input_value() == "noise" and choose.nth(1).input_value() == "gradient descent"
-        assert page.locator("[data-mime-type$='stderr'], [data-mime-type$='error']").count() == 0
+@pytest.mark.parametrize("name", [name for name, _ in views()])
+def test_an_explorer_works_in_jupyterlab(jupyterlab, name):
+    """A slider changes the picture, a saved state restores it, and the steps are played."""
+    page = jupyterlab(f"{name}.ipynb")
+    page.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
+    state, shown = page.locator(".widget-textarea textarea").last, page.evaluate(DATA)
+    before = state.input_value()
+    slider(page).locator(".noUi-handle").first.press("ArrowRight")
+    lab.wait_until(lambda: state.input_value() != before and page.evaluate(DATA) != shown, page)
+    state.fill(before)
+    state.press("Tab")
+    lab.wait_until(lambda: state.input_value() == before and page.evaluate(DATA) == shown, page)
+    if page.locator(".widget-play:visible").count():
+        step, buttons = slider(page, "step").locator(".widget-readout"), page.locator(".widget-play:visible button")
+        buttons.nth(1).click()
+        lab.wait_until(lambda: step.inner_text() == "0", page)
+        buttons.nth(0).click()
+        lab.wait_until(lambda: step.inner_text() not in "01", page)
+        buttons.nth(0).click()
+    if name == "landscape":
+        check_landscape(page, state)
+    assert page.locator("[data-mime-type$='stderr'], [data-mime-type$='error']").count() == 0
+
+
+def check_landscape(page, state):
+    """A click places the start, and a model's energy has its frames."""
+    choose, plot = (lambda label: page.get_by_label(label, exact=True)), page.locator(".js-plotly-plot").first
+    box = plot.locator(".contourlayer").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
+    lab.wait_until(lambda: json.loads(state.input_value())["x"] < 0, page)
+    assert choose("start").input_value() == "a point"
+    choose("energy").select_option(MODEL)
+    page.locator(".js-plotly-plot .heatmaplayer image").nth(3).wait_for(state="attached")
+    table = page.locator(".widget-html table")
+    lab.wait_until(lambda: "SmoothL1 to the truth" in table.inner_text(), page)
+    assert choose("start").input_value() == "noise" and choose("sampler").input_value() == "gradient descent"

@@ -25,7 +25,7 @@ COLUMNS = "0 0 345px", "0 0 610px"  # flex layout of controls and figures
 
 def _widget(kind: str, label: str, tip: str, **options: Any) -> Any:
     widgets = require("ipywidgets", "figures")
-    style, layout = dict(description_width="94px"), dict(width="330px")
+    style, layout = dict(description_width="100px"), dict(width="330px")
     return getattr(widgets, kind)(description=label, tooltip=tip or label, layout=layout, style=style, **options)
 
 
@@ -84,13 +84,13 @@ def player(
     step: Any,  # the slider of the shown step
     interval: int,  # milliseconds between steps
 ) -> Any:  # widget
-    """Buttons that move a slider from its least to its greatest value, in the browser."""
+    """Buttons that move a slider from its least to its greatest value."""
     widgets = require("ipywidgets", "figures")
     play = widgets.Play(min=step.min, max=step.max, value=step.value, interval=interval,
                         tooltip="play the steps, go back to the first one, repeat", layout=dict(margin="2px 0 2px 98px"))
     for name in ("min", "max"):
         widgets.dlink((step, name), (play, name))
-    play.link = widgets.jslink((step, "value"), (play, "value"))
+    widgets.link((step, "value"), (play, "value"))
     return play
 
 
@@ -342,6 +342,7 @@ def _table(lines: dict[str, str | tuple[str, ...]], note: str) -> str:
     rows = ""
     for name, values in lines.items():
         values = (values,) if isinstance(values, str) else values
-        cells = "".join(cell.format(";white-space:nowrap", f"<b>{html.escape(value)}</b>") for value in values)
+        wrap = ";white-space:nowrap" if len(values) == 1 else ""
+        cells = "".join(cell.format(wrap, f"<b>{html.escape(value)}</b>") for value in values)
         rows += f'<tr>{cell.format("", html.escape(name))}{cells}</tr>'
     return f'<div style="{WIDTH}"><table>{rows}</table><p><i>{html.escape(note)}</i></p></div>'

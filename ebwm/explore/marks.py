@@ -52,12 +52,12 @@ def sampler_label(
     walks: Trajectories,  # of one sampler
     runs: tuple[Trajectories, ...],  # of all samplers
 ) -> str:
-    """Name of a sampler; with its step size or temperature if another one has the same name."""
+    """Name of a sampler; step size or temperature, if another one has the same name: instead of it, if all have."""
     same = [run.settings for run in runs if run.settings.sampler == walks.settings.sampler]
     differ = lambda name: len({getattr(settings, name) for settings in same}) > 1
     parts = [f"{sign} {getattr(walks.settings, name):.3g}"
              for name, sign in (("step_size", "α"), ("temperature", "T")) if differ(name)]
-    return ", ".join([walks.settings.sampler, *parts])
+    return ", ".join(([] if parts and len(same) == len(runs) else [walks.settings.sampler]) + parts)
 
 
 def known_label(
@@ -68,7 +68,7 @@ def known_label(
     if where.density:
         return where.known_name
     way = where.known[0] - where.starts[0]
-    return f"{where.known_name}, {float((where.axes @ way).norm() / way.norm()):.0%} in plane"
+    return f"{where.known_name}, {float((where.axes @ way).norm() / way.norm()):.0%}"
 
 
 def has_density(

@@ -53,7 +53,7 @@ def _layout(walks: Trajectories, theme: str, grid: tuple) -> dict[str, Any]:
     return dict(
         **theme_layout(theme), width=SIDE + 200, height=TOP + height + BOTTOM, uirevision=walks.settings.energy,
         modebar=dict(remove=["select2d", "lasso2d"]), margin=dict(l=70, r=130, t=TOP, b=BOTTOM),
-        legend=dict(orientation="h", xref="container", x=0.02, y=1.005, yanchor="bottom", font=dict(size=11), entrywidth=132),
+        legend=dict(orientation="h", x=0, y=1.005, yanchor="bottom", font=dict(size=11), entrywidth=84),
         xaxis=dict(**plain, **names[0], **ranges, anchor="y"),
         yaxis=dict(**plain, **names[1], domain=top, anchor="x", range=[y - half, y + half]),
         xaxis2=dict(**plain, title=dict(text="step", standoff=4), dtick=dtick, domain=[0, 1], anchor="y2",
