@@ -61,7 +61,7 @@ def test_curves_are_those_of_the_log(runs):
     assert loss.updates == [1, 2, 3] and loss.values == [1.0, None, 1 / 3] and loss.smooth == loss.values
     assert gap.updates == [2] and gap.values == [0.5] and found.runs[1].valid.values == [0.4]
     assert warning(found) == "002, update 2: skipped, loss nan"
-    assert summary_lines(found)["002, loss"] == "training 0.333, valid 0.4"
+    assert summary_lines(found)["002\N{NO-BREAK SPACE}loss"] == "training 0.333, valid 0.4"
     assert compute(TrainingSettings(str(runs))) == found
     assert compute(TrainingSettings(str(runs), runs=("001",), shown=("learning rate",))).shown == ()
 

@@ -182,7 +182,7 @@ def summary_lines(
         lines[one.name] = f"{one.run.state}, update {one.run.made} of {one.run.total}"
         losses = {"training": one.run.last.get("loss"), "valid": one.run.last.get("valid_loss"), "test": one.run.test_loss}
         known_losses = [f"{label} {value:.3g}" for label, value in losses.items() if value is not None]
-        lines[f"{one.name}, loss"] = ", ".join(known_losses) or "not logged yet"
+        lines[f"{one.name}\N{NO-BREAK SPACE}loss"] = ", ".join(known_losses) or "not logged yet"
     return lines
 
 
