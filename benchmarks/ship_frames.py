@@ -27,11 +27,11 @@ from ebwm.training.run import resume, train
 from ebwm.writing import INCLUDED
 
 PRESET = "next_frame"
-SHAPE = ("model.dim=128", "model.depth=3", "data.frames=8", "optimiser.learning_rate=0.002", "run.logger=none")
+SHAPE = ("model.dim=128", "model.depth=3", "data.frames=8", "optimiser.updates=1600", "optimiser.batch=16",
+         "optimiser.learning_rate=0.002", "eval_every=400", "run.logger=none")
 SHIPPED = {
-    "digits": (*SHAPE, "model.candidates=latent", "recipe.name=s2", "walk.steps=4", "recipe.most=6",
-               "optimiser.updates=4000", "eval_every=500"),
-    "digits_transformer": (*SHAPE, "model.kind=transformer", "optimiser.updates=8000", "eval_every=1000"),
+    "digits": (*SHAPE, "model.candidates=latent", "recipe.name=s2", "walk.steps=4", "recipe.most=6"),
+    "digits_transformer": (*SHAPE, "model.kind=transformer"),
 }
 STEPS, KNOWN = (1, 2, 3, 4, 5, 6, 7, 8), 2  # evaluated numbers of steps; frames that show how the digit moves
 
@@ -86,8 +86,7 @@ def main():
     for name, path in found.items():
         result = json.loads((path / "result.json").read_text())
         card = {"preset": PRESET, "overrides": [*SHIPPED[name]], "seed": configs[name].seed, **scores[name],
-                "data_digests": result["data_digests"], "seconds": round(result["seconds"]),
-                "python": platform.python_version(), "torch": torch.__version__}
+                "data_digests": result["data_digests"], "python": platform.python_version(), "torch": torch.__version__}
         ship(path, INCLUDED / name, card)
         print(name, scores[name], flush=True)
 

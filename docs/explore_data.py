@@ -2,12 +2,12 @@
 
 import base64
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from ebwm.explore.frames import Settings, compute, included_models
+
 CLIPS, POSITIONS = (0, 1, 2, 3, 4, 5), (2, 4, 7)
 
 
@@ -22,10 +22,6 @@ def write(
 
 def frames() -> dict[str, Any]:
     """Walks of the frames explorer for some clips and positions."""
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    from ebwm.explore.frames import Settings, compute, included_models
-
     models, settings = included_models(), Settings()
     found = [compute(models, replace(settings, clip=clip, position=position))
              for clip in CLIPS for position in POSITIONS]

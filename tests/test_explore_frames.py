@@ -12,16 +12,9 @@ import torch
 
 from benchmarks import ship_frames
 from ebwm.data.tasks import ClipsConfig
-from ebwm.explore.frames import (
-    FramesExplorer,
-    Settings,
-    compute,
-    included_models,
-    run_models,
-    summary_lines,
-    warning,
-)
-from ebwm.explore.frames_plots import images_figure, shown_steps, static_figure
+from ebwm.explore.frame_plots import images_figure, shown_steps, static_figure
+from ebwm.explore.frame_walks import summary_lines, warning
+from ebwm.explore.frames import FramesExplorer, Settings, compute, included_models, run_models
 from ebwm.training.configuration import Config, ModelConfig, OptimiserConfig
 from ebwm.training.run import train
 from ebwm.writing import INCLUDED
@@ -76,7 +69,8 @@ def test_models_of_runs_are_explored_and_others_refused(runs, explorer):
     assert len(images_figure(alone.result)["layout"]["xaxis1"]["ticktext"]) == 3
     assert "Transformer++" in str(FramesExplorer.from_run(folder, baseline).figure("images").layout)
     longer = train(replace(other, data=replace(TINY.data, frames=4)), runs, progress=False)
-    for arguments, message in (((baseline,), "folder="), ((folder, folder), "baseline="), ((folder, longer), "same data")):
+    for arguments, message in (((baseline,), "folder="), ((folder, folder), "baseline="),
+                               ((folder, longer), "same data")):
         with pytest.raises(ValueError, match=message):
             run_models(*arguments)
 
@@ -127,7 +121,8 @@ def test_an_included_model_is_small_and_has_its_card(name):
 @pytest.fixture
 def page(tmp_path):
     """The page of the site in a browser, without the site around it; requests of other hosts fail the test."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'ebwm[dev]'")
+    reason = "playwright is not installed: pip install 'ebwm[dev]'"
+    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
     sys.path.insert(0, str(ROOT / "docs"))
     import explore_data
 
@@ -166,7 +161,8 @@ def test_the_page_plays_and_restores_a_pasted_state(page):
     assert pixels() == end and page.get_by_role("button", name="Play").is_visible()
     page.get_by_label("state as JSON").fill('{"clip": 3, "position": 7, "walk": 2, "step": 1}')
     page.get_by_label("state as JSON").press("Enter")
-    assert page.get_by_label("Clip").input_value() == "3" and "step 1 of 8" in page.locator("output").inner_text()
+    assert page.get_by_label("Clip").input_value() == "3"
+    assert page.locator(".explore-step").inner_text() == "step 1 of 8"
     other = pixels()
     page.reload()
     assert pixels() == other and state() == {"clip": 3, "position": 7, "walk": 2, "step": 1}

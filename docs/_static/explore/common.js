@@ -67,7 +67,7 @@ window.ebwmExplore = (() => {
   const playBar = (last, change, pause = 450) => {
     const button = element("button", { type: "button", class: "explore-play" }, "Play");
     const slider = element("input", { type: "range", min: 0, max: last, step: 1, "aria-label": "step" });
-    const label = element("output", {});
+    const label = element("span", { class: "explore-step" });
     let timer = null;
     const stop = () => {
       clearInterval(timer);

@@ -150,7 +150,7 @@
     root.replaceChildren(
       element("div", { class: "explore-choices" }, ...Object.values(choices).map((item) => item.root)), bar.root,
       element("div", { class: "explore-frames" }, ...large.map((item) => item.root)),
-      element("p", { class: "explore-caption" }, "Frames that the models see:"), seen,
+      element("p", { class: "explore-caption" }, "The numbers are SmoothL1 to the true frame. Frames that the models see:"), seen,
       element("div", { class: "explore-scroll" }, table.root), drawn,
       legend({ walk: "walks of the EBT", last: "repeating the last frame", baseline: "Transformer++" }),
       box.root, message, element("p", { class: "explore-caption" }, `${data.note}.`));

@@ -1,7 +1,7 @@
 """Plots of the frames explorer: interactive ones by plotly, static ones by matplotlib."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,10 +10,8 @@ from torch import Tensor
 from ..checks import one_of
 from ..compat import require
 from ..figures.style import COLOURS, colour, style
+from .frame_walks import FramesResult
 from .plots import theme_layout
-
-if TYPE_CHECKING:
-    from .frames import FramesResult
 
 __all__ = ["COLUMNS", "curves_figure", "images_figure", "shown_steps", "static_figure"]
 
@@ -23,7 +21,7 @@ GREY = [[0, "#000000"], [1, "#ffffff"]]
 
 
 def shown_steps(
-    result: "FramesResult",  # to plot
+    result: FramesResult,  # to plot
 ) -> list[int]:  # in ascending order
     """At most COLUMNS steps from the first to the last, evenly spaced."""
     steps = result.settings.steps
@@ -38,7 +36,7 @@ def _mosaic(images: Float[Tensor, "rows columns height width"]) -> list[list[flo
     return [[None if math.isnan(value) else round(value, 3) for value in row] for row in rows]
 
 
-def _tiles(result: "FramesResult") -> tuple[list[Tensor], list[str]]:
+def _tiles(result: FramesResult) -> tuple[list[Tensor], list[str]]:
     """The upper images, and their titles with the SmoothL1 to the true frame."""
     step = result.settings.step
     found = {"last frame": (result.context[-1], result.last_error),
@@ -68,14 +66,14 @@ def _axes(
     return {f"xaxis{number}": x, f"yaxis{number}": y}
 
 
-def _heights(result: "FramesResult", upper: int) -> list[float]:
+def _heights(result: FramesResult, upper: int) -> list[float]:
     """Heights in pixels of: upper images, gap, walks, gap, spread."""
     ratio, inner = result.truth.shape[0] / result.truth.shape[1], WIDTH - LEFT - RIGHT
     cell = inner / len(shown_steps(result)) * ratio
     return [inner / upper * ratio, 30, result.settings.walks * cell, 8, cell]
 
 
-def _marked(result: "FramesResult", width: int, theme: str) -> list[dict[str, Any]]:
+def _marked(result: FramesResult, width: int, theme: str) -> list[dict[str, Any]]:
     """A frame around the column of the shown step, if it has one."""
     steps, step = shown_steps(result), result.settings.step
     if step not in steps:
@@ -87,7 +85,7 @@ def _marked(result: "FramesResult", width: int, theme: str) -> list[dict[str, An
 
 
 def images_figure(
-    result: "FramesResult",  # to plot
+    result: FramesResult,  # to plot
     theme: str = "light",  # or "dark"
 ) -> dict[str, Any]:  # plotly figure, as a dictionary
     """Plot the frames and the candidate of the shown step, and below them the candidates of all walks by step."""
@@ -117,39 +115,40 @@ def _joined(values: Float[Tensor, "places walks"]) -> list[float | None]:
     return [value if math.isfinite(value) else None for row in rows for value in row]
 
 
-def _levels(result: "FramesResult") -> dict[str, tuple[float | None, str, str]]:
+def _levels(result: FramesResult) -> dict[str, tuple[float | None, str, str]]:
     """Errors that do not depend on the step: value, role of the colour, dash."""
     return {"last frame": (result.last_error, "floor", "dash"),
             "Transformer++": (result.baseline_error, "transformer", "dot")}
 
 
 def curves_figure(
-    result: "FramesResult",  # to plot
+    result: FramesResult,  # to plot
     theme: str = "light",  # or "dark"
 ) -> dict[str, Any]:  # plotly figure, as a dictionary
     """Plot energies and errors of the walks by step, and the errors of the last frame and of the other model."""
     one_of("theme", theme, COLOURS)
     palette, steps = COLOURS[theme], result.settings.steps
     x = _joined(torch.arange(steps + 1.0)[:, None].expand(result.errors.shape))
-    walk = dict(type="scatter", x=x, mode="lines+markers", line=dict(color=palette["ebt"], width=1.5), marker=dict(size=4))
-    traces = [dict(y=_joined(result.energies), name="energy", showlegend=False, xaxis="x1", yaxis="y1", **walk,
-                         hovertemplate="step %{x}: %{y:.4g}<extra></extra>"),
-              dict(y=_joined(result.errors), name="walks of the EBT", xaxis="x2", yaxis="y2", **walk,
-                         hovertemplate="step %{x}: %{y:.3f}<extra></extra>")]
+    walk = dict(type="scatter", x=x, mode="lines+markers", line=dict(color=palette["ebt"], width=1.5),
+                marker=dict(size=4))
+    traces = [dict(**walk, y=_joined(result.energies), name="energy", showlegend=False, xaxis="x", yaxis="y",
+                   hovertemplate="step %{x}: %{y:.4g}<extra></extra>"),
+              dict(**walk, y=_joined(result.errors), name="walks of the EBT", xaxis="x2", yaxis="y2",
+                   hovertemplate="step %{x}: %{y:.3f}<extra></extra>")]
     for name, (value, role, dash) in _levels(result).items():
-        traces.append(dict(type="scatter", x=[0, steps], y=[value, value], name=name, mode="lines", xaxis="x2", yaxis="y2",
-                                 visible=value is not None, hoverinfo="skip",
-                                 line=dict(color=palette[role], width=2, dash=dash)))
+        traces.append(dict(type="scatter", x=[0, steps], y=[value, value], name=name, mode="lines", xaxis="x2",
+                           yaxis="y2", visible=value is not None, hoverinfo="skip",
+                           line=dict(color=palette[role], width=2, dash=dash)))
     return dict(data=traces, layout=_curves_layout(result, theme))
 
 
-def _curves_layout(result: "FramesResult", theme: str) -> dict[str, Any]:
+def _curves_layout(result: FramesResult, theme: str) -> dict[str, Any]:
     palette, steps, step = COLOURS[theme], result.settings.steps, result.settings.step
     plain = dict(gridcolor=palette["grid"], zeroline=False, linecolor=palette["grid"])
     dtick = next(gap for gap in (1, 2, 5, 10) if steps <= 10 * gap)
     across = dict(**plain, range=[-0.03 * steps, 1.03 * steps], dtick=dtick, title=dict(text="step", standoff=4))
-    mark = [dict(type="line", xref=f"x{axis}" if axis > 1 else "x", yref=f"y{axis} domain" if axis > 1 else "y domain",
-                 x0=step, x1=step, y0=0, y1=1, line=dict(color=palette["text"], width=1)) for axis in (1, 2)]
+    mark = [dict(type="line", xref=f"x{axis}", yref=f"y{axis} domain", x0=step, x1=step, y0=0, y1=1,
+                 line=dict(color=palette["text"], width=1)) for axis in ("", "2")]
     return dict(
         **theme_layout(theme), width=WIDTH, height=290, margin=dict(l=LEFT, r=RIGHT, t=40, b=46), shapes=mark,
         legend=dict(orientation="h", x=1, xanchor="right", y=1.02, yanchor="bottom"),
@@ -159,7 +158,7 @@ def _curves_layout(result: "FramesResult", theme: str) -> dict[str, Any]:
 
 
 def static_figure(
-    result: "FramesResult",  # to plot
+    result: FramesResult,  # to plot
     theme: str = "light",  # or "dark"
 ) -> Any:  # matplotlib figure
     """Plot the frames, the candidates of all walks by step, and the errors, for documents."""
@@ -182,7 +181,7 @@ def static_figure(
     return page
 
 
-def _draw_errors(ax: Any, result: "FramesResult") -> None:
+def _draw_errors(ax: Any, result: FramesResult) -> None:
     ax.plot(result.errors, ".-", color=colour("ebt"), label="walks of the EBT")
     for name, (value, role, _) in _levels(result).items():
         if value is not None:
