@@ -8,7 +8,7 @@ from typing import Any
 
 from ebwm.explore.frames import Settings, compute, included_models
 
-CLIPS, POSITIONS = (0, 1, 2, 3, 4, 5), (2, 4, 7)
+CLIPS, POSITIONS = (0, 1, 2, 3, 4, 5), (1, 4, 7)
 
 
 def write(

@@ -16,6 +16,7 @@ from ebwm.explore.frame_plots import images_figure, shown_steps, static_figure
 from ebwm.explore.frame_walks import summary_lines, warning
 from ebwm.explore.frames import FramesExplorer, Settings, compute, included_models, run_models
 from ebwm.training.configuration import Config, ModelConfig, OptimiserConfig
+from ebwm.training.presets import load_config
 from ebwm.training.run import train
 from ebwm.writing import INCLUDED
 
@@ -51,7 +52,9 @@ def test_more_walks_and_steps_leave_the_first_ones_unchanged_and_a_small_step_mo
     slow = compute(MODELS, Settings(steps=2, step=0, walks=1, factor=0.01))
     moved = [(result.candidates[1] - result.candidates[0]).abs().max() for result in (slow, few)]
     assert moved[0] < moved[1] and few.spread.max() == 0 < many.spread.max()
-    assert "walks increased the energy" in warning(compute(MODELS, Settings(factor=1e4)))
+    assert warning(many) == "" and "4 of 4 walks" in warning(many._replace(energies=many.energies.flip(0)))
+    lost = many.errors.index_fill(0, torch.tensor(2), torch.nan)
+    assert "Not finite from step 2" in warning(many._replace(errors=lost))
 
 
 @pytest.mark.parametrize("name, value", [("clip", 64), ("position", 0), ("position", 8), ("steps", 41), ("step", 9),
@@ -113,6 +116,15 @@ def test_an_included_model_is_small_and_has_its_card(name):
     card = json.loads((folder / "card.json").read_text())
     for measure, value in ship_frames.scored(folder).items():
         assert card[measure] == pytest.approx(value, rel=1e-3), measure
+
+
+def test_an_ebt_is_not_included_if_it_is_no_better_than_the_last_frame_or_worse_after_more_steps():
+    config = load_config(str(INCLUDED / "digits/config.json"))
+    card = json.loads((INCLUDED / "digits/card.json").read_text())
+    assert config.walk.steps == 4 and ship_frames.check(card, config) is None
+    for losses, last in (({"4": 0.2, "8": 0.2}, 0.3), ({"4": 0.1, "8": 0.2}, 0.3)):
+        with pytest.raises(SystemExit, match="nothing is shipped"):
+            ship_frames.check({"loss_by_steps": losses, "last_frame": last}, config)
 
 
 # The page
