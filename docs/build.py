@@ -26,10 +26,12 @@ FRONT = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content
 def sphinx(version: str = "") -> int:
     """Process by nbdev, adapt, and build with Sphinx; warnings are errors. Needs no network."""
     import adapter
+    import explore_data
 
     if not _process():
         return 1
     adapter.write_pages(ROOT, PROCESSED, PAGES)
+    explore_data.write(BUILT / "_static" / "explore")
     options = ["-q", "-W", "--keep-going", "-n", "-E", "-d", PROCESSED / "doctrees", "-c", ROOT / "docs",
                "-A", f"docs_version={version}"]
     code = subprocess.call([sys.executable, "-m", "sphinx", *options, PAGES, BUILT], cwd=ROOT)

@@ -69,7 +69,7 @@ def find_model(
     for folder in (Path(name), included / name, runs / name):
         if (folder / FILE).is_file():
             return folder
-    known = sorted(path.parent.name for path in included.glob(f"*/{FILE}"))
+    known = sorted(path.parent.name for path in included.glob("*/tokenizer.json"))
     rule = f"must be a finished run, a folder with {FILE}, or an included model ({', '.join(known) or 'none'})"
     raise refusal("--model", name, rule, suggestion(name, known) or "train one: ebwm train text", WritingError)
 

@@ -1,0 +1,189 @@
+"""Walks of the frames explorer: from settings to predictions of a frame, step by step and several times."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..checks import positive, refusal, whole
+from ..data.digits import moving_digits
+from ..data.tasks import load_task
+from ..diagnostics import Trace, energy_trace
+from ..objective import smooth_l1
+from ..sampler import gradient_descent, init_candidates, run
+from ..settings import generator
+from ..training.configuration import Config
+from ..training.learner import load_run
+from ..writing import INCLUDED
+from .scenes import MAX_WALKS, OnePosition
+
+__all__ = ["MAX_STEPS", "FrameModels", "FramesResult", "Settings", "check_settings", "compute", "included_models",
+           "run_models", "summary_lines", "warning"]
+
+MAX_STEPS = 40
+CLIPS = 64  # of the test split, for the included models
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the frames explorer: plain values that can be saved as JSON."""
+
+    clip: int = 0  # index of a clip
+    position: int = 4  # number of frames that the models see; they predict the next one
+    steps: int = 8  # of each walk
+    step: int = 8  # shown step; 0 is the initial candidate
+    walks: int = 3  # number of walks, from different initial candidates
+    factor: float = 1.0  # of the step size that was trained
+    seed: int = 0  # of the initial candidates
+
+
+class FrameModels(NamedTuple):
+    """An EBT of frames, and what to compare it with."""
+
+    model: nn.Module  # EBT
+    baseline: nn.Module | None  # predicts the next frame in one pass
+    clips: Any  # data set of clips, with images of its states
+    start: str  # initial candidates: "noise" | "last" | "zeros"
+    note: str  # description
+
+
+class FramesResult(NamedTuple):
+    """Walks towards the next frame; images have values from 0 to 1, errors are SmoothL1 of states."""
+
+    settings: Settings
+    note: str  # description of the models
+    context: Float[Tensor, "position height width"]  # frames that the models see
+    truth: Float[Tensor, "height width"]  # the next frame
+    baseline: Float[Tensor, "height width"] | None  # prediction of the other model
+    candidates: Float[Tensor, "places walks height width"]  # from the start to the end
+    energies: Float[Tensor, "places walks"]  # of the candidates
+    errors: Float[Tensor, "places walks"]  # of the candidates
+    last_error: float  # of repeating the last frame
+    baseline_error: float | None  # of the other model
+
+    @property
+    def spread(self) -> Float[Tensor, "places height width"]:
+        """Standard deviation of each pixel over the walks."""
+        return self.candidates.std(1, correction=0)
+
+
+# Models
+
+
+@lru_cache(maxsize=1)
+def included_models() -> FrameModels:
+    """The included EBT and Transformer++ of moving digits."""
+    learner, _, config = load_run(INCLUDED / "digits")
+    other = load_run(INCLUDED / "digits_transformer").learner
+    data = config.data
+    clips = moving_digits("test", clips=CLIPS, frames=data.frames, size=data.size, turn=data.turn, seed=config.seed)
+    note = (f"EBT of width {config.model.dim} and depth {config.model.depth}, trained with {config.walk.steps} steps "
+            "on moving digits; the digits of these clips were not in training")
+    return _models(learner.model, other.model, clips, config, note)
+
+
+def run_models(
+    folder: Path | str,  # of a finished run of an EBT on clips
+    baseline: Path | str | None = None,  # of a finished run on the same data of a model that predicts in one pass
+) -> FrameModels:
+    """The models of finished runs, with clips of the validation split."""
+    learner, _, config = load_run(folder)
+    if config.model.kind != "ebt" or config.data.kind != "clips":
+        raise refusal("folder", str(folder), f"must be a run of an EBT on clips, not of model.kind={config.model.kind} "
+                      f"on data.kind={config.data.kind}")
+    other = None if baseline is None else _baseline(baseline, config)
+    note = f"run {Path(folder).name}, trained for {config.optimiser.updates} updates with {config.walk.steps} steps"
+    return _models(learner.model, other, load_task(config.data, config.seed).splits["valid"], config, note)
+
+
+def _baseline(folder: Path | str, config: Config) -> nn.Module:
+    learner, _, other = load_run(folder)
+    if other.model.kind not in ("transformer", "gru"):
+        raise refusal("baseline", str(folder), f"must be a Transformer++ or a GRU, not model.kind={other.model.kind}")
+    if other.data != config.data:
+        raise refusal("baseline", str(folder), "must be a run on the same data as the EBT")
+    return learner.model
+
+
+def _models(model: nn.Module, baseline: nn.Module | None, clips: Any, config: Config, note: str) -> FrameModels:
+    for part in filter(None, (model, baseline)):
+        part.eval().requires_grad_(False)
+    return FrameModels(model, baseline, clips, config.walk.start, note)
+
+
+# Walks
+
+
+def check_settings(
+    models: FrameModels,  # available models and clips
+    settings: Settings,  # to check
+) -> None:
+    """Refuse settings that are out of range."""
+    limits = {"clip": (0, len(models.clips) - 1), "position": (1, models.clips.frames - 1), "steps": (1, MAX_STEPS),
+              "walks": (1, MAX_WALKS), "seed": (0, 10**9)}
+    for name, (low, high) in limits.items():
+        whole(name, getattr(settings, name), low, high)
+    whole("step", settings.step, 0, settings.steps)
+    positive("factor", settings.factor)
+
+
+@torch.no_grad()
+def compute(
+    models: FrameModels,  # to predict with
+    settings: Settings,  # of the walks
+) -> FramesResult:
+    """Predict a frame by several walks; equal settings give equal results."""
+    check_settings(models, settings)
+    model, states = models.model, models.clips[settings.clip][:settings.position + 1]
+    context, target = states[None, :-1], states[-1]
+    recent, trace = model.encode(context)[0, -1].expand(MAX_WALKS, -1), Trace()
+    starts = init_candidates(models.start, recent, generator(settings.seed, "start"))[:settings.walks]
+    kernel = gradient_descent(float(model.step_size) * settings.factor)
+    found = run(OnePosition(model.landscape(context)), starts, kernel, settings.steps, callback=trace)
+    decoded = model.decode(torch.cat([starts[None], trace.places]))
+    errors = lambda frames: smooth_l1(frames, target.expand_as(frames), reduction="none").mean(-1)
+    other = None if models.baseline is None else models.baseline(context)[0, -1]
+    images = lambda frames: _grey(models.clips.images(frames.nan_to_num(0, 0, 0)), frames.ndim + 1)
+    return FramesResult(
+        settings, models.note, images(states[:-1]), images(target), None if other is None else images(other),
+        images(decoded), energy_trace(found), errors(decoded), float(errors(states[-2])),
+        None if other is None else float(errors(other)))
+
+
+def _grey(images: Tensor, axes: int) -> Tensor:
+    """Images without colours."""
+    return images.mean(-1) if images.ndim > axes else images
+
+
+def _numbers(values: Tensor) -> str:
+    return " → ".join(f"{float(value):.3g}" for value in values)
+
+
+def summary_lines(
+    result: FramesResult,  # to summarise
+) -> dict[str, str]:  # value of each quantity, by name
+    """Energies, errors and spread, as means over the walks."""
+    ends, chosen = [0, -1], int(result.energies[-1].nan_to_num(torch.inf).argmin())
+    lines = {"Energy, start → end": _numbers(result.energies[ends].mean(1)),
+             "SmoothL1, start → end": _numbers(result.errors[ends].mean(1)),
+             "SmoothL1 at the shown step": f"{float(result.errors[result.settings.step].mean()):.3g}",
+             f"SmoothL1 of walk {chosen + 1}, lowest energy": f"{float(result.errors[-1, chosen]):.3g}",
+             "SmoothL1 of the last frame": f"{result.last_error:.3g}"}
+    if result.baseline_error is not None:
+        lines["SmoothL1 of the Transformer++"] = f"{result.baseline_error:.3g}"
+    return lines | {"Spread of the walks, start → end": _numbers(result.spread[ends].mean((1, 2)))}
+
+
+def warning(
+    result: FramesResult,  # to check
+) -> str:  # one line; empty if there is no problem
+    """Name the problem of walks that diverged or increased the energy."""
+    finite = result.energies.isfinite() & result.errors.isfinite()
+    if not finite.all():
+        return f"Not finite from step {int((~finite).any(1).nonzero()[0])} on. Lower the step size."
+    rising = int((result.energies[-1] > result.energies[0]).sum())
+    return f"{rising} of {result.settings.walks} walks increased the energy. Lower the step size." if rising else ""
