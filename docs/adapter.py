@@ -2,7 +2,8 @@
 
 Front matter becomes a title, directives become tags, `show_doc` cells become sections (symbols.py), callouts
 become admonitions, pictures on record get their dark variants, tables are filled (records.py), words of the index
-become entries that the search finds first, and folders become the sidebar (sidebar.py).
+become entries that the search finds first, marks become explorers (explorers.py), and folders become the sidebar
+(sidebar.py).
 """
 
 import json
@@ -13,6 +14,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import explorers
 import records
 import reference
 import sidebar
@@ -158,6 +160,8 @@ def _page(source: Path, site: Site) -> list[dict]:
     for cell in cells:
         if cell["cell_type"] == "markdown":
             cell["source"] = _text(cell["source"], source, site)
+    if source == site.notebooks / "index.ipynb":
+        cells.insert(1, _markdown(explorers.home()))
     return cells
 
 
@@ -211,7 +215,7 @@ def _text(source: str, page: Path, site: Site) -> str:
     source = INDEX.sub(_index, source)
     source = records.place_tables(source, site.root, page.parent)
     source = records.place_pictures(CALLOUT.sub(_admonition, source), page, site.root, site.out)
-    return LINK.sub(lambda match: _link(match, page, site), source)
+    return explorers.place(LINK.sub(lambda match: _link(match, page, site), source))
 
 
 def _index(match: re.Match) -> str:

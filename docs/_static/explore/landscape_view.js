@@ -1,0 +1,395 @@
+// The landscape explorer on a page: controls, panels, and settings in the address.
+
+import { ENERGIES, MAX_WALKS, RANGES, SAMPLERS, THERMAL, advance, checkedSettings, startedWalk, variation } from "./landscape.js";
+import { PALETTES, drawEnergies, drawPanel, drawScale, energyGrid, expectedShares, panelLayout } from "./landscape_draw.js";
+import { Clock, button, checkbox, choice, element, labelled, number, onTheme, pageTheme, slider, still } from "./parts.js";
+
+const SLOW = 12, REPLAYED = 300, BUDGET = 25;  // steps per second with arrows; steps after a change; ms of steps a frame
+const PREFIX = "#landscape=";
+
+const TIP = 'M1 8H21M15 3L21 8L15 13';
+const MARKS = {  // shapes of the legend in a box of 24 by 16
+  start: '<circle cx="12" cy="8" r="6" class="ex-ink"/>',
+  known: '<path d="M12 1l2 5h5l-4 3.2 1.6 5.3L12 11.4l-4.6 3.1L9 9.2 5 6h5z" class="ex-ink"/>',
+  gradient: `<path d="${TIP}" class="ex-ink"/>`,
+  noise: `<path d="${TIP}" class="ex-case"/><path d="${TIP}" class="ex-noise"/>`,
+  proposal: '<path d="M0 8H12" class="ex-ink" stroke-dasharray="3 3"/><circle cx="18" cy="8" r="5" class="ex-ink"/>',
+  rejected: '<path d="M7 3L17 13M7 13L17 3" class="ex-ink"/>',
+};
+
+const PRESETS = [
+  { name: "Langevin against descent", lesson: "Descent stops in the nearest mode; the noise of Langevin dynamics " +
+      "lets it leave, and visit all three modes in proportion to their density.",
+    settings: { energy: "mixture", x: -0.3, y: 0.2, speed: 4, walks: [
+      { sampler: "gradient descent", step_size: 0.1 }, { sampler: "Langevin", step_size: 0.1 }] } },
+  { name: "A step too large", lesson: "The curvature along y is 12, so descent converges only for step sizes below " +
+      "2/12: 0.05 is smooth, 0.16 zigzags, 0.18 diverges, and a guard then rejects every step.",
+    settings: { energy: "quadratic", x: -2.2, y: 2, speed: 3, walks: [
+      { sampler: "gradient descent", step_size: 0.05 }, { sampler: "gradient descent", step_size: 0.16 },
+      { sampler: "gradient descent", step_size: 0.18 }, { sampler: "guarded descent", step_size: 0.18 }] } },
+  { name: "Momentum in a valley", lesson: "On the flat floor of a valley the gradient is small: descent creeps, while " +
+      "Nesterov's method keeps its velocity and arrives.",
+    settings: { energy: "banana", x: -1.6, y: 4.6, speed: 10, walks: [
+      { sampler: "gradient descent", step_size: 0.004 }, { sampler: "Nesterov", step_size: 0.004 }] } },
+  { name: "HMC against MALA", lesson: "MALA walks at random along the banana; HMC follows its curve for 8 gradient " +
+      "steps before it accepts or rejects, and explores it sooner.",
+    settings: { energy: "banana", x: -1.2, y: 1.6, speed: 4, walks: [
+      { sampler: "MALA", step_size: 0.01 }, { sampler: "HMC", step_size: 0.08 }] } },
+  { name: "Bias without rejection", lesson: "With a large step size, Langevin dynamics samples a density that is too " +
+      "wide; MALA rejects some of the same proposals and samples the true one.",
+    settings: { energy: "double well", x: 0.9, y: 0.3, speed: 200, walks: [
+      { sampler: "Langevin", step_size: 0.04 }, { sampler: "MALA", step_size: 0.04 }] } },
+  { name: "Temperature and a barrier", lesson: "The barrier has height 4: a cold walk stays in its well, a warm one " +
+      "crosses now and then, a hot one hardly notices it.",
+    settings: { energy: "double well", x: 1, y: 0, speed: 30, walks: [0.4, 1.2, 4].map((temperature) =>
+      ({ sampler: "MALA", step_size: 0.06, temperature })) } },
+];
+
+/** A shape of the legend. */
+function markOf(kind) {
+  const shape = document.createElement("template");
+  shape.innerHTML = `<svg viewBox="0 0 24 16" aria-hidden="true">${MARKS[kind]}</svg>`;
+  return shape.content;
+}
+
+// The explorer
+
+class Explorer {
+  constructor(root) {
+    Object.assign(this, { root, lesson: "", due: 0, part: 1, arrows: true, message: "" });
+    root.classList.add("explorer");
+    root.tabIndex = -1;
+    root.replaceChildren(...this.skeleton());
+    this.clock = new Clock(this.panels, (seconds) => this.tick(seconds));
+    if (!this.restoreAddress()) this.choosePreset(PRESETS[0]);
+    this.listen();
+    if (!still()) this.play(true);
+  }
+
+  skeleton() {
+    this.presets = element("div", { class: "ex-presets", role: "group", "aria-label": "Examples" },
+      ...PRESETS.map((preset) => element("button", { type: "button", textContent: preset.name,
+        onclick: () => this.choosePreset(preset) })));
+    this.lessonLine = element("p", { class: "ex-lesson" });
+    this.bar = element("div", { class: "ex-bar" });
+    this.legend = element("div", { class: "ex-legend" });
+    this.panels = element("div", { class: "ex-panels" });
+    this.status = element("p", { class: "ex-message", role: "status" });
+    this.energies = element("canvas", { class: "ex-energies", role: "img", "aria-label": "Energy of each walk by step" });
+    return [this.presets, this.lessonLine, this.bar, this.legend, this.status, this.panels,
+      element("p", { class: "ex-title", textContent: "Energy by step" }), this.energies, this.saving(), this.keys()];
+  }
+
+  saving() {
+    this.box = element("textarea", { rows: 3, spellcheck: false, "aria-label": "Settings as JSON" });
+    const copied = () => this.say("The settings are copied.");
+    const copy = button("Copy", "Copy the settings", () => {
+      this.box.select();
+      if (navigator.clipboard) navigator.clipboard.writeText(this.box.value).then(copied, () => document.execCommand("copy"));
+      else if (document.execCommand("copy")) copied();
+    });
+    const apply = button("Apply", "Apply the pasted settings", () => this.restore(this.box.value));
+    return element("details", { class: "ex-saving" }, element("summary", {}, "Settings as JSON"),
+      this.box, element("div", { class: "ex-buttons" }, copy, apply),
+      element("p", {}, "The address of this page holds the same settings."));
+  }
+
+  keys() {
+    const key = (name) => element("kbd", {}, name);
+    return element("p", { class: "ex-keys" }, key("Space"), " play or pause · ", key("→"), " one step · ", key("R"),
+      " start again · click or drag on a map to move the start");
+  }
+
+  // Settings
+
+  choosePreset(preset) {
+    this.lesson = preset.name;
+    this.apply(checkedSettings({ seed: this.settings?.seed ?? 0, ...preset.settings }));
+    if (!still()) this.play(true);
+  }
+
+  /** Show new settings; `replay`: walk again to the same step. */
+  apply(settings, replay = false) {
+    const steps = replay ? Math.min(this.walks[0].steps, REPLAYED) : 0;
+    this.settings = settings;
+    this.begin(steps);
+    this.build();
+    this.save();
+  }
+
+  /** Change some settings of all walks, and keep the controls as they are. */
+  change(changes) {
+    this.settings = { ...this.settings, ...changes };
+    this.begin(Math.min(this.walks[0].steps, REPLAYED));
+    this.save();
+  }
+
+  changeWalk(index, changes, rebuild = false) {
+    const linked = this.settings.linked && !rebuild;
+    const walks = this.settings.walks.map((walk, i) => (i === index || linked ? { ...walk, ...changes } : walk));
+    if (rebuild) this.apply({ ...this.settings, walks }, true);
+    else this.change({ walks });
+    if (linked) this.build();
+  }
+
+  restore(text) {
+    try {
+      const settings = checkedSettings(JSON.parse(text));
+      this.lesson = "";
+      this.apply(settings);
+      this.say("");
+      return true;
+    } catch (error) {
+      this.say(error instanceof SyntaxError ? "settings: must be JSON; copy them from this box" : error.message);
+      return false;
+    }
+  }
+
+  restoreAddress() {
+    if (!location.hash.startsWith(PREFIX)) return false;
+    try {
+      return this.restore(decodeURIComponent(location.hash.slice(PREFIX.length)));
+    } catch {
+      this.say("settings: the address is incomplete");
+      return false;
+    }
+  }
+
+  save() {
+    const text = JSON.stringify(this.settings);
+    if (document.activeElement !== this.box) this.box.value = text;
+    clearTimeout(this.saved);
+    this.saved = setTimeout(() => history.replaceState(null, "", PREFIX + encodeURIComponent(text)), 300);
+  }
+
+  say(text) {
+    this.message = text;
+    this.status.textContent = text;
+  }
+
+  // Walks
+
+  begin(steps = 0) {
+    Object.assign(this, { due: 0, part: 1 });
+    this.say("");
+    this.walks = this.settings.walks.map((_, index) => startedWalk(this.settings, index));
+    for (let i = 0; i < steps; i++) this.walks.forEach(advance);
+    this.clock.wake();
+  }
+
+  play(playing) {
+    this.clock.playing = playing;
+    this.playButton.textContent = playing ? "❚❚ Pause" : "▶ Play";
+    this.playButton.setAttribute("aria-pressed", String(playing));
+    if (!playing) this.part = 1;
+    this.clock.wake();
+  }
+
+  step() {
+    if (this.clock.playing) this.play(false);
+    this.walks.forEach(advance);
+    this.part = still() ? 1 : 0;
+    this.clock.wake();
+  }
+
+  /** Take the steps that are due, and draw; whether there is more to animate. */
+  tick(seconds) {
+    const { clock, settings: { speed } } = this;
+    if (clock.playing) {
+      const smooth = speed <= SLOW && !still(), end = performance.now() + BUDGET;
+      this.due = this.walks[0].steps ? this.due + seconds * speed : 1;
+      for (; this.due >= 1 && performance.now() < end; this.due -= 1) this.walks.forEach(advance);
+      this.due = Math.min(this.due, 1);
+      this.part = smooth ? Math.min(this.due, 1) : 1;
+    } else if (this.part < 1) this.part = Math.min(this.part + seconds * 1.6, 1);
+    this.draw();
+    return clock.playing || this.part < 1;
+  }
+
+  // Drawing
+
+  draw() {
+    const theme = pageTheme(), palette = PALETTES[theme], slow = this.settings.speed <= SLOW, { part } = this;
+    const fading = this.clock.playing ? Math.min(2 - 2 * part, 1) : 1;
+    this.walks.forEach((walk, index) => {
+      const thermal = THERMAL.includes(walk.settings.sampler);
+      const expected = thermal ? expectedShares(walk, this.settings.energy) : null;
+      const arrows = this.arrows && (slow || !this.clock.playing) ? (still() ? 1 : fading) : 0;
+      drawPanel(this.canvases[index], walk, { theme, colour: palette.walks[index], part, arrows, expected,
+        start: [this.settings.x, this.settings.y] });
+      this.facts[index].textContent = factsOf(walk, expected);
+    });
+    drawEnergies(this.energies, this.walks, { theme, colours: palette.walks });
+    drawScale(this.scale, theme);
+    const lost = this.walks.findIndex((walk) => walk.diverged);
+    if (lost >= 0 && !this.message) {
+      const { sampler, step_size } = this.walks[lost].settings;
+      this.say(`step_size=${step_size}: ${sampler} diverged at step ${this.walks[lost].steps}; lower the step size`);
+    }
+  }
+
+  // Controls
+
+  build() {
+    const focused = document.activeElement?.dataset?.control;
+    this.buildBar();
+    this.buildLegend();
+    [...this.presets.children].forEach((one) => one.setAttribute("aria-pressed", String(one.textContent === this.lesson)));
+    this.lessonLine.textContent = PRESETS.find(({ name }) => name === this.lesson)?.lesson ?? ENERGIES[this.settings.energy].note;
+    this.canvases = [];
+    this.facts = [];
+    this.panels.replaceChildren(...this.settings.walks.map((walk, index) => this.panel(walk, index)));
+    this.panels.dataset.count = this.settings.walks.length;
+    if (focused) this.root.querySelector(`[data-control="${focused}"]`)?.focus();
+    this.clock.wake();
+  }
+
+  buildBar() {
+    const { settings } = this, full = settings.walks.length >= MAX_WALKS;
+    this.playButton = button("", "Play or pause", () => this.play(!this.clock.playing));
+    this.playButton.classList.add("ex-play");
+    const add = button("+ Sampler", "Add a sampler", () => {
+      this.lesson = "";
+      this.apply({ ...this.settings, walks: [...this.settings.walks, { ...this.settings.walks.at(-1) }] }, true);
+    });
+    add.disabled = full;
+    const start = (axis) => number(`start ${axis}`, settings[axis], 0.1, (value) => this.moveStart({ [axis]: value }));
+    this.bar.replaceChildren(
+      element("div", { class: "ex-buttons" }, this.playButton, button("Step", "One step", () => this.step()),
+        button("Reset", "Start again", () => this.begin()), add, element("div", { class: "ex-checks" },
+          checkbox("same settings for all", settings.linked, (linked) => this.change({ linked })),
+          checkbox("arrows", this.arrows, (arrows) => {
+            this.arrows = arrows;
+            this.clock.wake();
+          }))),
+      slider("speed (steps/s)", [1, 1000], settings.speed, (speed) => {
+        this.settings = { ...this.settings, speed };
+        this.save();
+        this.clock.wake();
+      }),
+      labelled("energy", choice(Object.keys(ENERGIES), settings.energy, (energy) => {
+        const [x, y] = ENERGIES[energy].start;
+        this.lesson = "";
+        this.apply({ ...this.settings, energy, x, y });
+      })),
+      start("x"), start("y"),
+      number("seed", settings.seed, 1, (seed) => this.tryChange({ seed })));
+    this.starts = [...this.bar.querySelectorAll("input[type=number]")];
+    this.play(this.clock.playing);
+  }
+
+  tryChange(changes) {
+    try {
+      checkedSettings({ ...this.settings, ...changes });
+    } catch (error) {
+      this.say(error.message);
+      return;
+    }
+    this.change(changes);
+  }
+
+  buildLegend() {
+    const { low, high } = energyGrid(ENERGIES[this.settings.energy]), known = ENERGIES[this.settings.energy].knownName;
+    const shown = (value) => value.toFixed(1).replace(/\.0$/, "").replace("-", "−");
+    const entry = (kind, text) => element("span", { class: "ex-entry" }, markOf(kind), text);
+    this.scale = element("canvas", { class: "ex-scale", role: "img", "aria-label": "Colour scale of the energy" });
+    this.legend.replaceChildren(
+      element("span", { class: "ex-entry" }, `energy ${shown(low)}`, this.scale, `${shown(high)} or more`),
+      entry("start", "start"), entry("known", known), entry("gradient", "gradient"), entry("noise", "noise, momentum"),
+      entry("proposal", "proposal"), entry("rejected", "rejected"));
+  }
+
+  panel(walk, index) {
+    const colour = PALETTES[pageTheme()].walks[index], thermal = THERMAL.includes(walk.sampler);
+    const canvas = element("canvas", { role: "img", "aria-label": `Walk of ${walk.sampler} on the energy` });
+    const facts = element("figcaption", { class: "ex-facts" });
+    const change = (name) => (value) => this.changeWalk(index, { [name]: value });
+    const own = thermal ? "temperature" : "noise", remove = button("×", `Remove ${walk.sampler}`, () => {
+      this.lesson = "";
+      this.apply({ ...this.settings, walks: this.settings.walks.filter((_, i) => i !== index) }, true);
+    });
+    const sampler = choice(Object.keys(SAMPLERS), walk.sampler, (name) => this.changeWalk(index, { sampler: name }, true));
+    sampler.setAttribute("aria-label", `Sampler ${index + 1}`);
+    const fields = [slider("step size", RANGES.step_size, walk.step_size, change("step_size")),
+      slider(own, RANGES[own], walk[own], change(own))];
+    fields.forEach((field, i) => field.querySelector("input").setAttribute("data-control", `${index}-${i}`));
+    this.canvases.push(canvas);
+    this.facts.push(facts);
+    this.pointer(canvas);
+    const swatch = element("i", { class: "ex-swatch", "data-walk": index });
+    swatch.style.background = colour;
+    return element("figure", { class: "ex-panel" },
+      element("div", { class: "ex-head" }, swatch, sampler, ...(this.settings.walks.length > 1 ? [remove] : [])),
+      canvas, facts, element("div", { class: "ex-own" }, ...fields));
+  }
+
+  // Pointer, keyboard, theme
+
+  moveStart(place) {
+    const energy = ENERGIES[this.settings.energy], round = (value) => Number(value.toFixed(3));
+    const kept = Object.fromEntries(Object.entries(place).map(([axis, value]) => [axis, round(value)]));
+    this.tryChange(kept);
+    ["x", "y"].forEach((axis, i) => { this.starts[i].value = this.settings[axis]; });
+    return energy;
+  }
+
+  pointer(canvas) {
+    const energy = ENERGIES[this.settings.energy];
+    const offset = (event) => [event.clientX - canvas.getBoundingClientRect().left, event.clientY - canvas.getBoundingClientRect().top];
+    const inside = (event) => {
+      const { left, top, side } = panelLayout(canvas, energy), [px, py] = offset(event);
+      return px >= left && px <= left + side && py >= top && py <= top + side;
+    };
+    const move = (event) => {
+      const [x, y] = panelLayout(canvas, energy).point(...offset(event));
+      if (inside(event)) this.moveStart({ x, y });
+    };
+    const near = (touch) => {
+      const [px, py] = panelLayout(canvas, energy).pixel([this.settings.x, this.settings.y]), [x, y] = offset(touch);
+      return Math.hypot(px - x, py - y) < 28;
+    };
+    let dragging = false;
+    canvas.addEventListener("pointerdown", (event) => {
+      dragging = event.pointerType === "mouse" || near(event);
+      if (dragging && inside(event)) canvas.setPointerCapture(event.pointerId);
+      if (dragging) move(event);
+    });
+    canvas.addEventListener("pointermove", (event) => { if (dragging && event.buttons) move(event); });
+    canvas.addEventListener("pointerup", () => { dragging = false; });
+    canvas.addEventListener("click", (event) => { if (event.pointerType !== "mouse") move(event); });
+    canvas.addEventListener("touchstart", (event) => { if (near(event.touches[0])) event.preventDefault(); }, { passive: false });
+  }
+
+  key(event) {
+    const { target } = event, typing = /^(TEXTAREA|SELECT)$/.test(target.tagName) || target.type === "number";
+    if (event.ctrlKey || event.metaKey || event.altKey || typing) return;
+    if (target !== document.body && !this.root.contains(target)) return;
+    const pressable = /^(BUTTON|SUMMARY)$/.test(target.tagName) || target.type === "checkbox";
+    const actions = { " ": () => this.play(!this.clock.playing), ArrowRight: () => this.step(), r: () => this.begin() };
+    if (!(event.key in actions) || (event.key === " " && pressable) || (event.key !== "r" && target.type === "range")) return;
+    event.preventDefault();
+    actions[event.key]();
+  }
+
+  listen() {
+    document.addEventListener("keydown", (event) => this.key(event));
+    addEventListener("hashchange", () => this.restoreAddress());
+    new ResizeObserver(() => this.clock.wake()).observe(this.root);
+    onTheme(() => {
+      const { walks } = PALETTES[pageTheme()];
+      for (const swatch of this.root.querySelectorAll(".ex-swatch")) swatch.style.background = walks[swatch.dataset.walk];
+      this.clock.wake();
+    });
+  }
+}
+
+/** One line about a walk. */
+function factsOf(walk, expected) {
+  const parts = [`step ${walk.steps}`, walk.diverged ? "diverged" : `energy ${walk.value.toFixed(2).replace("-", "−")}`];
+  const rejects = /guarded|MALA|HMC/.test(walk.settings.sampler);
+  if (walk.steps && rejects) parts.push(`accepted ${Math.round((100 * walk.accepted) / walk.steps)} %`);
+  if (walk.steps && expected) parts.push(`total variation ${variation(walk, expected).toFixed(2)}`);
+  return parts.join(" · ");
+}
+
+for (const root of document.querySelectorAll("[data-explorer=landscape]")) new Explorer(root);
