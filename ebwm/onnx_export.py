@@ -3,12 +3,14 @@
 import copy
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, config
 from torch import Tensor, nn
 
 from .baselines import Transformer
@@ -151,7 +153,7 @@ def _write(graph: _Graph, path: Path) -> Path:
 
     shapes = [{axis: torch.export.Dim(label) for axis, label in graph.axes[name].items()} for name in graph.inputs]
     varargs = isinstance(graph.module, Prefill | Forward)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _unchecked_shapes():
         warnings.simplefilter("ignore")  # of the packages about each other
         program = torch.onnx.export(
             graph.module, tuple(graph.inputs.values()), dynamo=True, verbose=False, external_data=False,
@@ -159,6 +161,16 @@ def _write(graph: _Graph, path: Path) -> Path:
             dynamic_shapes=(tuple(shapes),) if varargs else tuple(shapes))
     onnx.save(small(program.model_proto), path)
     return path
+
+
+@contextmanager
+def _unchecked_shapes() -> Iterator[None]:
+    """No checks by jaxtyping, if a user has enabled them: each would fix the size of an axis in the graph."""
+    before, config.jaxtyping_disable = config.jaxtyping_disable, True
+    try:
+        yield
+    finally:
+        config.jaxtyping_disable = before
 
 
 def small(

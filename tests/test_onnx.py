@@ -1,6 +1,5 @@
 """Models as ONNX files: onnxruntime gives the walks and predictions of PyTorch."""
 
-import jaxtyping
 import pytest
 import torch
 
@@ -63,12 +62,11 @@ def check_walk(model, graphs, context, draw, steps=3, walks=2):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore")  # of the packages about each other
-def test_onnxruntime_gives_what_pytorch_gives(kind, tmp_path, monkeypatch):
+def test_onnxruntime_gives_what_pytorch_gives(kind, tmp_path):
     for package in PACKAGES:
         pytest.importorskip(package, reason=f"{package} is not installed: pip install 'ebwm[onnx]'")
     draw = generator(0, "onnx")
     model = KINDS[kind](draw)
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # a check of a shape would fix its size
     graphs = {path.stem: session(path) for path in to_onnx(model, tmp_path / "graphs")}
     for length in LENGTHS:
         context = context_of(model, length, draw)

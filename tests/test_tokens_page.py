@@ -32,7 +32,7 @@ TEXTS = [
 ]
 ENCODED = """async ([data, texts]) => {
     const {Tokenizer} = await import('/_static/explore/tokens_bpe.js');
-    const tokenizer = new Tokenizer(data);
+    const tokenizer = new Tokenizer(data, 0);
     return texts.map((text) => [tokenizer.encode(text), tokenizer.decode(tokenizer.encode(text))]);
 }"""
 NORMALS = "async ([seed, count]) => [...(await import('/_static/explore/tokens_model.js')).normals(seed, count)]"
@@ -206,7 +206,7 @@ def test_settings_are_restored_from_a_paste_and_from_the_address(site):
     page.get_by_label("Settings as JSON").fill(json.dumps(wanted))
     page.get_by_role("button", name="Apply the pasted settings").click()
     assert state_of(page) == wanted
-    lab.wait_until(lambda: "tokens" in page.url, page)
+    lab.wait_until(lambda: "%22walks%22%3A2" in page.url, page)
     assert state_of(site(page.url.removeprefix(ADDRESS), size=0)) == wanted
     for text, message in (("{", "settings: must be JSON"), ('{"step": 1}', "step: unknown setting; must be one of"),
                           ('{"walks": 99}', "walks=99: must be a whole number from 1 to 8")):

@@ -11,9 +11,9 @@ function byteCharacters() {
 }
 
 export class Tokenizer {
-  /** `vocab`: number by token; `merges`: pairs, the most frequent first; both as in tokenizer.json. */
-  constructor({ vocab, merges }) {
-    this.vocab = vocab;
+  /** `vocab`: number by token; `merges`: pairs, the most frequent first; both as in tokenizer.json; `end`: no text. */
+  constructor({ vocab, merges }, end) {
+    Object.assign(this, { vocab, end });
     this.tokens = [];
     for (const [token, number] of Object.entries(vocab)) this.tokens[number] = token;
     this.ranks = new Map(merges.map((pair, rank) => [pair.join(" "), rank]));
@@ -42,13 +42,13 @@ export class Tokenizer {
   }
 
   decode(numbers) {
-    const bytes = numbers.flatMap((number) => Array.from(this.tokens[number], (character) => this.bytes.get(character) ?? []));
-    return new TextDecoder().decode(Uint8Array.from(bytes.flat()));
+    const characters = numbers.flatMap((number) => (number === this.end ? [] : [...this.tokens[number]]));
+    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(characters, (one) => this.bytes.get(one)));
   }
 
   /** A token with visible spaces and line breaks. */
-  label(number, end) {
-    if (number === end) return "(end)";
+  label(number) {
+    if (number === this.end) return "(end)";
     const text = this.decode([number]).replace(/[ \n\t\r]/g, (character) => VISIBLE[character]);
     return text.replace(/␣{3,}/g, (spaces) => `␣×${spaces.length}`);
   }

@@ -23,16 +23,26 @@ export function normals(seed, count) {
 
 /** Probabilities of logits. */
 export function softmaxOf(logits) {
-  const top = logits.reduce((a, b) => Math.max(a, b)), powers = Float64Array.from(logits, (value) => Math.exp(value - top));
-  const sum = powers.reduce((a, b) => a + b);
+  const powers = new Float64Array(logits.length);
+  let top = -Infinity, sum = 0;
+  for (const value of logits) top = Math.max(top, value);
+  for (let i = 0; i < powers.length; i++) sum += powers[i] = Math.exp(logits[i] - top);
   return powers.map((power) => power / sum);
 }
 
 /** Entropy in bits and the most likely tokens, each with its probability. */
 function factsOfLogits(logits) {
-  const p = softmaxOf(logits), order = Array.from(p.keys()).sort((a, b) => p[b] - p[a]).slice(0, TOP);
-  const entropy = p.reduce((sum, share) => sum - (share > 0 ? share * Math.log2(share) : 0), 0);
-  return { entropy, likely: order.map((token) => [token, p[token]]) };
+  const p = softmaxOf(logits), likely = [];
+  let entropy = 0;
+  for (let token = 0; token < p.length; token++) {
+    const share = p[token];
+    if (share > 0) entropy -= share * Math.log2(share);
+    if (likely.length === TOP && share <= likely[TOP - 1][1]) continue;
+    const place = likely.findIndex(([, other]) => other < share);
+    likely.splice(place < 0 ? likely.length : place, 0, [token, share]);
+    likely.length = Math.min(likely.length, TOP);
+  }
+  return { entropy, likely };
 }
 
 export class Models {

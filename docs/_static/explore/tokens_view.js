@@ -4,11 +4,10 @@ import { button, element, labelled } from "./parts.js";
 import { Tokenizer } from "./tokens_bpe.js";
 import { Models, STEPS, WALKS } from "./tokens_model.js";
 
-const ADDRESS = "#tokens=", PACE = 800, PAUSE = 400;  // ms for a step while playing; ms after the last key before a run
+const DATA = window.ebwmTokens, ADDRESS = "#tokens=", PACE = 800, PAUSE = 400;  // ms for a step while playing; ms after the last key before a run
 const MOST = 2000, MAX_SEED = 9999, ROWS = 10;  // characters of a text
 const DEFAULT = { example: 2, text: "", steps: 2, walks: 4, seed: 0 };
-const RANGES_OF_STATE = { example: [0, 5], steps: [0, STEPS], walks: [1, WALKS], seed: [0, MAX_SEED] };
-const DATA = window.ebwmTokens;
+const LIMITS = { example: [0, DATA?.examples.length ?? 0], steps: [0, STEPS], walks: [1, WALKS], seed: [0, MAX_SEED] };
 
 /** Settings that are complete and in their ranges; throws an error of one line. */
 export function checkedState(given) {
@@ -17,7 +16,7 @@ export function checkedState(given) {
   for (const name of Object.keys(state)) {
     if (!(name in DEFAULT)) throw new Error(`${name}: unknown setting; must be one of ${Object.keys(DEFAULT).join(", ")}`);
   }
-  for (const [name, [low, high]] of Object.entries(RANGES_OF_STATE)) {
+  for (const [name, [low, high]] of Object.entries(LIMITS)) {
     const ok = Number.isInteger(state[name]) && state[name] >= low && state[name] <= high;
     if (!ok) throw new Error(`${name}=${JSON.stringify(state[name])}: must be a whole number from ${low} to ${high}`);
   }
@@ -33,9 +32,10 @@ const signed = (value, digits = 3) => value.toFixed(digits).replace("-", "−");
 function wholeSlider(text, [low, high], onchange) {
   const output = element("span", { class: "ex-value", "aria-hidden": "true" });
   const input = element("input", { type: "range", min: low, max: high, step: 1, oninput: () => onchange(Number(input.value)) });
-  return Object.assign(labelled(text, input, output), { input, set: (value) => {
+  return Object.assign(labelled(text, input, output), { set: (value, shown = value) => {
     input.value = value;
-    output.textContent = value;
+    output.textContent = shown;
+    input.setAttribute("aria-valuetext", shown);
   } });
 }
 
@@ -96,20 +96,21 @@ function drawWalks(svg, energies, chosen, steps) {
   }
   for (let step = 0; step <= STEPS; step++) marks.push(drawn("text", { x: x(step), y: height - bottom + 16, "text-anchor": "middle" }, step));
   marks.push(drawn("text", { x: (left + width - right) / 2, y: height - 3, "text-anchor": "middle" }, "step"));
-  energies.forEach((values, walk) => {
-    const kind = walk === chosen ? "tk-line tk-chosen" : "tk-line";
-    marks.push(drawn("path", { d: path(values), class: `${kind} tk-later` }), drawn("path", { d: path(values.slice(0, steps + 1)), class: kind }));
-  });
-  const dots = energies.map((values, walk) => drawn("circle", { cx: x(steps), cy: y(values[steps]), r: walk === chosen ? 5.5 : 3.5,
-    class: walk === chosen ? "tk-dot tk-chosen" : "tk-dot" }));
-  svg.replaceChildren(...marks, ...dots.filter((_, walk) => walk !== chosen), dots[chosen]);
+  const order = [...energies.keys()].sort((a, b) => (a === chosen) - (b === chosen));  // the chosen one on top
+  for (const walk of order) {
+    const values = energies[walk], kind = walk === chosen ? " tk-chosen" : "";
+    marks.push(drawn("path", { d: path(values), class: `tk-line tk-later${kind}` }),
+      drawn("path", { d: path(values.slice(0, steps + 1)), class: `tk-line${kind}` }),
+      drawn("circle", { cx: x(steps), cy: y(values[steps]), r: kind ? 5.5 : 3.5, class: `tk-dot${kind}` }));
+  }
+  svg.replaceChildren(...marks);
 }
 
 // The explorer
 
 class TokensExplorer {
   constructor(root) {
-    this.tokenizer = new Tokenizer(DATA.tokenizer);
+    this.tokenizer = new Tokenizer(DATA.tokenizer, DATA.end);
     Object.assign(this, { root, runs: 0, playing: 0, folder: new URL(root.dataset.files ?? this.files(), location.href) });
     root.classList.add("explorer", "tk");
     root.tabIndex = -1;
@@ -187,6 +188,7 @@ class TokensExplorer {
     this.state = state;
     const { example, text, seed } = state, shown = example ? DATA.examples[example - 1].text : text;
     for (const [name, slider] of Object.entries(this.sliders)) slider.set(state[name]);
+    if (!example) this.sliders.example.set(1, "own");
     this.sliders.example.classList.toggle("tk-unused", !example);
     if (this.text.value !== shown) this.text.value = shown;
     if (Number(this.seed.value) !== seed || !this.seed.value) this.seed.value = seed;
@@ -276,7 +278,7 @@ class TokensExplorer {
     if (!this.result) return;
     const { result, truth, state: { steps, walks } } = this, energies = result.energies.slice(0, walks);
     const last = energies.map((values) => values[steps]), chosen = last.indexOf(Math.min(...last));
-    const labelOf = (token) => this.tokenizer.label(token, DATA.end), bits = (value) => `entropy ${value.toFixed(2)} bits`;
+    const labelOf = (token) => this.tokenizer.label(token), bits = (value) => `entropy ${value.toFixed(2)} bits`;
     const which = walks > 1 ? `walk ${chosen + 1} of ${walks}, ` : "";
     this.ebt.show(`step ${steps}: ${which}energy ${signed(last[chosen])}, ${bits(result.entropies[chosen][steps])}`,
       result.likely[chosen][steps], truth, labelOf, this.alive);
