@@ -24,7 +24,7 @@ FRONT = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content
 
 
 def sphinx(version: str = "") -> int:
-    """Process by nbdev, adapt, and build with Sphinx; warnings are errors. Needs no network."""
+    """Process by nbdev, adapt, and build with Sphinx; warnings are errors. Only models on pages need the network."""
     import adapter
     import explore_data
 
@@ -36,6 +36,9 @@ def sphinx(version: str = "") -> int:
                "-A", f"docs_version={version}"]
     code = subprocess.call([sys.executable, "-m", "sphinx", *options, PAGES, BUILT], cwd=ROOT)
     if code == 0:
+        import explore_assets
+
+        explore_assets.write(BUILT / "_static" / "explore")
         shutil.copy(PAGES / "llms.txt", BUILT)
         place(BUILT, SITE, version)
     return code

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .blocks import SIZES
 from .checks import instance, refusal
 from .ebt import EBT
+from .onnx_export import to_onnx  # noqa: F401
 
 # %% ../nbs/core/21_interop.ipynb #266f5446
 LAYER = {

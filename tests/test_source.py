@@ -17,7 +17,7 @@ FLOORS = [floor.split() for floor in (
     " evaluation.",
     "sampler modifiers schedules stopping replay diagnostics blocks",
     "attention gradient gradient. kv_cache context landscape ebt joint baselines diffusion denoising",
-    "gradient.vocabulary walk objective thinking generation interop",
+    "gradient.vocabulary walk objective thinking generation onnx_export interop",
     "data data.",
     "training training. evaluation.actions evaluation.rollouts",
     "policy policy.",
