@@ -26,19 +26,16 @@ FRONT = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content
 def sphinx(version: str = "") -> int:
     """Process by nbdev, adapt, and build with Sphinx; warnings are errors. Only models on pages need the network."""
     import adapter
-    import explore_data
+    import explorers
 
     if not _process():
         return 1
     adapter.write_pages(ROOT, PROCESSED, PAGES)
-    explore_data.write(BUILT / "_static" / "explore")
     options = ["-q", "-W", "--keep-going", "-n", "-E", "-d", PROCESSED / "doctrees", "-c", ROOT / "docs",
                "-A", f"docs_version={version}"]
     code = subprocess.call([sys.executable, "-m", "sphinx", *options, PAGES, BUILT], cwd=ROOT)
     if code == 0:
-        import explore_assets
-
-        explore_assets.write(BUILT / "_static" / "explore")
+        explorers.write(BUILT / "_static" / "explore")
         shutil.copy(PAGES / "llms.txt", BUILT)
         place(BUILT, SITE, version)
     return code

@@ -33,7 +33,8 @@ def described(
     shape, model, scale = policy.model.shape, policy.model, policy.normaliser
     facts = {"kind": policy.options.kind, "dim": shape.dim, "depth": shape.depth, "observe": shape.observe,
              "predict_count": shape.predict, "action_dim": shape.action_dim, "execute": policy.execute,
-             "mean": scale.states.mean, "std": scale.states.std, "centre": scale.actions.mean, "half": scale.actions.std}
+             "mean": scale.states.mean, "std": scale.states.std,
+             "centre": scale.actions.mean, "half": scale.actions.std}
     if policy.options.kind == "ebt":
         facts["step_size"] = float(model.step_size.detach())
     else:

@@ -1,5 +1,6 @@
-"""Explorers on pages: an element for each, and its scripts as one, which also runs from a file without a server."""
+"""Explorers on pages: an element for each, its data, and its scripts as one; they also run from a file."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w.]+)";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export ", re.MULTILINE)
 REMEDY = "This explorer needs JavaScript."
 SMALL = "landscape_small", "explorers/landscape_page.html"  # on the home page
+RECORDED = ("frames", "policy", "tokens")  # have data, from the module explore_NAME
+DATA = '<script src="../_static/explore/{}_data.js"></script>'
 
 
 def place(
@@ -16,6 +19,14 @@ def place(
 ) -> str:
     """The text with an explorer at each mark."""
     return MARK.sub(lambda match: mounted(match[1], f"{match[1]}_view.js"), text)
+
+
+def write(
+    folder: Path,  # of the scripts of explorers in the built site
+) -> None:
+    """Write the data of all explorers that have any."""
+    for name in RECORDED:
+        importlib.import_module(f"explore_{name}").write(folder)
 
 
 def home() -> str:
@@ -30,8 +41,9 @@ def mounted(
     attributes: str = "",  # more of the element
 ) -> str:
     """The element of an explorer and its scripts as HTML."""
+    data = f"{DATA.format(name)}\n\n" if name in RECORDED else ""
     element = f'<div data-explorer="{name}"{attributes}><noscript>{REMEDY}</noscript></div>'
-    return f"{element}\n\n<script>\n(() => {{\n{joined(SCRIPTS / script)}}})();\n</script>"
+    return f"{data}{element}\n\n<script>\n(() => {{\n{joined(SCRIPTS / script)}}})();\n</script>"
 
 
 def joined(

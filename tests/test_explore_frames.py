@@ -1,7 +1,6 @@
 """The frames explorer: walks of the included models, its widgets, and its page in a browser."""
 
 import json
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -136,17 +135,16 @@ def page(tmp_path):
     reason = "playwright is not installed: pip install 'ebwm[dev]'"
     playwright = pytest.importorskip("playwright.sync_api", reason=reason)
     sys.path.insert(0, str(ROOT / "docs"))
-    import explore_data
+    import explore_frames
+    import explorers
 
     scripts, requests = tmp_path / "_static/explore", []
-    explore_data.write(scripts)
+    explore_frames.write(scripts)
     assert (scripts / "frames_data.js").stat().st_size < 300_000
-    for path in (ROOT / "docs/_static/explore").iterdir():
-        (scripts / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
-    text = (ROOT / "nbs/explorers/frame_steps.md").read_text(encoding="utf-8")
+    style = (explorers.SCRIPTS / "frames.css").read_text(encoding="utf-8")
     (tmp_path / "explorers").mkdir()
-    lines = [line for line in text.splitlines() if re.match("<(link|div|script)", line)]
-    (tmp_path / "explorers/page.html").write_text("\n".join(["<!doctype html>", *lines]), encoding="utf-8")
+    body = explorers.place("<!-- explorer: frames -->")
+    (tmp_path / "explorers/page.html").write_text(f"<!doctype html><style>{style}</style>{body}", encoding="utf-8")
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=lab.chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
         opened = browser.new_page(viewport=dict(width=360, height=800))

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
-import explore_assets as assets  # noqa: E402
+import explore_tokens as assets  # noqa: E402
 import explorers  # noqa: E402
 
 from ebwm import settings  # noqa: E402

@@ -1,150 +1,147 @@
 // Parts of the explorers' pages: state in the address, copy and paste, a bar that plays steps, elements, line plots.
-window.ebwmExplore = (() => {
-  const element = (name, attributes = {}, ...children) => {
-    const made = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...children);
-    return made;
-  };
 
-  // The state is a flat object; `allowed` maps each of its names to the list of possible values.
-  const checked = (value, allowed) => {
-    if (value === null || typeof value !== "object") throw new Error("The state must be a JSON object.");
-    for (const name of Object.keys(value)) {
-      if (!(name in allowed)) throw new Error(`${name}: unknown; known are ${Object.keys(allowed).join(", ")}.`);
-    }
-    for (const [name, values] of Object.entries(allowed)) {
-      if (name in value && !values.includes(value[name])) {
-        throw new Error(`${name}=${JSON.stringify(value[name])}: must be one of ${values.join(", ")}.`);
-      }
-    }
-    return value;
-  };
+export const element = (name, attributes = {}, ...children) => {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+};
 
-  const parsed = (text, allowed) => {
-    let value;
+// The state is a flat object; `allowed` maps each of its names to the list of possible values.
+const checked = (value, allowed) => {
+  if (value === null || typeof value !== "object") throw new Error("The state must be a JSON object.");
+  for (const name of Object.keys(value)) {
+    if (!(name in allowed)) throw new Error(`${name}: unknown; known are ${Object.keys(allowed).join(", ")}.`);
+  }
+  for (const [name, values] of Object.entries(allowed)) {
+    if (name in value && !values.includes(value[name])) {
+      throw new Error(`${name}=${JSON.stringify(value[name])}: must be one of ${values.join(", ")}.`);
+    }
+  }
+  return value;
+};
+
+const parsed = (text, allowed) => {
+  let value;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw new Error("The state must be JSON, as copied here.");
+  }
+  return checked(value, allowed);
+};
+
+export const readHash = (allowed) => {
+  const text = decodeURIComponent(location.hash.slice(1));
+  return text.startsWith("{") ? parsed(text, allowed) : {};
+};
+
+export const writeHash = (state) => {
+  history.replaceState(null, "", `#${encodeURIComponent(JSON.stringify(state))}`);
+};
+
+const copied = async (text, field) => {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  field.select();
+  if (!document.execCommand("copy")) throw new Error("Copying is not allowed here; select the text instead.");
+};
+
+// A field with the state as JSON, to copy or to replace; `change` gets the new state.
+export const stateBox = (allowed, change, say) => {
+  const field = element("input", { type: "text", "aria-label": "state as JSON", spellcheck: "false" });
+  const copy = element("button", { type: "button" }, "Copy");
+  copy.addEventListener("click", () => copied(field.value, field)
+    .then(() => say("The state was copied."), (error) => say(error.message)));
+  field.addEventListener("change", () => {
     try {
-      value = JSON.parse(text);
-    } catch {
-      throw new Error("The state must be JSON, as copied here.");
+      change(parsed(field.value, allowed));
+    } catch (error) {
+      say(error.message);
     }
-    return checked(value, allowed);
+  });
+  const root = element("p", { class: "explore-state" }, element("label", {}, "State", field), copy);
+  return { root, show: (state) => { field.value = JSON.stringify(state); } };
+};
+
+// A button and a slider over the steps 0..last; `change` gets the step.
+export const playBar = (last, change, pause = 450) => {
+  const button = element("button", { type: "button", class: "explore-play" }, "Play");
+  const slider = element("input", { type: "range", min: 0, max: last, step: 1, "aria-label": "step" });
+  const label = element("span", { class: "explore-step" });
+  let timer = null;
+  const stop = () => {
+    clearInterval(timer);
+    timer = null;
+    button.textContent = "Play";
   };
-
-  const readHash = (allowed) => {
-    const text = decodeURIComponent(location.hash.slice(1));
-    return text.startsWith("{") ? parsed(text, allowed) : {};
+  const advance = () => {
+    const step = Number(slider.value) + 1;
+    if (step >= last) stop();
+    if (step <= last) change(step);
   };
-
-  const writeHash = (state) => {
-    history.replaceState(null, "", `#${encodeURIComponent(JSON.stringify(state))}`);
+  const start = () => {
+    if (Number(slider.value) >= last) change(0);
+    timer = setInterval(advance, pause);
+    button.textContent = "Pause";
   };
-
-  const copied = async (text, field) => {
-    if (navigator.clipboard) return navigator.clipboard.writeText(text);
-    field.select();
-    if (!document.execCommand("copy")) throw new Error("Copying is not allowed here; select the text instead.");
+  button.addEventListener("click", () => (timer === null ? start() : stop()));
+  slider.addEventListener("input", () => {
+    stop();
+    change(Number(slider.value));
+  });
+  const show = (step) => {
+    slider.value = step;
+    label.textContent = `step ${step} of ${last}`;
+    slider.setAttribute("aria-valuetext", label.textContent);
   };
+  return { root: element("div", { class: "explore-bar" }, button, slider, label), show, stop };
+};
 
-  // A field with the state as JSON, to copy or to replace; `change` gets the new state.
-  const stateBox = (allowed, change, say) => {
-    const field = element("input", { type: "text", "aria-label": "state as JSON", spellcheck: "false" });
-    const copy = element("button", { type: "button" }, "Copy");
-    copy.addEventListener("click", () => copied(field.value, field)
-      .then(() => say("The state was copied."), (error) => say(error.message)));
-    field.addEventListener("change", () => {
-      try {
-        change(parsed(field.value, allowed));
-      } catch (error) {
-        say(error.message);
-      }
-    });
-    const root = element("p", { class: "explore-state" }, element("label", {}, "State", field), copy);
-    return { root, show: (state) => { field.value = JSON.stringify(state); } };
+const svg = (name, attributes, text = "") => {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.textContent = text;
+  return made;
+};
+
+export const short = (value) => String(Number(value.toPrecision(3)));
+
+const ticksOf = (low, high) => {
+  const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
+  const gap = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
+  const first = Math.ceil(low / gap);
+  return Array.from({ length: Math.floor(high / gap) - first + 1 }, (_, index) => (first + index) * gap);
+};
+
+// Lines [{name, values}] over the steps 0, 1, ...; constant lines have one value. `show` marks a step.
+export const linePlot = (title, lines, { from } = {}) => {
+  const size = { width: 320, height: 190, left: 46, right: 8, top: 10, bottom: 34 };
+  const values = lines.flatMap((line) => line.values), last = Math.max(...lines.map((line) => line.values.length)) - 1;
+  const least = from ?? Math.min(...values), most = Math.max(...values), margin = 0.06 * (most - least || 1);
+  const [low, high] = [from ?? least - margin, most + margin];
+  const x = (step) => size.left + (size.width - size.left - size.right) * (step / last * 0.96 + 0.02);
+  const y = (value) => size.top + (size.height - size.top - size.bottom) * (high - value) / (high - low);
+  const root = svg("svg", { viewBox: `0 0 ${size.width} ${size.height}`, role: "img", class: "explore-plot" });
+  const [start, end] = [size.left, size.width - size.right];
+  for (const tick of ticksOf(low, high)) {
+    root.append(svg("line", { class: "grid", x1: start, x2: end, y1: y(tick), y2: y(tick) }),
+      svg("text", { x: start - 5, y: y(tick) + 4, "text-anchor": "end" }, short(tick)));
+  }
+  for (let step = 0; step <= last; step += Math.ceil(last / 10)) {
+    root.append(svg("text", { x: x(step), y: size.height - 19, "text-anchor": "middle" }, step));
+  }
+  root.append(svg("text", { x: (start + end) / 2, y: size.height - 4, "text-anchor": "middle" }, "step"));
+  const mark = svg("line", { class: "mark", y1: size.top, y2: size.height - size.bottom });
+  root.append(mark);
+  for (const { name, values: heights } of lines) {
+    const points = heights.length > 1 ? heights.map((value, step) => [x(step), y(value)])
+      : [[start, y(heights[0])], [end, y(heights[0])]];
+    root.append(svg("polyline", { class: `line ${name}`, points: points.map((point) => point.join()).join(" ") }));
+  }
+  const show = (step) => {
+    for (const end of ["x1", "x2"]) mark.setAttribute(end, x(step));
+    const here = lines.filter((line) => line.values.length > 1).map((line) => short(line.values[step]));
+    root.setAttribute("aria-label", `${title} at step ${step}: ${here.join(", ")}`);
   };
-
-  // A button and a slider over the steps 0..last; `change` gets the step.
-  const playBar = (last, change, pause = 450) => {
-    const button = element("button", { type: "button", class: "explore-play" }, "Play");
-    const slider = element("input", { type: "range", min: 0, max: last, step: 1, "aria-label": "step" });
-    const label = element("span", { class: "explore-step" });
-    let timer = null;
-    const stop = () => {
-      clearInterval(timer);
-      timer = null;
-      button.textContent = "Play";
-    };
-    const advance = () => {
-      const step = Number(slider.value) + 1;
-      if (step >= last) stop();
-      if (step <= last) change(step);
-    };
-    const start = () => {
-      if (Number(slider.value) >= last) change(0);
-      timer = setInterval(advance, pause);
-      button.textContent = "Pause";
-    };
-    button.addEventListener("click", () => (timer === null ? start() : stop()));
-    slider.addEventListener("input", () => {
-      stop();
-      change(Number(slider.value));
-    });
-    const show = (step) => {
-      slider.value = step;
-      label.textContent = `step ${step} of ${last}`;
-      slider.setAttribute("aria-valuetext", label.textContent);
-    };
-    return { root: element("div", { class: "explore-bar" }, button, slider, label), show, stop };
-  };
-
-  const svg = (name, attributes, text = "") => {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.textContent = text;
-    return made;
-  };
-
-  const short = (value) => String(Number(value.toPrecision(3)));
-
-  const ticksOf = (low, high) => {
-    const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
-    const gap = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
-    const first = Math.ceil(low / gap);
-    return Array.from({ length: Math.floor(high / gap) - first + 1 }, (_, index) => (first + index) * gap);
-  };
-
-  // Lines [{name, values}] over the steps 0, 1, ...; constant lines have one value. `show` marks a step.
-  const linePlot = (title, lines, { from } = {}) => {
-    const size = { width: 320, height: 190, left: 46, right: 8, top: 10, bottom: 34 };
-    const values = lines.flatMap((line) => line.values), last = Math.max(...lines.map((line) => line.values.length)) - 1;
-    const least = from ?? Math.min(...values), most = Math.max(...values), margin = 0.06 * (most - least || 1);
-    const [low, high] = [from ?? least - margin, most + margin];
-    const x = (step) => size.left + (size.width - size.left - size.right) * (step / last * 0.96 + 0.02);
-    const y = (value) => size.top + (size.height - size.top - size.bottom) * (high - value) / (high - low);
-    const root = svg("svg", { viewBox: `0 0 ${size.width} ${size.height}`, role: "img", class: "explore-plot" });
-    const [start, end] = [size.left, size.width - size.right];
-    for (const tick of ticksOf(low, high)) {
-      root.append(svg("line", { class: "grid", x1: start, x2: end, y1: y(tick), y2: y(tick) }),
-        svg("text", { x: start - 5, y: y(tick) + 4, "text-anchor": "end" }, short(tick)));
-    }
-    for (let step = 0; step <= last; step += Math.ceil(last / 10)) {
-      root.append(svg("text", { x: x(step), y: size.height - 19, "text-anchor": "middle" }, step));
-    }
-    root.append(svg("text", { x: (start + end) / 2, y: size.height - 4, "text-anchor": "middle" }, "step"));
-    const mark = svg("line", { class: "mark", y1: size.top, y2: size.height - size.bottom });
-    root.append(mark);
-    for (const { name, values: heights } of lines) {
-      const points = heights.length > 1 ? heights.map((value, step) => [x(step), y(value)])
-        : [[start, y(heights[0])], [end, y(heights[0])]];
-      root.append(svg("polyline", { class: `line ${name}`, points: points.map((point) => point.join()).join(" ") }));
-    }
-    const show = (step) => {
-      for (const end of ["x1", "x2"]) mark.setAttribute(end, x(step));
-      const here = lines.filter((line) => line.values.length > 1).map((line) => short(line.values[step]));
-      root.setAttribute("aria-label", `${title} at step ${step}: ${here.join(", ")}`);
-    };
-    return { root, show };
-  };
-
-  return { element, readHash, writeHash, stateBox, playBar, linePlot, short };
-})();
+  return { root, show };
+};
