@@ -40,7 +40,7 @@ class Explorer {
     root.classList.add("explorer");
     root.tabIndex = -1;
     root.replaceChildren(...this.skeleton());
-    this.clock = new Clock(this.panels, (seconds) => this.tick(seconds));
+    this.clock = new Clock(root, (seconds) => this.tick(seconds));
     if (!this.restoreAddress()) this.choosePreset(PRESETS[0]);
     this.listen();
     this.ready = true;  // from here on, changes are saved in the address
