@@ -125,7 +125,7 @@ def curves_figure(
     result: FramesResult,  # to plot
     theme: str = "light",  # or "dark"
 ) -> dict[str, Any]:  # plotly figure, as a dictionary
-    """Plot energies and errors of the walks by step, and the errors of the last frame and of the other model."""
+    """Plot energies and errors of the walks by step, and those of the last frame and the Transformer++."""
     one_of("theme", theme, COLOURS)
     palette, steps = COLOURS[theme], result.settings.steps
     x = _joined(torch.arange(steps + 1.0)[:, None].expand(result.errors.shape))

@@ -45,7 +45,7 @@ class FrameModels(NamedTuple):
     """An EBT of frames, and what to compare it with."""
 
     model: nn.Module  # EBT
-    baseline: nn.Module | None  # predicts the next frame in one pass
+    baseline: nn.Module | None  # Transformer++, predicts the next frame in one pass
     clips: Any  # data set of clips, with images of its states
     start: str  # initial candidates: "noise" | "last" | "zeros"
     note: str  # description
@@ -58,12 +58,12 @@ class FramesResult(NamedTuple):
     note: str  # description of the models
     context: Float[Tensor, "position height width"]  # frames that the models see
     truth: Float[Tensor, "height width"]  # the next frame
-    baseline: Float[Tensor, "height width"] | None  # prediction of the other model
+    baseline: Float[Tensor, "height width"] | None  # prediction of the Transformer++
     candidates: Float[Tensor, "places walks height width"]  # from the start to the end
     energies: Float[Tensor, "places walks"]  # of the candidates
     errors: Float[Tensor, "places walks"]  # of the candidates
     last_error: float  # of repeating the last frame
-    baseline_error: float | None  # of the other model
+    baseline_error: float | None  # of the Transformer++
 
     @property
     def spread(self) -> Float[Tensor, "places height width"]:
@@ -88,7 +88,7 @@ def included_models() -> FrameModels:
 
 def run_models(
     folder: Path | str,  # of a finished run of an EBT on clips
-    baseline: Path | str | None = None,  # of a finished run on the same data of a model that predicts in one pass
+    baseline: Path | str | None = None,  # of a finished run of a Transformer++ on the same data
 ) -> FrameModels:
     """The models of finished runs, with clips of the validation split."""
     learner, _, config = load_run(folder)
@@ -102,8 +102,8 @@ def run_models(
 
 def _baseline(folder: Path | str, config: Config) -> nn.Module:
     learner, _, other = load_run(folder)
-    if other.model.kind not in ("transformer", "gru"):
-        raise refusal("baseline", str(folder), f"must be a Transformer++ or a GRU, not model.kind={other.model.kind}")
+    if other.model.kind != "transformer":
+        raise refusal("baseline", str(folder), f"must be a Transformer++, not model.kind={other.model.kind}")
     if other.data != config.data:
         raise refusal("baseline", str(folder), "must be a run on the same data as the EBT")
     return learner.model
@@ -170,12 +170,12 @@ def summary_lines(
     ends, chosen = [0, -1], int(result.energies[-1].nan_to_num(torch.inf).argmin())
     lines = {"Energy, start → end": _numbers(result.energies[ends].mean(1)),
              "SmoothL1, start → end": _numbers(result.errors[ends].mean(1)),
-             "SmoothL1 at the shown step": f"{float(result.errors[result.settings.step].mean()):.3g}",
-             f"SmoothL1 of walk {chosen + 1}, lowest energy": f"{float(result.errors[-1, chosen]):.3g}",
-             "SmoothL1 of the last frame": f"{result.last_error:.3g}"}
+             "SmoothL1, shown step": f"{float(result.errors[result.settings.step].mean()):.3g}",
+             "SmoothL1, lowest energy": f"{float(result.errors[-1, chosen]):.3g} (walk {chosen + 1})",
+             "SmoothL1, last frame": f"{result.last_error:.3g}"}
     if result.baseline_error is not None:
-        lines["SmoothL1 of the Transformer++"] = f"{result.baseline_error:.3g}"
-    return lines | {"Spread of the walks, start → end": _numbers(result.spread[ends].mean((1, 2)))}
+        lines["SmoothL1, Transformer++"] = f"{result.baseline_error:.3g}"
+    return lines | {"Spread, start → end": _numbers(result.spread[ends].mean((1, 2)))}
 
 
 def warning(

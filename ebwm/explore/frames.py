@@ -51,7 +51,7 @@ class FramesExplorer(Explorer):
     def from_run(
         cls,
         folder: Path | str,  # of a finished run of an EBT on clips
-        baseline: Path | str | None = None,  # of a finished run of a Transformer++ or GRU on the same data
+        baseline: Path | str | None = None,  # of a finished run of a Transformer++ on the same data
         theme: str = "light",  # or "dark"
     ) -> "FramesExplorer":
         """An explorer of the models of finished runs."""
