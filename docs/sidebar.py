@@ -15,6 +15,9 @@ OVERVIEWS = {"core": ("Lessons", "Energies and models"), "gradient": ("Lessons",
              "policy": ("Lessons", "Policies of robots"),
              "evaluation": ("Lessons", "Evaluation"),
              "figures": ("Results", "Figures")}
+EXPLORERS = [f"explorers/{name}" for name in (
+    "explorers", "landscape_page", "frames_page", "tokens_page", "policy_page", "training_page", "landscape", "frames",
+    "tokens", "policy", "training", "play", "explore")]  # on pages first, then notebooks
 RESULTS = ("guides/gallery", "guides/results", "figures/claims", "figures/benchmarks", "protocol")
 LEAD = "Energy-Based World Models and Energy-Based Transformers in PyTorch"
 
@@ -54,6 +57,8 @@ def _grouped(pages: list[Path]) -> dict[tuple[str, str], list[Path]]:
             found.setdefault(_place(page), []).append(page)
     if results := found.get(("Results", "")):
         results.sort(key=lambda page: RESULTS.index(_name(page)))
+    if explorers := found.get(("Explorers", "")):
+        explorers.sort(key=lambda page: EXPLORERS.index(_name(page)))
     order = {group: rank for rank, group in enumerate(GROUPS)}
     rank = lambda place: (order.get(place[0], len(GROUPS)), place == ("Results", "figures"))
     return {place: found[place] for place in sorted(found, key=rank)}
