@@ -311,7 +311,7 @@ const DASHES = [[], [6, 4], [2, 3], [8, 3, 2, 3]], SPAN = 600;
 /** About four round numbers from `low` to `high`. */
 export function ticks(low, high) {
   const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
-  const gap = power * [1, 2, 5, 10].find((factor) => factor * power >= rough), first = Math.ceil(low / gap);
+  const gap = power * [1, 2, 5, 10].find((factor) => factor * power >= rough), first = Math.ceil(low / gap - 0.05);
   const count = Math.floor(high / gap) - first + 1;
   return Array.from({ length: count }, (_, i) => Number(((first + i) * gap).toPrecision(6)));
 }

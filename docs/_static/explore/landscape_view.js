@@ -129,6 +129,7 @@ class Explorer {
       return true;
     } catch (error) {
       this.say(error instanceof SyntaxError ? "settings: must be JSON; copy them from this box" : error.message);
+      this.status.scrollIntoView({ block: "nearest" });
       return false;
     }
   }
