@@ -481,7 +481,7 @@ def views():
         end = next((index for index, source in enumerate(sources) if source.endswith("\nexplorer.view")), None)
         if end is not None:
             first = {"cell_type": "code", "id": "first", "metadata": {}, "outputs": [], "execution_count": None,
-                     "source": QUICKER.get(path.stem, "")}
+                     "source": QUICKER.get(path.stem, "pass")}
             yield path.stem, saved | {"cells": [first, *saved["cells"][: end + 1]]}
 
 
