@@ -28,7 +28,7 @@ PATIENT = """
 
 
 @contextmanager
-def serve(folder: Path, limit: float = 60) -> Iterator[str]:
+def serve(folder: Path, limit: float = 120) -> Iterator[str]:
     """JupyterLab on a folder, without the user's configuration: its address with the token."""
     home = folder / ".lab"
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
@@ -57,7 +57,7 @@ def serve(folder: Path, limit: float = 60) -> Iterator[str]:
 
 
 @contextmanager
-def started(folder: Path, chromium: str, limit: float = 120) -> Iterator[Callable]:
+def started(folder: Path, chromium: str, limit: float = 300) -> Iterator[Callable]:
     """JupyterLab on a folder and a browser: a function that opens a notebook, and returns the page."""
     from playwright.sync_api import sync_playwright
 
@@ -90,7 +90,7 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-def wait_until(condition: Callable[[], bool], page: Any, limit: float = 120) -> None:
+def wait_until(condition: Callable[[], bool], page: Any, limit: float = 300) -> None:
     """Wait until a condition on the page is true."""
     deadline = time.monotonic() + limit
     while not condition():

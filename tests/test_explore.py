@@ -386,8 +386,8 @@ def test_presets_run_without_a_warning_but_for_the_one_that_diverges(explorer, s
 def test_a_step_is_played_and_the_last_step_stays_the_last(explorer):
     step, steps, play = explorer.controls["step"], explorer.controls["steps"], explorer.play
     assert (step.value, step.max, play.max) == (40, 40, 40) and explorer.settings.step is None
-    step.value = 7
-    assert explorer.settings.step == 7 and len(explorer.figure("landscape").data[1].x) == 9
+    play.value = 7
+    assert step.value == 7 and explorer.settings.step == 7 and len(explorer.figure("landscape").data[1].x) == 9
     steps.value = 60
     assert (step.value, step.max, play.max) == (7, 60, 60)
     steps.value = 5
@@ -408,15 +408,19 @@ def test_samplers_can_be_added_and_have_settings_of_their_own(explorer):
 
 
 def test_a_picture_is_coarse_while_a_control_moves(explorer):
+    """The fine one follows; after an error nothing follows, so that its message stays."""
     async def turn():
         explorer.settle = 0.01
         explorer.controls["energy"].value = MODEL
         explorer.controls["angle"].value = 40.0
         sizes = [len(explorer.figure("landscape").data[0].x)]
         await asyncio.sleep(0.2)
-        return [*sizes, len(explorer.figure("landscape").data[0].x)]
+        sizes.append(len(explorer.figure("landscape").data[0].x))
+        explorer._show_soon(replace(explorer.settings, start="none"))
+        await asyncio.sleep(0.1)
+        return [*sizes, "start" in explorer.message.value]
 
-    assert asyncio.run(turn()) == [24, 64]
+    assert asyncio.run(turn()) == [24, 64, True]
 
 
 def test_a_pasted_state_is_restored_and_a_wrong_one_named(explorer):
@@ -477,7 +481,7 @@ def views():
         end = next((index for index, source in enumerate(sources) if source.endswith("\nexplorer.view")), None)
         if end is not None:
             first = {"cell_type": "code", "id": "first", "metadata": {}, "outputs": [], "execution_count": None,
-                     "source": QUICKER.get(path.stem, "")}
+                     "source": QUICKER.get(path.stem, "pass")}
             yield path.stem, saved | {"cells": [first, *saved["cells"][: end + 1]]}
 
 

@@ -244,7 +244,7 @@ class Explorer(ABC):
         self,
         settings: Any,  # to show
         theme: str | None = None,  # "light" or "dark"; None: unchanged
-    ) -> None:
+    ) -> bool:  # whether they are shown
         """Compute and show new settings; an error is shown in the message line."""
         theme = theme or self.theme
         try:
@@ -252,9 +252,10 @@ class Explorer(ABC):
             drawn = self.draw(result, theme)
         except Exception as error:  # of any type: shown as a line and not as a traceback
             self._show_message(str(error).partition("\n")[0] or repr(error))
-            return
+            return False
         self.settings, self.result, self.theme = settings, result, theme
         self._update(drawn)
+        return True
 
     def figure(
         self,
@@ -327,9 +328,9 @@ class Explorer(ABC):
         if self._timer:
             self._timer.cancel()
         self.coarse = True
-        self.show(settings)
+        shown = self.show(settings)
         self.coarse = False
-        self._timer = loop.call_later(self.settle, lambda: self.show(self.settings))
+        self._timer = loop.call_later(self.settle, lambda: self.show(self.settings)) if shown else None
 
     def _show_message(self, line: str) -> None:
         line = html.escape(line)

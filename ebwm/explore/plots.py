@@ -28,7 +28,8 @@ def _energy_range(walks: Trajectories, grid: tuple) -> list[float]:
     """Range of the axis of energies by step."""
     (low, high), heights = levels(grid, walks.slice.ceiling), [plottable(run)[1].nan_to_num(torch.inf) for run in walks.runs]
     seen = torch.cat([part[part.isfinite()] for part in heights])
-    top = min(float(seen.max()), max(high, float(heights[0][0].min()))) if len(seen) else high
+    starts = heights[0][0]
+    top = min(float(seen.max()), max(high, *starts[starts.isfinite()].tolist())) if len(seen) else high
     low = min(low, float(seen.min())) if len(seen) else low
     margin = 0.06 * (top - low) or 1.0
     return [low - margin, top + margin]
