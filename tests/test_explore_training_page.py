@@ -1,0 +1,74 @@
+"""The page of the training explorer: recorded runs, replay, settings as text, width."""
+
+import json
+
+import lab
+import numpy as np
+import pytest
+from test_explore_pages import browser, opened  # noqa: F401
+
+from ebwm.explore.runs import smoothed
+
+SMOOTHED = "async ([values, weight]) => (await import('/explore/training.js')).smoothed(values, weight)"
+RUNS = "async () => (await import('/explore/training_data.js')).RUNS"
+
+
+@pytest.fixture
+def page(browser):  # noqa: F811
+    shown, problems = opened(browser, "training", reduced_motion="reduce")
+    yield shown
+    shown.context.close()
+    assert problems == []
+
+
+def settings(page):
+    return json.loads(page.locator("textarea").input_value())
+
+
+@pytest.mark.slow
+def test_smoothing_equals_that_in_python_and_the_record_has_the_lesson(page):
+    values = np.random.default_rng(0).normal(size=50)
+    values[7] = np.nan
+    given = [None if np.isnan(value) else value for value in values]
+    made = [np.nan if value is None else value for value in page.evaluate(SMOOTHED, [given, 0.8])]
+    assert np.allclose(made, smoothed(values, 0.8), equal_nan=True)
+    runs = {run["name"]: run for run in page.evaluate(RUNS)}
+    assert "raise it" in runs["step size 0.03"]["faults"][-1][1] and runs["step size auto"]["faults"] == []
+    assert "lower it" in runs["step size 300"]["faults"][-1][1]
+    assert runs["step size 0.03"]["test"] > runs["step size 0.3"]["test"] > runs["step size auto"]["test"]
+
+
+@pytest.mark.slow
+def test_runs_are_replayed_and_settings_are_restored_from_text(browser, page):  # noqa: F811
+    moving, _ = opened(browser, "training")
+    lab.wait_until(lambda: settings(moving)["update"] > 3, moving)
+    moving.context.close()
+    assert settings(page)["update"] == 200
+    page.get_by_role("button", name="Beside a Transformer").click()
+    page.get_by_label("step size 30", exact=False).first.check()
+    page.get_by_label("update").fill("120")
+    assert settings(page)["runs"] == ["step size auto", "step size 30", "Transformer"]
+    assert "Transformer" in page.locator("svg").first.get_attribute("aria-label")
+    assert "Transformer" not in page.locator("svg").nth(1).get_attribute("aria-label")
+    page.locator("summary").click()
+    wanted = settings(page) | {"update": 10, "smoothing": 0.9, "log": True, "runs": ["step size 0.03"]}
+    for text, line in ((json.dumps(wanted), "step size 0.03, update 10: walks end"), ("{", "settings: must be JSON"),
+                       (json.dumps(wanted | {"update": 900}), "update=900: must be an integer from 0 to 200"),
+                       (json.dumps(wanted | {"runs": ["x"]}), 'runs=["x"]: must be a list of names of runs')):
+        page.locator("textarea").fill(text)
+        page.get_by_role("button", name="Apply the pasted settings").click()
+        assert page.get_by_role("status").inner_text().startswith(line)
+        assert page.get_by_label("update").input_value() == "10"
+
+
+@pytest.mark.slow
+def test_nothing_is_wider_than_a_phone_and_the_theme_changes_the_colours(browser):  # noqa: F811
+    page, problems = opened(browser, "training", width=360, reduced_motion="reduce")
+    for preset in page.locator(".ex-presets button").all():
+        preset.click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    light = page.locator("svg").first.inner_html()
+    page.evaluate("document.body.dataset.theme = 'dark'")
+    lab.wait_until(lambda: page.locator("svg").first.inner_html() != light, page)
+    assert problems == []
+    page.context.close()
