@@ -30,7 +30,8 @@ PRESET = "next_frame"
 SHAPE = ("model.dim=128", "model.depth=3", "data.frames=8", "optimiser.updates=1600", "optimiser.batch=16",
          "optimiser.learning_rate=0.002", "eval_every=400", "run.logger=none")
 SHIPPED = {
-    "digits": (*SHAPE, "model.candidates=latent", "recipe.name=s2", "walk.steps=4", "recipe.most=6"),
+    "digits": (*SHAPE, "model.candidates=latent", "recipe.name=s2", "recipe.most=6",
+               "walk.steps=4", "walk.step_size=3.47"),
     "digits_transformer": (*SHAPE, "model.kind=transformer"),
 }
 STEPS, KNOWN = (1, 2, 3, 4, 5, 6, 7, 8), 2  # evaluated numbers of steps; frames that show how the digit moves
