@@ -92,7 +92,7 @@ const banana = {
 
 export const ENERGIES = { "double well": doubleWell, quadratic, mixture, banana };
 
-/** Probability of each of `bins` equal bins along x of the plotted square, for the density exp(-energy / temperature). */
+/** Probability of equal bins along x of the plotted square, for the density exp(-energy / temperature). */
 export function marginalBins(energy, temperature, bins) {
   const inner = 3, width = (2 * energy.halfWidth) / bins, left = energy.centre[0] - energy.halfWidth;
   const at = (bin) => sum(Array.from({ length: inner }, (_, i) =>
@@ -193,6 +193,10 @@ function refuse(name, value, rule) {
   throw new Error(`${name}=${JSON.stringify(value)}: must be ${rule}`);
 }
 
+function checkChoice(name, value, known) {
+  if (!Object.hasOwn(known, value)) refuse(name, value, `one of ${Object.keys(known).join(", ")}`);
+}
+
 function checkNumbers(values, ranges) {
   for (const [name, [low, high]] of Object.entries(ranges)) {
     const value = values[name];
@@ -201,14 +205,13 @@ function checkNumbers(values, ranges) {
 }
 
 function checkNames(values, known) {
-  const unknown = Object.keys(values).find((name) => !(name in known));
-  if (unknown) refuse("setting", unknown, `one of ${Object.keys(known).join(", ")}`);
+  for (const name of Object.keys(values)) checkChoice("setting", name, known);
 }
 
 function checkWalk(given) {
   checkNames(given, WALK);
   const walk = { ...WALK, ...given };
-  if (!Object.hasOwn(SAMPLERS, walk.sampler)) refuse("sampler", walk.sampler, `one of ${Object.keys(SAMPLERS).join(", ")}`);
+  checkChoice("sampler", walk.sampler, SAMPLERS);
   checkNumbers(walk, RANGES);
   return walk;
 }
@@ -218,7 +221,7 @@ export function checkedSettings(given) {
   if (given === null || typeof given !== "object" || Array.isArray(given)) refuse("settings", given, "an object");
   checkNames(given, PLAIN);
   const settings = { ...PLAIN, ...given };
-  if (!Object.hasOwn(ENERGIES, settings.energy)) refuse("energy", settings.energy, `one of ${Object.keys(ENERGIES).join(", ")}`);
+  checkChoice("energy", settings.energy, ENERGIES);
   checkNumbers(settings, COMMON);
   if (!Number.isInteger(settings.seed)) refuse("seed", settings.seed, "a whole number");
   const count = Array.isArray(settings.walks) ? settings.walks.length : 0;

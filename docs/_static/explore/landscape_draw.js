@@ -17,7 +17,8 @@ const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 
 /** Red, green and blue of a share from 0 (lowest energy) to 1. */
 function mapColour(stops, share) {
-  const place = Math.min(Math.max(share, 0), 1) * (stops.length - 1), low = Math.min(Math.floor(place), stops.length - 2);
+  const place = Math.min(Math.max(share, 0), 1) * (stops.length - 1);
+  const low = Math.min(Math.floor(place), stops.length - 2);
   const [a, b] = [rgb(stops[low]), rgb(stops[low + 1])];
   return a.map((value, i) => Math.round(value + (place - low) * (b[i] - value)));
 }
@@ -42,18 +43,19 @@ const share = ({ low, high }, value) => (Math.max(value - low, 0) / (high - low)
 
 /** Line segments where a grid crosses a level, in units of cells. */
 function contour(values, level) {
-  const segments = [];
+  const segments = [], above = values.map((value) => value >= level);
   const cross = (a, b, from, to) => {
-    if (values[a] < level === values[b] < level) return [];
     const part = (level - values[a]) / (values[b] - values[a]);
-    return [[from[0] + part * (to[0] - from[0]), from[1] + part * (to[1] - from[1])]];
+    return [from[0] + part * (to[0] - from[0]), from[1] + part * (to[1] - from[1])];
   };
   for (let row = 0; row < GRID - 1; row++) {
     for (let col = 0; col < GRID - 1; col++) {
-      const a = row * GRID + col, b = a + 1, c = b + GRID, d = a + GRID;
-      const [p, q, r, s] = [[col, row], [col + 1, row], [col + 1, row + 1], [col, row + 1]];
-      const points = [...cross(a, b, p, q), ...cross(b, c, q, r), ...cross(c, d, r, s), ...cross(d, a, s, p)];
-      for (let i = 0; i + 1 < points.length; i += 2) segments.push([points[i], points[i + 1]]);
+      const a = row * GRID + col, corners = [a, a + 1, a + 1 + GRID, a + GRID];
+      if (corners.every((corner) => above[corner] === above[a])) continue;
+      const places = [[col, row], [col + 1, row], [col + 1, row + 1], [col, row + 1]];
+      const sides = [0, 1, 2, 3].filter((i) => above[corners[i]] !== above[corners[(i + 1) % 4]]);
+      const points = sides.map((i) => cross(corners[i], corners[(i + 1) % 4], places[i], places[(i + 1) % 4]));
+      for (let i = 0; i < points.length; i += 2) segments.push([points[i], points[i + 1]]);
     }
   }
   return segments;
@@ -63,13 +65,15 @@ const images = new Map();
 
 /** The map of an energy as a canvas of a given side, kept for the next frames. */
 function mapImage(energy, side, theme) {
-  const kept = images.get(energy), palette = PALETTES[theme], grid = energyGrid(energy);
-  if (kept?.width === side && kept.theme === theme) return kept;
+  const palette = PALETTES[theme], grid = energyGrid(energy), key = `${energy.note} ${side} ${theme}`;
+  if (images.has(key)) return images.get(key);
   const small = Object.assign(document.createElement("canvas"), { width: GRID, height: GRID });
+  const colours = Array.from({ length: 256 }, (_, i) => mapColour(palette.map, i / 255));
   const pixels = new ImageData(GRID, GRID);
-  grid.values.forEach((value, i) => pixels.data.set([...mapColour(palette.map, share(grid, value)), 255], 4 * i));
+  grid.values.forEach((value, i) =>
+    pixels.data.set([...colours[Math.round(255 * Math.min(share(grid, value), 1))], 255], 4 * i));
   small.getContext("2d").putImageData(pixels, 0, 0);
-  const image = Object.assign(document.createElement("canvas"), { width: side, height: side, theme });
+  const image = Object.assign(document.createElement("canvas"), { width: side, height: side });
   const ctx = image.getContext("2d"), cell = side / (GRID - 1);
   ctx.drawImage(small, 0.5, 0.5, GRID - 1, GRID - 1, 0, 0, side, side);
   Object.assign(ctx, { strokeStyle: palette.contour, lineWidth: Math.max(side / 700, 0.6), globalAlpha: 0.35 });
@@ -82,7 +86,8 @@ function mapImage(energy, side, theme) {
     }
   }
   ctx.stroke();
-  images.set(energy, image);
+  if (images.size > 20) images.clear();
+  images.set(key, image);
   return image;
 }
 
@@ -252,7 +257,8 @@ function drawMarginal(ctx, walk, expected, layout, palette, colour) {
   const top = expected ? 1.35 * Math.max(...expected) : Math.max(...shares, 1e-9), width = side / bins;
   const height = (value) => Math.min(value / top, 1) * stripHeight;
   Object.assign(ctx, { fillStyle: colour, globalAlpha: 0.55 });
-  shares.forEach((value, bin) => ctx.fillRect(left + bin * width, strip + stripHeight - height(value), width - 0.5, height(value)));
+  shares.forEach((value, bin) =>
+    ctx.fillRect(left + bin * width, strip + stripHeight - height(value), width - 0.5, height(value)));
   ctx.globalAlpha = 1;
   Object.assign(ctx, { strokeStyle: palette.muted, lineWidth: 1 });
   ctx.strokeRect(left, strip + stripHeight, side, 0);
@@ -306,7 +312,8 @@ const DASHES = [[], [6, 4], [2, 3], [8, 3, 2, 3]], SPAN = 600;
 function ticks(low, high) {
   const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
   const gap = power * [1, 2, 5, 10].find((factor) => factor * power >= rough), first = Math.ceil(low / gap);
-  return Array.from({ length: Math.floor(high / gap) - first + 1 }, (_, i) => Number(((first + i) * gap).toPrecision(6)));
+  const count = Math.floor(high / gap) - first + 1;
+  return Array.from({ length: count }, (_, i) => Number(((first + i) * gap).toPrecision(6)));
 }
 
 /** Range of steps and energies; a walk that diverges leaves it. */
@@ -319,11 +326,13 @@ function energyRange(walks) {
 
 /** Energies of all walks by step: the most recent ones. */
 export function drawEnergies(canvas, walks, { theme, colours }) {
-  const { ctx, width, height } = prepared(canvas), palette = PALETTES[theme], { low, high, first, span } = energyRange(walks);
+  const { ctx, width, height } = prepared(canvas), palette = PALETTES[theme];
+  const { low, high, first, span } = energyRange(walks);
   const left = 40, bottom = height - 20, top = 10, right = width - 8;
   const x = (steps) => left + ((steps - first) / span) * (right - left);
   const y = (value) => bottom - ((value - low) / (high - low)) * (bottom - top);
-  Object.assign(ctx, { strokeStyle: palette.grid, fillStyle: palette.muted, lineWidth: 1, textAlign: "right", textBaseline: "middle" });
+  Object.assign(ctx, { strokeStyle: palette.grid, fillStyle: palette.muted, lineWidth: 1 });
+  Object.assign(ctx, { textAlign: "right", textBaseline: "middle" });
   for (const value of ticks(low, high)) {
     ctx.strokeRect(left, y(value), right - left, 0);
     ctx.fillText(String(value).replace("-", "−"), left - 6, y(value));
@@ -332,13 +341,16 @@ export function drawEnergies(canvas, walks, { theme, colours }) {
   ctx.fillText(`step ${first}`, left, bottom + 6);
   ctx.textAlign = "right";
   ctx.fillText(String(first + span), right, bottom + 6);
-  ctx.rect(left, 0, right - left, bottom + 2);
   ctx.save();
+  ctx.beginPath();
+  ctx.rect(left, 0, right - left + 2, bottom + 2);
   ctx.clip();
   walks.forEach((walk, index) => {
     const begin = walk.steps + 1 - walk.energies.length;
     ctx.beginPath();
-    walk.energies.forEach((value, i) => { if (Number.isFinite(value)) ctx.lineTo(x(begin + i), y(Math.min(value, 1e3 * high))); });
+    walk.energies.forEach((value, i) => {
+      if (Number.isFinite(value)) ctx.lineTo(x(begin + i), y(Math.min(value, 1e3 * high)));
+    });
     ctx.setLineDash(DASHES[index]);
     Object.assign(ctx, { strokeStyle: colours[index], lineWidth: 1.8 });
     ctx.stroke();

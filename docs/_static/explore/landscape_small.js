@@ -11,7 +11,8 @@ class SmallLandscape {
   constructor(root) {
     Object.assign(this, { root, run: 0, due: 0, part: 1, playing: !still() });
     root.classList.add("explorer", "ex-small");
-    this.canvases = SHOWN.map(([name]) => element("canvas", { role: "img", "aria-label": `${name} on an energy with three modes` }));
+    const labels = SHOWN.map(([name]) => `${name} on an energy with three modes`);
+    this.canvases = labels.map((label) => element("canvas", { role: "img", "aria-label": label }));
     this.button = button("", "Play or pause", () => this.play(!this.clock.playing));
     const figures = SHOWN.map(([name], index) =>
       element("figure", { class: "ex-panel" }, this.canvases[index], element("figcaption", { textContent: name })));

@@ -1,10 +1,18 @@
 // The landscape explorer on a page: controls, panels, and settings in the address.
 
-import { ENERGIES, MAX_WALKS, RANGES, SAMPLERS, THERMAL, advance, checkedSettings, startedWalk, variation } from "./landscape.js";
-import { PALETTES, drawEnergies, drawPanel, drawScale, energyGrid, expectedShares, panelLayout } from "./landscape_draw.js";
-import { Clock, button, checkbox, choice, element, labelled, number, onTheme, pageTheme, slider, still } from "./parts.js";
+import {
+  ENERGIES, MAX_WALKS, RANGES, SAMPLERS, THERMAL, advance, checkedSettings, startedWalk, variation,
+} from "./landscape.js";
+import {
+  PALETTES, drawEnergies, drawPanel, drawScale, energyGrid, expectedShares, panelLayout,
+} from "./landscape_draw.js";
+import { PRESETS } from "./landscape_presets.js";
+import {
+  Clock, button, checkbox, choice, element, labelled, number, onTheme, pageTheme, slider, still,
+} from "./parts.js";
 
-const SLOW = 12, REPLAYED = 300, BUDGET = 25;  // steps per second with arrows; steps after a change; ms of steps a frame
+// Up to this speed arrows are shown; so many steps are repeated after a change; milliseconds for the steps of a frame
+const SLOW = 12, REPLAYED = 300, BUDGET = 25;
 const PREFIX = "#landscape=";
 
 const TIP = 'M1 8H21M15 3L21 8L15 13';
@@ -16,34 +24,6 @@ const MARKS = {  // shapes of the legend in a box of 24 by 16
   proposal: '<path d="M0 8H12" class="ex-ink" stroke-dasharray="3 3"/><circle cx="18" cy="8" r="5" class="ex-ink"/>',
   rejected: '<path d="M7 3L17 13M7 13L17 3" class="ex-ink"/>',
 };
-
-const PRESETS = [
-  { name: "Langevin against descent", lesson: "Descent stops in the nearest mode; the noise of Langevin dynamics " +
-      "lets it leave, and visit all three modes in proportion to their density.",
-    settings: { energy: "mixture", x: -0.3, y: 0.2, speed: 4, walks: [
-      { sampler: "gradient descent", step_size: 0.1 }, { sampler: "Langevin", step_size: 0.1 }] } },
-  { name: "A step too large", lesson: "The curvature along y is 12, so descent converges only for step sizes below " +
-      "2/12: 0.05 is smooth, 0.16 zigzags, 0.18 diverges, and a guard then rejects every step.",
-    settings: { energy: "quadratic", x: -2.2, y: 2, speed: 3, walks: [
-      { sampler: "gradient descent", step_size: 0.05 }, { sampler: "gradient descent", step_size: 0.16 },
-      { sampler: "gradient descent", step_size: 0.18 }, { sampler: "guarded descent", step_size: 0.18 }] } },
-  { name: "Momentum in a valley", lesson: "On the flat floor of a valley the gradient is small: descent creeps, while " +
-      "Nesterov's method keeps its velocity and arrives.",
-    settings: { energy: "banana", x: -1.6, y: 4.6, speed: 10, walks: [
-      { sampler: "gradient descent", step_size: 0.004 }, { sampler: "Nesterov", step_size: 0.004 }] } },
-  { name: "HMC against MALA", lesson: "MALA walks at random along the banana; HMC follows its curve for 8 gradient " +
-      "steps before it accepts or rejects, and explores it sooner.",
-    settings: { energy: "banana", x: -1.2, y: 1.6, speed: 4, walks: [
-      { sampler: "MALA", step_size: 0.01 }, { sampler: "HMC", step_size: 0.08 }] } },
-  { name: "Bias without rejection", lesson: "With a large step size, Langevin dynamics samples a density that is too " +
-      "wide; MALA rejects some of the same proposals and samples the true one.",
-    settings: { energy: "double well", x: 0.9, y: 0.3, speed: 200, walks: [
-      { sampler: "Langevin", step_size: 0.04 }, { sampler: "MALA", step_size: 0.04 }] } },
-  { name: "Temperature and a barrier", lesson: "The barrier has height 4: a cold walk stays in its well, a warm one " +
-      "crosses now and then, a hot one hardly notices it.",
-    settings: { energy: "double well", x: 1, y: 0, speed: 30, walks: [0.4, 1.2, 4].map((temperature) =>
-      ({ sampler: "MALA", step_size: 0.06, temperature })) } },
-];
 
 /** A shape of the legend. */
 function markOf(kind) {
@@ -63,6 +43,7 @@ class Explorer {
     this.clock = new Clock(this.panels, (seconds) => this.tick(seconds));
     if (!this.restoreAddress()) this.choosePreset(PRESETS[0]);
     this.listen();
+    this.ready = true;  // from here on, changes are saved in the address
     if (!still()) this.play(true);
   }
 
@@ -75,18 +56,23 @@ class Explorer {
     this.legend = element("div", { class: "ex-legend" });
     this.panels = element("div", { class: "ex-panels" });
     this.status = element("p", { class: "ex-message", role: "status" });
-    this.energies = element("canvas", { class: "ex-energies", role: "img", "aria-label": "Energy of each walk by step" });
+    const label = "Energy of each walk by step";
+    this.energies = element("canvas", { class: "ex-energies", role: "img", "aria-label": label });
     return [this.presets, this.lessonLine, this.bar, this.legend, this.status, this.panels,
       element("p", { class: "ex-title", textContent: "Energy by step" }), this.energies, this.saving(), this.keys()];
   }
 
   saving() {
     this.box = element("textarea", { rows: 3, spellcheck: false, "aria-label": "Settings as JSON" });
-    const copied = () => this.say("The settings are copied.");
-    const copy = button("Copy", "Copy the settings", () => {
+    const copy = button("Copy", "Copy the settings", async () => {
       this.box.select();
-      if (navigator.clipboard) navigator.clipboard.writeText(this.box.value).then(copied, () => document.execCommand("copy"));
-      else if (document.execCommand("copy")) copied();
+      try {
+        await navigator.clipboard.writeText(this.box.value);
+      } catch {
+        document.execCommand("copy");  // where the page is not served over https
+      }
+      copy.textContent = "Copied";
+      setTimeout(() => { copy.textContent = "Copy"; }, 1500);
     });
     const apply = button("Apply", "Apply the pasted settings", () => this.restore(this.box.value));
     return element("details", { class: "ex-saving" }, element("summary", {}, "Settings as JSON"),
@@ -129,7 +115,9 @@ class Explorer {
     const walks = this.settings.walks.map((walk, i) => (i === index || linked ? { ...walk, ...changes } : walk));
     if (rebuild) this.apply({ ...this.settings, walks }, true);
     else this.change({ walks });
-    if (linked) this.build();
+    for (const [name, value] of Object.entries(linked ? changes : {})) {
+      this.root.querySelectorAll(`[data-name="${name}"]`).forEach((field) => field.show(value));
+    }
   }
 
   restore(text) {
@@ -158,6 +146,7 @@ class Explorer {
   save() {
     const text = JSON.stringify(this.settings);
     if (document.activeElement !== this.box) this.box.value = text;
+    if (!this.ready) return;
     clearTimeout(this.saved);
     this.saved = setTimeout(() => history.replaceState(null, "", PREFIX + encodeURIComponent(text)), 300);
   }
@@ -231,16 +220,15 @@ class Explorer {
   // Controls
 
   build() {
-    const focused = document.activeElement?.dataset?.control;
     this.buildBar();
     this.buildLegend();
-    [...this.presets.children].forEach((one) => one.setAttribute("aria-pressed", String(one.textContent === this.lesson)));
-    this.lessonLine.textContent = PRESETS.find(({ name }) => name === this.lesson)?.lesson ?? ENERGIES[this.settings.energy].note;
+    for (const one of this.presets.children) one.setAttribute("aria-pressed", String(one.textContent === this.lesson));
+    const preset = PRESETS.find(({ name }) => name === this.lesson);
+    this.lessonLine.textContent = preset?.lesson ?? ENERGIES[this.settings.energy].note;
     this.canvases = [];
     this.facts = [];
     this.panels.replaceChildren(...this.settings.walks.map((walk, index) => this.panel(walk, index)));
     this.panels.dataset.count = this.settings.walks.length;
-    if (focused) this.root.querySelector(`[data-control="${focused}"]`)?.focus();
     this.clock.wake();
   }
 
@@ -308,15 +296,16 @@ class Explorer {
       this.lesson = "";
       this.apply({ ...this.settings, walks: this.settings.walks.filter((_, i) => i !== index) }, true);
     });
-    const sampler = choice(Object.keys(SAMPLERS), walk.sampler, (name) => this.changeWalk(index, { sampler: name }, true));
+    const sampler = choice(Object.keys(SAMPLERS), walk.sampler,
+      (name) => this.changeWalk(index, { sampler: name }, true));
     sampler.setAttribute("aria-label", `Sampler ${index + 1}`);
     const fields = [slider("step size", RANGES.step_size, walk.step_size, change("step_size")),
       slider(own, RANGES[own], walk[own], change(own))];
-    fields.forEach((field, i) => field.querySelector("input").setAttribute("data-control", `${index}-${i}`));
+    fields.forEach((field, i) => field.setAttribute("data-name", ["step_size", own][i]));
     this.canvases.push(canvas);
     this.facts.push(facts);
     this.pointer(canvas);
-    const swatch = element("i", { class: "ex-swatch", "data-walk": index });
+    const swatch = element("i", { class: "ex-swatch" });
     swatch.style.background = colour;
     return element("figure", { class: "ex-panel" },
       element("div", { class: "ex-head" }, swatch, sampler, ...(this.settings.walks.length > 1 ? [remove] : [])),
@@ -326,16 +315,18 @@ class Explorer {
   // Pointer, keyboard, theme
 
   moveStart(place) {
-    const energy = ENERGIES[this.settings.energy], round = (value) => Number(value.toFixed(3));
+    const round = (value) => Number(value.toFixed(3));
     const kept = Object.fromEntries(Object.entries(place).map(([axis, value]) => [axis, round(value)]));
     this.tryChange(kept);
     ["x", "y"].forEach((axis, i) => { this.starts[i].value = this.settings[axis]; });
-    return energy;
   }
 
   pointer(canvas) {
     const energy = ENERGIES[this.settings.energy];
-    const offset = (event) => [event.clientX - canvas.getBoundingClientRect().left, event.clientY - canvas.getBoundingClientRect().top];
+    const offset = ({ clientX, clientY }) => {
+      const { left, top } = canvas.getBoundingClientRect();
+      return [clientX - left, clientY - top];
+    };
     const inside = (event) => {
       const { left, top, side } = panelLayout(canvas, energy), [px, py] = offset(event);
       return px >= left && px <= left + side && py >= top && py <= top + side;
@@ -357,7 +348,8 @@ class Explorer {
     canvas.addEventListener("pointermove", (event) => { if (dragging && event.buttons) move(event); });
     canvas.addEventListener("pointerup", () => { dragging = false; });
     canvas.addEventListener("click", (event) => { if (event.pointerType !== "mouse") move(event); });
-    canvas.addEventListener("touchstart", (event) => { if (near(event.touches[0])) event.preventDefault(); }, { passive: false });
+    const hold = (event) => { if (near(event.touches[0])) event.preventDefault(); };  // others scroll the page
+    canvas.addEventListener("touchstart", hold, { passive: false });
   }
 
   key(event) {
@@ -366,7 +358,8 @@ class Explorer {
     if (target !== document.body && !this.root.contains(target)) return;
     const pressable = /^(BUTTON|SUMMARY)$/.test(target.tagName) || target.type === "checkbox";
     const actions = { " ": () => this.play(!this.clock.playing), ArrowRight: () => this.step(), r: () => this.begin() };
-    if (!(event.key in actions) || (event.key === " " && pressable) || (event.key !== "r" && target.type === "range")) return;
+    if (!(event.key in actions) || (event.key === " " && pressable)) return;
+    if (event.key === "ArrowRight" && target.type === "range") return;
     event.preventDefault();
     actions[event.key]();
   }
@@ -377,15 +370,19 @@ class Explorer {
     new ResizeObserver(() => this.clock.wake()).observe(this.root);
     onTheme(() => {
       const { walks } = PALETTES[pageTheme()];
-      for (const swatch of this.root.querySelectorAll(".ex-swatch")) swatch.style.background = walks[swatch.dataset.walk];
+      this.root.querySelectorAll(".ex-swatch").forEach((one, index) => { one.style.background = walks[index]; });
       this.clock.wake();
     });
   }
 }
 
+function shortNumber(value) {
+  return (Math.abs(value) < 1000 ? value.toFixed(2) : value.toExponential(1)).replace("-", "−");
+}
+
 /** One line about a walk. */
 function factsOf(walk, expected) {
-  const parts = [`step ${walk.steps}`, walk.diverged ? "diverged" : `energy ${walk.value.toFixed(2).replace("-", "−")}`];
+  const parts = [`step ${walk.steps}`, walk.diverged ? "diverged" : `energy ${shortNumber(walk.value)}`];
   const rejects = /guarded|MALA|HMC/.test(walk.settings.sampler);
   if (walk.steps && rejects) parts.push(`accepted ${Math.round((100 * walk.accepted) / walk.steps)} %`);
   if (walk.steps && expected) parts.push(`total variation ${variation(walk, expected).toFixed(2)}`);

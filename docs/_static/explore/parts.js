@@ -28,20 +28,27 @@ export function choice(options, value, onchange) {
   return select;
 }
 
-/** A slider, logarithmic if its range is above 0, with its value beside it. */
+/** A slider, logarithmic if its range is above 0, with its value beside it; its `show` sets another value. */
 export function slider(text, [low, high], value, onchange) {
   const logarithmic = low > 0, shown = (number) => String(Number(number.toPrecision(3)));
   const to = (number) => (logarithmic ? Math.log(number / low) / Math.log(high / low) : (number - low) / (high - low));
   const from = (place) => (logarithmic ? low * (high / low) ** place : low + place * (high - low));
-  const output = element("output", { textContent: shown(value) });
-  const input = element("input", { type: "range", min: 0, max: 1, step: 0.002, value: to(value), oninput: () => {
+  const output = element("span", { class: "ex-value", "aria-hidden": "true", textContent: shown(value) });
+  const input = element("input", { type: "range", min: 0, max: 1, step: 0.002, oninput: () => {
     const number = Math.min(Math.max(Number(from(Number(input.value)).toPrecision(3)), low), high);
-    output.textContent = shown(number);
-    input.setAttribute("aria-valuetext", shown(number));
+    state(number);
     onchange(number);
   } });
-  input.setAttribute("aria-valuetext", shown(value));
-  return labelled(text, input, output);
+  const state = (number) => {
+    output.textContent = shown(number);
+    input.setAttribute("aria-valuetext", shown(number));
+  };
+  const show = (number) => {
+    if (document.activeElement !== input) input.value = to(number);
+    state(number);
+  };
+  show(value);
+  return Object.assign(labelled(text, input, output), { show });
 }
 
 export function number(text, value, step, onchange) {
