@@ -18,7 +18,7 @@ export function checkedState(given) {
   }
   for (const [name, [low, high]] of Object.entries(LIMITS)) {
     const ok = Number.isInteger(state[name]) && state[name] >= low && state[name] <= high;
-    if (!ok) throw new Error(`${name}=${JSON.stringify(state[name])}: must be a whole number from ${low} to ${high}`);
+    if (!ok) throw new Error(`${name}=${JSON.stringify(state[name])}: must be an integer from ${low} to ${high}`);
   }
   if (typeof state.text !== "string" || state.text.length > MOST) throw new Error(`text: must have at most ${MOST} characters`);
   if (state.example) state.text = "";
@@ -28,8 +28,8 @@ export function checkedState(given) {
 const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
 const signed = (value, digits = 3) => value.toFixed(digits).replace("-", "−");
 
-/** A range with whole numbers, and its value beside it. */
-function wholeSlider(text, [low, high], onchange) {
+/** A range of integers, and its value beside it. */
+function integerSlider(text, [low, high], onchange) {
   const output = element("span", { class: "ex-value", "aria-hidden": "true" });
   const input = element("input", { type: "range", min: low, max: high, step: 1, oninput: () => onchange(Number(input.value)) });
   return Object.assign(labelled(text, input, output), { set: (value, shown = value) => {
@@ -132,9 +132,9 @@ class TokensExplorer {
 
   skeleton() {
     this.sliders = {
-      example: wholeSlider("example, from easy to hard", [1, DATA.examples.length], (example) => this.change({ example })),
-      steps: wholeSlider("steps", [0, STEPS], (steps) => this.stopAt(steps)),
-      walks: wholeSlider("walks, best of N", [1, WALKS], (walks) => this.change({ walks })),
+      example: integerSlider("example, from easy to hard", [1, DATA.examples.length], (example) => this.change({ example })),
+      steps: integerSlider("steps", [0, STEPS], (steps) => this.stopAt(steps)),
+      walks: integerSlider("walks, best of N", [1, WALKS], (walks) => this.change({ walks })),
     };
     this.text = element("textarea", { rows: 3, maxLength: MOST, spellcheck: false, readOnly: !this.alive,
       oninput: () => this.typed() });
