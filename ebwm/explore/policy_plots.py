@@ -1,15 +1,13 @@
 """Plots of the policy explorer, as dictionaries of plotly."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..figures.style import COLOURS
 from ..policy.reach import OBSTACLE, RADIUS
+from .episodes import Episode
 from .plots import theme_layout
-
-if TYPE_CHECKING:
-    from .policy import Episode
 
 __all__ = ["SCALE", "chunks_figure", "energy_figure"]
 
@@ -18,7 +16,7 @@ SCALE = [[0.0, "#3e4989"], [0.25, "#2f6c8e"], [0.5, "#21918c"], [0.75, "#44bf70"
 
 
 def chunks_figure(
-    episode: "Episode",  # to draw
+    episode: Episode,  # to draw
     theme: str,  # "light" or "dark"
 ) -> dict[str, Any]:
     """The path so far, the candidate chunks and the chosen one, obstacle and goal; a click anywhere counts."""
@@ -46,7 +44,7 @@ def chunks_figure(
     return dict(data=data, layout=layout)
 
 
-def _candidates(episode: "Episode", palette: dict[str, str]) -> list[dict[str, Any]]:
+def _candidates(episode: Episode, palette: dict[str, str]) -> list[dict[str, Any]]:
     """One trace for each of 16 candidates, those that are not drawn without points; coloured by energy."""
     choice, traces = episode.choice, []
     energies = choice.energies
@@ -78,7 +76,7 @@ def _colour(share: float) -> str:
     return "#" + "".join(f"{round(np.interp(share, places, values)):02x}" for values in channels)
 
 
-def _annotations(episode: "Episode", palette: dict[str, str]) -> list[dict[str, Any]]:
+def _annotations(episode: Episode, palette: dict[str, str]) -> list[dict[str, Any]]:
     """Names of obstacle and goal; the push as an arrow, from the step of the push on."""
     settings, (x, y) = episode.settings, episode.goal.tolist()
     plain = dict(showarrow=False, font=dict(color=palette["text"]))
@@ -92,7 +90,7 @@ def _annotations(episode: "Episode", palette: dict[str, str]) -> list[dict[str, 
 
 
 def energy_figure(
-    episode: "Episode",  # to draw
+    episode: Episode,  # to draw
     theme: str,  # "light" or "dark"
 ) -> dict[str, Any]:
     """Energy of the chosen chunks and of the candidates by time, with the step that is shown."""
