@@ -1,65 +1,77 @@
-"""Animation on the home page: a walk becomes the next frame. Drawn from the record of the figure `next_frame`."""
+"""Animation on the home page: the frames explorer, step by step, from pictures of its page in a browser."""
 
 import io
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
+import explore_frames
+import explorers
 from PIL import Image
 
-from ebwm.figures.style import colour, style
-
-SHOWN = {"context $t-1$": "frame $t-1$", "context $t$": "frame $t$", "": "candidate", "truth $t+1$": "true $t+1$"}
-SECONDS, LAST = 0.8, 2.5  # of each step, and of the last
+CLIP, POSITION, WIDTH = 1, 7, 840  # of the recorded predictions; of the page in pixels
+SECONDS, LAST = 0.6, 2.5  # of each step, and of the last
+SHOWN = """
+body { margin: 0; padding: 12px; background: #fff; font: 16px/1.4 sans-serif; --color-foreground-primary: #1f2937;
+  --color-foreground-secondary: #6b7280; --color-background-border: #e5e7eb; --color-foreground-border: #9ca3af; }
+.explore > :not(.explore-frames, .explore-plots, .explore-legend) { display: none; }
+.explore-legend { margin-bottom: 0; }
+"""
 
 
 def write(
     root: Path,  # root of the repository
-) -> Path:  # of the animation
+) -> Path | None:  # of the animation; None without a browser: the one that is there remains
     """Write the animation as GIF."""
-    folder = root / "figures" / "next_frame"
-    frames, walk = (pd.read_parquet(folder / f"{name}.parquet") for name in ("frames", "by_step"))
-    seed = frames.seed.iloc[0]
-    frames, walk = frames[frames.seed == seed], walk[walk.seed == seed]
-    with style():
-        pictures = [_picture(frames, walk, step) for step in walk.step]
-    durations = [1000 * SECONDS] * (len(pictures) - 1) + [1000 * LAST]
-    path = folder / "walk.gif"
+    with tempfile.TemporaryDirectory() as folder, _page(Path(folder)) as page:
+        if page is None:
+            return None
+        slider = page.get_by_label("step", exact=True)
+        last = int(slider.get_attribute("max"))
+        pictures = [_picture(page, slider, step) for step in range(last + 1)]
+    path = root / "figures" / "next_frame" / "walk.gif"
+    durations = [1000 * SECONDS] * last + [1000 * LAST]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True)
     return path
 
 
-def _picture(frames: pd.DataFrame, walk: pd.DataFrame, step: int) -> Image.Image:
-    """The frames and the energy after a number of steps."""
-    figure = Figure(figsize=(8.4, 3.3), dpi=100)
-    left, right = figure.subfigures(1, 2, width_ratios=[1.45, 1])
-    _frames(left, frames, step)
-    axes = right.subplots()
-    axes.plot(walk.step, walk.energy, "o-", color=colour("grid"), ms=4)
-    before = walk[walk.step <= step]
-    axes.plot(before.step, before.energy, "o-", color=colour("ebt"), ms=4)
-    axes.plot(step, before.energy.iloc[-1], "o", color=colour("ebt"), ms=10)
-    axes.set(title="Energy of the candidates", xlabel="step of the walk", ylabel="mean over test clips",
-             xticks=walk.step)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
-    return Image.open(file).convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
+@contextmanager
+def _page(folder: Path) -> Iterator[Any]:
+    """The explorer alone on a page; None without a browser."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        browser = None
+    if browser is None:
+        yield None
+        return
+    explore_frames.write(folder)
+    style = (explorers.SCRIPTS / "frames.css").read_text(encoding="utf-8") + SHOWN
+    data = (folder / "frames_data.js").read_text(encoding="utf-8")
+    body = explorers.place("<!-- explorer: frames -->")
+    (folder / "page.html").write_text(f"<!doctype html><style>{style}</style><script>{data}</script>{body}", encoding="utf-8")
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        page = opened.new_page(viewport=dict(width=WIDTH, height=900), reduced_motion="reduce")
+        page.goto((folder / "page.html").as_uri())
+        page.get_by_label("Clip").select_option(str(CLIP))
+        page.get_by_label("Frames seen").select_option(str(POSITION))
+        yield page
+        opened.close()
 
 
-def _frames(left: Any, frames: pd.DataFrame, step: int) -> None:
-    clips = frames["clip"].unique()
-    grid = left.subplots(len(clips), len(SHOWN), squeeze=False)
-    for row, clip in zip(grid, clips, strict=True):
-        for axes, column in zip(row, SHOWN, strict=True):
-            name = column or (f"step {step}" if step else "start")
-            pixels = np.array(frames[(frames["clip"] == clip) & (frames.column == name)].pixels.iloc[0])
-            side = round(len(pixels) ** 0.5)
-            axes.imshow(pixels.reshape(side, side), cmap="gray", vmin=0, vmax=1)
-            axes.set(xticks=[], yticks=[])
-            axes.grid(False)
-            for spine in axes.spines.values():
-                spine.set(visible=not column, color=colour("ebt"), linewidth=2)
-    for axes, title in zip(grid[0], SHOWN.values(), strict=True):
-        axes.set_title(title if title != "candidate" else f"candidate, step {step}", fontsize=9.5, loc="center")
+def _picture(page: Any, slider: Any, step: int) -> Image.Image:
+    """The page at a step."""
+    slider.fill(str(step))
+    taken = Image.open(io.BytesIO(page.screenshot(full_page=False, clip=_box(page))))
+    return taken.convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
+
+
+def _box(page: Any) -> dict[str, float]:
+    """The part of the page that is filled."""
+    height = page.evaluate("document.querySelector('.explore').getBoundingClientRect().bottom")
+    return dict(x=0, y=0, width=WIDTH, height=height + 8)
