@@ -46,7 +46,7 @@ def test_runs_are_replayed_and_settings_are_restored_from_text(browser, page):  
     assert settings(page)["update"] == 200
     page.get_by_role("button", name="Beside a Transformer").click()
     page.get_by_label("step size 30", exact=False).first.check()
-    page.get_by_label("update").fill("120")
+    page.get_by_label("update", exact=True).fill("120")
     assert settings(page)["runs"] == ["step size auto", "step size 30", "Transformer"]
     assert "Transformer" in page.locator("svg").first.get_attribute("aria-label")
     assert "Transformer" not in page.locator("svg").nth(1).get_attribute("aria-label")
@@ -58,7 +58,7 @@ def test_runs_are_replayed_and_settings_are_restored_from_text(browser, page):  
         page.locator("textarea").fill(text)
         page.get_by_role("button", name="Apply the pasted settings").click()
         assert page.get_by_role("status").inner_text().startswith(line)
-        assert page.get_by_label("update").input_value() == "10"
+        assert page.get_by_label("update", exact=True).input_value() == "10"
 
 
 @pytest.mark.slow
