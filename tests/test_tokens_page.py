@@ -3,13 +3,13 @@
 import json
 import sys
 from pathlib import Path
-from urllib.parse import urlparse
 
 import lab
 import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
+import explore_assets  # noqa: E402
 import explore_tokens as assets  # noqa: E402
 import explorers  # noqa: E402
 
@@ -17,9 +17,6 @@ from ebwm import settings  # noqa: E402
 from ebwm.writing import INCLUDED, load_language  # noqa: E402
 
 pytestmark = pytest.mark.slow
-ADDRESS = "http://site.test/"
-HEAD = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-KINDS = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 TEXTS = [
     "", " ", "   ", "a", " a", "a  b", "a \n\n b\t", "\r\n", "Return a new list.", "don't we'll I'M they'd",
     "x=1234567890", "def f(x, *, y=None) -> int:\n    return x**2\n", "naïve café", "Größe", "straße ÄÖÜ",
@@ -64,52 +61,36 @@ def data():
 
 @pytest.fixture(scope="module")
 def files():
-    """Models and runtime by name; skips if they cannot be made here."""
+    """Models and runtime by path; skips if they cannot be made here."""
     cache = settings.load(ROOT).cache
     try:
-        paths = [*assets.package_files(assets.RUNTIME, cache), *assets.model_files(cache)]
-    except (assets.AssetError, ImportError) as error:
+        runtime = explore_assets.package_files(explore_assets.RUNTIME, cache)
+        models = explore_assets.model_files(assets.MODELS, assets.load, cache)
+    except (explore_assets.AssetError, ImportError) as error:
         pytest.skip(str(error))
-    return {path.name: path for path in paths}
+    return {f"/_static/explore/{name}/{path.name}": path
+            for name, paths in (("runtime", runtime), ("tokens", models)) for path in paths}
 
 
 @pytest.fixture
 def site(browser, data):
     """A function that opens a page with the explorer alone; no other host is asked and no error is raised."""
-    contexts, problems = [], []
+    pages, problems = [], []
 
     def opened(path="", served=(), size=1, width=900, theme="light"):
         sheets = [explorers.SCRIPTS / name for name in ("explore.css", "tokens.css")]
         style = "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
         script = f"window.ebwmTokens = {json.dumps(data | {'bytes': size})}"
         body = explorers.place("<!-- explorer: tokens -->")
-        texts = {"/": f"{HEAD}<style>{style}</style><body data-theme='{theme}'><script>{script}</script>{body}"}
-        texts |= {f"/_static/explore/{file.name}": file.read_text(encoding="utf-8")
-                  for file in explorers.SCRIPTS.glob("*.js")}
-        paths = {f"/_static/explore/tokens/{name}": path for name, path in dict(served).items()}
-
-        def answer(route, request):
-            where = urlparse(request.url)
-            if where.hostname != "site.test":
-                problems.append(request.url)
-                return route.abort()
-            if where.path in paths:
-                kind = KINDS.get(Path(where.path).suffix, "application/octet-stream")
-                return route.fulfill(path=paths[where.path], content_type=kind)
-            found = where.path in texts
-            return route.fulfill(status=200 if found else 404, body=texts.get(where.path, ""),
-                                 content_type=KINDS.get(Path(where.path).suffix, "text/html"))
-
-        page = browser.new_context(viewport=dict(width=width, height=900), reduced_motion="reduce").new_page()
-        contexts.append(page.context)
-        page.context.route("**/*", answer)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(ADDRESS + path)
-        return page
+        files = {"/": f"{lab.HEAD}<style>{style}</style><body data-theme='{theme}'><script>{script}</script>{body}"}
+        files |= {f"/_static/explore/{file.name}": file for file in explorers.SCRIPTS.glob("*.js")}
+        viewport = dict(width=width, height=900)
+        pages.append(lab.open_site(browser, files | dict(served), problems, path, viewport=viewport))
+        return pages[-1]
 
     yield opened
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.context.close()
     assert problems == []
 
 
@@ -140,7 +121,8 @@ def test_texts_have_the_tokens_of_the_python_tokenizer(site, data):
 def test_starts_are_those_of_the_record(site):
     page = site()
     for seed in (0, 1, 9999):
-        assert page.evaluate(NORMALS, [seed, 4096]) == pytest.approx(assets.normals(seed, 4096).tolist(), abs=1e-6)
+        expected = explore_assets.normals(seed, 4096).tolist()
+        assert page.evaluate(NORMALS, [seed, 4096]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_browser_computes_the_distributions_of_pytorch(site, data, files):
@@ -209,7 +191,7 @@ def test_settings_are_restored_from_a_paste_and_from_the_address(site):
     page.get_by_role("button", name="Apply the pasted settings").click()
     assert state_of(page) == wanted
     lab.wait_until(lambda: "%22walks%22%3A2" in page.url, page)
-    assert state_of(site(page.url.removeprefix(ADDRESS), size=0)) == wanted
+    assert state_of(site(page.url.removeprefix(lab.SITE), size=0)) == wanted
     for text, message in (("{", "settings: must be JSON"), ('{"step": 1}', "step: unknown setting; must be one of"),
                           ('{"walks": 99}', "walks=99: must be an integer from 1 to 8")):
         page.get_by_label("Settings as JSON").fill(text)
@@ -229,12 +211,12 @@ def test_a_phone_shows_everything_and_the_theme_changes_the_colours(site):
 def test_an_archive_with_another_digest_is_refused(tmp_path, monkeypatch):
     def packed(command, **settings):
         (Path(command[-1]) / "a.tgz").write_bytes(b"other")
-        return assets.subprocess.CompletedProcess(command, 0, "", "")
+        return explore_assets.subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(assets.subprocess, "run", packed)
-    monkeypatch.setattr(assets.shutil, "which", lambda name: name)
+    monkeypatch.setattr(explore_assets.subprocess, "run", packed)
+    monkeypatch.setattr(explore_assets.shutil, "which", lambda name: name)
     with pytest.raises(ValueError, match=r"onnxruntime-web@1\.30\.0 has sha512-.*: must be sha512-"):
-        assets.package_files(assets.RUNTIME, tmp_path)
-    monkeypatch.setattr(assets.shutil, "which", lambda name: None)
-    with pytest.raises(assets.AssetError, match="'npm' is not on the PATH: apt-get install npm"):
-        assets.package_files(assets.RUNTIME, tmp_path)
+        explore_assets.package_files(explore_assets.RUNTIME, tmp_path)
+    monkeypatch.setattr(explore_assets.shutil, "which", lambda name: None)
+    with pytest.raises(explore_assets.AssetError, match="'npm' is not on the PATH: apt-get install npm"):
+        explore_assets.package_files(explore_assets.RUNTIME, tmp_path)

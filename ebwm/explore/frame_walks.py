@@ -135,13 +135,15 @@ def check_settings(
 def compute(
     models: FrameModels,  # to predict with
     settings: Settings,  # of the walks
+    starts: Float[Tensor, "walks dim"] | None = None,  # initial candidates; None: drawn from the seed
 ) -> FramesResult:
     """Predict a frame by several walks; equal settings give equal results."""
     check_settings(models, settings)
     model, states = models.model, models.clips[settings.clip][:settings.position + 1]
     context, target = states[None, :-1], states[-1]
     recent, trace = model.encode(context)[0, -1].expand(MAX_WALKS, -1), Trace()
-    starts = init_candidates(models.start, recent, generator(settings.seed, "start"))[:settings.walks]
+    if starts is None:
+        starts = init_candidates(models.start, recent, generator(settings.seed, "start"))[:settings.walks]
     kernel = gradient_descent(float(model.step_size) * settings.factor)
     found = run(OnePosition(model.landscape(context)), starts, kernel, settings.steps, callback=trace)
     decoded = model.decode(torch.cat([starts[None], trace.places]))

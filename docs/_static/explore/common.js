@@ -7,7 +7,14 @@ export const element = (name, attributes = {}, ...children) => {
   return made;
 };
 
-// The state is a flat object; `allowed` maps each of its names to the list of possible values.
+const allow = (includes, words) => ({ includes, toString: () => words });
+export const oneOf = (values) => allow((value) => values.includes(value), `one of ${values.join(", ")}`);
+export const wholeFrom = (low, high) =>
+  allow((value) => Number.isInteger(value) && low <= value && value <= high, `a whole number from ${low} to ${high}`);
+export const numberFrom = (low, high) =>
+  allow((value) => typeof value === "number" && low <= value && value <= high, `a number from ${low} to ${high}`);
+
+// The state is a flat object; `allowed` maps each of its names to its possible values.
 const checked = (value, allowed) => {
   if (value === null || typeof value !== "object") throw new Error("The state must be a JSON object.");
   for (const name of Object.keys(value)) {
@@ -15,7 +22,7 @@ const checked = (value, allowed) => {
   }
   for (const [name, values] of Object.entries(allowed)) {
     if (name in value && !values.includes(value[name])) {
-      throw new Error(`${name}=${JSON.stringify(value[name])}: must be one of ${values.join(", ")}.`);
+      throw new Error(`${name}=${JSON.stringify(value[name])}: must be ${values}.`);
     }
   }
   return value;
@@ -63,12 +70,12 @@ export const stateBox = (allowed, change, say) => {
   return { root, show: (state) => { field.value = JSON.stringify(state); } };
 };
 
-// A button and a slider over the steps 0..last; `change` gets the step.
-export const playBar = (last, change, pause = 450) => {
+// A button and a slider over the steps 0..last, which is set with the shown step; `change` gets the step.
+export const playBar = (change, pause = 450) => {
   const button = element("button", { type: "button", class: "explore-play" }, "Play");
-  const slider = element("input", { type: "range", min: 0, max: last, step: 1, "aria-label": "step" });
+  const slider = element("input", { type: "range", min: 0, max: 1, step: 1, "aria-label": "step" });
   const label = element("span", { class: "explore-step" });
-  let timer = null;
+  let timer = null, last = 1;
   const stop = () => {
     clearInterval(timer);
     timer = null;
@@ -89,7 +96,8 @@ export const playBar = (last, change, pause = 450) => {
     stop();
     change(Number(slider.value));
   });
-  const show = (step) => {
+  const show = (step, steps) => {
+    last = slider.max = steps;
     slider.value = step;
     label.textContent = `step ${step} of ${last}`;
     slider.setAttribute("aria-valuetext", label.textContent);
@@ -116,7 +124,7 @@ const ticksOf = (low, high) => {
 // Lines [{name, values}] over the steps 0, 1, ...; constant lines have one value. `show` marks a step.
 export const linePlot = (title, lines, { from } = {}) => {
   const size = { width: 320, height: 190, left: 46, right: 8, top: 10, bottom: 34 };
-  const values = lines.flatMap((line) => line.values), last = Math.max(...lines.map((line) => line.values.length)) - 1;
+  const values = lines.flatMap((line) => line.values).filter(Number.isFinite), last = Math.max(...lines.map((line) => line.values.length)) - 1;
   const least = from ?? Math.min(...values), most = Math.max(...values), margin = 0.06 * (most - least || 1);
   const [low, high] = [from ?? least - margin, most + margin];
   const x = (step) => size.left + (size.width - size.left - size.right) * (step / last * 0.96 + 0.02);
@@ -134,7 +142,8 @@ export const linePlot = (title, lines, { from } = {}) => {
   const mark = svg("line", { class: "mark", y1: size.top, y2: size.height - size.bottom });
   root.append(mark);
   for (const { name, values: heights } of lines) {
-    const points = heights.length > 1 ? heights.map((value, step) => [x(step), y(value)])
+    const points = heights.length > 1
+      ? heights.map((value, step) => [x(step), y(value)]).filter(([, height]) => Number.isFinite(height))
       : [[start, y(heights[0])], [end, y(heights[0])]];
     root.append(svg("polyline", { class: `line ${name}`, points: points.map((point) => point.join()).join(" ") }));
   }

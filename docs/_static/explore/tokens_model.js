@@ -1,7 +1,9 @@
 // Walks of the EBT to the next token, and the Transformer's prediction, by onnxruntime.
 
+import { loadGraphs } from "./onnx.js";
+
 export const STEPS = 8, WALKS = 8;
-const TOP = 10, RUNTIME = "ort.wasm.bundle.min.mjs", GRAPHS = ["prefill", "step", "forward"];
+const TOP = 10;
 
 /** Standard normal numbers from a seed: mulberry32 and the method of Box and Muller; `count` is even. */
 export function normals(seed, count) {
@@ -48,15 +50,8 @@ function factsOfLogits(logits) {
 export class Models {
   /** Load the runtime and the graphs from a folder. */
   static async load(folder, stepSize) {
-    const ort = await import(new URL(RUNTIME, folder));
-    Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: { wasm: String(new URL("ort-wasm-simd-threaded.wasm", folder)) } });
-    const models = Object.assign(new Models(), { ort, stepSize });
-    for (const name of GRAPHS) models[name] = await ort.InferenceSession.create(String(new URL(`${name}.onnx`, folder)));
-    return models;
-  }
-
-  tensor(values, shape) {
-    return new this.ort.Tensor(values instanceof BigInt64Array ? "int64" : "float32", values, shape);
+    const graphs = await loadGraphs(folder, ["prefill", "step", "forward"]);
+    return Object.assign(new Models(), graphs, { stepSize });
   }
 
   /** Walks from random starts, all of STEPS steps, and the prediction in one pass. */

@@ -1,0 +1,87 @@
+// Parts of the frames explorer: pictures, the table of walks, and controls.
+
+import { element } from "./common.js";
+
+const SPREAD = [0, 114, 178], MOST = 0.25; // colour of the spread; standard deviation that has it fully
+
+export const upTo = (last) => Array.from({ length: last + 1 }, (_, index) => index);
+
+// Pictures
+
+export const canvasOf = ([height, width], label) => element("canvas", { width, height, role: "img", "aria-label": label });
+
+const paint = (canvas, colours) => {
+  const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height);
+  colours.forEach((colour, pixel) => image.data.set(colour, 4 * pixel));
+  context.putImageData(image, 0, 0);
+};
+
+export const paintGrey = (canvas, bytes) => paint(canvas, [...bytes].map((value) => [value, value, value, 255]));
+
+const paintSpread = (canvas, images) => paint(canvas, Array.from(images[0], (_, pixel) => {
+  const values = images.map((image) => image[pixel] / 255), mean = values.reduce((a, b) => a + b) / values.length;
+  const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length;
+  return [...SPREAD, Math.min(255, Math.round(255 * Math.sqrt(variance) / MOST))];
+}));
+
+export const picture = (size, name) => {
+  const canvas = canvasOf(size, name), caption = element("figcaption");
+  return { root: element("figure", {}, canvas, caption), canvas, say: (text) => { caption.textContent = text; } };
+};
+
+export const legend = (names) => element("p", { class: "explore-legend" },
+  ...Object.entries(names).map(([name, text]) => element("span", { class: name }, text)));
+
+// Candidates of all walks by step, and their spread; a click shows a step of a walk.
+export const walksTable = (size, at, [lastStep, lastWalk], change) => {
+  const table = element("table", { class: "explore-walks" }), steps = upTo(lastStep), walks = upTo(lastWalk);
+  table.style.setProperty("--steps", steps.length);
+  const row = (name, number, draw) => {
+    const cells = steps.map((step) => {
+      const canvas = canvasOf(size, `${name}, step ${step}`), cell = element("td", {}, canvas);
+      draw(canvas, step);
+      cell.addEventListener("click", () => change(number === null ? { step } : { step, walk: number }));
+      return cell;
+    });
+    table.append(element("tr", {}, element("th", { scope: "row" }, name), ...cells));
+    return cells;
+  };
+  const rows = walks.map((walk) => row(`walk ${walk + 1}`, walk, (canvas, step) => paintGrey(canvas, at(step, walk))));
+  row("spread", null, (canvas, step) => paintSpread(canvas, walks.map((walk) => at(step, walk))));
+  table.append(element("tr", {}, element("th", {}, "step"), ...steps.map((step) => element("th", { scope: "col" }, step))));
+  const mark = (step, walk) => rows.forEach((cells, number) => cells.forEach((cell, place) => {
+    cell.className = place !== step ? "" : number === walk ? "chosen" : "column";
+  }));
+  return { root: table, mark };
+};
+
+// Controls; each has a `root` and a function `show` that sets its value
+
+const field = (label, ...parts) => element("label", {}, element("span", {}, label), ...parts);
+
+export const choice = (label, values, named, change) => {
+  const select = element("select", {});
+  const fill = (options) => select.replaceChildren(...options.map((value) => new Option(named(value), value)));
+  fill(values);
+  select.addEventListener("change", () => change(Number(select.value)));
+  return { root: field(label, select), fill, show: (value) => { select.value = value; } };
+};
+
+export const seedBox = (label, most, change) => {
+  const input = element("input", { type: "number", min: 0, max: most, step: 1 });
+  input.addEventListener("change", () => change(input.value === "" ? null : Number(input.value)));
+  return { root: field(label, input), input, show: (value) => { input.value = value; } };
+};
+
+// A slider and its value; `to` and `from` map the value to its place and back.
+export const slide = (label, [low, high, step], change, { to = Number, from = Number } = {}) => {
+  const input = element("input", { type: "range", min: to(low), max: to(high), step });
+  const output = element("span", { class: "explore-value", "aria-hidden": "true" });
+  input.addEventListener("input", () => change(from(Number(input.value))));
+  const show = (value) => {
+    input.value = to(value);
+    output.textContent = value;
+    input.setAttribute("aria-valuetext", value);
+  };
+  return { root: field(label, input, output), input, show };
+};
