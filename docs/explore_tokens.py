@@ -13,7 +13,7 @@ from ebwm.writing import INCLUDED, Language, load_language
 
 STEPS, WALKS, TOP = 8, 8, 10  # as in tokens_model.js
 MODELS = {"text": ("prefill.onnx", "step.onnx"), "text_transformer": ("forward.onnx",)}
-EXAMPLES = (  # a context, and how it goes on; any order, sorted by the measured entropy
+EXAMPLES = (  # a context, and how it continues; any order, sorted by the measured entropy
     ("Return the number of items in the list. If the argument is not a list, raise a Type", "Error"),
     ("Open the file for reading and return a new", " file"),
     ("Raises a ValueError if x is", " not"),
