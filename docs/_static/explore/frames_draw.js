@@ -32,9 +32,10 @@ export const picture = (size, name) => {
 export const legend = (names) => element("p", { class: "explore-legend" },
   ...Object.entries(names).map(([name, text]) => element("span", { class: name }, text)));
 
-// Scroll a box sideways as little as shows a cell of its table.
-const keepInView = ({ offsetLeft, offsetWidth }, box) => {
-  box.scrollLeft = Math.min(offsetLeft, Math.max(box.scrollLeft, offsetLeft + offsetWidth + 4 - box.clientWidth));
+// Scroll a box sideways, no more than necessary, so that a cell is visible beside the first one of its row.
+const keepInView = ({ offsetLeft, offsetWidth, parentElement }, box) => {
+  const first = offsetLeft + offsetWidth + 4 - box.clientWidth, last = offsetLeft - parentElement.firstChild.offsetWidth;
+  box.scrollLeft = Math.min(last, Math.max(box.scrollLeft, first));
 };
 
 // Candidates of all walks by step, and their spread; a click shows a step of a walk.
