@@ -154,7 +154,7 @@ def test_own_texts_seeds_and_tokens_are_computed_in_the_page(site, files):
     lab.wait_until(lambda: state_of(page)["text"] == f"Return True if the{appended}", page)
     page.get_by_label("seed of the starts").fill("-1")
     page.get_by_label("seed of the starts").press("Enter")
-    assert "seed=-1: must be a whole number from 0" in page.get_by_role("alert").inner_text()
+    assert "seed=-1: must be an integer from 0" in page.get_by_role("alert").inner_text()
 
 
 def test_the_record_answers_steps_walks_play_and_keys(site, data):
@@ -191,7 +191,7 @@ def test_settings_are_restored_from_a_paste_and_from_the_address(site):
     lab.wait_until(lambda: "%22walks%22%3A2" in page.url, page)
     assert state_of(site(page.url.removeprefix(lab.SITE), size=0)) == wanted
     for text, message in (("{", "settings: must be JSON"), ('{"step": 1}', "step: unknown setting; must be one of"),
-                          ('{"walks": 99}', "walks=99: must be a whole number from 1 to 8")):
+                          ('{"walks": 99}', "walks=99: must be an integer from 1 to 8")):
         page.get_by_label("Settings as JSON").fill(text)
         page.get_by_role("button", name="Apply the pasted settings").click()
         assert message in page.get_by_role("alert").inner_text()

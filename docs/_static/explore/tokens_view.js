@@ -18,7 +18,7 @@ export function checkedState(given) {
   }
   for (const [name, [low, high]] of Object.entries(LIMITS)) {
     const ok = Number.isInteger(state[name]) && state[name] >= low && state[name] <= high;
-    if (!ok) throw new Error(`${name}=${JSON.stringify(state[name])}: must be a whole number from ${low} to ${high}`);
+    if (!ok) throw new Error(`${name}=${JSON.stringify(state[name])}: must be an integer from ${low} to ${high}`);
   }
   if (typeof state.text !== "string" || state.text.length > MOST) throw new Error(`text: must have at most ${MOST} characters`);
   if (state.example) state.text = "";
