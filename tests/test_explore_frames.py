@@ -240,7 +240,7 @@ def test_other_walks_are_computed_in_the_page(site, files):
     assert page.locator(".explore-walks tr").count() == 6
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     enter(page, "Seed", "-1")
-    assert "seed=-1: must be a whole number from 0 to 9999" in page.get_by_role("status").inner_text()
+    assert "seed=-1: must be an integer from 0 to 9999" in page.get_by_role("status").inner_text()
     page.get_by_label("Clip").select_option("0")
     enter(page, "state as JSON", '{"clip": 0, "seed": 0, "walks": 3, "steps": 8, "step": 8, "factor": 1}')
     assert "Recorded" in note.inner_text()

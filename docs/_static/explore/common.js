@@ -9,8 +9,8 @@ export const element = (name, attributes = {}, ...children) => {
 
 const allow = (includes, words) => ({ includes, toString: () => words });
 export const oneOf = (values) => allow((value) => values.includes(value), `one of ${values.join(", ")}`);
-export const wholeFrom = (low, high) =>
-  allow((value) => Number.isInteger(value) && low <= value && value <= high, `a whole number from ${low} to ${high}`);
+export const integerFrom = (low, high) =>
+  allow((value) => Number.isInteger(value) && low <= value && value <= high, `an integer from ${low} to ${high}`);
 export const numberFrom = (low, high) =>
   allow((value) => typeof value === "number" && low <= value && value <= high, `a number from ${low} to ${high}`);
 

@@ -32,6 +32,12 @@ export const picture = (size, name) => {
 export const legend = (names) => element("p", { class: "explore-legend" },
   ...Object.entries(names).map(([name, text]) => element("span", { class: name }, text)));
 
+// Scroll a box sideways, no more than necessary, so that a cell is visible beside the first one of its row.
+const keepInView = ({ offsetLeft, offsetWidth, parentElement }, box) => {
+  const first = offsetLeft + offsetWidth + 4 - box.clientWidth, last = offsetLeft - parentElement.firstChild.offsetWidth;
+  box.scrollLeft = Math.min(last, Math.max(box.scrollLeft, first));
+};
+
 // Candidates of all walks by step, and their spread; a click shows a step of a walk.
 export const walksTable = (size, at, [lastStep, lastWalk], change) => {
   const table = element("table", { class: "explore-walks" }), steps = upTo(lastStep), walks = upTo(lastWalk);
@@ -49,9 +55,12 @@ export const walksTable = (size, at, [lastStep, lastWalk], change) => {
   const rows = walks.map((walk) => row(`walk ${walk + 1}`, walk, (canvas, step) => paintGrey(canvas, at(step, walk))));
   row("spread", null, (canvas, step) => paintSpread(canvas, walks.map((walk) => at(step, walk))));
   table.append(element("tr", {}, element("th", {}, "step"), ...steps.map((step) => element("th", { scope: "col" }, step))));
-  const mark = (step, walk) => rows.forEach((cells, number) => cells.forEach((cell, place) => {
-    cell.className = place !== step ? "" : number === walk ? "chosen" : "column";
-  }));
+  const mark = (step, walk) => {
+    rows.forEach((cells, number) => cells.forEach((cell, place) => {
+      cell.className = place !== step ? "" : number === walk ? "chosen" : "column";
+    }));
+    keepInView(rows[walk][step], table.parentElement);
+  };
   return { root: table, mark };
 };
 

@@ -1,6 +1,6 @@
 // The frames explorer on the site: recorded walks to the next frame at once, others by models in the browser.
 
-import { element, linePlot, numberFrom, oneOf, playBar, readHash, short, stateBox, wholeFrom, writeHash } from "./common.js";
+import { element, linePlot, numberFrom, oneOf, playBar, readHash, short, stateBox, integerFrom, writeHash } from "./common.js";
 import { canvasOf, choice, legend, paintGrey, picture, seedBox, slide, upTo, walksTable } from "./frames_draw.js";
 import { bytesOf, FrameModels } from "./frames_model.js";
 
@@ -15,10 +15,10 @@ const keyOf = (state) => JSON.stringify(COMPUTED.map((name) => state[name]));
 const allowedOf = (data, clips, live) => {
   const recorded = (name) => unique(data.states.map((state) => state[name]));
   const steps = live ? MOST_STEPS : data.steps, walks = live ? MOST_WALKS : data.walks;
-  return { clip: live ? wholeFrom(0, clips - 1) : oneOf(recorded("clip")),
-    position: live ? wholeFrom(1, data.frames - 1) : oneOf(recorded("position")),
-    seed: live ? wholeFrom(0, MOST_SEED) : oneOf([0]), factor: live ? numberFrom(...FACTORS) : oneOf([1]),
-    steps: wholeFrom(1, steps), step: wholeFrom(0, steps), walks: wholeFrom(1, walks), walk: wholeFrom(0, walks - 1) };
+  return { clip: live ? integerFrom(0, clips - 1) : oneOf(recorded("clip")),
+    position: live ? integerFrom(1, data.frames - 1) : oneOf(recorded("position")),
+    seed: live ? integerFrom(0, MOST_SEED) : oneOf([0]), factor: live ? numberFrom(...FACTORS) : oneOf([1]),
+    steps: integerFrom(1, steps), step: integerFrom(0, steps), walks: integerFrom(1, walks), walk: integerFrom(0, walks - 1) };
 };
 
 class FramesExplorer {
