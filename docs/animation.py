@@ -1,6 +1,7 @@
 """Animation on the home page: the frames explorer, step by step, from pictures of its page in a browser."""
 
 import io
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -29,11 +30,9 @@ def write(
     with tempfile.TemporaryDirectory() as folder, _page(Path(folder)) as page:
         if page is None:
             return None
-        slider = page.get_by_label("step", exact=True)
-        last = int(slider.get_attribute("max"))
-        pictures = [_picture(page, slider, step) for step in range(last + 1)]
+        pictures = [_picture(page, step) for step in range(explore_frames.STEPS + 1)]
     path = root / "figures" / "next_frame" / "walk.gif"
-    durations = [1000 * SECONDS] * last + [1000 * LAST]
+    durations = [1000 * SECONDS] * explore_frames.STEPS + [1000 * LAST]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True)
     return path
 
@@ -59,15 +58,16 @@ def _page(folder: Path) -> Iterator[Any]:
         opened = play.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-dev-shm-usage"])
         page = opened.new_page(viewport=dict(width=WIDTH, height=900), reduced_motion="reduce")
         page.goto((folder / "page.html").as_uri())
-        page.get_by_label("Clip").select_option(str(CLIP))
-        page.get_by_label("Frames seen").select_option(str(POSITION))
         yield page
         opened.close()
 
 
-def _picture(page: Any, slider: Any, step: int) -> Image.Image:
+def _picture(page: Any, step: int) -> Image.Image:
     """The page at a step."""
-    slider.fill(str(step))
+    state = json.dumps({"clip": CLIP, "position": POSITION, "walk": 0, "step": step})
+    page.evaluate("(state) => { location.hash = encodeURIComponent(state); }", state)
+    page.wait_for_function("(text) => document.querySelector('.explore-step').textContent.startsWith(text)",
+                           arg=f"step {step} ")
     taken = Image.open(io.BytesIO(page.screenshot(full_page=False, clip=_box(page))))
     return taken.convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
 
