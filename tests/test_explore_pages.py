@@ -43,13 +43,7 @@ NUMBERS = """async ([seed, count]) => {
     return Array.from({length: count}, () => [stream.uniform(), stream.normal()]);
 }"""
 
-
-def banana(y):
-    """A curved valley."""
-    return (1 - y[..., 0]).square() / 2 + 5 * (y[..., 1] - y[..., 0].square()).square()
-
-
-ENERGIES = {"banana": banana} | {name: scene.slice("zeros", 0).energy for name, scene in analytic_scenes().items()}
+ENERGIES = {name: scene.slice("zeros", 0).energy for name, scene in analytic_scenes().items()}
 
 
 class Recorded(SubsetNoise):

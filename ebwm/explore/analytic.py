@@ -59,7 +59,7 @@ def gaussian_modes() -> tuple[ClosedForm, Tensor]:  # energy; its modes [3 2]
     def gradient(y: Tensor) -> Tensor:
         squares = (y.unsqueeze(-2) - means).square().sum(-1)
         shares = (logits - squares / (2 * variance)).softmax(-1)
-        return (y - shares @ means) / variance
+        return (y - shares @ means.to(y)) / variance
 
     return ClosedForm(mixture, gradient), means
 
