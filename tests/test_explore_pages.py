@@ -230,7 +230,8 @@ def test_samplers_are_added_removed_and_linked_and_divergence_is_named(explorer)
     assert {walk["step_size"] for walk in settings_of(explorer)["walks"]} == {2}
     assert explorer.locator("[data-name=step_size] .ex-value").all_inner_texts() == ["2"] * 3
     explorer.get_by_role("button", name="One step").click(click_count=8)
-    assert explorer.get_by_role("status").inner_text().startswith("step_size=2: gradient descent diverged at step ")
+    message = "step_size=2: gradient descent diverged at step "
+    lab.wait_until(lambda: explorer.get_by_role("status").inner_text().startswith(message), explorer)
 
 
 @pytest.mark.slow
