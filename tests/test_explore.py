@@ -470,7 +470,8 @@ from ebwm.explore import scenes
 train, few = scenes.trained_scene, replace(scenes.SMALL.optimiser, updates=20)
 scenes.trained_scene = lambda: train(replace(scenes.SMALL, optimiser=few))
 """}  # a first cell for notebooks that train a model
-DATA = "() => JSON.stringify([...document.querySelectorAll('.js-plotly-plot')].map(p => p.data))"
+DATA = """() => JSON.stringify([...document.querySelectorAll('.js-plotly-plot')].map(p => p.data),
+                            (name, value) => name.startsWith('_') ? undefined : value)"""
 
 
 def views():

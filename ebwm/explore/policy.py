@@ -39,7 +39,7 @@ class PolicyExplorer(Explorer):
             "seed": integer_box("seed", 9999),
             "steps": integer_slider("think steps", 1, MAX_STEPS),
             "samples": integer_slider("candidates", 1, MAX_SAMPLES),
-            "step": integer_slider("time step", 0, Reach.limit),
+            "step": integer_slider("step", 0, Reach.limit),
             "push_at": integer_slider("push at", 0, Reach.limit),
             "push_x": slider("push x", -MAX_PUSH, MAX_PUSH, digits=".2f"),
             "push_y": slider("push y", -MAX_PUSH, MAX_PUSH, digits=".2f"),

@@ -65,7 +65,7 @@ def _energy_bar(energies: np.ndarray | None) -> dict[str, Any]:
     low, high = (0.0, 1.0) if energies is None else (float(energies.min()), float(energies.max()))
     bar = dict(title=dict(text="energy", side="right"), thickness=12, len=0.5, tickformat=".3g", nticks=5)
     return dict(type="scatter", x=[None], y=[None], mode="markers", showlegend=False, hoverinfo="skip",
-                marker=dict(color=[low], cmin=low, cmax=max(high, low + 1e-9), colorscale=SCALE,
+                marker=dict(color=[low], cauto=False, cmin=low, cmax=max(high, low + 1e-9), colorscale=SCALE,
                             showscale=energies is not None, colorbar=bar))
 
 
