@@ -27,7 +27,7 @@ def _controls(models: FrameModels) -> dict[str, Any]:
         "clip": integer_slider("clip", 0, len(models.clips) - 1),
         "position": integer_slider("frames seen", 1, models.clips.frames - 1),
         "steps": integer_slider("steps", 1, MAX_STEPS),
-        "step": integer_slider("shown step", 0, 1),
+        "step": integer_slider("step", 0, 1),
         "walks": integer_slider("walks", 1, MAX_WALKS),
         "factor": log_slider("step size ×", -1, 1),
         "seed": integer_box("seed", 9999),

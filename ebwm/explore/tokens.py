@@ -33,7 +33,7 @@ def _controls() -> dict[str, Any]:
         "text": text_box("context", 4, "a text to continue; leave the box to use it"),
         "steps": integer_slider("steps", 1, MAX_STEPS),
         "walks": integer_slider("walks", 1, MAX_WALKS),
-        "step": integer_slider("shown step", 0, 1),
+        "step": integer_slider("step", 0, 1),
         "temperature": slider("temperature", *TEMPERATURES, 0.05, ".2f"),
         "seed": integer_box("seed", MAX_SEED),
     }
