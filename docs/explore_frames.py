@@ -1,11 +1,11 @@
 """Files of the page of the frames explorer: clips, recorded walks, and models."""
 
 import base64
-import json
 from pathlib import Path
 from typing import Any
 
 import explore_assets
+import explorers
 import torch
 from torch import nn
 
@@ -22,10 +22,8 @@ def write(
     cache: Path | None = None,  # keeps packages and exported models; None: that of the settings
 ) -> None:
     """Write clips and recorded walks, as a script that also loads from a file, and models if they can be made here."""
-    folder.mkdir(parents=True, exist_ok=True)
     size = explore_assets.write(folder, "frames", MODELS, load, cache)
-    text = json.dumps(recorded() | {"bytes": size}, separators=(",", ":"))
-    (folder / "frames_data.js").write_text(f"window.ebwmFrames = {text};\n", encoding="utf-8")
+    explorers.write_data(folder, "frames", recorded() | {"bytes": size})
 
 
 def load(

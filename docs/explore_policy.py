@@ -1,10 +1,10 @@
 """The included policies as data of a page: weights in half precision, normalisation, and initial states."""
 
 import base64
-import json
 from pathlib import Path
 from typing import Any
 
+import explorers
 import numpy as np
 from torch import Tensor
 
@@ -20,10 +20,8 @@ def write(
     folder: Path,  # of the scripts of explorers in the built site
 ) -> None:
     """Write the data as a script, which also loads from a file."""
-    folder.mkdir(parents=True, exist_ok=True)
     data = {"policies": {name: described(policy) for name, policy in shipped_policies().items()}, "tasks": tasks()}
-    text = json.dumps(data, separators=(",", ":"))
-    (folder / "policy_data.js").write_text(f"window.ebwmPolicy = {text};\n", encoding="utf-8")
+    explorers.write_data(folder, "policy", data)
 
 
 def described(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import explore_assets
+import explorers
 import torch
 
 from ebwm.writing import INCLUDED, Language, load_language
@@ -30,10 +31,8 @@ def write(
     cache: Path | None = None,  # keeps packages and exported models; None: that of the settings
 ) -> None:
     """Write the recorded walks and, if they can be made here, the models."""
-    folder.mkdir(parents=True, exist_ok=True)
     size = explore_assets.write(folder, "tokens", MODELS, load, cache)
-    text = json.dumps(recorded() | {"bytes": size}, separators=(",", ":"))
-    (folder / "tokens_data.js").write_text(f"window.ebwmTokens = {text};\n", encoding="utf-8")
+    explorers.write_data(folder, "tokens", recorded() | {"bytes": size})
 
 
 def load(

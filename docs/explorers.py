@@ -1,8 +1,10 @@
 """Explorers on pages: an element for each, its data, and its scripts as one; they also run from a file."""
 
 import importlib
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 SCRIPTS = Path(__file__).parent / "_static" / "explore"
 MARK = re.compile(r"^<!-- explorer: (\w+) -->$", re.MULTILINE)  # an explorer's place on a page
@@ -27,6 +29,17 @@ def write(
     """Write the data of all explorers that have any."""
     for name in RECORDED:
         importlib.import_module(f"explore_{name}").write(folder)
+
+
+def write_data(
+    folder: Path,  # of the scripts of explorers in the built site
+    name: str,  # of the explorer
+    values: dict[str, Any],  # as JSON
+) -> None:
+    """Write the data of an explorer as a script, which also loads from a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(values, separators=(",", ":"))
+    (folder / f"{name}_data.js").write_text(f"window.ebwm{name.capitalize()} = {text};\n", encoding="utf-8")
 
 
 def home() -> str:

@@ -4,6 +4,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+import lab
 import matplotlib
 import pytest
 import torch
@@ -70,3 +71,16 @@ def official():
     from benchmarks.official import load
 
     return load()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser; skips where there is none."""
+    reason = "playwright is not installed: pip install 'ebwm[dev]'"
+    api = pytest.importorskip("playwright.sync_api", reason=reason)
+    if not lab.chromium():
+        pytest.skip("no chromium on the PATH: apt-get install chromium")
+    with api.sync_playwright() as play:
+        made = play.chromium.launch(executable_path=lab.chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield made
+        made.close()

@@ -59,18 +59,6 @@ class Recorded(SubsetNoise):
         return values
 
 
-@pytest.fixture(scope="module")
-def browser():
-    reason = "playwright is not installed: pip install 'ebwm[dev]'"
-    api = pytest.importorskip("playwright.sync_api", reason=reason)
-    if not lab.chromium():
-        pytest.skip("no chromium on the PATH: apt-get install chromium")
-    with api.sync_playwright() as play:
-        made = play.chromium.launch(executable_path=lab.chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield made
-        made.close()
-
-
 def opened(browser, explorer="landscape", path="", width=900, script="", **options):
     """A page with one explorer and nothing else, and the addresses of other hosts that it requested."""
     style = (explorers.SCRIPTS / "explore.css").read_text(encoding="utf-8")

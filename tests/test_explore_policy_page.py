@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_explore_pages import browser, opened  # noqa: F401
+from test_explore_pages import opened
 
 from ebwm.explore.policy import POLICIES, shipped_policies
 from ebwm.policy.reach import Reach
@@ -37,7 +37,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def page(browser, data):  # noqa: F811
+def page(browser, data):
     """The explorer, paused; at the end, it has requested no other host and raised no error."""
     shown, others = opened(browser, "policy", reduced_motion="reduce", script=data)
     yield shown
@@ -122,7 +122,7 @@ def test_pasted_settings_are_restored_or_refused(page, text, message):
 
 
 @pytest.mark.slow
-def test_it_moves_at_once_and_fits_a_phone_in_both_themes(browser, data):  # noqa: F811
+def test_it_moves_at_once_and_fits_a_phone_in_both_themes(browser, data):
     shown, others = opened(browser, "policy", width=360, script=data)
     shown.wait_for_function("() => !document.querySelector('.ex-facts').textContent.startsWith('Step 0')")
     assert shown.evaluate("() => document.documentElement.scrollWidth") <= 360

@@ -5,7 +5,7 @@ import json
 import lab
 import numpy as np
 import pytest
-from test_explore_pages import browser, opened  # noqa: F401
+from test_explore_pages import opened
 
 from ebwm.explore.runs import smoothed
 
@@ -14,7 +14,7 @@ RUNS = "async () => (await import('/explore/training_data.js')).RUNS"
 
 
 @pytest.fixture
-def page(browser):  # noqa: F811
+def page(browser):
     shown, problems = opened(browser, "training", reduced_motion="reduce")
     yield shown
     shown.context.close()
@@ -39,7 +39,7 @@ def test_smoothing_equals_that_in_python_and_the_record_has_the_lesson(page):
 
 
 @pytest.mark.slow
-def test_runs_are_replayed_and_settings_are_restored_from_text(browser, page):  # noqa: F811
+def test_runs_are_replayed_and_settings_are_restored_from_text(browser, page):
     moving, _ = opened(browser, "training")
     lab.wait_until(lambda: settings(moving)["update"] > 3, moving)
     moving.context.close()
@@ -62,7 +62,7 @@ def test_runs_are_replayed_and_settings_are_restored_from_text(browser, page):  
 
 
 @pytest.mark.slow
-def test_nothing_is_wider_than_a_phone_and_the_theme_changes_the_colours(browser):  # noqa: F811
+def test_nothing_is_wider_than_a_phone_and_the_theme_changes_the_colours(browser):
     page, problems = opened(browser, "training", width=360, reduced_motion="reduce")
     for preset in page.locator(".ex-presets button").all():
         preset.click()

@@ -43,18 +43,6 @@ PREDICTED = """async ([stepSize, tokens, seeds]) => {
 
 
 @pytest.fixture(scope="module")
-def browser():
-    reason = "playwright is not installed: pip install 'ebwm[dev]'"
-    api = pytest.importorskip("playwright.sync_api", reason=reason)
-    if not lab.chromium():
-        pytest.skip("no chromium on the PATH: apt-get install chromium")
-    with api.sync_playwright() as play:
-        made = play.chromium.launch(executable_path=lab.chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield made
-        made.close()
-
-
-@pytest.fixture(scope="module")
 def data():
     return assets.recorded()
 

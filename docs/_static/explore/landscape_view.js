@@ -8,7 +8,7 @@ import {
 } from "./landscape_draw.js";
 import { PRESETS } from "./landscape_presets.js";
 import {
-  Clock, button, checkbox, choice, element, labelled, number, onTheme, pageTheme, slider, still,
+  Clock, button, checkbox, choice, element, labelled, number, onTheme, pageTheme, restoredAddress, slider, still,
 } from "./parts.js";
 
 // Up to this speed arrows are shown; so many steps are repeated after a change; milliseconds for the steps of a frame
@@ -135,13 +135,7 @@ class Explorer {
   }
 
   restoreAddress() {
-    if (!location.hash.startsWith(PREFIX)) return false;
-    try {
-      return this.restore(decodeURIComponent(location.hash.slice(PREFIX.length)));
-    } catch {
-      this.say("settings: the address is incomplete");
-      return false;
-    }
+    return restoredAddress(PREFIX, (text) => this.restore(text), (line) => this.say(line));
   }
 
   save() {

@@ -2,7 +2,7 @@
 
 import { Episode, Policy, RULES, checkedEpisode, choiceAt } from "./policy.js";
 import { drawEnergy, drawTask, places } from "./policy_draw.js";
-import { Clock, button, choice, element, labelled, onTheme, pageTheme, still } from "./parts.js";
+import { Clock, button, choice, element, labelled, onTheme, pageTheme, restoredAddress, still } from "./parts.js";
 
 const PER_SECOND = 7, PAUSE = 1.6, PREFIX = "#policy=";  // steps a second; seconds after an episode
 
@@ -81,13 +81,7 @@ class PolicyExplorer {
   }
 
   restoreAddress() {
-    if (!location.hash.startsWith(PREFIX)) return false;
-    try {
-      return this.restore(decodeURIComponent(location.hash.slice(PREFIX.length)));
-    } catch {
-      this.say("settings: the address is incomplete");
-      return false;
-    }
+    return restoredAddress(PREFIX, (text) => this.restore(text), (line) => this.say(line));
   }
 
   save() {

@@ -1,6 +1,6 @@
 // The tokens explorer on a page: recorded walks at once, other texts and seeds by models in the browser.
 
-import { button, element, labelled } from "./parts.js";
+import { button, element, labelled, restoredAddress } from "./parts.js";
 import { Tokenizer } from "./tokens_bpe.js";
 import { Models, STEPS, WALKS } from "./tokens_model.js";
 
@@ -213,13 +213,7 @@ class TokensExplorer {
   }
 
   restoreAddress() {
-    if (!location.hash.startsWith(ADDRESS)) return false;
-    try {
-      return this.restore(decodeURIComponent(location.hash.slice(ADDRESS.length)));
-    } catch {
-      this.status.textContent = "settings: the address is incomplete";
-      return false;
-    }
+    return restoredAddress(ADDRESS, (text) => this.restore(text), (line) => { this.status.textContent = line; });
   }
 
   save() {
