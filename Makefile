@@ -16,7 +16,7 @@ CHOSEN = $(or $(patsubst all,--all,$(subst $(comma), ,$(ONLY))),--headline)
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=python3.12, for figures SCALE=smoke|cpu|gpu, ONLY=id,id|all, PROFILE=folder, for lab NOTEBOOK=path"
+	@echo "Variables: PYTHON=python3.12, for figures SCALE=smoke|cpu|long|gpu, ONLY=id,id|all, PROFILE=folder, for lab NOTEBOOK=path"
 
 figures: $(READY) ## make the headline figures, or those named by ONLY, at the scale SCALE
 	$(BIN)/ebwm figures run $(strip $(CHOSEN) $(if $(SCALE),--scale $(SCALE)) $(if $(PROFILE),--profile $(PROFILE)))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # imported where a device or a generator is made: torch takes
 
 __all__ = ["SCALES", "Settings", "SettingsError", "device", "device_kind", "generator", "load", "user_cache"]
 
-SCALES = ("smoke", "cpu", "gpu")
+SCALES = ("smoke", "cpu", "long", "gpu")
 PATHS = ("data", "cache", "runs", "figures", "notebooks")
 MAX_THREADS = 1024  # OpenMP fails with far more
 DEVICE = re.compile(r"auto|(cpu|cuda)(:\d{1,2})?")

@@ -131,7 +131,9 @@ def _chosen(options: argparse.Namespace) -> list[str]:
         raise UsageError("ID and --all or --headline exclude each other")
     if not (options.ids or options.all or options.headline):
         raise UsageError(f"ID is missing; name figures, or give --all or --headline; allowed: {', '.join(sorted(known))}")
-    return list(dict.fromkeys(options.ids)) or [f.id for f in known.values() if options.all or f.headline]
+    scale = options.scale or settings.load().scale
+    selected = [f.id for f in known.values() if (options.all or f.headline) and f.has(scale)]
+    return list(dict.fromkeys(options.ids)) or selected
 
 
 def _assignment(text: str) -> tuple[str, Any]:

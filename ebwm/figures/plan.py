@@ -54,6 +54,8 @@ def plan(
     config = config or settings.load()
     scale = checked_scale(scale or config.scale)
     figure = registry(config)[id]
+    if not figure.has(scale):
+        raise FigureError(f"figure {id!r} has no scale {scale!r}: nothing would differ from cpu; use --scale cpu")
     defaults = parameter_defaults(figure.notebook)
     for name in (*RESERVED, *figure.each):
         _check_defined(figure, name, defaults)

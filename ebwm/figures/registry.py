@@ -116,6 +116,10 @@ class Figure(_Entry):
     answer: Statement | None = None  # answer to the question at the beginning of the notebook
     findings: tuple[Finding, ...] = ()  # answers in the README
 
+    def has(self, scale: str) -> bool:
+        """Whether the figure can be made at a scale: `long` is only for figures whose answer more training may change."""
+        return scale != "long" or scale in self.parameters
+
     @field_validator("notebook", "data")
     @classmethod
     def _exists(cls, value: Any, info: Any) -> Any:
