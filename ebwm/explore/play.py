@@ -34,7 +34,9 @@ KEYS = {"up": "ArrowUp", "forward": "ArrowUp", "down": "ArrowDown", "left": "Arr
         "stay": " ", "fire": " "}  # other actions have digits
 KEPT = 60  # steps whose errors and energies are shown
 DEFAULT = "push:5"  # game of a small model
-FRAMES = 8  # of an episode on which a small model is trained
+FRAMES, EPISODES = 8, 2048  # of an episode on which a small model is trained; number of episodes
+LARGE = 256  # numbers of a frame above which a small model takes principal components
+COMPRESSED = ("data.encoder=principal:128", "data.size=48", f"data.train_episodes={EPISODES}", "model.dim=128")
 SMALL = ("model.depth=2", "optimiser.batch=32", "optimiser.learning_rate=8e-3", "walk.start=last", "walk.step_size=1.0",
          "eval_every=1000", "run.logger=none")
 
@@ -257,9 +259,13 @@ def train_small(
     progress: bool = True,  # show a progress bar
 ) -> Path:  # folder of the run
     """Train a small EBT on a game, for `open_run`."""
-    recorded = episodes(game, count=2048, frames=FRAMES)
-    width = min(256, 16 * math.ceil(max(80, math.prod(recorded.frames.shape[2:])) / 16))
-    options = [*SMALL, f"model.dim={width}", f"optimiser.updates={updates}", f"optimiser.warmup={max(1, updates // 20)}"]
-    run = train("smoke", runs, progress, data=recorded.data, overrides=options)
+    options = [*SMALL, f"optimiser.updates={updates}", f"optimiser.warmup={max(1, updates // 20)}"]
+    if math.prod(make_game(game).reset(0).shape) > LARGE:
+        options += [*COMPRESSED, f"data.game={game}", f"data.frames={FRAMES}"]
+        run = train("game-xxs", runs, progress, overrides=options)
+    else:
+        recorded = episodes(game, count=EPISODES, frames=FRAMES)
+        width = 16 * math.ceil(max(80, math.prod(recorded.frames.shape[2:])) / 16)
+        run = train("smoke", runs, progress, data=recorded.data, overrides=[*options, f"model.dim={width}"])
     write_json(run / PLAYED, {"game": game, "frames": FRAMES})
     return run
