@@ -5,14 +5,17 @@ import json
 import pytest
 import torch
 
+from ebwm.cli import main
 from ebwm.energy import gradient_by_autograd
 from ebwm.policy.chunks import Chunks, ChunksConfig
 from ebwm.policy.demonstrations import Demonstrations, collect
+from ebwm.policy.formats import write_demonstrations
 from ebwm.policy.models import OUTPUTS, ChunkModel
-from ebwm.policy.policies import FILE, Policy, PolicySettings, fit_policy, load_policy, train_policy
+from ebwm.policy.policies import FILE, TRAINING, Policy, PolicySettings, fit_policy, load_policy, train_policy
 from ebwm.policy.predictors import PREDICTORS, Diffusion, make_predictor
 from ebwm.policy.trunks import ChunkShape
 from ebwm.settings import generator
+from ebwm.training.checkpoint import locked
 from ebwm.usage import UsageError
 
 TINY = dict(dim=16, depth=1, heads=2, predict=4, execute=2, updates=3, batch=8)
@@ -229,3 +232,13 @@ def test_windows_of_another_length_are_refused(chunks):
 def test_a_diffusion_policy_takes_at_most_its_levels():
     with pytest.raises(ValueError, match="steps=101"):
         Diffusion(ChunkModel(SHAPE, "clean", generator=generator(0)), 101)
+
+
+def test_a_second_training_in_a_folder_is_refused(demonstrations, tmp_path, capsys):
+    write_demonstrations(tmp_path / "demos", demonstrations)
+    places = ["--demos", str(tmp_path / "demos"), "--out", str(tmp_path / "policy")]
+    words = ["policy", "train", "cloning", *(f"{name}={value}" for name, value in TINY.items()), *places]
+    with locked(tmp_path / "policy" / TRAINING):
+        assert main(words) != 0
+    assert "another process is training here" in capsys.readouterr().err
+    assert main(words) == 0 and (tmp_path / "policy" / FILE).is_file()

@@ -35,8 +35,9 @@ KEYS = {"up": "ArrowUp", "forward": "ArrowUp", "down": "ArrowDown", "left": "Arr
 KEPT = 60  # steps whose errors and energies are shown
 DEFAULT = "push:5"  # game of a small model
 FRAMES, EPISODES = 8, 2048  # of an episode on which a small model is trained; number of episodes
-LARGE = 256  # numbers of a frame above which a small model takes principal components
-COMPRESSED = ("data.encoder=principal:128", "data.size=48", f"data.train_episodes={EPISODES}", "model.dim=128")
+LARGE = 256  # numbers of a frame above which a small model takes smaller frames and latent candidates
+COMPRESSED = ("data.encoder=pixels", "data.size=32", f"data.train_episodes={EPISODES}", "model.dim=256",
+              "model.candidates=latent")
 SMALL = ("model.depth=2", "optimiser.batch=32", "optimiser.learning_rate=8e-3", "walk.start=last", "walk.step_size=1.0",
          "eval_every=1000", "run.logger=none")
 

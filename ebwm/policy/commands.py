@@ -141,13 +141,15 @@ def _train(options: argparse.Namespace) -> int:
 
     from ebwm.policy.formats import read_demonstrations
     from ebwm.policy.policies import PolicySettings, train_policy
+    from ebwm.training.checkpoint import locked
 
     with _usage():
         chosen = PolicySettings.named(options.kind, options.preset, **changes)
         demonstrations = read_demonstrations(options.demos)
     with tqdm(total=chosen.updates, disable=not sys.stderr.isatty(), unit="update") as bar:
         try:
-            train_policy(demonstrations, folder, chosen, options.seed, lambda row: bar.update(row["update"] - bar.n))
+            with locked(folder / TRAINING):
+                train_policy(demonstrations, folder, chosen, options.seed, lambda row: bar.update(row["update"] - bar.n))
         except FloatingPointError as error:
             raise Failure(str(error)) from error
     print(f"{folder}\nNext: ebwm policy evaluate {folder}")
