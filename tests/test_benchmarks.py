@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import exactness, measure, report
+from benchmarks import exactness, joint, measure, report
 from benchmarks import official as theirs
 from benchmarks.cases import CASES, EAGER, FUSED, LENGTHS, MANUAL, PLAIN, cost_cases, gpu_cases, our_model, small
 from ebwm.objective import S1
@@ -79,3 +79,10 @@ def test_results_equal_those_of_the_official_code():
     found = exactness.table(theirs.load())
     assert len(found) == 6
     assert max(value for row in found.values() for value in row.values()) < 1e-10
+
+
+def test_a_joint_ebt_is_measured_beside_its_one_pass_twin():
+    cases = [joint.measured(shape, 1) for shape in joint.SMALL]
+    assert cases[0]["floor"] > 1 and cases[0]["overhead"] > 0
+    text = joint.table({"machine": measure.machine(), "rounds": 1, "cases": cases})
+    assert f"| {cases[0]['floor']:.2f} |" in text
