@@ -65,8 +65,8 @@ def measured(shape: Shape, rounds: int) -> dict:
 def table(result: dict) -> str:
     """The results in Markdown."""
     machine, rounds = result["machine"], result["rounds"]
-    lines = [f"{machine['processor']}, {machine['threads']} thread(s), torch {machine['torch']}. Medians of {rounds} rounds; "
-             "the overhead is the ratio of times divided by the ratio of FLOPs.", "",
+    lines = [f"{machine['processor']}, {machine['threads']} thread(s), torch {machine['torch']}. Medians of {rounds} "
+             "rounds; the overhead is the ratio of times divided by the ratio of FLOPs.", "",
              "| batch | patches | width | layers | steps | one pass, ms | EBT, ms | ratio of FLOPs | overhead |",
              "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
     for case in result["cases"]:
