@@ -37,7 +37,8 @@ class Shape(NamedTuple):
     steps: int  # of a training walk
 
 
-SHAPES = (Shape(32, 64, 64, 2, 2, 1), Shape(32, 64, 192, 3, 3, 1), Shape(16, 64, 384, 6, 6, 1), Shape(16, 64, 384, 6, 6, 2))
+SHAPES = (Shape(32, 64, 64, 2, 2, 1), Shape(32, 64, 192, 3, 3, 1), Shape(16, 64, 384, 6, 6, 1),
+          Shape(16, 64, 384, 6, 6, 2))
 SMALL = (Shape(2, 4, 16, 1, 2, 1),)
 
 
@@ -58,7 +59,7 @@ def measured(shape: Shape, rounds: int) -> dict:
     counted = {name: flops(step).total for name, step in steps.items()}
     times = seconds(steps, rounds)
     floor = counted["EBT"] / counted["one pass"]
-    return {"shape": shape._asdict(), "flops": counted, "seconds": {name: time._asdict() for name, time in times.items()},
+    return {"shape": shape._asdict(), "flops": counted, "seconds": {name: t._asdict() for name, t in times.items()},
             "floor": floor, "overhead": times["EBT"].ratio / floor}
 
 

@@ -44,6 +44,15 @@ def run(tmp_path_factory):
     return play.train_small("push:5", tmp_path_factory.mktemp("runs"), updates=2, progress=False)
 
 
+def test_a_small_model_of_large_frames_has_latent_candidates_and_energies(tmp_path, monkeypatch):
+    monkeypatch.setattr(play, "LARGE", 10)
+    monkeypatch.setattr(play, "COMPRESSED", ("data.encoder=pixels", "data.train_episodes=32", "data.eval_episodes=4",
+                                             "model.dim=32", "model.candidates=latent"))
+    session = play.Session(play.open_run(play.train_small("push:5", tmp_path, updates=1, progress=False)))
+    shown = session.press(UP)
+    assert shown.energy is not None and shown.own_energy is not None and shown.predicted.shape == (5, 5, 3)
+
+
 def test_a_session_shows_the_game_and_a_prediction_of_each_action():
     made, copy, seen = player(0.1)
     session = play.Session(made, seed=3)

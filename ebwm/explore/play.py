@@ -18,7 +18,6 @@ from ..checks import between, one_of, refusal
 from ..data.games import as_states, episodes, make_game
 from ..data.task import Scale
 from ..data.worlds import Dice, Frame, Game
-from ..evaluation.actions import energy_score
 from ..files import write_json
 from ..saving import FILE
 from ..settings import generator
@@ -140,7 +139,8 @@ class Session:
         learner, state = self.player.learner, self.player.encode(frame[None])
         energies: list[float | None] = [None, None]
         if hasattr(learner.model, "landscape"):
-            energies = energy_score(learner.model)(context, torch.stack([state, predicted], 1))[0].tolist()
+            candidates = learner.model.encode(torch.stack([state, predicted]))
+            energies = learner.model.landscape(context).last().expand(2)(candidates.unsqueeze(2)).flatten().tolist()
         error, still = (float(learner.errors(guess, state)) for guess in (predicted, context[0][:, -1]))
         expected = self.player.decode(predicted)
         self.real, self.dreamed = torch.cat([self.real, state]), torch.cat([self.dreamed, self.player.encode(expected)])
