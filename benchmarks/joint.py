@@ -1,8 +1,8 @@
 """Cost of a training step of a `DenoisingEBT` beside its one-pass twin: `python -m benchmarks.joint`.
 
-Both have the same layers and inputs, and run interleaved in one process on one thread. The overhead is the ratio of their
-times divided by the ratio of their FLOPs: 1 would be a step that costs no more than its arithmetic. Results are in
-figures/benchmarks/joint.json and joint.md.
+Both have the same layers and inputs, and run interleaved in one process on one thread. The overhead is the ratio of
+their times divided by the ratio of their FLOPs: 1 would be a step that costs no more than its arithmetic. Results are
+in figures/benchmarks/joint.json and joint.md.
 """
 
 import argparse
