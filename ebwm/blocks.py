@@ -144,7 +144,7 @@ class Block(nn.Module):
 
     def modulations(
         self,
-        condition: Float[Tensor, " d"] | None = None,  # embedding of the step
+        condition: Float[Tensor, "*items d"] | None = None,  # embedding of the step, or of something of each item
     ) -> tuple[Modulation | None, Modulation | None]:  # of the attention and of the feed-forward part
         "The effect of a condition on the two halves of the layer."
         if self.modulation is None or condition is None:
@@ -168,7 +168,7 @@ class Block(nn.Module):
         x: Float[Tensor, "b s d"],  # input of the layer
         rotation: Rotation,  # positions of the rows
         attend: Callable[[Tensor, Tensor, Tensor], Tensor] = causal_attention,  # (q, k, v) -> [b h s e]
-        condition: Float[Tensor, " d"] | None = None,  # embedding of the step, for a conditioned block
+        condition: Float[Tensor, "*items d"] | None = None,  # of a conditioned block: [d], or for each item [b 1 d]
     ) -> Float[Tensor, "b s d"]:
         return self.forward_with_kv(x, rotation, attend, condition)[0]
 
@@ -177,7 +177,7 @@ class Block(nn.Module):
         x: Float[Tensor, "b s d"],  # input of the layer
         rotation: Rotation,  # positions of the rows
         attend: Callable[[Tensor, Tensor, Tensor], Tensor] = causal_attention,  # (q, k, v) -> [b h s e]
-        condition: Float[Tensor, " d"] | None = None,  # embedding of the step, for a conditioned block
+        condition: Float[Tensor, "*items d"] | None = None,  # of a conditioned block: [d], or for each item [b 1 d]
     ) -> tuple[Float[Tensor, "b s d"], tuple[Tensor, Tensor]]:  # output, and its keys and values
         "The output of the layer, and the keys and values that candidates attend to."
         first, second = self.modulations(condition)

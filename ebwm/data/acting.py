@@ -14,9 +14,9 @@ from torch import Tensor
 from ebwm.checks import refusal
 from ebwm.data.configs import GameConfig
 from ebwm.data.features import EncodedClips, FrameEncoder, encoded_clips
-from ebwm.data.frames import FITTED, load_encoder, named_encoder, save_encoder
+from ebwm.data.frames import FITTED, EncodedSequences, load_encoder, named_encoder, save_encoder
 from ebwm.data.games import Recordings, as_states, episodes
-from ebwm.data.task import SPLITS, Scale, Sequences, Vectors, read_task, save_task
+from ebwm.data.task import SPLITS, Vectors, save_task
 from ebwm.data.video import VideoDataset
 
 __all__ = ["Acted", "Acting", "GameConfig", "Symbols"]
@@ -70,11 +70,8 @@ class Acted(torch.utils.data.Dataset):
         return hashlib.sha256(json.dumps([self.states.digest, self.recordings.digest]).encode()).hexdigest()
 
 
-class Acting(Sequences):
+class Acting(EncodedSequences):
     """Episodes of a game whose next state depends on an action."""
-
-    scales: dict[str, Scale]  # of "states"
-    folder: Path | None = None  # of a finished run
 
     @classmethod
     def load(cls, config: GameConfig, seed: int = 0, data: Any = None) -> "Acting":
@@ -95,27 +92,11 @@ class Acting(Sequences):
         """The frozen encoder; of a finished run, loaded when it is first used."""
         return Symbols(self.state.dim) if self.config.symbolic else load_encoder(self.folder)
 
-    @classmethod
-    def restore(cls, config: GameConfig, folder: Path, tensors: dict[str, Tensor]) -> "Acting":
-        """The task of a finished run, with its standardisation and its encoder."""
-        state, scales = read_task(folder, Vectors)
-        task = cls(config, state)
-        task.scales, task.folder = scales, folder
-        return task
-
     def save(self, folder: Path) -> None:
         """Write sizes, standardisation and encoder."""
         save_task(folder, self.state, self.scales)
         if not self.config.symbolic:
             save_encoder(folder, self.encoder, self.config)
-
-    def encode(
-        self,
-        frames: UInt8[np.ndarray, "*items height width channels"],  # of the game
-    ) -> Float[Tensor, "*items features"]:
-        """States of frames."""
-        flat = self.encoder.encode(frames.reshape(-1, *frames.shape[-3:]))
-        return self.scales["states"].standardise(flat).reshape(*frames.shape[:-3], -1)
 
     def decode(
         self,

@@ -31,8 +31,8 @@ from ebwm.data.task import SPLITS, Scale, Sequences, Vectors, read_task, save_ta
 from ebwm.files import write_json
 from ebwm.saving import load_tensors, save_tensors
 
-__all__ = ["FITTED", "Encoded", "EncodedFrames", "Frames", "FramesConfig", "encode_split", "load_encoder", "named_encoder",
-           "save_encoder"]
+__all__ = ["FITTED", "Encoded", "EncodedFrames", "EncodedSequences", "Frames", "FramesConfig", "encode_split", "load_encoder",
+           "named_encoder", "save_encoder"]
 
 PART = 64  # units whose features are in one file of the cache
 FITTED = {"principal": 16, "autoencoder": 32}  # encoders that are fitted to training frames, and their image sizes
@@ -286,12 +286,38 @@ def load_encoder(
 # The task
 
 
-class Frames(Sequences):
-    """Clips as sequences of features of their frames."""
+class EncodedSequences(Sequences):
+    """Sequences of encoded, standardised frames."""
 
     scales: dict[str, Scale]  # of "states"
-    source: Source | None = None  # of the clips; None at inference
     folder: Path | None = None  # of a finished run
+
+    @functools.cached_property
+    def encoder(self) -> FrameEncoder:
+        """The frozen encoder; of a finished run, loaded when it is first used."""
+        return load_encoder(self.folder)
+
+    @classmethod
+    def restore(cls, config: Any, folder: Path, tensors: dict[str, Tensor]) -> "EncodedSequences":
+        """The task of a finished run, with its standardisation and its encoder."""
+        state, scales = read_task(folder, Vectors)
+        task = cls(config, state)
+        task.scales, task.folder = scales, folder
+        return task
+
+    def encode(
+        self,
+        frames: UInt8[np.ndarray, "*items height width channels"],
+    ) -> Float[Tensor, "*items features"]:
+        """States of frames."""
+        flat = self.encoder.encode(frames.reshape(-1, *frames.shape[-3:]))
+        return self.scales["states"].standardise(flat).reshape(*frames.shape[:-3], -1)
+
+
+class Frames(EncodedSequences):
+    """Clips as sequences of features of their frames."""
+
+    source: Source | None = None  # of the clips; None at inference
 
     @classmethod
     def load(cls, config: FramesConfig, seed: int = 0, data: Any = None) -> "Frames":
@@ -311,19 +337,6 @@ class Frames(Sequences):
         _tell(task.report(), config)
         return task
 
-    @functools.cached_property
-    def encoder(self) -> FrameEncoder:
-        """The frozen encoder; of a finished run, loaded when it is first used."""
-        return load_encoder(self.folder)
-
-    @classmethod
-    def restore(cls, config: FramesConfig, folder: Path, tensors: dict[str, Tensor]) -> "Frames":
-        """The task of a finished run, with its standardisation and its encoder."""
-        state, scales = read_task(folder, Vectors)
-        task = cls(config, state)
-        task.scales, task.folder = scales, folder
-        return task
-
     def save(self, folder: Path) -> None:
         """Write standardisation, encoder, and a report of the videos."""
         save_task(folder, self.state, self.scales)
@@ -335,14 +348,6 @@ class Frames(Sequences):
         skipped = {split: [pair for part in data.facts for pair in part["skipped"]] for split, data in self.splits.items()}
         return {"encoder": self.encoder.name, "clips": {split: len(data) for split, data in self.splits.items()},
                 "skipped": skipped, "missing": self.source.missing()}
-
-    def encode(
-        self,
-        frames: UInt8[np.ndarray, "*items height width colour"],  # colour has 3 channels
-    ) -> Float[Tensor, "*items features"]:
-        """States of frames."""
-        flat = self.encoder.encode(frames.reshape(-1, *frames.shape[-3:]))
-        return self.scales["states"].standardise(flat).reshape(*frames.shape[:-3], -1)
 
     def pixels(
         self,

@@ -196,12 +196,13 @@ def make_learner(
         able = [name for name, other in LEARNERS.items() if isinstance(state, other.states)]
         remedy = f"choose one of {', '.join(able)}"
         raise refusal("model.kind", config.kind, f"cannot predict {state}", remedy, ConfigError)
-    settings_of_model = ModelSettings(config, walk or WalkConfig(), recipe or RecipeConfig())
-    learner = kind.build(settings_of_model, state, settings.generator(seed, "weights"))
+    walk, data = walk or WalkConfig(), getattr(task, "splits", {}).get("train")
+    probed = walk.step_size == "auto" and data is not None
+    chosen = ModelSettings(config, replace(walk, step_size=1.0) if probed else walk, recipe or RecipeConfig())
+    learner = kind.build(chosen, state, settings.generator(seed, "weights"))
     learner = learner._replace(pair=getattr(task, "pair", Pairs.pair if isinstance(state, Rows) else next_state))
-    data = getattr(task, "splits", {}).get("train")
-    if data is not None and settings_of_model.walk.step_size == "auto" and isinstance(learner.model, EBM):
-        probe_step_size(learner, data, seed, settings_of_model.walk.update)
+    if probed and isinstance(learner.model, EBM):
+        probe_step_size(learner, data, seed, walk.update)
     return learner
 
 # %% ../../nbs/training/learner.ipynb #e6ceb346

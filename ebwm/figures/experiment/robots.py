@@ -99,7 +99,7 @@ def learned(
     keep: Sequence[int] = (),  # numbers of updates after which the weights are kept
 ) -> Trained:
     """A trained policy."""
-    return fit_policy(chunks, options, seed, lambda row: exp._bar.update(), keep, exp.device)
+    return fit_policy(chunks, options, seed, lambda row: exp.progress.update(), keep, exp.device)
 
 
 def with_steps(
@@ -225,13 +225,13 @@ def attempt(
     batches: Sequence[int] = (1,),  # numbers of episodes side by side
 ) -> dict[str, Any]:  # tables "episodes" and "runs"
     """Train and evaluate; a policy whose training or prediction is not finite fails in all its episodes."""
-    before, facts = exp._bar.n, dict(valid_loss=np.inf, diverged=True)
+    before, facts = exp.progress.n, dict(valid_loss=np.inf, diverged=True)
     try:
         trained = learned(exp, chunks, options, seed)
         facts = dict(valid_loss=trained.log[-1]["valid_loss"], diverged=not np.isfinite(trained.log[-1]["valid_loss"]))
         rows = [episode_rows(episodes_of(trained.policy, simulator, seed, count, batch), batch=batch) for batch in batches]
     except FloatingPointError:
-        exp._bar.update(options.updates - (exp._bar.n - before))
+        exp.progress.update(options.updates - (exp.progress.n - before))
         rows = [pd.DataFrame(dict(episode=range(count), success=False, steps=0, retries=0, outcome="error", batch=batch))
                 for batch in batches]
     return {"episodes": pd.concat(rows, ignore_index=True), "runs": facts}

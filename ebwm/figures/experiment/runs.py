@@ -44,7 +44,7 @@ class Experiment:
         self.device = settings.device()
         self.seeds: list[int] = sorted(self.parameters.get("seeds", []))
         self.trials: dict[str, Any] = {}  # contents of the files tuning.json in use, by figure
-        self._bar: tqdm = tqdm(disable=True)
+        self.progress: tqdm = tqdm(disable=True)
 
     @property
     def status(self) -> str:
@@ -137,8 +137,8 @@ class Experiment:
 
         def report(row: dict[str, Any]) -> None:
             rows.append(row)
-            self._bar.set_description(f"seed {seed}, loss {row['loss']:.3f}", refresh=False)
-            self._bar.update()
+            self.progress.set_description(f"seed {seed}, loss {row['loss']:.3f}", refresh=False)
+            self.progress.update()
             if note:
                 note(row)
 
@@ -149,7 +149,7 @@ class Experiment:
         except FloatingPointError:
             if not diverging:
                 raise
-            self._bar.update(optimiser.updates - len(rows))
+            self.progress.update(optimiser.updates - len(rows))
         return pd.DataFrame(rows)
 
     def cost(
@@ -175,7 +175,7 @@ class Experiment:
     ) -> dict[str, pd.DataFrame]:  # tables of all seeds, with the column `seed`
         """Call `work` for each seed, in a job of its own, and write the tables."""
         def job(seed: int) -> dict[str, pd.DataFrame]:
-            with tqdm(total=total, unit="update", mininterval=0.5, disable=total is None) as self._bar:
+            with tqdm(total=total, unit="update", mininterval=0.5, disable=total is None) as self.progress:
                 return dict(work(seed))
 
         return self.record.each(job, seed=self.record.parameters["seeds"])
