@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from . import checks
 from .baselines import OUTPUT_INIT_SCALE
-from .blocks import Block, check_shape, embedding, initialise, linear, modulate, rotary
+from .blocks import Block, check_shape, embedding, initialise, linear, rotary
 from .compat import require
 from .joint import JointEBT, JointLandscape
 from .randomness import normal_like
