@@ -1,6 +1,5 @@
-"""Records carried over a change of code, in a small repository; jobs run as scripts, one test runs the whole command."""
+"""Records carried over a change of code, in a small repository: jobs run as scripts, in one test in kernels."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -56,6 +55,7 @@ def repository(project, monkeypatch):
     (project / ".gitignore").write_text("figures/*/runs/\nfigures/.batch*\nebwm/\n")
     (project / "points.csv").write_text("1\n")
     (project / "constraints.txt").write_text("pandas==1\n")
+    rewrite(project / YAML, "rate: 1", "rate: 2.0")
     rewrite(project / YAML, "headline:", "data: [points.csv]\n    headline:")
     git(project, "init", "--quiet")
     commit(project)
@@ -81,16 +81,19 @@ def test_a_harmless_change_of_code_is_carried_and_written_down(repository, capsy
     assert not fresh()
     second = commit(repository)
     assert cli.main(["figures", "rekey", "--since", first]) == 0
-    said = f"tiny: carried from {first[:7]} to {second[:7]}; the same at scale smoke: 1 table, 2 results, 4 pictures\n"
+    counts = "1 table, 2 results, 4 pictures"
+    said = f"tiny: carried from {first[:7]} to {second[:7]}; the same at scale smoke: {counts}\n"
     assert capsys.readouterr().out == said
     after = read_manifest(repository / "figures/tiny")
     (entry,) = after["carried"]
-    assert entry.pop("date").endswith("+00:00")
-    assert entry == {"from": first, "to": second, "key": before["key"], "changed": ["notebook"], "compared": {
-        "scale": "smoke", "tables": 1, "results": 2, "pictures": 4, "not_compared": []}}
+    assert entry["date"].endswith("+00:00")
+    compared = {"scale": "smoke", "tables": 1, "results": 2, "pictures": 4, "not_compared": []}
+    assert {name: value for name, value in entry.items() if name != "date"} == {
+        "from": first, "to": second, "key": before["key"], "changed": ["notebook"], "compared": compared}
     new = {name for name in after if after[name] != before.get(name)}
-    assert new == {"carried", "inputs", "key", "seal"} and after["key"] == jobs_of(figures.plan("tiny", "cpu"))[-1].key
-    assert fresh() and [p for p, content in contents(repository).items() if content != files[p]] == [repository / TINY]
+    assert new == {"carried", "inputs", "key", "seal"}
+    assert fresh() and after["key"] == jobs_of(figures.plan("tiny", "cpu"))[-1].key
+    assert [path for path, content in contents(repository).items() if content != files[path]] == [repository / TINY]
     assert cli.main(["figures", "check", "tiny"]) == 0
     text = f"carried over a change of code, last to {second[:7]}"
     assert capsys.readouterr().out == f"tiny: on record at scale cpu, complete, {text}\n"
@@ -114,8 +117,8 @@ def test_a_change_that_moves_a_number_is_refused_with_the_column(repository, cap
     files = contents(repository)
     assert cli.main(["figures", "rekey", "tiny", "--since", first]) == 1
     assert capsys.readouterr().out == (
-        "tiny: refused: the change of code has an effect at scale smoke: column losses.loss differs by 2 of its largest "
-        "value; run it again: ebwm figures run tiny --scale cpu\n")
+        "tiny: refused: the change of code has an effect at scale smoke: column losses.loss differs by 0.25 of its "
+        "largest value; run it again: ebwm figures run tiny --scale cpu\n")
     rewrite(repository / FIGURE, EFFECT[1], "1 / 0")
     commit(repository)
     (row,) = engine.rekey(["tiny"], first)
@@ -208,8 +211,8 @@ def run_of(folder, results=None, picture=b"1", **changes):
     columns = {"loss": [0.0, 1.0], "seconds": [1.0, 2.0], "name": ["a", "b"]} | changes
     pd.DataFrame(columns).to_parquet(folder / "costs.parquet", index=False)
     (folder / "costs.png").write_bytes(picture)
-    digests = {entry: {name: sha256(folder / name)} for entry, name in (("data", "costs.parquet"), ("pictures", "costs.png"))}
-    write_manifest(folder, results=results or {}, **digests)
+    data, pictures = ({name: sha256(folder / name)} for name in ("costs.parquet", "costs.png"))
+    write_manifest(folder, results=results or {}, data=data, pictures=pictures)
     return folder
 
 
@@ -222,11 +225,11 @@ def compared(folder, tolerances=TIMED, drawing=True, before=None, **changes):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"loss": [0.0, 1.01]}, "column costs.loss differs by 0.01 of its largest value"),
-    ({"name": ["a", "c"]}, "column costs.name differs"),
-    ({"loss": [0.0, 1.0, 1.0], "seconds": [1.0] * 3, "name": ["a"] * 3}, "column costs.loss differs"),
+    ({"name": ["a", "c"]}, "column costs.name differs in 1 of 2 rows"),
+    ({"loss": [0.0, 1.0, 1.0], "seconds": [1.0] * 3, "name": ["a"] * 3}, "column costs.loss has 2 rows before, 3 now"),
     ({"loss": [-0.0, 1.0]}, "table costs differs in types, order of columns or signs of zeros"),
     ({"loss": pd.array([0, 1], "float32")}, "table costs differs in types"),
-    ({"more": [1, 2]}, "column costs.more differs"),
+    ({"more": [1, 2]}, "column costs.more has no rows before, 2 now"),
     ({"results": {"a": {"b": 1}}}, "results.a.b differs: none before, 1 now"),
     ({"picture": b"2"}, "picture costs.png differs"),
 ])

@@ -1,13 +1,14 @@
 """Comparison of two runs to the last bit: tables, results and pictures."""
 
 import json
+import operator
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from ebwm.compat import require
-from ebwm.figures.comparison import compare
+from ebwm.figures.comparison import Compared, compare
 from ebwm.figures.errors import FigureError
 from ebwm.figures.manifest import read_manifest
 from ebwm.figures.registry import ANY
@@ -56,11 +57,26 @@ def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 def _check_columns(one: Path, other: Path, tolerances: Mapping[str, Any]) -> set[str]:
     """Raise if the values of a column differ; returns the columns with the tolerance `any`."""
     rows = compare(one, other, {pattern: value if value == ANY else 0.0 for pattern, value in tolerances.items()})
-    for row in rows:
-        if row.verdict == "drifted":
-            by = f" by {row.difference:.2g} of its largest value" if row.difference else ""
-            raise FigureError(f"column {row.array} differs{by}")
+    if drifted := [row for row in rows if row.verdict == "drifted"]:
+        raise FigureError(f"column {drifted[0].array} {_difference(drifted[0], one, other)}")
     return {row.array for row in rows if row.verdict == "not compared"}
+
+
+def _difference(row: Compared, one: Path, other: Path) -> str:
+    """By how much a column differs, in words."""
+    if row.difference:
+        return f"differs by {row.difference:.2g} of its largest value"
+    name, _, column = row.array.partition(".")
+    old, new = (_shown(folder / f"{name}.parquet", column) for folder in (one, other))
+    if len(old) != len(new):
+        return f"has {len(old) or 'no'} rows before, {len(new) or 'none'} now"
+    return f"differs in {sum(map(operator.ne, old, new))} of {len(old)} rows"
+
+
+def _shown(table: Path, column: str) -> list[str]:
+    """The values of a column as text; empty if there is no such column."""
+    frame = require("pandas", "figures").read_parquet(table) if table.is_file() else {}
+    return list(map(repr, frame[column])) if column in frame else []
 
 
 def _tables(folder: Path, manifest: Mapping[str, Any], free: set[str]) -> dict[str, bytes]:
