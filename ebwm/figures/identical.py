@@ -2,6 +2,7 @@
 
 import json
 import operator
+import textwrap
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -23,7 +24,7 @@ def identical(
     other: Path,  # folder of a run with the same parameters
     tolerances: Mapping[str, Any],  # by pattern of FILE.COLUMN or results.PATH; only `any` counts
     drawing: bool = True,  # whether the runs differ in code that may draw
-) -> dict[str, Any]:  # counts of tables, results and pictures, and the names of what was not compared
+) -> dict[str, int]:  # numbers of tables, results and pictures that are the same, and of arrays and results not compared
     """Compare two runs to the last bit; the error names the first difference.
 
     Values whose tolerance is `any`, and all values below a result with it, are not compared. A picture of a figure that
@@ -40,13 +41,14 @@ def identical(
     unsettled = {path for path in results[0].keys() | results[1].keys() if _is_free(path, tolerances)}
     checked = [{path: value for path, value in by_path.items() if path not in unsettled} for by_path in results]
     if path := _first_difference(*checked):
-        raise FigureError(f"{path} differs: {checked[0].get(path, 'none')} before, {checked[1].get(path, 'none')} now")
+        before, now = (textwrap.shorten(by_path.get(path, "none"), 60) for by_path in checked)
+        raise FigureError(f"{path} differs: {before} before, {now} now")
     same = [name for name, digest in old["pictures"].items() if new["pictures"].get(name) == digest]
     picture = _first_difference(old["pictures"], new["pictures"])
     if picture and (drawing or not free):
         raise FigureError(f"picture {picture} differs")
     return {"tables": len(tables[0]), "results": len(checked[0]), "pictures": len(same),
-            "not_compared": sorted(free | unsettled)}
+            "not_compared": len(free | unsettled)}
 
 
 def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -88,7 +90,9 @@ def _tables(folder: Path, manifest: Mapping[str, Any], free: set[str]) -> dict[s
 
 
 def _leaves(value: Any, path: str = "results") -> Iterator[tuple[str, str]]:
-    """The values of nested mappings, as JSON, by path."""
+    """The values of nested mappings and of lists of mappings, as JSON, by path."""
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        value = dict(enumerate(value))
     if not isinstance(value, dict):
         yield path, json.dumps(value)
         return
