@@ -202,7 +202,7 @@ def _rekey(options: argparse.Namespace) -> int:
         counts = ((compared[f"{name}s"], name) for name in ("table", "result", "picture"))
         print(f"{id}: carried from {entry['from'][:7]} to {entry['to'][:7]}; the same at scale {compared['scale']}: "
               f"{', '.join(f'{number} {name}' + 's' * (number != 1) for number, name in counts)}"
-              + (f"; not compared: {free} that differ in every run" if (free := compared["not_compared"]) else ""))
+              + (f"; {free} measured times not compared" if (free := compared["not_compared"]) else ""))
     if not rows:
         print("no record is stale")
     return FAILED if any(row.refused for row in rows) else 0

@@ -22,33 +22,34 @@ SAME = ("scale", "seeds", "parameters", "dataset", "threads", "device")  # entri
 def identical(
     one: Path,  # folder of a run
     other: Path,  # folder of a run with the same parameters
-    tolerances: Mapping[str, Any],  # by pattern of FILE.COLUMN or results.PATH; only `any` counts
+    tolerances: Mapping[str, Any],  # by pattern of FILE.COLUMN or results.PATH
     drawing: bool = True,  # whether the runs differ in code that may draw
-) -> dict[str, int]:  # numbers of tables, results and pictures that are the same, and of arrays and results not compared
+) -> dict[str, int]:  # numbers of tables, results and pictures that are the same, and of times not compared
     """Compare two runs to the last bit; the error names the first difference.
 
-    Values whose tolerance is `any`, and all values below a result with it, are not compared. A picture of a figure that
-    has such arrays may differ, as far as no code that may draw is another.
+    Not compared are measured times, which differ in every run: columns and results, with all below them, that have
+    "seconds" in their name and the tolerance `any`. A picture of a figure with such columns may differ, unless the code
+    that may draw differs. Other arrays with the tolerance `any` vary between machines, not between two runs on one.
     """
     manifests = old, new = read_manifest(one), read_manifest(other)
     if differing := [name for name in SAME if old.get(name) != new.get(name)]:
         raise FigureError(f"the entry {differing[0]!r} of the manifests differs")
-    free = _check_columns(one, other, tolerances)
-    tables = [_tables(folder, manifest, free) for folder, manifest in zip((one, other), manifests, strict=True)]
+    times = _check_columns(one, other, tolerances)
+    tables = [_tables(folder, manifest, times) for folder, manifest in zip((one, other), manifests, strict=True)]
     if name := _first_difference(*tables):
-        raise FigureError(f"table {name} differs in types, order of columns or signs of zeros")
+        raise FigureError(f"table {name} differs in columns, types or signs of zeros")
     results = [dict(_leaves(manifest["results"])) for manifest in manifests]
-    unsettled = {path for path in results[0].keys() | results[1].keys() if _is_free(path, tolerances)}
-    checked = [{path: value for path, value in by_path.items() if path not in unsettled} for by_path in results]
+    timed = {path for path in results[0].keys() | results[1].keys() if _is_below_time(path, tolerances)}
+    checked = [{path: value for path, value in by_path.items() if path not in timed} for by_path in results]
     if path := _first_difference(*checked):
         before, now = (textwrap.shorten(by_path.get(path, "none"), 60) for by_path in checked)
         raise FigureError(f"{path} differs: {before} before, {now} now")
     same = [name for name, digest in old["pictures"].items() if new["pictures"].get(name) == digest]
     picture = _first_difference(old["pictures"], new["pictures"])
-    if picture and (drawing or not free):
+    if picture and (drawing or not times):
         raise FigureError(f"picture {picture} differs")
     return {"tables": len(tables[0]), "results": len(checked[0]), "pictures": len(same),
-            "not_compared": len(free | unsettled)}
+            "not_compared": len(times | timed)}
 
 
 def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -57,11 +58,12 @@ def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _check_columns(one: Path, other: Path, tolerances: Mapping[str, Any]) -> set[str]:
-    """Raise if the values of a column differ; returns the columns with the tolerance `any`."""
-    rows = compare(one, other, {pattern: value if value == ANY else 0.0 for pattern, value in tolerances.items()})
-    if drifted := [row for row in rows if row.verdict == "drifted"]:
+    """Raise if the values of a column differ, except measured times; returns the names of these."""
+    rows = compare(one, other, {})
+    times = {row.array for row in rows if _is_time(row.array, tolerances)}
+    if drifted := [row for row in rows if row.verdict == "drifted" and row.array not in times]:
         raise FigureError(f"column {drifted[0].array} {_difference(drifted[0], one, other)}")
-    return {row.array for row in rows if row.verdict == "not compared"}
+    return times
 
 
 def _difference(row: Compared, one: Path, other: Path) -> str:
@@ -81,12 +83,12 @@ def _shown(table: Path, column: str) -> list[str]:
     return list(map(repr, frame[column])) if column in frame else []
 
 
-def _tables(folder: Path, manifest: Mapping[str, Any], free: set[str]) -> dict[str, bytes]:
-    """The bytes of each table without some columns."""
+def _tables(folder: Path, manifest: Mapping[str, Any], left_out: set[str]) -> dict[str, tuple[list[str], bytes]]:
+    """The names of all columns of each table, and its bytes without some of them."""
     read = require("pandas", "figures").read_parquet
     frames = {Path(name).stem: read(folder / name) for name in manifest["data"]}
-    return {name: frame[[column for column in frame if f"{name}.{column}" not in free]].to_parquet(index=False)
-            for name, frame in frames.items()}
+    kept = {name: [column for column in frame if f"{name}.{column}" not in left_out] for name, frame in frames.items()}
+    return {name: (list(frame), frame[kept[name]].to_parquet(index=False)) for name, frame in frames.items()}
 
 
 def _leaves(value: Any, path: str = "results") -> Iterator[tuple[str, str]]:
@@ -100,13 +102,13 @@ def _leaves(value: Any, path: str = "results") -> Iterator[tuple[str, str]]:
         yield from _leaves(below, f"{path}.{name}")
 
 
-def _is_free(path: str, tolerances: Mapping[str, Any]) -> bool:
-    """Whether the tolerance of a result, or of a mapping that holds it, is `any`."""
+def _is_below_time(path: str, tolerances: Mapping[str, Any]) -> bool:
+    """Whether a result, or a mapping that holds it, is a measured time."""
     parts = path.split(".")
-    above = [".".join(parts[:count]) for count in range(2, len(parts) + 1)]
-    return any(_tolerance(name, tolerances) == ANY for name in above)
+    return any(_is_time(".".join(parts[:count]), tolerances) for count in range(2, len(parts) + 1))
 
 
-def _tolerance(name: str, tolerances: Mapping[str, Any]) -> Any:
-    """The tolerance of the last pattern that matches."""
-    return next((value for pattern, value in reversed(tolerances.items()) if fnmatch(name, pattern)), 0.0)
+def _is_time(name: str, tolerances: Mapping[str, Any]) -> bool:
+    """Whether an array or a result is a measured time: by its name, and by the last pattern that matches."""
+    allowed = next((value for pattern, value in reversed(tolerances.items()) if fnmatch(name, pattern)), 0.0)
+    return "seconds" in name.rpartition(".")[2] and allowed == ANY

@@ -82,8 +82,8 @@ def rekey(
     """Give records the inputs and key of the present commit, if the change of code since another has no effect.
 
     A record must be up to date at that commit, and differ since only in modules and notebook. Its figure runs at scale
-    smoke in both commits; all tables, results and pictures must be the same to the last bit, except values with the
-    tolerance `any`. A record is not touched unless they are.
+    smoke in both commits; all tables, results and pictures must be the same to the last bit, except measured times. A
+    record is not touched unless they are.
     """
     config = config or settings.load()
     known = registry(config)
