@@ -223,8 +223,8 @@ def run_of(folder, results=None, picture=b"1", **changes):
 TIMED = {"*": 0.1, "*seconds": "any"}
 
 
-def compared(folder, tolerances=TIMED, drawing=True, before=None, **changes):
-    return identical(run_of(folder / "a", **before or {}), run_of(folder / "b", **changes), tolerances, drawing)
+def compared(folder, tolerances=TIMED, times=(), drawing=True, before=None, **changes):
+    return identical(run_of(folder / "a", **before or {}), run_of(folder / "b", **changes), tolerances, times, drawing)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -252,10 +252,16 @@ def test_only_measured_times_may_differ(tmp_path):
         "column costs.loss differs"), "an array that varies between machines does not vary here"
 
 
+def test_the_registry_may_name_other_times(tmp_path):
+    same = compared(tmp_path, times=["costs.loss", "results.ratio"], loss=[1.0, 2.0], results={"ratio": {"a": 1}},
+                    before={"results": {"ratio": {"a": 2}}})
+    assert same["not_compared"] == 3 and same["results"] == 0
+
+
 def test_a_picture_of_seconds_may_differ_unless_code_that_draws_is_another(tmp_path):
     assert compared(tmp_path, drawing=False, picture=b"2")["pictures"] == 0
     for tolerances, drawing in ((TIMED, True), ({}, False)):
-        message = refusal(identical, tmp_path / "a", tmp_path / "b", tolerances, drawing)
+        message = refusal(identical, tmp_path / "a", tmp_path / "b", tolerances, drawing=drawing)
         assert message == "picture costs.png differs"
 
 

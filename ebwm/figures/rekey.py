@@ -226,7 +226,8 @@ def _rekeyed(id: str, row: "_Record | str", trees: Sequence[_Tree], errors: Sequ
             return Rekeyed(id, f"its smoke run at {tree.name} failed: {message.removeprefix('ebwm: ')}")
     try:
         drawing = any(name.startswith(DRAWING) for name in row.names)
-        compared = identical(trees[0].smoke(id), trees[1].smoke(id), registry(config)[id].tolerances, drawing)
+        figure, runs = registry(config)[id], [tree.smoke(id) for tree in trees]
+        compared = identical(*runs, figure.tolerances, figure.times, drawing)
         if read_manifest(config.figures / id) != row.manifest:
             return Rekeyed(id, "its record was replaced meanwhile")
     except FigureError as error:
