@@ -24,9 +24,10 @@ FLOORS = [floor.split() for floor in (
     "figures.errors figures.manifest figures.notebook figures.registry figures.style figures.inputs figures.curves"
     " figures.packages figures.plan",
     "figures.record",
-    "figures.execution figures.job figures.local figures.progress figures.batch figures.claims figures.findings"
+    "figures.carried figures.execution figures.job figures.local figures.progress figures.batch figures.claims"
+    " figures.findings"
     " figures.ledger figures.comparison figures.table figures.summary figures.tune figures.offline figures.wheels"
-    " figures.bundle figures.adopt",
+    " figures.bundle figures.adopt figures.identical figures.rekey",
     "figures",
     "figures.experiment figures.experiment. figures.pictures figures.pictures.",
     "figures.commands figures.__main__ explore explore. writing",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ebwm import settings
+from ebwm.figures.carried import carried
 from ebwm.figures.errors import FigureError
 from ebwm.figures.manifest import MANIFEST, load_manifest
 from ebwm.figures.notebook import fits
@@ -26,7 +27,7 @@ class Verdict:
     figure: str  # id of its figure
     verdict: str  # one of VERDICTS
     measured: tuple[float, float, float] | None = None  # value, low and high; equal without an interval
-    record: str = ""  # scale and seeds of the record
+    record: str = ""  # scale and seeds of the record, and whether it was carried
 
 
 def verdict(
@@ -41,6 +42,7 @@ def verdict(
         return Verdict(claim, figure.id, "not made")
     seeds = ", ".join(map(str, manifest["seeds"]))
     record = f"scale {manifest['scale']}" + (f", seeds {seeds}" if seeds else "")
+    record += f", {text}" if (text := carried(manifest)) else ""
     measured = _measured(claim, figure.id, manifest["results"]) if claim.statistic else None
     if claim.not_tested or not claim.statistic or manifest["scale"] == SCALES[0]:
         return Verdict(claim, figure.id, "not tested", measured, record)

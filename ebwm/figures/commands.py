@@ -1,4 +1,4 @@
-"""The commands `ebwm figures ...`: list, run, replay, check, promote, adopt, tune and report; and `ebwm bundle`."""
+"""The commands `ebwm figures ...`: list, run, replay, check, promote, rekey, adopt, tune and report; and `ebwm bundle`."""
 
 import argparse
 import ast
@@ -42,6 +42,11 @@ def add(
     promote.add_argument("id", metavar="ID", help="figure of the run")
     promote.set_defaults(run=_promote)
     _add_scale(promote)
+    rekey = commands.add_parser("rekey", help="carry records over a change of code that smoke runs prove to have no effect")
+    rekey.add_argument("ids", nargs="*", metavar="ID", help="figures; default: all whose record is stale")
+    rekey.add_argument("--since", required=True, metavar="COMMIT", help="commit at which the records were up to date")
+    rekey.add_argument("--cores", type=count, metavar="N", help="number of processor cores; default: all")
+    rekey.set_defaults(run=_rekey)
     adopt = commands.add_parser("adopt", help="take home the packed results of a bundle, with digests checked")
     adopt.add_argument("files", nargs="+", metavar="FILE", type=Path, help="results-1.tar.gz, and the others beside it")
     adopt.add_argument("--force", action="store_true", help="replace different results that are here already")
@@ -171,9 +176,10 @@ def _replay(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     rows = figures.check(options.ids)
-    for id, scale, wrong, stale in rows:
+    for id, scale, wrong, stale, carried in rows:
         recorded = f"on record at scale {scale}" if scale else "nothing on record"
-        print(f"{id}: {'WRONG' if wrong else recorded}{', complete' if scale and not wrong else ''}")
+        print(f"{id}: {'WRONG' if wrong else recorded}{', complete' if scale and not wrong else ''}"
+              f"{', ' if carried else ''}{carried}")
         print("".join(f"    {error}\n" for error in wrong), end="")
         if stale:
             print(f"    stale: changed since the run: {', '.join(stale)}")
@@ -184,6 +190,24 @@ def _promote(options: argparse.Namespace) -> int:
     files = figures.promote(options.id, options.scale)
     print(f"{options.id}: {len(files)} files on record in {files[0].parent}")
     return 0
+
+
+def _rekey(options: argparse.Namespace) -> int:
+    from ebwm.figures.rekey import rekey
+
+    rows = rekey(options.ids, options.since, options.cores)
+    for id, refused, entry in rows:
+        if refused or not entry:
+            print(f"{id}: refused: {refused}" if refused else f"{id}: up to date")
+            continue
+        compared = entry["compared"]
+        counts = ((compared[f"{name}s"], name) for name in ("table", "result", "picture"))
+        print(f"{id}: carried from {entry['from'][:7]} to {entry['to'][:7]}; the same at scale {compared['scale']}: "
+              f"{', '.join(f'{number} {name}' + 's' * (number != 1) for number, name in counts)}"
+              + (f"; {free} measured times not compared" if (free := compared["not_compared"]) else ""))
+    if not rows:
+        print("no record is stale")
+    return FAILED if any(row.refused for row in rows) else 0
 
 
 def _adopt(options: argparse.Namespace) -> int:

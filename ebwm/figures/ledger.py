@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ebwm import settings
+from ebwm.figures.carried import carried
 from ebwm.figures.errors import FigureError
 from ebwm.figures.findings import answer_cell, opening, write_answer
 from ebwm.figures.inputs import changed
@@ -106,6 +107,7 @@ class Checked(NamedTuple):
     scale: str  # scale on record; empty if there is no readable record
     wrong: tuple[str, ...]  # mismatched digests, missing or additional files, a wrong answer in the notebook: errors
     stale: tuple[str, ...]  # inputs that have changed since the run: information
+    carried: str = ""  # over how many changes of code the record was carried
 
 
 def check(
@@ -131,7 +133,7 @@ def _check(figure: Figure, config: Settings) -> Checked:
     listed = set(files_of(manifest))
     extra = sorted(p.name for p in record.iterdir() if p.suffix in RECORDED and p.name not in listed)
     wrong = (*(f"{name} is not in the manifest" for name in extra), *_wrong_answer(figure, config))
-    return Checked(figure.id, manifest["scale"], wrong, tuple(staleness(figure, manifest, config)))
+    return Checked(figure.id, manifest["scale"], wrong, tuple(staleness(figure, manifest, config)), carried(manifest))
 
 
 def _wrong_answer(figure: Figure, config: Settings) -> list[str]:

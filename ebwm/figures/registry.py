@@ -112,6 +112,7 @@ class Figure(_Entry):
     extras: tuple[Annotated[str, AfterValidator(_extra)], ...] = ()  # optional dependencies
     data: tuple[str, ...] = ()  # files that the notebook reads, relative to the root of the repository
     tolerances: dict[str, Annotated[Any, AfterValidator(_tolerance)]] = {}  # of a replay, by pattern FILE.COLUMN
+    times: tuple[str, ...] = ()  # patterns of FILE.COLUMN or results.PATH: measured times without "seconds" in their name
     claims: tuple[Claim, ...] = ()  # claims of the papers
     answer: Statement | None = None  # answer to the question at the beginning of the notebook
     findings: tuple[Finding, ...] = ()  # answers in the README

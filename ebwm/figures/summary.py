@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ebwm.figures.batch import Outcome
+from ebwm.figures.carried import carried
 from ebwm.figures.comparison import compare
 from ebwm.figures.errors import FigureError
 from ebwm.figures.findings import answer_of
@@ -66,11 +67,12 @@ def _agreement(plan: Plan, folder: Path, manifest: dict[str, Any]) -> str:
         return f"Not comparable with the record, which has other parameters: {', '.join(names)}."
     rows = compare(place, folder, plan.figure.tolerances)
     counts = ", ".join(f"{count} {verdict}" for verdict, count in Counter(row.verdict for row in rows).items())
+    record = f"the record, {text}," if (text := carried(recorded)) else "the record"
     worst = max((row for row in rows if row.verdict == "drifted"), key=lambda row: row.difference or 0, default=None)
     if worst is None:
-        return f"Agrees with the record (arrays: {counts})."
+        return f"Agrees with {record} (arrays: {counts})."
     amount = "" if worst.difference is None else f" by {worst.difference:.2g} of its largest value"
-    return f"Differs from the record (arrays: {counts}); most in {worst.array}{amount}."
+    return f"Differs from {record} (arrays: {counts}); most in {worst.array}{amount}."
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

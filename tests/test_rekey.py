@@ -1,0 +1,271 @@
+"""Records carried over a change of code, in a small repository: jobs run as scripts, in one test in kernels."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_figure import NOTEBOOKS, YAML, refusal, rewrite, write_manifest
+
+from ebwm import cli, figures
+from ebwm.figures import rekey as engine
+from ebwm.figures.carried import carried
+from ebwm.figures.claims import report
+from ebwm.figures.identical import identical
+from ebwm.figures.inputs import PACKAGE
+from ebwm.figures.manifest import JOB, load_manifest, read_manifest
+from ebwm.figures.plan import jobs_of
+from ebwm.figures.summary import summary
+from ebwm.files import sha256, write_json
+
+pd = pytest.importorskip("pandas")
+TINY, FIGURE = "figures/tiny/manifest.json", NOTEBOOKS[0]
+HARMLESS, EFFECT = ("rate**update", "pow(rate, update)"), ("rate**update", "rate*update")
+
+
+def git(project, *words):
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *words]
+    return subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def commit(project):
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", "change")
+    return git(project, "rev-parse", "HEAD")
+
+
+def put_on_record(project, id="tiny"):
+    """Put a figure on record at scale cpu, with the inputs that the runner would give it; returns the commit."""
+    (job,) = jobs_of(figures.plan(id, "cpu"))
+    folder = Path(job.folder)
+    write_json(folder / JOB, {"key": job.key, "inputs": job.inputs, "asked": job.parameters})
+    defaults = figures.parameter_defaults(Path(job.notebook))
+    record = figures.Record(id, defaults | job.parameters | {"out": str(folder)})
+    record.data("losses", pd.DataFrame({"loss": [0.5, 0.25]}))
+    record.close(least=0.25)
+    figures.promote(id, "cpu")
+    return commit(project)
+
+
+@pytest.fixture
+def repository(project, monkeypatch):
+    """The small project in git, with data and a pin; smoke runs are scripts. Returns its folder."""
+    monkeypatch.setattr(engine, "EBWM", (str(Path(__file__).with_name("script_job.py")),))
+    (project / ".gitignore").write_text("figures/*/runs/\nfigures/.batch*\nebwm/\n")
+    (project / "points.csv").write_text("1\n")
+    (project / "constraints.txt").write_text("pandas==1\n")
+    rewrite(project / YAML, "rate: 1", "rate: 2.0")
+    rewrite(project / YAML, "headline:", "data: [points.csv]\n    headline:")
+    git(project, "init", "--quiet")
+    commit(project)
+    return project
+
+
+def fresh(id="tiny"):
+    """Whether the record of a figure is complete and up to date."""
+    (row,) = figures.check([id])
+    return not (row.wrong or row.stale)
+
+
+def contents(project):
+    return {path: path.read_bytes() for path in (project / "figures/tiny").iterdir() if path.is_file()}
+
+
+def test_a_harmless_change_of_code_is_carried_and_written_down(repository, capsys):
+    first = put_on_record(repository)
+    before = load_manifest(repository / "figures/tiny")
+    files = contents(repository)
+    assert fresh() and engine.rekey([], first) == []
+    rewrite(repository / FIGURE, *HARMLESS)
+    assert not fresh()
+    second = commit(repository)
+    assert cli.main(["figures", "rekey", "--since", first]) == 0
+    counts = "1 table, 2 results, 4 pictures"
+    said = f"tiny: carried from {first[:7]} to {second[:7]}; the same at scale smoke: {counts}\n"
+    assert capsys.readouterr().out == said
+    after = read_manifest(repository / "figures/tiny")
+    (entry,) = after["carried"]
+    assert entry["date"].endswith("+00:00")
+    compared = {"scale": "smoke", "tables": 1, "results": 2, "pictures": 4, "not_compared": 0}
+    assert {name: value for name, value in entry.items() if name != "date"} == {
+        "from": first, "to": second, "key": before["key"], "changed": ["notebook"], "compared": compared}
+    new = {name for name in after if after[name] != before.get(name)}
+    assert new == {"carried", "inputs", "key", "seal"}
+    assert fresh() and after["key"] == jobs_of(figures.plan("tiny", "cpu"))[-1].key
+    assert [path for path, content in contents(repository).items() if content != files[path]] == [repository / TINY]
+    assert cli.main(["figures", "check", "tiny"]) == 0
+    text = f"carried over a change of code, last to {second[:7]}"
+    assert capsys.readouterr().out == f"tiny: on record at scale cpu, complete, {text}\n"
+    outcome = figures.Outcome(fresh={"tiny": repository / "figures/tiny/runs/cpu"})
+    said = " ".join(summary([figures.plan("tiny", "cpu")], outcome).split())
+    assert f"Agrees with the record, {text}, (arrays: 1 exact)" in said
+    assert f"scale cpu, seeds 0, 1, 2, {text}" in " ".join(report().split())
+    assert git(repository, "worktree", "list").count("\n") == 0
+
+    commit(repository)
+    rewrite(repository / FIGURE, HARMLESS[1], HARMLESS[0])
+    third = commit(repository)
+    assert "not up to date" in engine.rekey(["tiny"], first)[0].refused
+    assert engine.rekey(["tiny"], second)[0].refused == "" and fresh()
+    again = load_manifest(repository / "figures/tiny")
+    assert again["inputs"] == before["inputs"] and again["carried"][0] == after["carried"][0]
+    assert carried(again) == f"carried over 2 changes of code, last to {third[:7]}"
+
+
+def test_a_change_that_moves_a_number_is_refused_with_the_column(repository, capsys):
+    first = put_on_record(repository)
+    rewrite(repository / FIGURE, *EFFECT)
+    commit(repository)
+    files = contents(repository)
+    assert cli.main(["figures", "rekey", "tiny", "--since", first]) == 1
+    assert capsys.readouterr().out == (
+        "tiny: refused: the change of code has an effect at scale smoke: column losses.loss differs by 0.25 of its "
+        "largest value; run it again: ebwm figures run tiny --scale cpu\n")
+    rewrite(repository / FIGURE, EFFECT[1], "1 / 0")
+    commit(repository)
+    (row,) = engine.rekey(["tiny"], first)
+    assert row.refused.startswith("its smoke run at the present commit failed: figure 'tiny' failed: ")
+    assert contents(repository) == files and git(repository, "worktree", "list").count("\n") == 0
+
+
+@pytest.fixture
+def no_runs(monkeypatch):
+    """Fail if a smoke run is started."""
+    monkeypatch.setattr(engine, "_run_smoke", lambda *arguments: pytest.fail("a run was started"))
+
+
+@pytest.mark.parametrize(("path", "old", "new", "name"), [
+    ("constraints.txt", "pandas==1", "pandas==2", "package pandas"),
+    ("points.csv", "1", "2", "data points.csv"),
+    ("settings.ini", "threads = 1", "threads = 1\nseeds = 4 5", "parameter seeds"),
+    (FIGURE, "import sys", "import sys, scipy", "package scipy"),
+])
+def test_other_changes_than_of_code_need_a_new_run(repository, no_runs, path, old, new, name):
+    first = put_on_record(repository)
+    (repository / "constraints.txt").write_text("pandas==1\nscipy==1\n")
+    rewrite(repository / FIGURE, *HARMLESS)
+    rewrite(repository / path, old, new)
+    commit(repository)
+    files = contents(repository)
+    (row,) = engine.rekey([], first)
+    assert row.refused == f"not only code has changed: {name}; run it again: ebwm figures run tiny --scale cpu"
+    assert contents(repository) == files and not fresh()
+
+
+def test_records_that_cannot_be_carried_are_refused(repository, no_runs):
+    first = put_on_record(repository)
+    rewrite(repository / FIGURE, *HARMLESS)
+    assert "uncommitted changes (nbs/figures/tiny.ipynb); commit them" in refusal(engine.rekey, ["tiny"], first)
+    second = commit(repository)
+    (repository / "new.py").touch()
+    assert "uncommitted changes (new.py)" in refusal(engine.rekey, ["tiny"], first)
+    (repository / "new.py").unlink()
+    assert "--since='nowhere': must be a commit" in refusal(engine.rekey, ["tiny"], "nowhere")
+    assert "did you mean 'tiny'" in refusal(engine.rekey, ["tinny"], first)
+    reasons = [row.refused for row in engine.rekey(["fan", "tiny"], "HEAD")]
+    assert reasons == ["HEAD is the present commit; name an earlier one"] * 2
+    rewrite(repository / FIGURE, HARMLESS[1], "rate ** (update)")
+    commit(repository)
+    fan, tiny = engine.rekey(["fan", "tiny"], second)
+    assert fan.refused == "nothing is on record"
+    assert tiny.refused.startswith(f"its record is not up to date at {second}: notebook; ")
+    manifest = load_manifest(repository / "figures/tiny")
+    rewrite(repository / TINY, '"least": 0.25', '"least": 0.5')
+    assert "was changed after it was written" in engine.rekey(["tiny"], first)[0].refused
+    write_manifest(repository / "figures/tiny", **manifest | {"inputs": None})
+    assert "its inputs are unknown" in engine.rekey(["tiny"], first)[0].refused
+    inputs = manifest["inputs"] | {"device": "cuda"}
+    write_manifest(repository / "figures/tiny", **manifest | {"inputs": inputs})
+    assert "is not up to date" in engine.rekey(["tiny"], first)[0].refused
+
+
+@pytest.mark.slow
+def test_the_command_runs_the_modules_of_each_commit(repository):
+    """With its own package in the repository, in kernels: a harmless change, and one of how pictures look."""
+    shutil.copytree(PACKAGE, repository / "ebwm", ignore=shutil.ignore_patterns("__pycache__"))
+    rewrite(repository / ".gitignore", "ebwm/\n", "__pycache__/\n")
+    style = repository / "ebwm/figures/style.py"
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    command = [sys.executable, "-m", "ebwm", "figures"]
+    call = lambda *words: subprocess.run([*command, *words], env=environment, capture_output=True, text=True)
+    commit(repository)
+    first = put_on_record(repository)
+    style.write_text(style.read_text() + "\nUNUSED = 1\n")
+    second = commit(repository)
+    assert "stale: changed since the run: module ebwm.figures.style" in call("check", "tiny").stdout
+    done = call("rekey", "--since", first, "--cores", "2")
+    assert done.returncode == 0 and done.stdout.startswith("tiny: carried from "), done.stderr
+    assert "stale" not in call("check", "tiny").stdout
+    style.write_text(style.read_text().replace("UNUSED = 1", "SHAPES['lines.linewidth'] = 9"))
+    commit(repository)
+    before = (repository / TINY).read_bytes()
+    done = call("rekey", "tiny", "--since", second)
+    assert done.returncode == 1 and "at scale smoke: picture losses" in done.stdout, done.stderr
+    assert (repository / TINY).read_bytes() == before
+
+
+# The comparison
+
+
+def run_of(folder, results=None, picture=b"1", **changes):
+    """A run with one table, and with one picture."""
+    folder.mkdir()
+    columns = {"loss": [0.0, 1.0], "seconds": [1.0, 2.0], "name": ["a", "b"]} | changes
+    pd.DataFrame(columns).to_parquet(folder / "costs.parquet", index=False)
+    (folder / "costs.png").write_bytes(picture)
+    data, pictures = ({name: sha256(folder / name)} for name in ("costs.parquet", "costs.png"))
+    write_manifest(folder, results=results or {}, data=data, pictures=pictures)
+    return folder
+
+
+TIMED = {"*": 0.1, "*seconds": "any"}
+
+
+def compared(folder, tolerances=TIMED, times=(), drawing=True, before=None, **changes):
+    return identical(run_of(folder / "a", **before or {}), run_of(folder / "b", **changes), tolerances, times, drawing)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"loss": [0.0, 1.01]}, "column costs.loss differs by 0.01 of its largest value"),
+    ({"name": ["a", "c"]}, "column costs.name differs in 1 of 2 rows"),
+    ({"loss": [0.0, 1.0, 1.0], "seconds": [1.0] * 3, "name": ["a"] * 3}, "column costs.loss has 2 rows before, 3 now"),
+    ({"loss": [-0.0, 1.0]}, "table costs differs in columns, types or signs of zeros"),
+    ({"loss": pd.array([0, 1], "float32")}, "table costs differs in columns, types"),
+    ({"more": [1, 2]}, "column costs.more has no rows before, 2 now"),
+    ({"more_seconds": [1, 2]}, "table costs differs in columns"),
+    ({"results": {"a": {"b": 1}}}, "results.a.b differs: none before, 1 now"),
+    ({"picture": b"2"}, "picture costs.png differs"),
+])
+def test_the_first_difference_is_named(tmp_path, changes, message):
+    assert refusal(compared, tmp_path, **changes).startswith(message)
+
+
+def test_only_measured_times_may_differ(tmp_path):
+    results = lambda t: {"seconds": {"a": t}, "milliseconds": t, "loss": 3, "list": [float("nan")],
+                         "runs": [{"seconds": t, "loss": 1}]}
+    same = compared(tmp_path, before={"results": results(1)}, results=results(2), seconds=[3.0, 4.0])
+    assert same == {"tables": 1, "results": 3, "pictures": 1, "not_compared": 4}
+    assert refusal(identical, tmp_path / "a", tmp_path / "b", {"*": 0.1}).startswith("column costs.seconds differs")
+    assert refusal(identical, tmp_path / "a", run_of(tmp_path / "c", loss=[1.0, 2.0]), {"*": "any"}).startswith(
+        "column costs.loss differs"), "an array that varies between machines does not vary here"
+
+
+def test_the_registry_may_name_other_times(tmp_path):
+    same = compared(tmp_path, times=["costs.loss", "results.ratio"], loss=[1.0, 2.0], results={"ratio": {"a": 1}},
+                    before={"results": {"ratio": {"a": 2}}})
+    assert same["not_compared"] == 3 and same["results"] == 0
+
+
+def test_a_picture_of_seconds_may_differ_unless_code_that_draws_is_another(tmp_path):
+    assert compared(tmp_path, drawing=False, picture=b"2")["pictures"] == 0
+    for tolerances, drawing in ((TIMED, True), ({}, False)):
+        message = refusal(identical, tmp_path / "a", tmp_path / "b", tolerances, drawing=drawing)
+        assert message == "picture costs.png differs"
+
+
+def test_runs_with_other_parameters_are_not_compared(tmp_path):
+    write_manifest(tmp_path / "a", seeds=[0])
+    write_manifest(tmp_path / "b", seeds=[1])
+    assert refusal(identical, tmp_path / "a", tmp_path / "b", {}) == "the entry 'seeds' of the manifests differs"
