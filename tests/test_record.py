@@ -172,9 +172,9 @@ def test_a_complete_record_is_neither_wrong_nor_stale(project, monkeypatch):
     """Also on a machine with another device."""
     assert [row.scale for row in figures.check()] == ["", ""]
     promoted()
-    assert checked() == ("tiny", "smoke", (), ())
+    assert checked() == ("tiny", "smoke", (), (), "")
     monkeypatch.setattr("ebwm.settings.device_kind", lambda name: "cuda")
-    assert checked() == ("tiny", "smoke", (), ())
+    assert checked() == ("tiny", "smoke", (), (), "")
 
 
 @pytest.mark.parametrize("name, change, wrong", [
@@ -203,7 +203,7 @@ def test_changed_inputs_are_listed(project):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["inputs"]["modules"] |= {"ebwm.settings": "0" * 64, "ebwm.gone": "0" * 64}
     write_manifest(folder, **manifest)
-    assert checked() == ("tiny", "smoke", (), ("notebook", "module ebwm.gone", "module ebwm.settings"))
+    assert checked() == ("tiny", "smoke", (), ("notebook", "module ebwm.gone", "module ebwm.settings"), "")
     assert "on record at scale smoke, stale)" in spaced(figures.table())
     rewrite(project / NOTEBOOKS[0], '"parameters"', '"parametres"')
     assert "tagged 'parameters'" in checked().stale[0]

@@ -9,6 +9,7 @@ import torch
 from tiny_figure import rewrite
 
 from ebwm import compat, figures, settings
+from ebwm.figures.errors import FigureError
 from ebwm.figures.plan import as_json, from_json, jobs_of
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +88,10 @@ def test_the_registry_of_this_repository_matches_its_notebooks():
     known = figures.registry(config)
     assert {f.notebook for f in known.figures.values()} == set(NOTEBOOKS)
     for id, scale in itertools.product(known.figures, settings.SCALES):
+        if not known[id].has(scale):
+            with pytest.raises(FigureError, match="has no scale 'long'"):
+                figures.plan(id, scale, config=config)
+            continue
         if known[id].device.get(scale) != "cuda" or torch.cuda.is_available():
             assert figures.plan(id, scale, config=config).parameters["scale"] == scale
         defaults = figures.parameter_defaults(known[id].notebook)
