@@ -3,9 +3,9 @@
 Usage: python docs/build.py [site | sphinx | quarto | readme] [--version NAME]
 
 `site` uses quarto if it is installed, else Sphinx; both read the notebooks that nbdev has processed. `readme` writes
-the answers on record into the notebooks of figures, the pages of results, and the animation of the home page, too. With `--version`, Sphinx
-builds into _docs/NAME, beside the versions there, and each page has a selector of versions; without it, _docs is
-replaced.
+the answers on record into the notebooks of figures, the pages of results, and the animation of the home page, too. With
+`--version`, Sphinx builds into _docs/NAME, beside the versions there, and each page has a selector of versions; without
+it, _docs is replaced.
 """
 
 import json
@@ -85,7 +85,7 @@ def site() -> int:
 
 
 def readme() -> int:
-    """README.md from nbs/index.ipynb, its animation, the answers in the notebooks of figures, and the pages of results."""
+    """README.md from nbs/index.ipynb, its animation, the answers in notebooks of figures, and the pages of results."""
     import animation
     import readme as source
     import records

@@ -1,8 +1,4 @@
-"""The papers' claims: what each figure measures of them, and whether it agrees, in the setting that was run.
-
-A verdict is about the setting on record. Where that is a stand-in for the paper's setting (`registry.StandIn`), it decides
-nothing about the paper's own.
-"""
+"""The papers' claims: what each figure measures of them, and the verdict in its setting, which may be a stand-in."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

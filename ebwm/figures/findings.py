@@ -176,7 +176,7 @@ def _shown(path: str, value: Any, digits: str, where: str) -> str:
     """A number, or a value with its interval in parentheses."""
     numbers = [value]
     if isinstance(value, dict):
-        numbers = [value["value"] if "value" in value else value["gain"], value["low"], value["high"]]
+        numbers = [value.get("value", value.get("gain")), value.get("low"), value.get("high")]
     if not all(fits(number, 0.0) for number in numbers):
         raise FigureError(f"{where}: result {path!r} is {value!r}; sentences need numbers")
     middle, *ends = (f"{float(number):z{digits}}" for number in numbers)
