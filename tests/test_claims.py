@@ -85,7 +85,8 @@ def test_a_stand_in_decides_nothing_in_the_papers_setting(project):
 
 
 @pytest.mark.parametrize("numbers, text", [
-    ((1, 1, 1), "1"), ((1.2345, 1, 2), "1.23 (1 to 2)"), ((3, float("-inf"), float("inf")), "3 (unbounded)")])
+    ((1, 1, 1), "1"), ((1.2345, 1, 2), "1.23 (1 to 2)"), ((3, float("-inf"), float("inf")), "3 (unbounded)"),
+    ((2345.6, 0.00012, 45678), "2346 (0.00012 to 45678)")])
 def test_a_statistic_is_shown_with_its_interval(numbers, text):
     assert shown(Measured("a", *numbers)) == text
 
@@ -126,11 +127,11 @@ def test_the_pages_state_what_is_known_of_a_claim(project):
                    results={"speed": interval(1, 2), "fit": interval(-1, 4), "other": 2.0})
     text = " ".join(ledger().split())
     for part in ("1 claims about models. In our setting: 1 undecided. In the papers' own settings: 1 not tested.",
-                 "| something | It falls & stops (EBT, Figure 0) | 1.5 (1 to 2) | undecided |",
+                 "| something | It falls & stops (EBT, Figure 0) | 1.5 (1 to 2); also (-1 to 4) | undecided |",
                  "`speed` = 1.5 (95 % interval 1 to 2), expected above 0; `fit` = 1.5 (95 % interval -1 to 4);",
                  "to 4); the paper's 3 is outside",
-                 "scale cpu, seeds 0, 1, One, 2 min, `ebwm figures run tiny --scale cpu`.", "Note: Beside 2.0.",
-                 "not tested: missing: a disk. Closest run: `ebwm figures run tiny`.",
+                 "Scale cpu, seeds 0, 1, One, 2 min, `ebwm figures run tiny --scale cpu`.", "Note: Beside 2.0.",
+                 "not tested: Missing: a disk. Closest run: `ebwm figures run tiny`.",
                  "Others: It rises ([arXiv:1](https://arxiv.org/abs/1)).", "1 statements are arithmetic",
                  "Here: 7 updates. The paper: many < all. Missing: a disk.", "| F1 | speed | `tiny` |"):
         assert part in text

@@ -129,11 +129,17 @@ def shown(
     measured: Measured,  # a statistic
 ) -> str:
     """A number, with its interval if it has one."""
+    value, low, high = map(_three_digits, (measured.value, measured.low, measured.high))
     if measured.low == measured.high:
-        return f"{measured.value:.3g}"
+        return value
     if measured.low == OPEN["low"] and measured.high == OPEN["high"]:
-        return f"{measured.value:.3g} (unbounded)"
-    return f"{measured.value:.3g} ({measured.low:.3g} to {measured.high:.3g})"
+        return f"{value} (unbounded)"
+    return f"{value} ({low} to {high})"
+
+
+def _three_digits(number: float) -> str:
+    """Three significant digits; large numbers as integers."""
+    return f"{number:.0f}" if 1000 <= abs(number) < float("inf") else f"{number:.3g}"
 
 
 def expected(

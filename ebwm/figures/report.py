@@ -22,10 +22,10 @@ LIKELY = 0.05  # share of 95 % intervals that miss the value
 RULES = (
     "**Here** is our setting: small models on stand-ins for the papers' data, at the scale on record. A claim is reproduced "
     "here where the whole 95 % interval of our statistic lies where the claim expects it, not reproduced where none of it does, "
-    "and undecided otherwise. A slope has two intervals, over seeds and of the fit; both must agree. A statistic without an "
-    "interval decides as a number.",
+    "and undecided otherwise. Where a slope has an interval over seeds and one of its fit, both must agree. A statistic "
+    "without an interval decides as a number.",
     "**In the paper's own setting** a claim is not tested where a named data set, weight or machine is missing; the command that "
-    "comes closest stands beside it, and its figure is run at scale `smoke` by the tests. A stand-in decides no claim about the "
+    "comes closest stands beside it, and `make test` runs its figure at scale `smoke`. A stand-in decides no claim about the "
     "paper's setting, whichever way it comes out.",
 )
 
@@ -88,14 +88,17 @@ def _by_paper(rows: Sequence[Verdict], known: Registry) -> Iterator[tuple[str, l
 
 
 def _first(row: Verdict) -> str:
-    """The statistic in short."""
-    return shown(row.measured[0]) if row.measured else "none"
+    """The statistic in short, with all its intervals."""
+    if not row.measured:
+        return "none"
+    first, *others = map(shown, row.measured)
+    return "; ".join([first, *(f"also{other[other.index(' ('):]}" if " (" in other else other for other in others)])
 
 
 def _statistic(row: Verdict) -> str:
     """What is measured, where the claim expects it, and how this compares with the paper's value."""
     if not row.measured:
-        return f"{row.reason}"
+        return row.reason[:1].upper() + row.reason[1:]
     first, *others = row.measured
     text = f"`{first.path}` = {_with_level(first)}, expected {expected(row.claim.expect)}"
     text += "".join(f"; `{item.path}` = {_with_level(item)}" for item in others)
@@ -112,11 +115,11 @@ def _with_level(measured: Measured) -> str:
 def _record(row: Verdict) -> str:
     """Scale, seeds, machine, duration and command of a record."""
     if row.manifest is None:
-        return f"figure `{row.figure.id}`"
+        return f"Figure `{row.figure.id}`"
     made, seeds = row.manifest, ", ".join(map(str, row.manifest["seeds"]))
     machine = made.get("cpu") if made.get("device") == "cpu" else made.get("device")
     duration = f"{made['seconds'] / 60:.0f} min" if made.get("seconds") else ""
-    parts = [f"scale {made['scale']}", f"seeds {seeds}" if seeds else "", machine, duration,
+    parts = [f"Scale {made['scale']}", f"seeds {seeds}" if seeds else "", machine, duration,
              f"`ebwm figures run {row.figure.id} --scale {made['scale']}`"]
     return ", ".join(part for part in parts if part)
 
@@ -127,9 +130,9 @@ def _details(row: Verdict, known: Registry, config: Settings) -> Iterator[tuple[
     if row.claim.note and row.manifest is not None:
         yield "Note", stated(row.claim.note, row.figure, config, f"note of claim {row.claim.name!r}").removesuffix(".") + "."
     if row.in_paper == "not tested":
-        missing = "" if isinstance(row.figure, Planned) else f"missing: {row.figure.stand_in.missing}. "
+        missing = "" if isinstance(row.figure, Planned) else f"Missing: {row.figure.stand_in.missing}. "
         command = f"Closest run: `{row.claim.command}`." if row.claim.command else f"Figure `{row.figure.id}` is planned."
-        yield "In the paper's setting: not tested", f"{missing}{command}"
+        yield "In the paper's own setting: not tested", f"{missing}{command}"
     for counter in known.counter_evidence:
         if row.claim.name in counter.claims:
             yield "Others", f"{counter.found} ([{counter.source}]({counter.link}))."
@@ -208,6 +211,8 @@ def _folded(row: Verdict, known: Registry, config: Settings) -> str:
     """A claim as one line, and its details below."""
     kind = row.verdict.replace(" ", "-")
     cells = {f"verdict {kind}": row.verdict, "source": row.claim.source, "says": row.claim.says, "ours": _first(row)}
+    if row.measured:
+        cells["expected"] = f"expected {expected(row.claim.expect)}"
     head = " ".join(f'<span class="{name}">{html.escape(text, quote=False)}</span>' for name, text in cells.items())
     lines = [f"- **{label}.** {text}" for label, text in _details(row, known, config)]
     if isinstance(row.figure, Figure):
@@ -237,7 +242,7 @@ def learned(
     parts = ["# What we learned", "{.lead}\nShould I use an EBT? As measured here, in five minutes", LEARNED]
     for group, members in lessons.items():
         if members:
-            parts += [f"## {group}", "\n".join(_lesson(lesson, known, config) for lesson in members)]
+            parts += [f"**{group}**", "\n".join(_lesson(lesson, known, config) for lesson in members)]
     return "\n\n".join([*parts, f"Of {len(rows)} claims of the papers about models, here: {_counts(rows)}. "
                         "[All results](results.md)."])
 
