@@ -129,16 +129,16 @@ def test_the_pages_state_what_is_known_of_a_claim(project):
     for part in ("1 claims about models. In our setting: 1 undecided. In the papers' own settings: 1 not tested.",
                  "| something | It falls & stops (EBT, Figure 0) | 1.5 (1 to 2); also (-1 to 4) | undecided |",
                  "`speed` = 1.5 (95 % interval 1 to 2), expected above 0; `fit` = 1.5 (95 % interval -1 to 4);",
-                 "to 4); the paper's 3 is outside",
+                 "to 4); the paper's 3 is inside one of them",
                  "Scale cpu, seeds 0, 1, One, 2 min, `ebwm figures run tiny --scale cpu`.", "Note: Beside 2.0.",
-                 "not tested: Missing: a disk. Closest run: `ebwm figures run tiny`.",
+                 "not tested. Missing: a disk. Closest run: `ebwm figures run tiny`.",
                  "Others: It rises ([arXiv:1](https://arxiv.org/abs/1)).", "1 statements are arithmetic",
                  "Here: 7 updates. The paper: many < all. Missing: a disk.", "| F1 | speed | `tiny` |"):
         assert part in text
     page = results()
     assert '<span class="verdict undecided">undecided</span>' in page and "It falls &amp; stops</span>" in page
     assert "- **Distance.** Here: 7 updates." in page and page.count("<details") == page.count("</details>") == 2
-    assert "- It may fall: 1.5 (1.0 to 2.0) ([tiny](../figures/tiny.ipynb))." in learned()
+    assert "**Undecided.** It may fall: 1.5 (1.0 to 2.0) ([tiny](../figures/tiny.ipynb))." in learned()
     rewrite(project / YAML, "speed.low > 0", "speed.low > 1")
     with pytest.raises(figures.FigureError, match=r"'speed\.low > 1' does not hold"):
         learned()

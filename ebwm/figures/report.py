@@ -103,8 +103,9 @@ def _statistic(row: Verdict) -> str:
     text = f"`{first.path}` = {_with_level(first)}, expected {expected(row.claim.expect)}"
     text += "".join(f"; `{item.path}` = {_with_level(item)}" for item in others)
     if row.claim.printed is not None:
-        inside = first.low <= row.claim.printed <= first.high
-        text += f"; the paper's {row.claim.printed:g} is {'inside' if inside else 'outside'}"
+        inside = [item.low <= row.claim.printed <= item.high for item in row.measured]
+        place = "inside" if all(inside) else "inside one of them" if any(inside) else "outside"
+        text += f"; the paper's {row.claim.printed:g} is {place}"
     return text + (f"; {row.reason}" if row.reason else "")
 
 
@@ -155,7 +156,8 @@ def _table(rows: Sequence[Verdict]) -> str:
 def _item(row: Verdict, known: Registry, config: Settings) -> str:
     """A claim as an item of a list."""
     lines = [_wrapped(f"**{row.claim.name}** ({row.claim.source}): {row.claim.says}.", "  ", "- ")]
-    return "\n".join([*lines, *(_wrapped(f"{label}: {text}", "    ", "  - ") for label, text in _details(row, known, config))])
+    return "\n".join([*lines, *(_wrapped(f"{label}{'.' if ':' in label else ':'} {text}", "    ", "  - ")
+                                for label, text in _details(row, known, config))])
 
 
 def _distances(known: Registry, config: Settings) -> Iterator[str]:
@@ -192,8 +194,7 @@ def results(
     config = config or settings.load()
     known, rows = registry(config), verdicts(config)
     models, arithmetic = _split(rows)
-    parts = ["# Results", "{.lead}\nEvery claim of the papers, what is measured here, and the verdict in this setting",
-             "In five minutes: [what we learned](learned.md). For programs and reviewers: "
+    parts = ["# Results", "Every claim of the papers, what is measured here, and the verdict in this setting. In five minutes: [what we learned](learned.md). For programs and reviewers: "
              "[the ledger](../../figures/report.md). How comparisons are made: [protocol](../protocol.ipynb).",
              *_summary(models, arithmetic), *RULES, "Open a claim for intervals, records, commands and counter-evidence."]
     for paper, members in _by_paper(models, known):
@@ -211,9 +212,10 @@ def _folded(row: Verdict, known: Registry, config: Settings) -> str:
     """A claim as one line, and its details below."""
     kind = row.verdict.replace(" ", "-")
     cells = {f"verdict {kind}": row.verdict, "source": row.claim.source, "says": row.claim.says, "ours": _first(row)}
+    shown_cells = {name: html.escape(text, quote=False) for name, text in cells.items()}
     if row.measured:
-        cells["expected"] = f"expected {expected(row.claim.expect)}"
-    head = " ".join(f'<span class="{name}">{html.escape(text, quote=False)}</span>' for name, text in cells.items())
+        shown_cells["ours"] += f' <span class="expected">expected {expected(row.claim.expect)}</span>'
+    head = " ".join(f'<span class="{name}">{text}</span>' for name, text in shown_cells.items())
     lines = [f"- **{label}.** {text}" for label, text in _details(row, known, config)]
     if isinstance(row.figure, Figure):
         lines.append(f"- **Figure.** [{row.figure.id}]({_notebook(row.figure, config)}): {row.figure.title}.")
@@ -239,22 +241,23 @@ def learned(
     known, rows = registry(config), _split(verdicts(config))[0]
     lessons = {group: [lesson for lesson in known.learned if lesson.group == group]
                for group in Lesson.model_fields["group"].annotation.__args__}
-    parts = ["# What we learned", "{.lead}\nShould I use an EBT? As measured here, in five minutes", LEARNED]
+    parts = ["# What we learned", LEARNED]
     for group, members in lessons.items():
         if members:
-            parts += [f"**{group}**", "\n".join(_lesson(lesson, known, config) for lesson in members)]
+            said = [_lesson(lesson, known, config) for lesson in members]
+            parts += [f"**{group}.** {said[0]}"] if len(said) == 1 else [f"**{group}**", "\n".join(f"- {text}" for text in said)]
     return "\n\n".join([*parts, f"Of {len(rows)} claims of the papers about models, here: {_counts(rows)}. "
                         "[All results](results.md)."])
 
 
-LEARNED = ("All of this is about small models on stand-ins for the papers' data; in parentheses are 95 % intervals. It decides "
+LEARNED = ("Should I use an Energy-Based Transformer (EBT)? All of this is about small models on stand-ins for the papers' data; in parentheses are 95 % intervals. It decides "
            "nothing about models of the papers' size.")
 
 
 def _lesson(lesson: Lesson, known: Registry, config: Settings) -> str:
     figure = known[lesson.figure]
     text = stated(lesson, figure, config, f"lesson {lesson.found[:30]!r}")
-    return f"- {text.removesuffix('.')} ([{figure.id}]({_notebook(figure, config)}))."
+    return f"{text.removesuffix('.')} ([{figure.id}]({_notebook(figure, config)}))."
 
 
 PAGES: dict[str, Callable[[Settings], str]] = {  # by path in the repository
