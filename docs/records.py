@@ -55,9 +55,9 @@ def figures(
 def _claims(id: str, root: Path) -> list[str]:
     """The papers' claims that the figure tests, and the verdicts."""
     rows = [row for row in verdicts(settings.load(root)) if row.figure.id == id]
-    cells = [(row.claim.says, row.claim.source, shown(row.measured[0]) if row.measured else "",
-             expected(row.claim.expect), row.verdict, row.in_paper) for row in rows]
-    head = ("Claim", "Source", "Ours (95 % interval)", "Expected", "Here", "In the paper's setting")
+    cells = [(f"{row.claim.says} ({row.claim.source})", row.verdict, shown(row.measured[0]) if row.measured else "",
+             expected(row.claim.expect), row.in_paper) for row in rows]
+    head = ("Claim", "Here", "Ours (95 % interval)", "Expected", "In the paper's setting")
     return [_table(head, cells)] if rows else []
 
 
