@@ -26,7 +26,7 @@ FLOORS = [floor.split() for floor in (
     "figures.record",
     "figures.execution figures.job figures.local figures.progress figures.batch figures.claims figures.findings"
     " figures.ledger figures.comparison figures.table figures.summary figures.tune figures.offline figures.wheels"
-    " figures.bundle figures.adopt",
+    " figures.bundle figures.adopt figures.report",
     "figures",
     "figures.experiment figures.experiment. figures.pictures figures.pictures.",
     "figures.commands figures.__main__ explore explore. writing",
