@@ -3,9 +3,9 @@
 Usage: python docs/build.py [site | sphinx | quarto | readme] [--version NAME]
 
 `site` uses quarto if it is installed, else Sphinx; both read the notebooks that nbdev has processed. `readme` writes
-the answers on record into the notebooks of figures, and the animation of the home page, too. With `--version`, Sphinx
-builds into _docs/NAME, beside the versions there, and each page has a selector of versions; without it, _docs is
-replaced.
+the answers on record into the notebooks of figures, the pages of results, and the animation of the home page, too. With
+`--version`, Sphinx builds into _docs/NAME, beside the versions there, and each page has a selector of versions; without
+it, _docs is replaced.
 """
 
 import json
@@ -85,16 +85,18 @@ def site() -> int:
 
 
 def readme() -> int:
-    """README.md from nbs/index.ipynb, its animation, and the answers in the notebooks of figures."""
+    """README.md from nbs/index.ipynb, its animation, the answers in notebooks of figures, and the pages of results."""
     import animation
     import readme as source
     import records
 
     from ebwm import settings
     from ebwm.figures.findings import write_answer
+    from ebwm.figures.report import write_pages
 
     for figure in records.figures(ROOT):
         write_answer(figure, settings.load(ROOT))
+    write_pages(settings.load(ROOT))
     animation.write(ROOT)
     (ROOT / "README.md").write_text(source.render(ROOT), encoding="utf-8")
     return 0

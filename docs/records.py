@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ebwm import settings
-from ebwm.figures.claims import expected, report, shown, verdicts
+from ebwm.figures.claims import expected, shown, verdicts
 from ebwm.figures.findings import MARK, answer_cell, answers
 from ebwm.figures.registry import Figure, registry
+from ebwm.figures.report import ledger
 
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*?figures/(\w+)/(\w+)\.(?:png|gif))\)")
 HARDWARE = {"smoke": "2 cores", "cpu": "2 cores", "gpu": "one GPU"}
@@ -53,10 +54,11 @@ def figures(
 
 def _claims(id: str, root: Path) -> list[str]:
     """The papers' claims that the figure tests, and the verdicts."""
-    rows = [row for row in verdicts(settings.load(root)) if row.figure == id]
-    cells = [(row.claim.says, row.claim.source, shown(row.measured) if row.measured else "",
-             expected(row.claim.expect), row.verdict) for row in rows]
-    return [_table(("Claim", "Source", "Ours", "Expected", "Verdict"), cells)] if rows else []
+    rows = [row for row in verdicts(settings.load(root)) if row.figure.id == id]
+    cells = [(f"{row.claim.says} ({row.claim.source})", row.verdict, shown(row.measured[0]) if row.measured else "",
+             expected(row.claim.expect), row.in_paper) for row in rows]
+    head = ("Claim", "Here", "Ours (95 % interval)", "Expected", "In the paper's setting")
+    return [_table(head, cells)] if rows else []
 
 
 def place_tables(
@@ -161,7 +163,7 @@ def claims_page(
     root: Path,  # root of the repository
 ) -> str:  # Markdown; empty without a registry
     """Every claim of the papers with its verdict."""
-    return report(settings.load(root)) if figures(root) else ""
+    return ledger(settings.load(root)) if figures(root) else ""
 
 
 def benchmarks_page(

@@ -18,7 +18,7 @@ OVERVIEWS = {"core": ("Lessons", "Energies and models"), "gradient": ("Lessons",
 EXPLORERS = [f"explorers/{name}" for name in (
     "explorers", "landscape_page", "frames_page", "tokens_page", "policy_page", "training_page", "landscape", "frames",
     "tokens", "policy", "training", "play", "explore")]  # on pages first, then notebooks
-RESULTS = ("guides/gallery", "guides/results", "figures/claims", "figures/benchmarks", "protocol")
+RESULTS = ("guides/learned", "guides/gallery", "guides/results", "figures/claims", "figures/benchmarks", "protocol")
 LEAD = "Energy-Based World Models and Energy-Based Transformers in PyTorch"
 
 

@@ -129,9 +129,12 @@ def test_replay_prints_each_array_and_counts_them(project, told, monkeypatch):
 def test_check_and_report(project, told, monkeypatch):
     assert told("figures", "check") == (0, "tiny: nothing on record\nfan: nothing on record\n", "")
     code, out, _ = told("figures", "report")
-    assert code == 0 and out.startswith("# Claims of the papers\n\n1 claims: 1 not made.\n")
+    assert code == 0 and "\n1 claims about models. In our setting: 1 not measured." in out
     assert told("figures", "report", "--out", "report.md") == (0, "report written to report.md\n", "")
     assert (project / "report.md").read_text() == out
+    names = ("figures/report.md", "nbs/guides/results.md", "nbs/guides/learned.md")
+    assert told("figures", "report", "--write") == (0, "".join(f"{name} written\n" for name in names), "")
+    assert (project / names[0]).read_text() == out and all((project / name).is_file() for name in names)
     rows = [Checked("tiny", "cpu", (), ("notebook", "package torch"))]
     monkeypatch.setattr(figures, "check", lambda ids: rows)
     stale = "tiny: on record at scale cpu, complete\n    stale: changed since the run: notebook, package torch\n"

@@ -92,8 +92,8 @@ def test_the_registry_of_this_repository_matches_its_notebooks():
             with pytest.raises(FigureError, match="has no scale 'long'"):
                 figures.plan(id, scale, config=config)
             continue
-        if known[id].device.get(scale) != "cuda" or torch.cuda.is_available():
-            assert figures.plan(id, scale, config=config).parameters["scale"] == scale
+        here = known[id].device.get(scale) != "cuda" or torch.cuda.is_available()
+        assert figures.plan(id, scale, config=config, means=here, cluster=not here).parameters["scale"] == scale
         defaults = figures.parameter_defaults(known[id].notebook)
         assert known[id].parameters.get(scale, {}).keys() <= defaults.keys()
         assert scale == "gpu" or scale in known[id].minutes

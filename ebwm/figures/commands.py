@@ -59,7 +59,10 @@ def add(
     tune.set_defaults(run=_tune)
     _add_scale(tune, "default: cpu; only trials at cpu with the default parameters are put on record")
     report = commands.add_parser("report", help="every claim of the papers with its verdict")
-    report.add_argument("--out", metavar="FILE", type=Path, help="write the report to this file, as Markdown")
+    place = report.add_mutually_exclusive_group()
+    place.add_argument("--out", metavar="FILE", type=Path, help="write the report to this file, as Markdown")
+    place.add_argument("--write", action="store_true",
+                       help="write it to figures/report.md, and the site's pages Results and What we learned")
     report.set_defaults(run=_report)
 
 
@@ -258,11 +261,15 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from ebwm.figures.claims import report
+    from ebwm.figures.report import ledger, write_pages
 
+    if options.write:
+        config = settings.load()
+        print("\n".join(f"{path.relative_to(config.root)} written" for path in write_pages(config)))
+        return 0
     if options.out and options.out.exists() and not options.out.is_file():  # a device would be replaced by a file
         raise checks.refusal("--out", str(options.out), "must be a file, not a folder or a device", error=UsageError)
-    text = report(settings.load())
+    text = ledger(settings.load())
     if options.out is None:
         print(text)
         return 0

@@ -1,6 +1,7 @@
 """Answers of figures, written as templates in the registry and filled with the statistics on record."""
 
 import json
+import math
 import operator
 import re
 import textwrap
@@ -16,7 +17,7 @@ from ebwm.figures.registry import Figure, Finding, Statement, registry
 from ebwm.files import write_whole
 from ebwm.settings import Settings
 
-__all__ = ["Answer", "answer_cell", "answer_of", "answers", "opening", "write_answer"]
+__all__ = ["Answer", "answer_cell", "answer_of", "answers", "opening", "stated", "with_run", "write_answer"]
 
 PLACE = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
 OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
@@ -66,6 +67,42 @@ def answer_of(
     where = f"figure {figure.id!r}: answer"
     contradicted = list(_contradicted(figure.answer, results, where))
     return _with_numbers(figure.answer.found, results, where), contradicted
+
+
+def stated(
+    statement: Statement | Finding,  # sentences of the registry
+    figure: Figure,  # the figure with the statistics
+    config: Settings,  # settings in effect
+    name: str,  # of the statement, for messages
+) -> str:
+    """Sentences with the numbers on record; raises if one of their comparisons does not hold."""
+    return _filled(statement, figure, config, name)
+
+
+def with_run(
+    text: str,  # sentences, in which {run.NAME} stands for a parameter, and {run.A*run.B} for a product
+    manifest: dict[str, Any],  # of a record
+    where: str,  # place of the text, for messages
+) -> str:
+    """A description of a run with the parameters and results on record; items of lists are run.NAME.0 to run.NAME.last."""
+    results = manifest["results"] | {"run": {name: _indexed(value) for name, value in
+                                             manifest["parameters"]["effective"].items()}}
+
+    def show(match: re.Match) -> str:
+        values = [_value(path.strip(), results, where) for path in match[1].split("*")]
+        if len(values) > 1 and not all(fits(value, 0.0) for value in values):
+            raise FigureError(f"{where}: {match[1]!r} has the factors {values!r}; a product needs numbers")
+        return _shown(match[1], values[0] if len(values) == 1 else math.prod(values), match[2] or ".4g", where)
+
+    return PLACE.sub(show, text)
+
+
+def _indexed(value: Any) -> Any:
+    """A list as a dictionary by index, and its last item as "last"."""
+    if not isinstance(value, list):
+        return value
+    items = {str(index): _indexed(item) for index, item in enumerate(value)}
+    return items | ({"last": _indexed(value[-1])} if value else {})
 
 
 def opening(
@@ -139,7 +176,7 @@ def _shown(path: str, value: Any, digits: str, where: str) -> str:
     """A number, or a value with its interval in parentheses."""
     numbers = [value]
     if isinstance(value, dict):
-        numbers = [value["value"] if "value" in value else value["gain"], value["low"], value["high"]]
+        numbers = [value.get("value", value.get("gain")), value.get("low"), value.get("high")]
     if not all(fits(number, 0.0) for number in numbers):
         raise FigureError(f"{where}: result {path!r} is {value!r}; sentences need numbers")
     middle, *ends = (f"{float(number):z{digits}}" for number in numbers)

@@ -62,7 +62,7 @@ def plan(
     asked = registered(figure, scale, config, defaults) | dict(overrides or {})
     asked = {name: _folder(id, name, plain(value)) for name, value in asked.items()}
     for name, value in asked.items():
-        _check_parameter(figure.id, name, value, defaults)
+        _check_parameter(figure, name, value, defaults)
     for name in figure.each:
         _check_items(figure.id, name, asked.get(name, defaults[name]))
     kind = _kind_of_device(figure, scale, config, cluster)
@@ -114,20 +114,25 @@ def _folder(id: str, name: str, value: Any) -> Any:
     return str(Path(value).resolve())
 
 
-def _check_parameter(id: str, name: str, value: Any, defaults: dict[str, Any]) -> None:
-    allowed = [known for known in defaults if known not in RESERVED]
+def _check_parameter(figure: Figure, name: str, value: Any, defaults: dict[str, Any]) -> None:
+    id, allowed = figure.id, [known for known in defaults if known not in RESERVED]
     if name in RESERVED:
         raise FigureError(f"figure {id!r}: parameter {name!r} is set by the runner; set the scale with --scale")
     checks.one_of(f"figure {id!r}: parameter", name, allowed, FigureError)
     if name == "seeds" and isinstance(value, list):
         _check_items(id, name, value)
-    if not fits(value, defaults[name]):
+    if not (fits(value, defaults[name]) or (defaults[name] is None and _as_registered(figure, name, value))):
         raise checks.refusal(f"figure {id!r}: {name}", value,
                              f"must be {_kind(defaults[name])}, like the default {defaults[name]!r}", error=FigureError)
     if not _finite(value):
         raise checks.refusal(f"figure {id!r}: {name}", value, "must be finite", error=FigureError)
     if name == "level":
         checks.fraction(f"figure {id!r}: level", value, FigureError)
+
+
+def _as_registered(figure: Figure, name: str, value: Any) -> bool:
+    """Whether a value is of the kind of one that the registry has for this parameter at some scale."""
+    return any(fits(value, plain(chosen[name])) for chosen in figure.parameters.values() if name in chosen)
 
 
 def _finite(value: Any) -> bool:

@@ -25,7 +25,8 @@ from pydantic import (  # noqa: E402
     model_validator,
 )
 
-__all__ = ["ANY", "Claim", "Figure", "Finding", "Paper", "PaperItem", "Planned", "Registry", "Statement", "Step", "registry"]
+__all__ = ["ANY", "Claim", "Counter", "Figure", "Finding", "Lesson", "Paper", "PaperItem", "Planned", "Registry", "StandIn",
+           "Statement", "Step", "registry"]
 
 RESERVED = ("scale", "out")  # parameters that only the runner sets
 ANY = "any"  # tolerance of values that differ in every run, such as seconds
@@ -58,16 +59,27 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
+class Statement(_Entry):
+    """Sentences with statistics on record, and what must be true of these."""
+
+    found: str  # {path} or {path:.2f} stands for a statistic of the manifest, with its interval
+    holds: tuple[str, ...] = ()  # comparisons of statistics that the sentences imply, as in "gain.low > 0"
+
+
 class Claim(_Entry):
     """A sentence of a paper, and the statistic that decides it."""
 
     name: Name  # unique in the registry
     says: str  # statement of the paper
-    source: str  # place of the statement in the paper
+    source: str  # place of the statement in the paper, which it begins with
+    about: Literal["models", "arithmetic"] = "models"  # arithmetic: on points that the paper prints
     statistic: str = ""  # path of our statistic in the manifest's `results`, as in "percent.data"
     expect: dict[str, Number] = {}  # {equals, within}, {below} or {above}
-    not_tested: str = ""  # reason why the figure does not decide the claim here
-    command: str = ""  # command that would
+    also: tuple[str, ...] = ()  # paths of other intervals of the same quantity; all must agree for a decision
+    printed: Number | None = None  # the paper's value of the same quantity
+    unmeasured: str = ""  # reason why no statistic of the figure answers the claim
+    note: Statement | None = None  # what a reader must know about the verdict
+    command: str = ""  # run that comes closest to the paper's setting
 
     @model_validator(mode="after")
     def _expectation(self) -> "Claim":
@@ -75,14 +87,19 @@ class Claim(_Entry):
             raise ValueError("a claim needs both statistic and expect, or neither")
         if self.expect and set(self.expect) not in EXPECTATIONS:
             raise ValueError("expect must be {equals, within}, {below} or {above}")
+        if self.statistic and self.unmeasured:
+            raise ValueError("a claim with a statistic is not unmeasured; remove one of the two")
+        if not self.statistic and (self.also or self.printed is not None):
+            raise ValueError("also and printed need a statistic")
         return self
 
 
-class Statement(_Entry):
-    """Sentences with statistics on record, and what must be true of these."""
+class StandIn(_Entry):
+    """How far a figure is from the paper's setting, in which it decides nothing."""
 
-    found: str  # {path} or {path:.2f} stands for a statistic of the manifest, with its interval
-    holds: tuple[str, ...] = ()  # comparisons of statistics that the sentences imply, as in "gain.low > 0"
+    here: str  # what is run here; {run.updates:.0f} stands for a parameter on record, {run.a*run.b} for a product
+    paper: str  # the paper's setting, and where it is described
+    missing: str  # data set, weights or machine without which that setting cannot be tested here
 
 
 class Finding(_Entry):
@@ -113,6 +130,7 @@ class Figure(_Entry):
     data: tuple[str, ...] = ()  # files that the notebook reads, relative to the root of the repository
     tolerances: dict[str, Annotated[Any, AfterValidator(_tolerance)]] = {}  # of a replay, by pattern FILE.COLUMN
     times: tuple[str, ...] = ()  # patterns of FILE.COLUMN or results.PATH: measured times without "seconds" in their name
+    stand_in: StandIn | None = None  # distance from the papers' setting; without it the figure is in this setting
     claims: tuple[Claim, ...] = ()  # claims of the papers
     answer: Statement | None = None  # answer to the question at the beginning of the notebook
     findings: tuple[Finding, ...] = ()  # answers in the README
@@ -134,6 +152,8 @@ class Figure(_Entry):
     def _answered(self) -> "Figure":
         if self.answer is None and not all(finding.found for finding in self.findings):
             raise ValueError("a finding without found needs the figure's answer")
+        if self.stand_in and (open_ := [claim.name for claim in self.claims if not claim.command]):
+            raise ValueError(f"claim {open_[0]!r} of a stand-in needs the command that comes closest to the paper's setting")
         return self
 
     @field_validator("parameters")
@@ -177,6 +197,22 @@ class Paper(_Entry):
     items: tuple[PaperItem, ...]  # figures and tables
 
 
+class Counter(_Entry):
+    """What others report against claims."""
+
+    claims: Annotated[tuple[str, ...], Field(min_length=1)]  # names of the claims
+    found: str  # what they report
+    source: str  # where, with its identifier on arXiv or the commit of the code
+    link: str  # address
+
+
+class Lesson(Statement):
+    """A sentence of the page "What we learned"."""
+
+    group: Literal["In short", "Good for", "Not good for", "Undecided"]  # its heading
+    figure: str  # id of the figure with the statistics
+
+
 class Step(_Entry):
     """A step of the GPU plan: a figure, a part of one, or a command."""
 
@@ -204,13 +240,21 @@ class _File(_Entry):
     gpu_plan: tuple[Step, ...] = ()
     planned: tuple[Planned, ...] = ()
     papers: tuple[Paper, ...] = ()
+    counter_evidence: tuple[Counter, ...] = ()
+    learned: tuple[Lesson, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "_File":
         entries = (*self.figures, *self.planned)
         ids = [entry.id for entry in entries]
         _unique("id", ids)
-        _unique("claim", [claim.name for entry in entries for claim in entry.claims])
+        names = [claim.name for entry in entries for claim in entry.claims]
+        _unique("claim", names)
+        for counter in self.counter_evidence:
+            for name in counter.claims:
+                checks.one_of("counter_evidence: claim", name, names)
+        for lesson in self.learned:
+            checks.one_of("learned: figure", lesson.figure, [figure.id for figure in self.figures])
         for paper in self.papers:
             _unique(f"{paper.name}: item", [item.item for item in paper.items])
             for item in paper.items:
@@ -246,6 +290,8 @@ class Registry:
     figures: dict[str, Figure]
     planned: dict[str, Planned] = field(default_factory=dict)
     papers: tuple[Paper, ...] = ()
+    counter_evidence: tuple[Counter, ...] = ()
+    learned: tuple[Lesson, ...] = ()
     gpu_plan: tuple[Step, ...] = ()  # what a GPU is used for, in this order
 
     def __getitem__(self, id: str) -> Figure:
@@ -271,13 +317,15 @@ def registry(
         file = _File.model_validate(content, context={"root": config.root})
     except ValidationError as error:
         raise FigureError(f"{path.name}: {_message(error.errors()[0], content)}") from None
-    return Registry({f.id: f for f in file.figures}, {p.id: p for p in file.planned}, file.papers, file.gpu_plan)
+    return Registry({f.id: f for f in file.figures}, {p.id: p for p in file.planned}, file.papers, file.counter_evidence,
+                    file.learned, file.gpu_plan)
 
 
 # Messages
 
 ENTRIES = {"figures": Figure, "planned": Planned, "papers": Paper, "claims": Claim, "items": PaperItem,
-           "answer": Statement, "findings": Finding, "gpu_plan": Step}
+           "answer": Statement, "note": Statement, "findings": Finding, "gpu_plan": Step, "stand_in": StandIn,
+           "counter_evidence": Counter, "learned": Lesson}
 
 
 def _message(error: Mapping[str, Any], content: Any) -> str:

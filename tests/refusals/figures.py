@@ -22,9 +22,10 @@ from tiny_figure import (
 )
 
 from ebwm import cli, compat, figures, settings
-from ebwm.figures.claims import report, verdict
+from ebwm.figures.claims import verdict
 from ebwm.figures.errors import FigureError
 from ebwm.figures.registry import Claim
+from ebwm.figures.report import ledger
 from ebwm.figures.style import colour, style
 from ebwm.settings import SettingsError
 from ebwm.training.history import UnknownRun
@@ -77,6 +78,13 @@ REGISTRY = [  # text of figures.yaml, its replacement, named in the message
     (SOURCE, f"{SOURCE}, statistic: least", "tiny: claims: something"),
     (SOURCE, f"{SOURCE}, statistic: least, expect: {{equals: 1}}", "tiny: claims: something"),
     (SOURCE, f"{SOURCE}, statistic: least, expect: {{below: x}}", "below='x'"),
+    (SOURCE, f"{SOURCE}, printed: 1", "something: also and printed need a statistic"),
+    (SOURCE, f"{SOURCE}, statistic: least, expect: {{below: 1}}, unmeasured: a", "something: a claim with a statistic"),
+    (SOURCE, f"{SOURCE}, about: robots", "something: about='robots'"),
+    ("claims:", "stand_in: {here: a, paper: b, missing: c}\n    claims:", "tiny: claim 'something' of a stand-in"),
+    ("claims:", "stand_in: {here: a, paper: b}\n    claims:", "tiny: stand_in: the key 'missing'"),
+    ("planned:", "counter_evidence: [{claims: [some], found: a, source: b, link: c}]\nplanned:", "claim='some'"),
+    ("planned:", "learned: [{group: Undecided, figure: tin, found: a}]\nplanned:", "learned: figure='tin'"),
     ("paper: EBT}", "paper: EBT, claims: [{name: something, says: a, source: b}]}", "claim='something'"),
     ("planned:", PAPER.replace("EXTRA", ""), "F1"),
     ("planned:", PAPER.replace("EXTRA", ", figure: tin"), "EBT: F1: figure='tin'"),
@@ -231,7 +239,7 @@ FIGURES = [
     ("no statistic", within(statistic, "loss.best", 3), "'loss.best'"),
     *((f"statistic {result}", within(statistic, "loss", result), "'loss'")
       for result in ("low", True, [1.0], {"value": 1.0})),
-    *((f"manifest {text[:30]}", within(report, files={"figures/tiny/manifest.json": text}), "manifest.json")
+    *((f"manifest {text[:30]}", within(ledger, files={"figures/tiny/manifest.json": text}), "manifest.json")
       for text in ("{", "[" * 10**5, "[]", '{"scale": "cpu"}')),
 ]
 CASES = [
