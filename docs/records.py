@@ -10,12 +10,12 @@ from pathlib import Path
 
 from ebwm import settings
 from ebwm.figures.claims import expected, shown, verdicts
-from ebwm.figures.findings import MARK, answer_cell, answers
+from ebwm.figures.findings import MARK, answer_cell, answers, stated
 from ebwm.figures.registry import Figure, registry
 from ebwm.figures.report import ledger
 
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*?figures/(\w+)/(\w+)\.(?:png|gif))\)")
-HARDWARE = {"smoke": "2 cores", "cpu": "2 cores", "gpu": "one GPU"}
+HARDWARE = {"smoke": "2 cores", "cpu": "2 cores", "long": "2 cores", "gpu": "one GPU"}
 RELATIVE = re.compile(r"\]\((?!\w+:|#)")  # beginning of the target of a relative link
 TABLE = re.compile(r"<!-- table: (\w+) -->")  # placeholder in a notebook's Markdown
 
@@ -93,9 +93,12 @@ def findings_table(
 def headlines(
     root: Path,  # root of the repository
 ) -> str:
-    """The answers of some figures, as a list."""
-    known = {answer.figure.id: answer for answer in reversed(answers(settings.load(root)))}
-    return "\n".join(f"- **{known[id].asks}** {known[id].found} ({_link(known[id].figure, root)})." for id in HOME)
+    """The lessons of the home page, as a list."""
+    config = settings.load(root)
+    known = registry(config)
+    chosen = [lesson for lesson in known.learned if lesson.home]
+    said = {lesson.figure: stated(lesson, known[lesson.figure], config, f"lesson on {lesson.figure}") for lesson in chosen}
+    return "\n".join(f"- {text.removesuffix('.')} ({_link(known[id], root)})." for id, text in said.items())
 
 
 def gallery(
@@ -140,8 +143,6 @@ def _range(values: list[float]) -> str:
     return f"{min(values):.2g} to {max(values):.2g}"
 
 
-# figures whose answers the home page lists
-HOME = ("next_frame", "thinking", "width", "uncertainty", "denoising", "policy_steps")
 TABLES = {"figures": figures_table, "gallery": gallery, "findings": findings_table, "headlines": headlines,
           "speed": speed}
 

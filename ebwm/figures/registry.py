@@ -211,6 +211,7 @@ class Lesson(Statement):
 
     group: Literal["In short", "Good for", "Not good for", "Undecided"]  # its heading
     figure: str  # id of the figure with the statistics
+    home: StrictBool = False  # whether the home page shows it
 
 
 class Step(_Entry):

@@ -251,8 +251,9 @@ def learned(
                         "[All results](results.md)."])
 
 
-LEARNED = ("Should I use an Energy-Based Transformer (EBT)? All of this is about small models on stand-ins for the papers' data; in parentheses are 95 % intervals. It decides "
-           "nothing about models of the papers' size.")
+LEARNED = (
+    "Should I use an Energy-Based Transformer (EBT)? All of this is about small models on stand-ins for the papers' data; in "
+    "parentheses are 95 % intervals. It decides nothing about models of the papers' size.")
 
 
 def _lesson(lesson: Lesson, known: Registry, config: Settings) -> str:
