@@ -77,9 +77,15 @@ def figures_table(
     """Every figure with its command and expected times."""
     head = ("Figure", "Command", *(f"Scale `{scale}`" for scale in HARDWARE))
     rows = [(f"[{_title(figure.notebook)}]({_from_nbs(figure, root)})", f"`ebwm figures run {figure.id}`",
-             *(f"{time(figure.minutes[scale])} on {hardware}" if scale in figure.minutes else "not measured"
-               for scale, hardware in HARDWARE.items())) for figure in figures(root)]
+             *(_cell(figure, scale) for scale in HARDWARE)) for figure in figures(root)]
     return _table(head, rows)
+
+
+def _cell(figure: Figure, scale: str) -> str:
+    """The expected time of a figure at a scale."""
+    if not figure.has(scale):
+        return "–"
+    return f"{time(figure.minutes[scale])} on {HARDWARE[scale]}" if scale in figure.minutes else "not measured"
 
 
 def findings_table(
@@ -96,8 +102,8 @@ def headlines(
     """The lessons of the home page, as a list."""
     config = settings.load(root)
     known = registry(config)
-    chosen = [lesson for lesson in known.learned if lesson.home]
-    said = {lesson.figure: stated(lesson, known[lesson.figure], config, f"lesson on {lesson.figure}") for lesson in chosen}
+    said = {lesson.figure: stated(lesson, known[lesson.figure], config, f"lesson on {lesson.figure}")
+            for lesson in known.learned if lesson.home}
     return "\n".join(f"- {text.removesuffix('.')} ({_link(known[id], root)})." for id, text in said.items())
 
 

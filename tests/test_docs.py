@@ -149,7 +149,7 @@ def test_tables_are_made_from_the_registry_and_the_records(tmp_path):
     """With links relative to the page; a finding without sentences has the answer of the figure."""
     record(tmp_path)
     placed = records.place_tables("A\n<!-- table: figures -->\n<!-- table: findings -->", tmp_path).splitlines()
-    times = "18 s on 2 cores | 6 min on 2 cores | not measured"
+    times = "18 s on 2 cores | 6 min on 2 cores | – | not measured"
     assert f"| [Fall](figures/fall.ipynb) | `ebwm figures run fall` | {times} |" in placed
     numbers = "1.5 (1.2 to 2.0), above 0.50, 2 (1 to 3), 0.0"
     assert placed[-2:] == [f"| Is it fast? | Yes: {numbers} | [fall](figures/fall.ipynb) |",
