@@ -35,7 +35,8 @@ def sphinx(version: str = "", only: str = "") -> int:
     if not _process(only):
         return 1
     adapter.write_pages(ROOT, PROCESSED, PAGES, only)
-    options = [*(["-Q"] if only else ["-q", "-W", "--keep-going"]), "-n", "-E", "-d", PROCESSED / "doctrees", "-c", ROOT / "docs",
+    strict = ["-Q"] if only else ["-q", "-W", "--keep-going"]
+    options = [*strict, "-n", "-E", "-d", PROCESSED / "doctrees", "-c", ROOT / "docs",
                "-A", f"docs_version={version}"]
     code = subprocess.call([sys.executable, "-m", "sphinx", *options, PAGES, BUILT], cwd=ROOT)
     if code == 0:

@@ -102,8 +102,12 @@ def wait_until(condition: Callable[[], bool], page: Any, limit: float = 300) -> 
         page.evaluate("() => new Promise(requestAnimationFrame)")
 
 
-def open_site(browser: Any, files: dict[str, str | Path], problems: list, path: str = "", **options: Any) -> Any:
-    """A page of SITE, which has texts or files by path; other hosts that it asks, errors and messages become problems."""
+def open_site(browser: Any, files: dict[str, str | Path], problems: list, path: str = "", console: bool = False,
+              **options: Any) -> Any:
+    """A page of SITE, which has texts or files by path; other hosts that it asks, and its errors, become problems.
+
+    `console`: warnings and errors in the console do, too.
+    """
     def answer(route: Any, request: Any) -> None:
         where = urlparse(request.url)
         if where.hostname != urlparse(SITE).hostname:
@@ -118,6 +122,6 @@ def open_site(browser: Any, files: dict[str, str | Path], problems: list, path: 
     page = browser.new_context(**{"reduced_motion": "reduce"} | options).new_page()
     page.context.route("**/*", answer)
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda line: line.type in ("error", "warning") and problems.append(line.text))
+    page.on("console", lambda line: console and line.type in ("error", "warning") and problems.append(line.text))
     page.goto(SITE + path)
     return page

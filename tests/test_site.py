@@ -62,7 +62,7 @@ def visit(site, browser):
 
     def opened(path="index.html", width=1200, **options):
         viewport = dict(width=width, height=800)
-        pages.append(lab.open_site(browser, files, problems, path, viewport=viewport, **options))
+        pages.append(lab.open_site(browser, files, problems, path, console=True, viewport=viewport, **options))
         return pages[-1]
 
     yield opened
