@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
-PAGES = r"index|explorers/|guides/(gallery|results)|protocol|core/0[12]_"  # enough to test, in a fifth of the time of all
+PAGES = r"index|explorers/|guides/(gallery|results)|protocol|core/0[12]_"  # a fifth of the time of all
 BUILD = f"import sys; sys.path.insert(0, 'docs'); import build; sys.exit(build.sphinx(only={PAGES!r}))"
 COPIED = ("docs", "nbs", "pyproject.toml", "settings.ini", "CONTRIBUTING.md")  # read, or read and written beside
 LINKED = ("ebwm", "figures", "data", "benchmarks")
