@@ -15,7 +15,7 @@ PAGES = r"index|explorers/|guides/(gallery|results)|protocol|core/0[12]_"  # a f
 BUILD = f"import sys; sys.path.insert(0, 'docs'); import build; sys.exit(build.sphinx(only={PAGES!r}))"
 COPIED = ("docs", "nbs", "pyproject.toml", "settings.ini", "CONTRIBUTING.md")  # read, or read and written beside
 LINKED = ("ebwm", "figures", "data", "benchmarks")
-EXPLORERS = {"landscape": ".explorer canvas", "frames": ".explore-plot", "tokens": ".tk-energies",
+EXPLORERS = {"landscape": "[data-explorer=landscape] canvas", "frames": ".explore-plot", "tokens": ".tk-energies",
              "policy": ".ex-task", "training": ".ex-panel svg"}  # and its pictures
 PICTURES = """(pictures) => [...document.querySelectorAll(pictures)].map((picture) => {
     if (picture.tagName === "CANVAS") return picture.toDataURL();
