@@ -43,7 +43,8 @@ def scenes() -> tuple[Config, list[Scene]]:
     """The configuration of the included EBT, and its energy of the next frame of each clip."""
     learner, _, config = load_run(INCLUDED / "digits")
     data, model = config.data, learner.model.eval()
-    clips = moving_digits("test", clips=max(CLIPS) + 1, frames=data.frames, size=data.size, turn=data.turn, seed=config.seed)
+    clips = moving_digits("test", clips=max(CLIPS) + 1, frames=data.frames, size=data.size, turn=data.turn,
+                          seed=config.seed)
     usual = Settings("EBT", step_size=model.step_size.item(), temperature=TEMPERATURE, steps=config.walk.steps,
                      start=config.walk.start)
     return config, [next_frame(model, clips[clip][: SEEN + 1], usual, clips.images) for clip in CLIPS]
@@ -59,19 +60,21 @@ def clip(
     axes = torch.cat([flat.axes, away[None]])
     way = flat.known[0] - flat.origin
     return {"centre": flat.centre, "half": flat.half_width, "truth": _short(axes @ way), "far": float(way.norm()),
-            "energyTruth": float(flat.energy(flat.known)[0]), "last": _bytes(flat.frames.last), "next": _bytes(flat.frames.truth),
-            "lastError": flat.last_loss, "maps": [energies(one) for one in (flat, *turns)],
+            "energyTruth": float(flat.energy(flat.known)[0]), "lastError": flat.last_loss,
+            "last": _bytes(flat.frames.last), "next": _bytes(flat.frames.truth),
+            "maps": [energies(one) for one in (flat, *turns)],
             "walks": [[recorded(walk_of(scene, name, factor), axes) for factor in FACTORS] for name in SHARES]}
 
 
 def energies(
     where: Slice,  # a plane
 ) -> dict[str, Any]:
-    """Energies on the grid, a row for each y from the top, as integers of 16 bits from the lowest to the highest."""
+    """Energies on the grid, a row for each y from the top, as integers of 16 bits; `high` is the highest that is coloured."""
     values = where.grid[2].flip(0)
-    low, high = float(values.min()), float(values.quantile(0.9))
-    scaled = ((values - low) / (high - low)).clamp(max=1) * 65535
-    return {"low": low, "high": high, "values": base64.b64encode(scaled.round().numpy().astype("<u2").tobytes()).decode()}
+    low, high, top = (float(values.quantile(share)) for share in (0.0, 0.9, 1.0))
+    scaled = (values - low) / (top - low) * 65535
+    levels = base64.b64encode(scaled.round().numpy().astype("<u2").tobytes()).decode()
+    return {"low": low, "high": high, "top": top, "values": levels}
 
 
 def walk_of(

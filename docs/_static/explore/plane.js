@@ -4,8 +4,8 @@ const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.c
 
 /** The energies of a plane, as landscape_draw.js draws them. */
 export function planeEnergy(data, clip, turn) {
-  const { centre, half, maps } = data.clips[clip], { low, high, values } = maps[turn], bytes = bytesOf(values);
-  const levels = new Uint16Array(bytes.buffer), grid = Array.from(levels, (level) => low + (level / 65535) * (high - low));
+  const { centre, half, maps } = data.clips[clip], { low, high, top, values } = maps[turn], bytes = bytesOf(values);
+  const levels = new Uint16Array(bytes.buffer), grid = Array.from(levels, (level) => low + (level / 65535) * (top - low));
   return { note: `EBT ${clip} ${turn}`, centre, halfWidth: half, grid: { values: grid, low, high, size: data.grid } };
 }
 
