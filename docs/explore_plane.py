@@ -69,7 +69,7 @@ def clip(
 def energies(
     where: Slice,  # a plane
 ) -> dict[str, Any]:
-    """Energies on the grid, a row for each y from the top, as integers of 16 bits; `high` is the highest that is coloured."""
+    """Energies on the grid, a row for each y from the top, in 16 bits; `high` is the highest that is coloured."""
     values = where.grid[2].flip(0)
     low, high, top = (float(values.quantile(share)) for share in (0.0, 0.9, 1.0))
     scaled = (values - low) / (top - low) * 65535

@@ -93,8 +93,9 @@ def test_settings_are_restored_from_the_address_and_from_a_paste(browser, data, 
     other, problems = opened(browser, "plane", page.url.removeprefix(ADDRESS), script=data)
     assert settings_of(other) == wanted and problems == []
     other.context.close()
-    for given, message in (({"turn": 44}, "turn=44: must be one of 0, 15"), ({"step": 1.5}, "step=1.5: must be an integer"),
-                           ({"sampler": "ULA"}, 'sampler="ULA": must be one of'), ({"z": 1}, 'setting="z": must be')):
+    for given, message in (({"turn": 44}, "turn=44: must be one of 0, 15"),
+                           ({"step": 1.5}, "step=1.5: must be an integer"), ({"z": 1}, 'setting="z": must be'),
+                           ({"sampler": "ULA"}, 'sampler="ULA": must be one of')):
         page.locator("textarea").fill(json.dumps(given))
         page.get_by_role("button", name="Apply the pasted settings").click()
         assert page.get_by_role("status").inner_text().startswith(message)

@@ -1,4 +1,4 @@
-"""The explorer of episodes of any simulator: pictures, energies, steps, films, and refusals; Lift if it is installed."""
+"""The explorer of episodes of any simulator: pictures, energies, steps, films, refusals; Lift if it is installed."""
 
 import numpy as np
 import pytest
