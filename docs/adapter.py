@@ -57,10 +57,12 @@ def write_pages(
     root: Path,  # root of the repository
     processed: Path,  # folder of the notebooks processed by nbdev
     out: Path,  # folder of the pages; replaced
+    only: str = "",  # regular expression of the sources, relative to the folder of notebooks; "": all
 ) -> None:
-    """Write every page of the site."""
+    """Write the pages of the site."""
     shutil.rmtree(out, ignore_errors=True)
-    sources = find_sources(root / "nbs")
+    found = find_sources(root / "nbs")
+    sources = [source for source in found if re.match(only, source.relative_to(root / "nbs").as_posix())]
     site = Site(root, processed, out, _sections(root / "nbs", sources))
     for source in sources:
         target = out / page_name(source.relative_to(site.notebooks))

@@ -23,15 +23,20 @@ PAGES, BUILT = PROCESSED / "sphinx", PROCESSED / "html"
 FRONT = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={}/index.html">\n'
 
 
-def sphinx(version: str = "") -> int:
-    """Process by nbdev, adapt, and build with Sphinx; warnings are errors. Only models on pages need the network."""
+def sphinx(version: str = "", only: str = "") -> int:
+    """Process by nbdev, adapt, and build with Sphinx. Only models on pages need the network.
+
+    `only`: a regular expression of sources in the folder of notebooks; other pages are left out, and links to them
+    lead nowhere. Without it, warnings are errors.
+    """
     import adapter
     import explorers
 
-    if not _process():
+    if not _process(only):
         return 1
-    adapter.write_pages(ROOT, PROCESSED, PAGES)
-    options = ["-q", "-W", "--keep-going", "-n", "-E", "-d", PROCESSED / "doctrees", "-c", ROOT / "docs",
+    adapter.write_pages(ROOT, PROCESSED, PAGES, only)
+    strict = ["-Q"] if only else ["-q", "-W", "--keep-going"]
+    options = [*strict, "-n", "-E", "-d", PROCESSED / "doctrees", "-c", ROOT / "docs",
                "-A", f"docs_version={version}"]
     code = subprocess.call([sys.executable, "-m", "sphinx", *options, PAGES, BUILT], cwd=ROOT)
     if code == 0:
@@ -54,12 +59,12 @@ def place(built: Path, site: Path, version: str = "") -> None:
         (site / "index.html").write_text(FRONT.format(version), encoding="utf-8")
 
 
-def _process() -> bool:
+def _process(only: str) -> bool:
     from nbdev.serve import proc_nbs
 
     os.chdir(ROOT)
     try:
-        proc_nbs(str(ROOT / "nbs"), n_workers=2, force=True)
+        proc_nbs(str(ROOT / "nbs"), n_workers=2, force=True, **({"path_re": f"/nbs/({only})"} if only else {}))
         return True
     except Exception as error:  # nbdev raises a bare Exception that quotes the whole cell
         lines = str(error).strip().splitlines() or [repr(error)]

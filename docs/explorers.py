@@ -12,7 +12,7 @@ IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w.]+)";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export ", re.MULTILINE)
 REMEDY = "This explorer needs JavaScript."
 SMALL = "landscape_small", "explorers/landscape_page.html"  # on the home page
-RECORDED = ("frames", "policy", "tokens")  # have data, from the module explore_NAME
+RECORDED = ("frames", "plane", "policy", "tokens")  # have data, from the module explore_NAME
 DATA = '<script src="../_static/explore/{}_data.js"></script>'
 
 

@@ -1,5 +1,6 @@
 """JupyterLab with a browser, for tests of widgets."""
 
+import mimetypes
 import os
 import re
 import shutil
@@ -20,7 +21,6 @@ CONNECTED = """() => {
 }"""
 SITE = "http://site.test/"
 HEAD = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-KINDS = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", "": "text/html"}
 FINISHED = """() => {
     const cells = window.jupyterapp.shell.currentWidget.content.widgets.filter(w => w.model.type === 'code');
     return cells.every(w => w.model.executionCount !== null && w.model.executionState !== 'running');
@@ -102,20 +102,26 @@ def wait_until(condition: Callable[[], bool], page: Any, limit: float = 300) -> 
         page.evaluate("() => new Promise(requestAnimationFrame)")
 
 
-def open_site(browser: Any, files: dict[str, str | Path], problems: list, path: str = "", **options: Any) -> Any:
-    """A page of SITE, which has texts or files by path; other hosts that it asks and its errors become problems."""
+def open_site(browser: Any, files: dict[str, str | Path], problems: list, path: str = "", console: bool = False,
+              **options: Any) -> Any:
+    """A page of SITE, which has texts or files by path; other hosts that it asks, and its errors, become problems.
+
+    `console`: warnings and errors in the console do, too.
+    """
     def answer(route: Any, request: Any) -> None:
         where = urlparse(request.url)
         if where.hostname != urlparse(SITE).hostname:
             problems.append(request.url)
             return route.abort()
-        found, kind = files.get(where.path), KINDS.get(Path(where.path).suffix, "application/octet-stream")
+        found = files.get(where.path)
+        kind = mimetypes.guess_type(where.path)[0] if Path(where.path).suffix else "text/html"
         if isinstance(found, Path):
             return route.fulfill(path=found, content_type=kind)
         return route.fulfill(status=404 if found is None else 200, body=found or "", content_type=kind)
 
-    page = browser.new_context(reduced_motion="reduce", **options).new_page()
+    page = browser.new_context(**{"reduced_motion": "reduce"} | options).new_page()
     page.context.route("**/*", answer)
     page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda line: console and line.type in ("error", "warning") and problems.append(line.text))
     page.goto(SITE + path)
     return page

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from ebwm.explore.marks import marginal
 from ebwm.explore.moves import LEAPFROGS
 from ebwm.explore.plots import figure, frames_figure, static_figure
 from ebwm.explore.scenes import MAX_WALKS, Settings, analytic_scenes, trained_scene
-from ebwm.explore.walks import MAX_STEPS, SAMPLERS, THERMAL, compute, share_in_plane, summary_lines, warning
+from ebwm.explore.walks import MAX_STEPS, SAMPLERS, THERMAL, compute, share_in_plane, summary_lines, walk, warning
 from ebwm.figures.style import COLOURS
 from ebwm.sampler import evaluate, leapfrog
 from ebwm.settings import generator
@@ -421,6 +422,38 @@ def test_a_picture_is_coarse_while_a_control_moves(explorer):
         return [*sizes, "start" in explorer.message.value]
 
     assert asyncio.run(turn()) == [24, 64, True]
+
+
+def test_the_first_steps_of_a_walk_are_shown_while_a_control_moves(explorer):
+    """They equal those of the whole walk, which follows."""
+    wanted = replace(explorer.settings, sampler="HMC", sampler_2="MALA", steps=MAX_STEPS, walks=MAX_WALKS, step=150)
+
+    async def turn():
+        explorer.settle, explorer.patience = 0.01, 0.0
+        explorer._show_soon(wanted)
+        first = explorer.result
+        await asyncio.sleep(0.02)
+        return first, explorer.result
+
+    first, whole = asyncio.run(turn())
+    assert explorer.settings == wanted and explorer.controls["step"].value == 150
+    assert (first.settings.step, whole.settings.step) == (0, 150)
+    assert "the first 1 of 200 steps so far" in first.note and "so far" not in whole.note
+    for one, other in zip(first.runs, whole.runs, strict=True):
+        assert (len(one.accepted), len(other.accepted)) == (1, MAX_STEPS)
+        torch.testing.assert_close(one.candidates, other.candidates[:2], rtol=0, atol=0)
+        torch.testing.assert_close(one.energies, other.energies[:2], rtol=0, atol=0)
+        assert all(torch.equal(part, full[:1]) for part, full in zip(one.moves, other.moves, strict=True))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_walk_stops_when_its_time_is_up(scenes, sampler):
+    settings = replace(scenes[MODEL].settings, energy=MODEL, sampler=sampler, steps=MAX_STEPS, walks=2)
+    began = time.monotonic()
+    cut = walk(scenes, settings, 0.02)
+    assert 1 <= len(cut.accepted) < MAX_STEPS and time.monotonic() - began < 3
+    whole = walk(scenes, replace(settings, steps=len(cut.accepted)))
+    torch.testing.assert_close(cut.candidates, whole.candidates, rtol=0, atol=0)
 
 
 def test_a_pasted_state_is_restored_and_a_wrong_one_named(explorer):

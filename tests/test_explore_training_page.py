@@ -1,11 +1,12 @@
 """The page of the training explorer: recorded runs, replay, settings as text, width."""
 
 import json
+from urllib.parse import quote
 
 import lab
 import numpy as np
 import pytest
-from test_explore_pages import opened
+from test_explore_pages import ADDRESS, opened
 
 from ebwm.explore.runs import smoothed
 
@@ -39,7 +40,7 @@ def test_smoothing_equals_that_in_python_and_the_record_has_the_lesson(page):
 
 
 @pytest.mark.slow
-def test_runs_are_replayed_and_settings_are_restored_from_text(browser, page):
+def test_runs_are_replayed_and_settings_are_restored_from_a_paste(browser, page):
     moving, _ = opened(browser, "training")
     lab.wait_until(lambda: settings(moving)["update"] > 3, moving)
     moving.context.close()
@@ -59,6 +60,37 @@ def test_runs_are_replayed_and_settings_are_restored_from_text(browser, page):
         page.get_by_role("button", name="Apply the pasted settings").click()
         assert page.get_by_role("status").inner_text().startswith(line)
         assert page.get_by_label("update", exact=True).input_value() == "10"
+
+
+@pytest.mark.slow
+def test_what_is_shown_is_in_the_address_and_can_be_copied(browser, page):
+    page.get_by_role("button", name="A step too large").click()
+    page.get_by_label("Quantity 2").select_option("learning rate")
+    page.get_by_label("smoothing", exact=True).fill("0.8")
+    page.get_by_label("update", exact=True).fill("120")
+    wanted = settings(page)
+    assert wanted == {"runs": ["step size auto", "step size 300"], "log": True, "update": 120, "smoothing": 0.8,
+                      "quantities": ["loss", "learning rate", "inner gradient norm", "step size"]}
+    lab.wait_until(lambda: page.url.endswith("#training=" + quote(json.dumps(wanted, separators=(",", ":")), "")), page)
+    page.locator("summary").click()
+    page.get_by_role("button", name="Copy the settings").click()
+    lab.wait_until(lambda: page.get_by_role("button", name="Copy the settings").inner_text() == "Copied", page)
+    page.get_by_label("update", exact=True).fill("30")
+    page.locator("textarea").fill("")
+    page.locator("textarea").press("Control+v")
+    page.get_by_role("button", name="Apply the pasted settings").click()
+    assert settings(page) == wanted
+    path = page.url.removeprefix(ADDRESS)
+    other, problems = opened(browser, "training", path)  # does not play, though motion is allowed
+    assert settings(other) == wanted and problems == []
+    assert other.get_by_role("button", name="Play or pause").inner_text() == "Play"
+    assert other.get_by_role("button", name="A step too large").get_attribute("aria-pressed") == "true"
+    other.evaluate("hash => { location.hash = hash; }", path.replace("120", "40"))
+    lab.wait_until(lambda: settings(other)["update"] == 40, other)
+    other.evaluate("hash => { location.hash = hash; }", "#training=%7B")
+    lab.wait_until(lambda: other.get_by_role("status").inner_text().startswith("settings: must be JSON"), other)
+    assert settings(other)["update"] == 40
+    other.context.close()
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import html
 import math
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 from ..compat import require
@@ -15,6 +14,7 @@ from .walks import MAX_STEPS, NONE, SAMPLERS, THERMAL, Trajectories, compute, su
 
 __all__ = ["POINT", "LandscapeExplorer"]
 
+REMEMBERED = 16  # walks of one sampler
 POINT = "a point"  # start at a point of the plane that was chosen with x and y or by a click
 
 
@@ -56,6 +56,7 @@ class LandscapeExplorer(Explorer):
     """Explorer of walks on energies; `view` displays it."""
 
     settle = 0.3
+    patience = 0.03  # seconds for the walks of each sampler while a control moves
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class LandscapeExplorer(Explorer):
     ):
         self.scenes, self.presets = scenes, presets(scenes)
         self.lesson = require("ipywidgets", "figures").HTML()
-        self._walk = lru_cache(maxsize=16)(lambda alone: walk(scenes, alone))
+        self._known: dict[Settings, Trajectories] = {}  # by the settings of one sampler
         super().__init__(settings or next(iter(scenes.values())).settings, _controls(scenes), theme)
         self.figure("landscape").data[0].on_click(self._clicked)
 
@@ -73,8 +74,18 @@ class LandscapeExplorer(Explorer):
         self,
         settings: Settings,  # of the walks
     ) -> Trajectories:
-        """Run the walks that have not been run just before."""
+        """Run the walks that have not been run just before; only their first steps while a control moves."""
         return compute(self.scenes, settings, self._walk)
+
+    def _walk(self, alone: Settings) -> Trajectories:
+        if alone in self._known:
+            return self._known[alone]
+        found = walk(self.scenes, alone, self.patience if self.coarse else math.inf)
+        if len(found.accepted) == alone.steps:
+            self._known[alone] = found
+        while len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+        return found
 
     def draw(
         self,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..energy import Wrapper
@@ -37,6 +37,7 @@ class Recorder(Wrapper):
     ):
         super().__init__(inner)
         self.states: list[State] = []  # one for each step
+        self.infos: list[Info] = []  # one for each step
         self.points: list[list[Tensor]] = [[]]  # for each step, and for the next one
 
     def value_and_grad(
@@ -56,7 +57,13 @@ class Recorder(Wrapper):
     ) -> None:
         """Callback of `run`."""
         self.states.append(state)
+        self.infos.append(info)
         self.points.append([])
+
+    @property
+    def accepted(self) -> Bool[Tensor, "steps walks"]:
+        """Whether each step was accepted."""
+        return torch.stack([info.accepted for info in self.infos])
 
     @property
     def ends(self) -> Float[Tensor, "steps walks dim"]:
@@ -76,7 +83,7 @@ def moves_of(
     points = recorder.points[: len(places)]
     proposals = torch.stack([step[-1] for step in points]) if decides else recorder.ends
     momentum = torch.zeros_like(places)
-    if sampler == "Nesterov":
+    if sampler == "Nesterov" and len(places) > 1:
         momentum[1:] = MOMENTUM * torch.stack([state.velocity for state in recorder.states[:-1]])
     if sampler in ("Langevin", "MALA"):
         gradient = -step_size * grads

@@ -178,13 +178,14 @@ class OnePosition(Landscape):
         landscape: CausalLandscape,  # of a batch of one context
     ):
         self.landscape = landscape.last()
+        self._repeated: dict[int, CausalLandscape] = {}  # each prepares its context once
 
     def energy(
         self,
         y: Float[Tensor, "n dim"],  # candidates for the next state
     ) -> Float[Tensor, " n"]:
         """Energy of each candidate."""
-        return self.landscape.expand(len(y)).energy(y[:, None, None])[:, 0, 0]
+        return self._of(len(y)).energy(y[None])[0]
 
     def value_and_grad(
         self,
@@ -192,8 +193,15 @@ class OnePosition(Landscape):
         create_graph: bool = False,  # as for a landscape
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n dim"]]:
         """Energies and gradient, by the rule of the model."""
-        energies, grad = self.landscape.expand(len(y)).value_and_grad(y[:, None, None], create_graph)
-        return energies[:, 0, 0], grad[:, 0, 0]
+        energies, grad = self._of(len(y)).value_and_grad(y[None], create_graph)
+        return energies[0], grad[0]
+
+    def _of(self, count: int) -> CausalLandscape:
+        """The landscape of so many candidates at the position."""
+        if count not in self._repeated:
+            positions = self.landscape.positions.repeat_interleave(count, -1)
+            self._repeated[count] = self.landscape.changed(positions=positions)
+        return self._repeated[count]
 
 
 def true_candidate(

@@ -1,6 +1,9 @@
 """Walks of the landscape explorer: from settings to trajectories and their summary, without widgets."""
 
+import math
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,7 +15,7 @@ from ..checks import between, one_of, refusal
 from ..energy import as_landscape
 from ..evaluation.cost import Counted
 from ebwm.modifiers import guarded, noisy
-from ebwm.sampler import Kernel, gradient_descent, hmc, langevin, mala, nesterov, run
+from ebwm.sampler import Info, Kernel, State, gradient_descent, hmc, langevin, mala, nesterov, run
 from ..settings import generator
 from .moves import LEAPFROGS, MOMENTUM, Moves, Recorder, moves_of
 from .scenes import MAX_WALKS, Scene, Settings, Slice
@@ -110,18 +113,36 @@ def compute(
     settings: Settings,  # of the walks
     walk_of: Callable[[Settings], Trajectories] | None = None,  # as `walk`, for example with a cache
 ) -> Trajectories:
-    """Run the walks of all samplers of some settings; equal settings give equal walks."""
+    """Run the walks of all samplers of some settings; equal settings give equal walks.
+
+    If `walk_of` returns the first steps only, all walks are cut to the fewest steps.
+    """
     check_settings(scenes, settings)
     walk_of = walk_of or (lambda alone: walk(scenes, alone))
-    first, *others = (walk_of(alone)._replace(slot=slot) for slot, alone in single(settings).items())
-    return first._replace(settings=settings, others=tuple(others))
+    runs = [walk_of(alone)._replace(slot=slot) for slot, alone in single(settings).items()]
+    steps = min(len(run.accepted) for run in runs)
+    if steps < settings.steps:
+        settings = replace(settings, step=min(settings.shown, steps - 1))  # a step that has a next one
+        runs = [_first(run, steps) for run in runs]
+    return runs[0]._replace(settings=settings, others=tuple(runs[1:]))
+
+
+def _first(walks: Trajectories, steps: int) -> Trajectories:
+    """The first steps of the walks of one sampler."""
+    moves = Moves(*(part[:steps] for part in walks.moves))
+    return walks._replace(
+        candidates=walks.candidates[: steps + 1], energies=walks.energies[: steps + 1], accepted=walks.accepted[:steps],
+        evaluations=walks.evaluations * steps // len(walks.accepted), moves=moves,
+        note=f"{walks.note}; the first {steps} of {walks.settings.steps} steps so far")
 
 
 def walk(
     scenes: dict[str, Scene],  # available energies, by name
     settings: Settings,  # of one sampler
+    seconds: float = math.inf,  # after this time no step begins, so that the result may have the first steps only
 ) -> Trajectories:
     """Run the walks of one sampler."""
+    deadline = time.monotonic() + seconds
     scene = scenes[settings.energy]
     where = scene.slice(settings.start, settings.seed, settings.angle)
     starts = where.starts[: settings.walks]
@@ -130,13 +151,23 @@ def walk(
         starts = where.candidates(point).repeat(settings.walks, 1)
     energy, kernel = Counted(where.energy), SAMPLERS[settings.sampler](settings)
     recorder = Recorder(energy)
-    result = run(recorder, starts, kernel, settings.steps, generator(settings.seed, "walk"),
-                 callback=recorder.after_step)
+
+    def after_step(index: int, state: State, info: Info) -> None:
+        recorder.after_step(index, state, info)
+        if time.monotonic() > deadline:
+            raise _TimeIsUp
+
+    with suppress(_TimeIsUp):
+        run(recorder, starts, kernel, settings.steps, generator(settings.seed, "walk"), callback=after_step)
     evaluations, candidates = energy.evaluations // settings.walks, torch.cat([starts[None], recorder.ends])
     energies, grads = as_landscape(where.energy).value_and_grad(candidates.flatten(0, 1))
     energies, grads = energies.reshape(candidates.shape[:2]), grads.reshape(candidates.shape)
     moves = moves_of(settings.sampler, settings.step_size, recorder, candidates[:-1], grads[:-1])
-    return Trajectories(settings, where, scene.note, candidates, energies, result.info.accepted, evaluations, moves)
+    return Trajectories(settings, where, scene.note, candidates, energies, recorder.accepted, evaluations, moves)
+
+
+class _TimeIsUp(Exception):
+    """Ends a walk before its last step."""
 
 
 def share_in_plane(

@@ -13,7 +13,7 @@ from ..usage import Failure, UsageError
 from .rollout import Actor, EpisodeResult, run_episodes
 from .simulators import Disturbance, Simulator
 
-__all__ = ["compose", "energy_strip", "film_episode", "write_film"]
+__all__ = ["compose", "energy_strip", "film_episode", "pictured_episode", "write_episode", "write_film"]
 
 Picture = UInt8[np.ndarray, "height width 3"]
 
@@ -39,6 +39,19 @@ def film_episode(
 ) -> EpisodeResult:  # of the episode
     """Run an episode and write a film of it; the frame around the last picture is green after success, else red."""
     _check(path, size, rate)
+    result, frames = pictured_episode(policy, simulator, seed, disturbance, size)
+    write_episode(frames, result, path, rate)
+    return result
+
+
+def pictured_episode(
+    policy: Actor,  # that acts
+    simulator: Simulator,  # in which it acts, with a picture
+    seed: int,  # of the episode
+    disturbance: Disturbance | None = None,  # of the episode
+    size: int = 320,  # pixels along each side of the picture
+) -> tuple[EpisodeResult, list[Picture]]:  # a picture before each step, and after the last unless the simulator crashed
+    """Run an episode and keep its pictures."""
     frames: list[Picture] = []
     watch = lambda _, simulator, chunks: frames.append(simulator.picture(size))
     [result] = run_episodes(policy, [simulator], [seed], disturbance, watch=watch)
@@ -46,9 +59,18 @@ def film_episode(
         frames.append(simulator.picture(size))
     if not frames:
         raise Failure(f"seed={seed}: the simulator failed before the first frame ({result.message})")
+    return result, frames
+
+
+def write_episode(
+    frames: list[Picture],  # of `pictured_episode`
+    result: EpisodeResult,  # of the episode
+    path: Path,  # file to write, which ends in .mp4
+    rate: int = 20,  # frames a second; one frame a step
+) -> None:
+    """Write a film of an episode with its energies; the frame around the last picture is green after success, else red."""
     frames = compose(frames, result)
     write_film(frames + [_ended(frames[-1], result)] * round(HELD * rate), path, rate)
-    return result
 
 
 def _check(path: Path, size: int, rate: int) -> None:

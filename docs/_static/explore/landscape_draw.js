@@ -28,13 +28,14 @@ function mapColour(stops, share) {
 const GRID = 121, LEVELS = 11, BEND = 0.6;  // points along a side, contours, exponent of the colour scale
 const maps = new Map();
 
-/** Energies on a grid, one row for each y from the top, with the lowest and the highest that is shown. */
+/** Energies on a grid, one row for each y from the top, with the lowest and the highest that is shown; or a given grid. */
 export function energyGrid(energy) {
+  if (energy.grid) return energy.grid;
   if (maps.has(energy)) return maps.get(energy);
   const at = (i) => (2 * i) / (GRID - 1) - 1, { centre: [x, y], halfWidth: half } = energy;
   const values = Array.from({ length: GRID * GRID }, (_, i) =>
     energy.value([x + half * at(i % GRID), y - half * at(Math.floor(i / GRID))]));
-  const grid = { values, low: Math.min(...values), high: energy.top };
+  const grid = { values, low: Math.min(...values), high: energy.top, size: GRID };
   maps.set(energy, grid);
   return grid;
 }
@@ -42,15 +43,15 @@ export function energyGrid(energy) {
 const share = ({ low, high }, value) => (Math.max(value - low, 0) / (high - low)) ** BEND;
 
 /** Line segments where a grid crosses a level, in units of cells. */
-function contour(values, level) {
+function contour({ values, size }, level) {
   const segments = [], above = values.map((value) => value >= level);
   const cross = (a, b, from, to) => {
     const part = (level - values[a]) / (values[b] - values[a]);
     return [from[0] + part * (to[0] - from[0]), from[1] + part * (to[1] - from[1])];
   };
-  for (let row = 0; row < GRID - 1; row++) {
-    for (let col = 0; col < GRID - 1; col++) {
-      const a = row * GRID + col, corners = [a, a + 1, a + 1 + GRID, a + GRID];
+  for (let row = 0; row < size - 1; row++) {
+    for (let col = 0; col < size - 1; col++) {
+      const a = row * size + col, corners = [a, a + 1, a + 1 + size, a + size];
       if (corners.every((corner) => above[corner] === above[a])) continue;
       const places = [[col, row], [col + 1, row], [col + 1, row + 1], [col, row + 1]];
       const sides = [0, 1, 2, 3].filter((i) => above[corners[i]] !== above[corners[(i + 1) % 4]]);
@@ -64,23 +65,23 @@ function contour(values, level) {
 const images = new Map();
 
 /** The map of an energy as a canvas of a given side, kept for the next frames. */
-function mapImage(energy, side, theme) {
-  const palette = PALETTES[theme], grid = energyGrid(energy), key = `${energy.note} ${side} ${theme}`;
+export function mapImage(energy, side, theme) {
+  const palette = PALETTES[theme], grid = energyGrid(energy), { size } = grid, key = `${energy.note} ${side} ${theme}`;
   if (images.has(key)) return images.get(key);
-  const small = Object.assign(document.createElement("canvas"), { width: GRID, height: GRID });
+  const small = Object.assign(document.createElement("canvas"), { width: size, height: size });
   const colours = Array.from({ length: 256 }, (_, i) => mapColour(palette.map, i / 255));
-  const pixels = new ImageData(GRID, GRID);
+  const pixels = new ImageData(size, size);
   grid.values.forEach((value, i) =>
     pixels.data.set([...colours[Math.round(255 * Math.min(share(grid, value), 1))], 255], 4 * i));
   small.getContext("2d").putImageData(pixels, 0, 0);
   const image = Object.assign(document.createElement("canvas"), { width: side, height: side });
-  const ctx = image.getContext("2d"), cell = side / (GRID - 1);
-  ctx.drawImage(small, 0.5, 0.5, GRID - 1, GRID - 1, 0, 0, side, side);
+  const ctx = image.getContext("2d"), cell = side / (size - 1);
+  ctx.drawImage(small, 0.5, 0.5, size - 1, size - 1, 0, 0, side, side);
   Object.assign(ctx, { strokeStyle: palette.contour, lineWidth: Math.max(side / 700, 0.6), globalAlpha: 0.35 });
   ctx.beginPath();
   for (let i = 1; i <= LEVELS; i++) {
     const level = grid.low + (grid.high - grid.low) * (i / LEVELS) ** (1 / BEND);
-    for (const [from, to] of contour(grid.values, level)) {
+    for (const [from, to] of contour(grid, level)) {
       ctx.moveTo(from[0] * cell, from[1] * cell);
       ctx.lineTo(to[0] * cell, to[1] * cell);
     }
@@ -147,7 +148,7 @@ function crossMark(ctx, [x, y], size, colour, casing) {
   cased(ctx, colour, casing, 2);
 }
 
-function star(ctx, [x, y], radius, fill, edge) {
+export function star(ctx, [x, y], radius, fill, edge) {
   ctx.beginPath();
   for (let i = 0; i < 10; i++) {
     const angle = (i * Math.PI) / 5 - Math.PI / 2, r = i % 2 ? radius * 0.45 : radius;

@@ -8,12 +8,12 @@ import {
 } from "./landscape_draw.js";
 import { PRESETS } from "./landscape_presets.js";
 import {
-  Clock, button, checkbox, choice, element, labelled, number, onTheme, pageTheme, restoredAddress, slider, still,
+  Clock, button, checkbox, choice, element, labelled, number, onTheme, pageTheme, slider, still,
 } from "./parts.js";
+import { SavedSettings } from "./saved.js";
 
 // Up to this speed arrows are shown; so many steps are repeated after a change; milliseconds for the steps of a frame
 const SLOW = 12, REPLAYED = 300, BUDGET = 25;
-const PREFIX = "#landscape=";
 
 const TIP = 'M1 8H21M15 3L21 8L15 13';
 const MARKS = {  // shapes of the legend in a box of 24 by 16
@@ -41,9 +41,8 @@ class Explorer {
     root.tabIndex = -1;
     root.replaceChildren(...this.skeleton());
     this.clock = new Clock(root, (seconds) => this.tick(seconds));
-    if (!this.restoreAddress()) this.choosePreset(PRESETS[0]);
+    this.saved.open(() => this.choosePreset(PRESETS[0]));
     this.listen();
-    this.ready = true;  // from here on, changes are saved in the address
     if (!still()) this.play(true);
   }
 
@@ -56,28 +55,14 @@ class Explorer {
     this.legend = element("div", { class: "ex-legend" });
     this.panels = element("div", { class: "ex-panels" });
     this.status = element("p", { class: "ex-message", role: "status" });
+    this.saved = new SavedSettings("landscape", (given) => this.restore(given), (line) => {
+      this.say(line);
+      this.status.scrollIntoView({ block: "nearest" });
+    }, 3);
     const label = "Energy of each walk by step";
     this.energies = element("canvas", { class: "ex-energies", role: "img", "aria-label": label });
     return [this.presets, this.lessonLine, this.bar, this.legend, this.status, this.panels,
-      element("p", { class: "ex-title", textContent: "Energy by step" }), this.energies, this.saving(), this.keys()];
-  }
-
-  saving() {
-    this.box = element("textarea", { rows: 3, spellcheck: false, "aria-label": "Settings as JSON" });
-    const copy = button("Copy", "Copy the settings", async () => {
-      this.box.select();
-      try {
-        await navigator.clipboard.writeText(this.box.value);
-      } catch {
-        document.execCommand("copy");  // where the page is not served over https
-      }
-      copy.textContent = "Copied";
-      setTimeout(() => { copy.textContent = "Copy"; }, 1500);
-    });
-    const apply = button("Apply", "Apply the pasted settings", () => this.restore(this.box.value));
-    return element("details", { class: "ex-saving" }, element("summary", {}, "Settings as JSON"),
-      this.box, element("div", { class: "ex-buttons" }, copy, apply),
-      element("p", {}, "The address of this page holds the same settings."));
+      element("p", { class: "ex-title", textContent: "Energy by step" }), this.energies, this.saved.root, this.keys()];
   }
 
   keys() {
@@ -100,14 +85,14 @@ class Explorer {
     this.settings = settings;
     this.begin(steps);
     this.build();
-    this.save();
+    this.saved.show(this.settings);
   }
 
   /** Change some settings of all walks, and keep the controls as they are. */
   change(changes) {
     this.settings = { ...this.settings, ...changes };
     this.begin(Math.min(this.walks[0].steps, REPLAYED));
-    this.save();
+    this.saved.show(this.settings);
   }
 
   changeWalk(index, changes, rebuild = false) {
@@ -120,30 +105,10 @@ class Explorer {
     }
   }
 
-  restore(text) {
-    try {
-      const settings = checkedSettings(JSON.parse(text));
-      this.lesson = "";
-      this.apply(settings);
-      this.say("");
-      return true;
-    } catch (error) {
-      this.say(error instanceof SyntaxError ? "settings: must be JSON; copy them from this box" : error.message);
-      this.status.scrollIntoView({ block: "nearest" });
-      return false;
-    }
-  }
-
-  restoreAddress() {
-    return restoredAddress(PREFIX, (text) => this.restore(text), (line) => this.say(line));
-  }
-
-  save() {
-    const text = JSON.stringify(this.settings);
-    if (document.activeElement !== this.box) this.box.value = text;
-    if (!this.ready) return;
-    clearTimeout(this.saved);
-    this.saved = setTimeout(() => history.replaceState(null, "", PREFIX + encodeURIComponent(text)), 300);
+  restore(given) {
+    const settings = checkedSettings(given);
+    this.lesson = "";
+    this.apply(settings);
   }
 
   say(text) {
@@ -247,7 +212,7 @@ class Explorer {
           }))),
       slider("speed (steps/s)", [1, 1000], settings.speed, (speed) => {
         this.settings = { ...this.settings, speed };
-        this.save();
+        this.saved.show(this.settings);
         this.clock.wake();
       }),
       labelled("energy", choice(Object.keys(ENERGIES), settings.energy, (energy) => {
@@ -361,7 +326,6 @@ class Explorer {
 
   listen() {
     document.addEventListener("keydown", (event) => this.key(event));
-    addEventListener("hashchange", () => this.restoreAddress());
     new ResizeObserver(() => this.clock.wake()).observe(this.root);
     onTheme(() => {
       const { walks } = PALETTES[pageTheme()];

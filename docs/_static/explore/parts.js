@@ -66,19 +66,6 @@ export function checkbox(text, checked, onchange) {
   return element("label", { class: "ex-check" }, input, ` ${text}`);
 }
 
-// Settings in the address
-
-/** Calls `restore` with the text in the address after a prefix; whether there is any, and it was restored. */
-export function restoredAddress(prefix, restore, say) {
-  if (!location.hash.startsWith(prefix)) return false;
-  try {
-    return restore(decodeURIComponent(location.hash.slice(prefix.length)));
-  } catch {
-    say("settings: the address is incomplete");
-    return false;
-  }
-}
-
 // Theme and motion
 
 /** The theme of the page: chosen by its button, or that of the system. */

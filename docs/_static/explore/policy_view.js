@@ -2,9 +2,10 @@
 
 import { Episode, Policy, RULES, checkedEpisode, choiceAt } from "./policy.js";
 import { drawEnergy, drawTask, places } from "./policy_draw.js";
-import { Clock, button, choice, element, labelled, onTheme, pageTheme, restoredAddress, still } from "./parts.js";
+import { Clock, button, choice, element, labelled, onTheme, pageTheme, still } from "./parts.js";
+import { SavedSettings } from "./saved.js";
 
-const PER_SECOND = 7, PAUSE = 1.6, PREFIX = "#policy=";  // steps a second; seconds after an episode
+const PER_SECOND = 7, PAUSE = 1.6;  // steps a second; seconds after an episode
 
 class PolicyExplorer {
   constructor(root, { policies, tasks }) {
@@ -14,7 +15,7 @@ class PolicyExplorer {
     root.tabIndex = -1;
     root.replaceChildren(...this.skeleton());
     this.clock = new Clock(this.map, (seconds) => this.tick(seconds));
-    if (!this.restoreAddress()) this.apply(this.checked({}));
+    this.saved.open(() => this.apply(this.checked({})));
     this.pointer();
     document.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.clock.wake()).observe(root);
@@ -29,23 +30,11 @@ class PolicyExplorer {
     this.status = element("p", { class: "ex-message", role: "status" });
     this.facts = element("p", { class: "ex-facts" });
     this.bar = element("div", { class: "ex-bar" });
+    this.saved = new SavedSettings("policy", (given) => this.restore(given), (line) => this.say(line));
     const hint = element("p", { class: "ex-lesson", textContent: "Drag on the picture, or click, to push the point: the policy " +
       "finishes its eight actions, then looks again." });
     return [hint, this.bar, this.status, element("div", { class: "ex-split" }, this.map, element("div", {}, this.facts, this.energyPart)),
-      this.saving(), this.keys()];
-  }
-
-  saving() {
-    this.box = element("textarea", { rows: 2, spellcheck: false, "aria-label": "Settings as JSON" });
-    const copied = () => this.say("The settings are copied.");
-    const copy = button("Copy", "Copy the settings", () => {
-      this.box.select();
-      if (navigator.clipboard) navigator.clipboard.writeText(this.box.value).then(copied, () => document.execCommand("copy"));
-      else if (document.execCommand("copy")) copied();
-    });
-    const apply = button("Apply", "Apply the pasted settings", () => this.restore(this.box.value));
-    return element("details", { class: "ex-saving" }, element("summary", {}, "Settings as JSON"), this.box,
-      element("div", { class: "ex-buttons" }, copy, apply), element("p", {}, "The address of this page holds the same settings."));
+      this.saved.root, this.keys()];
   }
 
   keys() {
@@ -66,29 +55,12 @@ class PolicyExplorer {
     while (this.episode.step < step && !this.episode.outcome) this.episode.advance();
     Object.assign(this, { shown: this.episode.step, due: 0, rest: 0 });
     this.build();
-    this.save();
+    this.saved.show(settings);
   }
 
-  restore(text) {
-    try {
-      const settings = this.checked(JSON.parse(text)), last = Math.max(0, ...settings.pushes.map(([at]) => at));
-      this.apply(settings, last);
-      return true;
-    } catch (error) {
-      this.say(error instanceof SyntaxError ? "settings: must be JSON; copy them from this box" : error.message);
-      return false;
-    }
-  }
-
-  restoreAddress() {
-    return restoredAddress(PREFIX, (text) => this.restore(text), (line) => this.say(line));
-  }
-
-  save() {
-    const text = JSON.stringify(this.settings);
-    if (document.activeElement !== this.box) this.box.value = text;
-    clearTimeout(this.saved);
-    this.saved = setTimeout(() => history.replaceState(null, "", PREFIX + encodeURIComponent(text)), 300);
+  restore(given) {
+    const settings = this.checked(given), last = Math.max(0, ...settings.pushes.map(([at]) => at));
+    this.apply(settings, last);
   }
 
   say(text) { this.status.textContent = text; }

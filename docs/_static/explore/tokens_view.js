@@ -1,10 +1,11 @@
 // The tokens explorer on a page: recorded walks at once, other texts and seeds by models in the browser.
 
-import { button, element, labelled, restoredAddress } from "./parts.js";
+import { button, element, labelled } from "./parts.js";
+import { SavedSettings } from "./saved.js";
 import { Tokenizer } from "./tokens_bpe.js";
 import { Models, STEPS, WALKS } from "./tokens_model.js";
 
-const DATA = window.ebwmTokens, ADDRESS = "#tokens=", PACE = 800, PAUSE = 400;  // ms for a step while playing; ms after the last key before a run
+const DATA = window.ebwmTokens, PACE = 800, PAUSE = 400;  // ms for a step while playing; ms after the last key before a run
 const MOST = 2000, MAX_SEED = 9999, ROWS = 10;  // characters of a text
 const DEFAULT = { example: 2, text: "", steps: 2, walks: 4, seed: 0 };
 const LIMITS = { example: [0, DATA?.examples.length ?? 0], steps: [0, STEPS], walks: [1, WALKS], seed: [0, MAX_SEED] };
@@ -115,9 +116,8 @@ class TokensExplorer {
     root.classList.add("explorer", "tk");
     root.tabIndex = -1;
     root.replaceChildren(...this.skeleton());
-    if (!this.restoreAddress()) this.apply(DEFAULT);
+    this.saved.open(() => this.apply(DEFAULT));
     document.addEventListener("keydown", (event) => this.key(event));
-    addEventListener("hashchange", () => this.restoreAddress());
     new ResizeObserver(() => this.draw()).observe(this.svg);
   }
 
@@ -144,6 +144,7 @@ class TokensExplorer {
     this.playButton.classList.add("ex-play");
     this.note = element("p", { class: "tk-note", role: "status" });
     this.status = element("p", { class: "ex-message", role: "alert" });
+    this.saved = new SavedSettings("tokens", (given) => this.apply(checkedState(given)), (line) => { this.status.textContent = line; });
     this.ebt = new Bars("EBT", "ebt", (token) => this.append(token));
     this.transformer = new Bars("Transformer", "transformer", (token) => this.append(token));
     this.svg = drawn("svg", { class: "tk-energies", role: "img" });
@@ -152,20 +153,7 @@ class TokensExplorer {
     return [this.sliders.example, box, element("div", { class: "ex-bar" },
       element("div", { class: "ex-buttons" }, this.playButton), this.sliders.steps, this.sliders.walks, labelled("seed of the starts", this.seed)),
     this.note, this.status, element("div", { class: "tk-models" }, this.ebt.root, this.transformer.root),
-    element("p", { class: "ex-title", textContent: "Energy of each walk by step" }), this.svg, this.saving(), this.keys()];
-  }
-
-  saving() {
-    this.box = element("textarea", { rows: 2, spellcheck: false, "aria-label": "Settings as JSON" });
-    const copy = button("Copy", "Copy the settings", () => {
-      this.box.select();
-      const done = () => { this.note.textContent = "The settings are copied."; };
-      if (navigator.clipboard) navigator.clipboard.writeText(this.box.value).then(done, () => document.execCommand("copy"));
-      else if (document.execCommand("copy")) done();
-    });
-    const apply = button("Apply", "Apply the pasted settings", () => this.restore(this.box.value));
-    return element("details", { class: "ex-saving" }, element("summary", {}, "Settings as JSON"), this.box,
-      element("div", { class: "ex-buttons" }, copy, apply), element("p", {}, "The address of this page holds the same settings."));
+    element("p", { class: "ex-title", textContent: "Energy of each walk by step" }), this.svg, this.saved.root, this.keys()];
   }
 
   keys() {
@@ -192,7 +180,7 @@ class TokensExplorer {
     this.sliders.example.classList.toggle("tk-unused", !example);
     if (this.text.value !== shown) this.text.value = shown;
     if (Number(this.seed.value) !== seed || !this.seed.value) this.seed.value = seed;
-    this.save();
+    this.saved.show(state);
     this.status.textContent = "";
     const key = JSON.stringify([shown, seed]);
     if (key === this.shownKey) return void this.draw();
@@ -200,27 +188,6 @@ class TokensExplorer {
     const recorded = DATA.examples.find((one) => one.text === shown);
     if (recorded && seed === 0) this.show(key, recorded, recorded.truth, "Recorded with PyTorch when this site was built.");
     else this.compute(key, shown, seed, recorded?.truth);
-  }
-
-  restore(text) {
-    try {
-      this.apply(checkedState(JSON.parse(text)));
-      return true;
-    } catch (error) {
-      this.status.textContent = error instanceof SyntaxError ? "settings: must be JSON; copy them from this box" : error.message;
-      return false;
-    }
-  }
-
-  restoreAddress() {
-    return restoredAddress(ADDRESS, (text) => this.restore(text), (line) => { this.status.textContent = line; });
-  }
-
-  save() {
-    const text = JSON.stringify(this.state);
-    if (document.activeElement !== this.box) this.box.value = text;
-    clearTimeout(this.saved);
-    this.saved = setTimeout(() => history.replaceState(null, "", ADDRESS + encodeURIComponent(text)), 300);
   }
 
   typed() {

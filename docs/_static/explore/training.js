@@ -38,21 +38,16 @@ export function indexAt(updates, update) {
 
 const LISTS = { runs: "names of runs", quantities: "quantities" };
 
-/** Settings from JSON; an Error with one line says what is wrong. */
-export function settingsFrom(text, known) {
-  let given;
-  try {
-    given = JSON.parse(text);
-  } catch {
-    throw new Error("settings: must be JSON; copy them from this page");
-  }
+/** Settings that fit to the runs; an Error with one line says what is wrong. */
+export function checkedView(given, known) {
+  if (given === null || typeof given !== "object" || Array.isArray(given)) throw new Error("settings: must be an object");
   const refuse = (name, rule) => { throw new Error(`${name}=${JSON.stringify(given[name])}: must be ${rule}`); };
   const names = ["runs", "quantities", "update", "smoothing", "log"];
-  for (const name of Object.keys(given ?? {})) {
+  for (const name of Object.keys(given)) {
     if (!names.includes(name)) throw new Error(`setting=${JSON.stringify(name)}: must be one of ${names.join(", ")}`);
   }
   for (const [name, what] of Object.entries(LISTS)) {
-    const fits = Array.isArray(given?.[name]) && given[name].every((one) => known[name].includes(one));
+    const fits = Array.isArray(given[name]) && given[name].every((one) => known[name].includes(one));
     if (!fits) refuse(name, `a list of ${what}: ${known[name].join(", ")}`);
   }
   if (given.quantities.length !== 4) refuse("quantities", "four quantities");
@@ -60,5 +55,5 @@ export function settingsFrom(text, known) {
   if (!Number.isInteger(given.update) || !within("update", known.last)) refuse("update", `an integer from 0 to ${known.last}`);
   if (!within("smoothing", 0.99)) refuse("smoothing", "from 0 to 0.99");
   if (typeof given.log !== "boolean") refuse("log", "true or false");
-  return given;
+  return { ...given, runs: known.runs.filter((one) => given.runs.includes(one)), quantities: [...given.quantities] };
 }

@@ -1,7 +1,8 @@
 // Page of the training explorer: recorded runs, replayed update by update.
 import { element, choice, button, checkbox, labelled, Clock, onTheme, pageTheme, still } from "./parts.js";
+import { SavedSettings } from "./saved.js";
 import { RUNS } from "./training_data.js";
-import { indexAt, rangeOf, settingsFrom, smoothed, ticks } from "./training.js";
+import { checkedView, indexAt, rangeOf, smoothed, ticks } from "./training.js";
 
 const COLOURS = {  // Okabe and Ito, as in the figures
   light: ["#0072b2", "#d55e00", "#009e73", "#b5588f", "#6b7280", "#111827"],
@@ -15,7 +16,7 @@ const SPEED = 40;  // updates per second
 const PRESETS = {
   "A step too small": { runs: ["step size 0.03", "step size auto"], log: true,
     lesson: "With a step size of 0.03 the walks hardly leave the noise. Training has to make the energy steep first: watch the gradient." },
-  "A step too large": { runs: ["step size 300", "step size auto"], log: true,
+  "A step too large": { runs: ["step size auto", "step size 300"], log: true,
     lesson: "With a step size of 300 the walks overshoot: the loss starts high, and falls as training makes the energy flatter." },
   "All step sizes": { runs: KNOWN.runs.slice(0, 5), log: true,
     lesson: "Five step sizes of one model. The step size is learned too, but slowly: mostly the gradients adapt to it." },
@@ -24,25 +25,43 @@ const PRESETS = {
 };
 const SIZE = { width: 420, height: 250, left: 52, right: 18, top: 8, bottom: 44 };
 
+/** Settings of a preset, as those of a page. */
+function chosenBy(name) {
+  const { runs, log = false } = PRESETS[name];
+  return { runs: [...runs], log };
+}
+
 class TrainingPage {
   constructor(root) {
     this.root = root;
     root.classList.add("explorer");
-    this.apply({ ...this.preset("A step too small"), quantities: [...FIRST], update: still() ? LAST : 0, smoothing: 0.5 });
     this.clock = new Clock(root, (seconds) => this.frame(seconds));
+    this.saved = new SavedSettings("training", (given) => this.restore(given), (line) => {
+      this.play(false);
+      this.message.textContent = line;
+    }, 3);
     this.build();
-    this.play(!still());
+    this.saved.open(() => this.start({ quantities: [...FIRST], smoothing: 0.5, ...chosenBy("A step too small") }));
     onTheme(() => this.draw());
   }
 
-  preset(name) {
-    this.lesson = PRESETS[name].lesson;
-    return { runs: [...PRESETS[name].runs], log: PRESETS[name].log ?? false };
+  /** Show settings, checked. */
+  apply(settings) {
+    this.settings = checkedView(settings, KNOWN);
+    this.place = this.settings.update;
+    this.draw();
+    this.saved.show(this.settings);
   }
 
-  apply(settings) {
-    this.settings = settingsFrom(JSON.stringify(settings), KNOWN);
-    this.place = this.settings.update;
+  restore(given) {
+    this.apply(given);
+    this.play(false);
+  }
+
+  /** Replay with changed settings, or show the end if motion is reduced. */
+  start(changes) {
+    this.apply({ ...this.settings, ...changes, update: still() ? LAST : 0 });
+    this.play(!still());
   }
 
   // Controls
@@ -52,10 +71,7 @@ class TrainingPage {
       const input = element("input", { type: "range", ...properties }), value = element("span", { class: "ex-value" });
       return { input, value, field: labelled(text, input, value) };
     };
-    const presets = Object.keys(PRESETS).map((name) => button(name, name, () => {
-      this.change({ ...this.preset(name), update: still() ? LAST : 0 });
-      this.play(!still());
-    }));
+    const presets = Object.keys(PRESETS).map((name) => button(name, name, () => this.start(chosenBy(name))));
     this.presets = element("div", { class: "ex-presets" }, ...presets);
     this.lessonLine = element("p", { class: "ex-lesson" });
     this.update = range("update", { min: 0, max: LAST, step: 1, oninput: () => {
@@ -74,8 +90,7 @@ class TrainingPage {
     this.message = element("p", { class: "ex-message", role: "status" });
     this.root.replaceChildren(this.presets, this.lessonLine,
       element("div", { class: "ex-bar" }, this.update.field, this.smoothing.field, buttons), choices, this.message,
-      element("div", { class: "ex-panels" }, ...this.panels.map((panel) => panel.figure)), this.saving());
-    this.draw();
+      element("div", { class: "ex-panels" }, ...this.panels.map((panel) => panel.figure)), this.saved.root);
   }
 
   runBox(name) {
@@ -100,25 +115,7 @@ class TrainingPage {
     return { select, svg, figure };
   }
 
-  saving() {
-    this.text = element("textarea", { rows: 3, spellcheck: false, "aria-label": "Settings as JSON" });
-    const paste = button("Apply", "Apply the pasted settings", () => {
-      try {
-        this.apply(JSON.parse(JSON.stringify(settingsFrom(this.text.value, KNOWN))));
-      } catch (error) {
-        this.message.textContent = error.message;
-        return;
-      }
-      this.play(false);
-      this.draw();
-    });
-    return element("details", { class: "ex-saving" }, element("summary", {}, "Settings as text"), this.text, paste);
-  }
-
-  change(changes) {
-    this.apply({ ...this.settings, ...changes });
-    this.draw();
-  }
+  change(changes) { this.apply({ ...this.settings, ...changes }); }
 
   play(playing) {
     if (playing && this.settings.update >= LAST) this.change({ update: 0 });
@@ -132,6 +129,7 @@ class TrainingPage {
     this.place = Math.min(this.place + SPEED * seconds, LAST);
     this.settings.update = Math.floor(this.place);
     this.draw();
+    this.saved.show(this.settings);
     if (this.place >= LAST) this.play(false);
     return this.clock.playing;
   }
@@ -140,8 +138,9 @@ class TrainingPage {
 
   draw() {
     const { update, smoothing, log, runs, quantities } = this.settings, colours = COLOURS[pageTheme()];
-    this.lessonLine.textContent = this.lesson;
-    for (const one of this.presets.children) one.setAttribute("aria-pressed", String(PRESETS[one.title].lesson === this.lesson));
+    const preset = Object.keys(PRESETS).find((name) => String(PRESETS[name].runs) === String(runs));
+    this.lessonLine.textContent = PRESETS[preset]?.lesson ?? "";
+    for (const one of this.presets.children) one.setAttribute("aria-pressed", String(one.title === preset));
     Object.assign(this.update.input, { value: update });
     Object.assign(this.smoothing.input, { value: smoothing });
     this.update.value.textContent = update;
@@ -157,7 +156,6 @@ class TrainingPage {
       panel.svg.setAttribute("aria-label", `${quantities[index]} by update: ${valuesAt(quantities[index], this.settings)}`);
     });
     this.message.textContent = faultAt(runs, update);
-    if (document.activeElement !== this.text) this.text.value = JSON.stringify(this.settings);
   }
 }
 

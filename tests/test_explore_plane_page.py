@@ -1,0 +1,114 @@
+"""The trained EBT on the landscape page: the record equals the Python; turning, steps, settings, themes and width."""
+
+import json
+import sys
+from pathlib import Path
+
+import lab
+import pytest
+import torch
+from test_explore_pages import ADDRESS, opened
+
+from ebwm.explore.walks import share_in_plane
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+import explore_plane
+
+FACTS = """async ([clip, sampler, factor, turn, degrees]) => {
+    const {fromPlane, planeEnergy, projected, shareInPlane} = await import('/explore/plane.js');
+    const data = window.ebwmPlane, walk = data.clips[clip].walks[sampler][factor];
+    return {points: walk.places.map((place) => projected(place, degrees)), share: shareInPlane(walk, degrees),
+            away: walk.places.map((place, i) => fromPlane(place, walk.rest[i], degrees)),
+            truth: projected(data.clips[clip].truth, degrees), grid: planeEnergy(data, clip, turn).grid.values};
+}"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    explore_plane.write(folder)
+    return (folder / "plane_data.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def page(browser, data):
+    shown, problems = opened(browser, "plane", script=data, reduced_motion="reduce")
+    yield shown
+    shown.context.close()
+    assert problems == []
+
+
+def settings_of(page):
+    return json.loads(page.locator("textarea").input_value())
+
+
+def image(page, selector=".ex-plane"):
+    return page.locator(selector).first.evaluate("canvas => canvas.toDataURL()")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", [0, 3])
+def test_the_page_projects_walks_and_energies_as_the_explorer_in_jupyterlab(page, turn):
+    name, degrees = "Langevin", explore_plane.TURNS[turn]
+    scene = explore_plane.scenes()[1][1]
+    found = page.evaluate(FACTS, [1, list(explore_plane.SHARES).index(name), 2, turn, degrees])
+    where, walks = scene.slice(scene.settings.start, 0, float(degrees)), explore_plane.walk_of(scene, name, 2.0)
+    walks = walks._replace(slice=where)
+    near = lambda given, wanted, size=1.0: torch.testing.assert_close(
+        torch.tensor(given), torch.as_tensor(wanted), rtol=1e-3, atol=1e-3 * size)
+    near(found["points"], walks.points[:, 0], where.half_width)
+    near(found["truth"], where.points(where.known)[0], where.half_width)
+    near(found["share"], share_in_plane(walks))
+    candidates = walks.candidates[:, 0]
+    near(found["away"], (candidates - where.candidates(where.points(candidates))).norm(dim=-1), where.half_width)
+    energies = where.grid[2].flip(0)
+    near(found["grid"], energies.flatten(), float(energies.max() - energies.min()))
+
+
+@pytest.mark.slow
+def test_turning_moves_the_star_out_of_the_plane_and_steps_move_the_candidate(page):
+    lab.wait_until(lambda: "in the plane" in page.locator(".ex-facts").last.inner_text(), page)
+    facts = lambda: page.locator(".ex-facts").last.inner_text()
+    assert "The star is the truth, in the plane" in facts() and "100 %" not in facts()
+    before = image(page)
+    page.get_by_label("turn the vertical axis (degrees)").fill("90")
+    lab.wait_until(lambda: "The star is the truth, in the plane" not in facts(), page)
+    assert "away from the plane" in facts() and image(page) != before
+    end, frame = image(page), image(page, ".ex-frame >> nth=1")
+    page.get_by_label("step", exact=True).fill("0")
+    lab.wait_until(lambda: page.locator(".ex-facts").first.inner_text().startswith("Step 0;"), page)
+    assert image(page) != end and image(page, ".ex-frame >> nth=1") != frame
+    page.get_by_role("button", name="Play or pause the steps").click()
+    lab.wait_until(lambda: settings_of(page)["step"] > 1, page)
+
+
+@pytest.mark.slow
+def test_settings_are_restored_from_the_address_and_from_a_paste(browser, data, page):
+    wanted = {"clip": 2, "sampler": "HMC", "factor": 0.5, "turn": 45, "step": 7}
+    page.locator("summary").click()
+    page.locator("textarea").fill(json.dumps(wanted))
+    page.get_by_role("button", name="Apply the pasted settings").click()
+    assert settings_of(page) == wanted and page.get_by_label("sampler").input_value() == "HMC"
+    lab.wait_until(lambda: "#plane=" in page.url, page)
+    other, problems = opened(browser, "plane", page.url.removeprefix(ADDRESS), script=data)
+    assert settings_of(other) == wanted and problems == []
+    other.context.close()
+    for given, message in (({"turn": 44}, "turn=44: must be one of 0, 15"),
+                           ({"step": 1.5}, "step=1.5: must be an integer"), ({"z": 1}, 'setting="z": must be'),
+                           ({"sampler": "ULA"}, 'sampler="ULA": must be one of')):
+        page.locator("textarea").fill(json.dumps(given))
+        page.get_by_role("button", name="Apply the pasted settings").click()
+        assert page.get_by_role("status").inner_text().startswith(message)
+        assert page.get_by_label("clip").input_value() == "3"
+
+
+@pytest.mark.slow
+def test_nothing_is_wider_than_a_phone_and_the_theme_changes_the_map(browser, data):
+    page, problems = opened(browser, "plane", width=360, script=data, reduced_motion="reduce")
+    page.locator(".ex-plane").scroll_into_view_if_needed()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    light = image(page)
+    page.evaluate("document.body.dataset.theme = 'dark'")
+    lab.wait_until(lambda: image(page) != light, page)
+    assert problems == []
+    page.context.close()
