@@ -27,7 +27,8 @@ from ebwm.settings import SCALES, Settings
 __all__ = ["Rekeyed", "rekey"]
 
 SMOKE, EBWM = SCALES[0], ("-m", "ebwm")  # EBWM: arguments of Python for the command `ebwm`
-DRAWING = ("notebook", "module ebwm.figures.")  # inputs that may draw pictures
+DRAWING = ("notebook", *(f"module ebwm.figures.{name}" for name in (
+    "pictures", "experiment.panels", "style", "record", "curves")))  # inputs that draw pictures
 INPUTS = f"""
 import json, sys
 from ebwm.figures.errors import FigureError
