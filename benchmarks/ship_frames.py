@@ -16,7 +16,6 @@ from benchmarks.ship_text import is_of, rounded, thinned
 from ebwm import settings
 from ebwm.data.games import episodes, probes
 from ebwm.data.tasks import load_task
-from ebwm.explore.frame_clips import CameraClips
 from ebwm.files import write_json, write_whole
 from ebwm.objective import smooth_l1
 from ebwm.saving import save_tensors
@@ -33,14 +32,11 @@ COMMON = ("model.dim=128", "data.frames=8", "optimiser.updates=1600", "optimiser
           "run.logger=none")
 EBT = ("model.candidates=latent", "recipe.name=s2", "recipe.most=6", "walk.steps=4", "walk.step_size=3.47")
 TRANSFORMER = ("model.kind=transformer",)
-CAMERA = ("data.kind=frames", "data.encoder=pixels", "data.size=16", "data.pan=0.3", "data.turn=8", "data.zoom=0.05",
-          "data.train_clips=4096")
 SOURCES = {  # preset, and what differs from it
     "digits": ("next_frame", "model.depth=3", "optimiser.learning_rate=0.002"),
     "game": ("game-xxs", "model.depth=3", "optimiser.learning_rate=0.004", "data.train_episodes=4096"),
-    "camera": ("next_frame", "model.depth=2", "optimiser.learning_rate=0.002", *CAMERA),
 }
-CLIPS = 256  # of a moving camera, on each kind of photographs
+BRANCHED = 64  # test episodes of a game that go on with every action
 STEPS, KNOWN = (1, 2, 3, 4, 5, 6, 7, 8), 2  # evaluated numbers of steps; frames that show how the digit moves
 
 
@@ -53,33 +49,29 @@ def finished(config, folder):
 
 
 def scored(folder):
-    """SmoothL1 with the rounded weights on clips that were not in training, and for a game after every action."""
+    """SmoothL1 with the rounded weights on the test split from the third frame on, and for a game after every action."""
     learner, task, config = load_run(folder)
     learner.model.load_state_dict({name: value.float() for name, value in rounded(folder)[0].items()})
     learner.model.requires_grad_(False)
-    errors = lambda context, target, first: errors_of(learner.model, context, target, first, config)
-    found = {name: errors(*learner.pair(batch), KNOWN - 1) for name, batch in unseen(task, config).items()}
-    main = found.pop(next(iter(found)))
-    return main | found | ({"every_action": errors(*every_action(task, config), -1)} if config.data.kind == "game" else {})
+    found = errors_of(learner.model, *learner.pair(unseen(task, config)), KNOWN - 1, config)
+    if config.data.kind == "game":
+        found["every_action"] = errors_of(learner.model, *every_action(task, config), -1, config)
+    return found
 
 
 def unseen(task, config):
-    """Batches of clips that were not in training, by name; the main one first."""
+    """The test split as a batch."""
     data, seed = config.data, config.seed
     if data.kind == "clips":
-        return {"test": load_task(data, seed).items("test")}
-    if data.kind == "game":
-        played = episodes(data.game, "test", policy=data.policy, count=data.eval_episodes, frames=data.frames, seed=seed)
-        return {"test": (task.encode(played.frames), played.one_hot())}
-    camera = lambda *counts: CameraClips(data, seed, task.scales["states"], task.encoder.size, counts)
-    sets = {"new_movements": camera(CLIPS, 0), "other_photographs": camera(0, CLIPS)}
-    return {name: torch.stack([*clips]) for name, clips in sets.items()}
+        return load_task(data, seed).items("test")
+    played = episodes(data.game, "test", policy=data.policy, count=data.eval_episodes, frames=data.frames, seed=seed)
+    return task.encode(played.frames), played.one_hot()
 
 
 def every_action(task, config):
     """Contexts of test episodes with each action as the last, and as targets the states with the game's next frame."""
     data, seen = config.data, config.data.frames - 1
-    probed = probes(data.game, policy=data.policy, count=data.eval_episodes, frames=seen, seed=config.seed)
+    probed = probes(data.game, policy=data.policy, count=BRANCHED, frames=seen, seed=config.seed)
     count, choices = probed.branches.shape[:2]
     states = task.encode(probed.episodes.frames).repeat_interleave(choices, 0)
     actions = probed.episodes.one_hot().repeat_interleave(choices, 0)

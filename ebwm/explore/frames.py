@@ -42,7 +42,7 @@ def _controls(sources: list[str], models: FrameModels) -> dict[str, Any]:
 class FramesExplorer(Explorer):
     """Explorer of the prediction of a frame; `view` displays it.
 
-    The included models of digits, of a game and of a moving camera are always to choose from, beside those that are given.
+    The included models of digits and of a game are always to choose from, beside those that are given.
     """
 
     def __init__(
@@ -121,12 +121,7 @@ class FramesExplorer(Explorer):
     ) -> Settings:
         """The settings after a change: the last of a new number of steps, and what there is in a new source."""
         after = replace(self.settings, **{name: value}, **({"step": value} if name == "steps" else {}))
-        if name != "source":
-            return after
-        try:
-            return _inside(self.models_of(value), after)
-        except ImportError:  # `compute` tells what is missing
-            return after
+        return _inside(self.models_of(value), after) if name == "source" else after
 
 
 def _inside(models: FrameModels, settings: Settings) -> Settings:
