@@ -1,9 +1,9 @@
-"""Make the small models of frames in ebwm/models: `python -m benchmarks.ship_frames`, with names of sources for some.
+"""Make the small models of frames in ebwm/models: `python -m benchmarks.ship_frames`, or only of some sources.
 
-For each source of clips, an EBT and a Transformer++ are trained on the same clips, or found among the runs and resumed if
-necessary. Each is scored on clips that were not in training with its weights in half precision, as they are shipped: the EBT
-by its number of sampling steps. Both are shipped with configuration, a thinned log and a card, unless the error of the EBT
-is above half of that of repeating the last frame, or rises again when it takes twice the steps of training.
+For each source of clips, an EBT and a Transformer++ are trained on the same clips, or found among the runs and resumed
+if necessary. Each is scored on the test split with its weights in half precision, as they are shipped: the EBT by its
+number of sampling steps. Both are shipped with configuration, a thinned log and a card, unless the error of the EBT is
+above half of that of repeating the last frame, or rises again when it takes twice the steps of training.
 """
 
 import argparse
@@ -36,7 +36,7 @@ SOURCES = {  # preset, and what differs from it
     "digits": ("next_frame", "model.depth=3", "optimiser.learning_rate=0.002"),
     "game": ("game-xxs", "model.depth=3", "optimiser.learning_rate=0.004", "data.train_episodes=4096"),
 }
-BRANCHED = 64  # test episodes of a game that go on with every action
+BRANCHED = 64  # test episodes of a game that are continued by every action
 STEPS, KNOWN = (1, 2, 3, 4, 5, 6, 7, 8), 2  # evaluated numbers of steps; frames that show how the digit moves
 
 
@@ -49,7 +49,7 @@ def finished(config, folder):
 
 
 def scored(folder):
-    """SmoothL1 with the rounded weights on the test split from the third frame on, and for a game after every action."""
+    """SmoothL1 of the test split with rounded weights, from the third frame on; for a game also after every action."""
     learner, task, config = load_run(folder)
     learner.model.load_state_dict({name: value.float() for name, value in rounded(folder)[0].items()})
     learner.model.requires_grad_(False)

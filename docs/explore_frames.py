@@ -74,7 +74,7 @@ def _recorded(source: str, shown: Shown) -> dict[str, Any]:
             "mean": _short(scale.mean), "std": _short(scale.std),
             "stepSize": models.model.step_size.item(), "dim": models.model.candidate_dim,
             "steps": STEPS, "walks": WALKS, "states": states,
-            **(_game(clips, shown.clips) if isinstance(clips, GameClips) else {"actions": [], "taken": [], "after": ""})}
+            **(_game(clips, shown.clips) if isinstance(clips, GameClips) else dict(actions=[], taken=[], after=""))}
 
 
 def _short(values: list[float] | float) -> list[float] | float:

@@ -89,7 +89,7 @@ def browser():
 
 @pytest.fixture(scope="session")
 def page_files():
-    """A function: the runtime and the models that a page of an explorer loads, by path; skips if they cannot be made."""
+    """A function: runtime and models that a page of an explorer loads, by path; skips if they cannot be made here."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
     import explore_assets
 

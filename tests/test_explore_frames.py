@@ -85,7 +85,7 @@ def test_settings_out_of_range_are_refused(name, value):
         compute(MODELS, Settings(**{name: value}))
 
 
-def test_a_game_goes_on_with_another_action_as_the_simulator_does():
+def test_a_game_continues_with_another_action_as_the_simulator_does():
     clips, game, seen = GAME.clips, make_game("push:7"), []
     for clip, position in ((0, 1), (1, 4), (2, 7)):
         for action, name in enumerate(game.actions):
@@ -105,11 +105,11 @@ def test_a_game_goes_on_with_another_action_as_the_simulator_does():
     assert all(torch.pdist(found).max() > 0.5 for found in ends)
     still = np.mean([result.last_error for result in seen if result.last_error > 0])
     assert np.mean([float(result.errors[-1].mean()) for result in seen if result.last_error > 0]) < still
-    with pytest.raises(ValueError, match="^action='jump': must be one of as played, stay"):
+    with pytest.raises(ValueError, match=r"^action='jump': must be one of as played, stay"):
         compute(GAME, Settings("game", action="jump"))
-    with pytest.raises(ValueError, match="^action='left': must be"):
+    with pytest.raises(ValueError, match=r"^action='left': must be"):
         compute(MODELS, Settings(action="left"))
-    with pytest.raises(ValueError, match="^source='game': must be"):
+    with pytest.raises(ValueError, match=r"^source='game': must be"):
         compute(MODELS, Settings("game"))
 
 

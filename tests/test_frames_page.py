@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 SITE = "/_static/explore/"
 PREDICTED = """async ([settings, truth, actions]) => {
     const {FrameModels, bytesOf} = await import('/_static/explore/frames_model.js');
-    const data = window.ebwmFrames[settings.source], frames = bytesOf(data.clips, truth.length).slice(data.frames * settings.clip);
+    const data = window.ebwmFrames[settings.source];
+    const frames = bytesOf(data.clips, truth.length).slice(data.frames * settings.clip);
     const models = await FrameModels.load(new URL(`/_static/explore/${data.folder}/`, location.href), data);
     const found = await models.predict(frames.slice(0, settings.position), truth, settings, actions);
     return {...found, candidates: found.candidates.map((image) => [...image]), baseline: [...found.baseline]};

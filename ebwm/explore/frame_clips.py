@@ -68,7 +68,7 @@ class PixelClips:
 
 
 class GameClips(PixelClips):
-    """Episodes of a game, which can go on with another action."""
+    """Episodes of a game, which another action can continue."""
 
     def __init__(
         self,
