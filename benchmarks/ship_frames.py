@@ -1,9 +1,9 @@
-"""Make the small models of moving digits in ebwm/models: `python -m benchmarks.ship_frames`.
+"""Make the small models of frames in ebwm/models: `python -m benchmarks.ship_frames`, or only of some sources.
 
-An EBT and a Transformer++ are trained on the same clips, or found among the runs and resumed if necessary.
-Each is scored on the test split with its weights in half precision, as they are shipped: the EBT by its number
-of sampling steps. Both are shipped with configuration, a thinned log and a card, unless the error of the EBT
-is above half of that of repeating the last frame, or rises again when it takes twice the steps of training.
+For each source of clips, an EBT and a Transformer++ are trained on the same clips, or found among the runs and resumed
+if necessary. Each is scored on the test split with its weights in half precision, as they are shipped: the EBT by its
+number of sampling steps. Both are shipped with configuration, a thinned log and a card, unless the error of the EBT is
+above half of that of repeating the last frame, or rises again when it takes twice the steps of training.
 """
 
 import argparse
@@ -14,11 +14,13 @@ import torch
 
 from benchmarks.ship_text import is_of, rounded, thinned
 from ebwm import settings
+from ebwm.data.games import episodes, probes
 from ebwm.data.tasks import load_task
 from ebwm.files import write_json, write_whole
 from ebwm.objective import smooth_l1
 from ebwm.saving import save_tensors
 from ebwm.settings import generator
+from ebwm.states import states_of
 from ebwm.thinking import predict
 from ebwm.training import history as runs
 from ebwm.training.learner import load_run
@@ -26,14 +28,15 @@ from ebwm.training.presets import load_config
 from ebwm.training.run import resume, train
 from ebwm.writing import INCLUDED
 
-PRESET = "next_frame"
-SHAPE = ("model.dim=128", "model.depth=3", "data.frames=8", "optimiser.updates=1600", "optimiser.batch=16",
-         "optimiser.learning_rate=0.002", "eval_every=400", "run.logger=none")
-SHIPPED = {
-    "digits": (*SHAPE, "model.candidates=latent", "recipe.name=s2", "recipe.most=6",
-               "walk.steps=4", "walk.step_size=3.47"),
-    "digits_transformer": (*SHAPE, "model.kind=transformer"),
+COMMON = ("model.dim=128", "data.frames=8", "optimiser.updates=1600", "optimiser.batch=16", "eval_every=400",
+          "run.logger=none")
+EBT = ("model.candidates=latent", "recipe.name=s2", "recipe.most=6", "walk.steps=4", "walk.step_size=3.47")
+TRANSFORMER = ("model.kind=transformer",)
+SOURCES = {  # preset, and what differs from it
+    "digits": ("next_frame", "model.depth=3", "optimiser.learning_rate=0.002"),
+    "game": ("game-xxs", "model.depth=3", "optimiser.learning_rate=0.004", "data.train_episodes=4096"),
 }
+BRANCHED = 64  # test episodes of a game that are continued by every action
 STEPS, KNOWN = (1, 2, 3, 4, 5, 6, 7, 8), 2  # evaluated numbers of steps; frames that show how the digit moves
 
 
@@ -46,50 +49,92 @@ def finished(config, folder):
 
 
 def scored(folder):
-    """SmoothL1 on the test split with the rounded weights, by number of steps, from the third frame on."""
-    learner, _, config = load_run(folder)
+    """SmoothL1 of the test split with rounded weights, from the third frame on; for a game also after every action."""
+    learner, task, config = load_run(folder)
     learner.model.load_state_dict({name: value.float() for name, value in rounded(folder)[0].items()})
-    context, target = learner.pair(load_task(config.data, config.seed).items("test"))
-    error = lambda found: float(smooth_l1(found[:, KNOWN - 1:], target[:, KNOWN - 1:]))
+    learner.model.requires_grad_(False)
+    found = errors_of(learner.model, *learner.pair(unseen(task, config)), KNOWN - 1, config)
+    if config.data.kind == "game":
+        found["every_action"] = errors_of(learner.model, *every_action(task, config), -1, config)
+    return found
+
+
+def unseen(task, config):
+    """The test split as a batch."""
+    data, seed = config.data, config.seed
+    if data.kind == "clips":
+        return load_task(data, seed).items("test")
+    played = episodes(data.game, "test", policy=data.policy, count=data.eval_episodes, frames=data.frames, seed=seed)
+    return task.encode(played.frames), played.one_hot()
+
+
+def every_action(task, config):
+    """Contexts of test episodes with each action as the last, and as targets the states with the game's next frame."""
+    data, seen = config.data, config.data.frames - 1
+    probed = probes(data.game, policy=data.policy, count=BRANCHED, frames=seen, seed=config.seed)
+    count, choices = probed.branches.shape[:2]
+    states = task.encode(probed.episodes.frames).repeat_interleave(choices, 0)
+    actions = probed.episodes.one_hot().repeat_interleave(choices, 0)
+    actions[:, -1] = torch.eye(choices).repeat(count, 1)
+    following = task.encode(probed.branches).flatten(0, 1)
+    return (states, actions), torch.cat([states[:, 1:], following[:, None]], 1)
+
+
+def errors_of(model, context, target, first, config):
+    """Errors of predictions from a position on: of an EBT by its number of steps; and of repeating the last frame."""
+    error = lambda found: float(smooth_l1(found[:, first:], target[:, first:]))
+    last = {"last_frame": error(states_of(context))}
     if config.model.kind != "ebt":
-        with torch.no_grad():
-            return {"loss": error(learner.model(context)), "last_frame": error(context)}
-    walk = lambda steps: predict(learner.model, context, steps, generator=generator(config.seed, "evaluation"))
-    return {"loss_by_steps": {str(steps): error(walk(steps).value) for steps in STEPS}, "last_frame": error(context)}
+        return {"loss": error(model(context))} | last
+    walk = lambda steps: predict(model, context, steps, generator=generator(config.seed, "evaluation"))
+    return {"loss_by_steps": {str(steps): error(walk(steps).value) for steps in STEPS}} | last
 
 
-def check(scores, config):
+def check(name, scores, config):
     """Stop unless the EBT is far better than repeating the last frame, and more steps do not worsen it."""
     losses, steps = scores["loss_by_steps"], config.walk.steps
     trained, longer = losses[str(steps)], losses[str(2 * steps)]
     if trained > 0.5 * scores["last_frame"] or longer > 1.1 * trained:
-        raise SystemExit(f"digits: SmoothL1 {trained:.3f} after {steps} steps, {longer:.3f} after {2 * steps}, and "
+        raise SystemExit(f"{name}: SmoothL1 {trained:.3f} after {steps} steps, {longer:.3f} after {2 * steps}, and "
                          f"{scores['last_frame']:.3f} of the last frame: nothing is shipped")
 
 
 def ship(source, target, card):
-    """Write a run's weights in half precision, its configuration, a thinned log and a card."""
+    """Write a run's weights in half precision, its configuration, its scale, a thinned log and a card."""
     target.mkdir(parents=True, exist_ok=True)
     save_tensors(target / "model.safetensors", *rounded(source))
-    write_whole(target / "config.json", lambda draft: draft.write_bytes((source / "config.json").read_bytes()))
+    for name in filter(lambda name: (source / name).is_file(), ("config.json", "task.json", "encoder.json")):
+        write_whole(target / name, lambda draft, name=name: draft.write_bytes((source / name).read_bytes()))
     lines = "".join(json.dumps(row) + "\n" for row in thinned(source))
     write_whole(target / "log.jsonl", lambda draft: draft.write_text(lines))
     write_json(target / "card.json", card)
 
 
-def main():
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    torch.set_num_threads(1)
-    configs = {name: load_config(PRESET, overrides) for name, overrides in SHIPPED.items()}
-    found = {name: finished(config, settings.load().runs) for name, config in configs.items()}
-    scores = {name: scored(path) for name, path in found.items()}
-    check(scores["digits"], configs["digits"])
-    for name, path in found.items():
+def ship_source(name):
+    """Train, score and write the two models of a source of clips."""
+    preset, *shape = SOURCES[name]
+    overrides = {name: (*COMMON, *shape, *EBT), f"{name}_transformer": (*COMMON, *shape, *TRANSFORMER)}
+    configs = {model: load_config(preset, changes) for model, changes in overrides.items()}
+    found = {model: finished(config, settings.load().runs) for model, config in configs.items()}
+    scores = {model: scored(path) for model, path in found.items()}
+    check(name, scores[name], configs[name])
+    for model, path in found.items():
         result = json.loads((path / "result.json").read_text())
-        card = {"preset": PRESET, "overrides": [*SHIPPED[name]], "seed": configs[name].seed, **scores[name],
+        card = {"preset": preset, "overrides": [*overrides[model]], "seed": configs[model].seed, **scores[model],
                 "data_digests": result["data_digests"], "python": platform.python_version(), "torch": torch.__version__}
-        ship(path, INCLUDED / name, card)
-        print(name, scores[name], flush=True)
+        ship(path, INCLUDED / model, card)
+        print(model, scores[model], flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sources", nargs="*", help=f"of {', '.join(SOURCES)}; all by default")
+    sources = parser.parse_args().sources or list(SOURCES)
+    if unknown := {*sources} - {*SOURCES}:
+        parser.error(f"unknown {', '.join(sorted(unknown))}; known are {', '.join(SOURCES)}")
+    torch.set_num_threads(1)
+    for name in sources:
+        ship_source(name)
 
 
 if __name__ == "__main__":

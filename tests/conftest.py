@@ -1,6 +1,7 @@
 """What all tests share: generators, tiny models, and where real data lies if there is any."""
 
 import os
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -84,3 +85,24 @@ def browser():
         made = play.chromium.launch(executable_path=lab.chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield made
         made.close()
+
+
+@pytest.fixture(scope="session")
+def page_files():
+    """A function: runtime and models that a page of an explorer loads, by path; skips if they cannot be made here."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+    import explore_assets
+
+    from ebwm import settings
+
+    def made(folder, models, load):
+        cache = settings.load(explore_assets.ROOT).cache
+        try:
+            runtime = explore_assets.package_files(explore_assets.RUNTIME, cache)
+            exported = explore_assets.model_files(models, load, cache)
+        except (explore_assets.AssetError, ImportError) as error:
+            pytest.skip(str(error))
+        return {f"/_static/explore/{name}/{path.name}": path
+                for name, paths in (("runtime", runtime), (folder, exported)) for path in paths}
+
+    return made

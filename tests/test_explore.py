@@ -558,8 +558,8 @@ def test_an_explorer_works_in_jupyterlab(jupyterlab, name):
         buttons.nth(0).click()
         lab.wait_until(lambda: step.inner_text() not in "01", page)
         buttons.nth(0).click()
-    if name == "landscape":
-        check_landscape(page, state)
+    if name in (checks := {"landscape": check_landscape, "frames": check_frames}):
+        checks[name](page, state)
     assert page.locator("[data-mime-type$='stderr'], [data-mime-type$='error']").count() == 0
 
 
@@ -575,3 +575,20 @@ def check_landscape(page, state):
     table = page.locator(".widget-html table")
     lab.wait_until(lambda: "SmoothL1 to the truth" in table.inner_text(), page)
     assert choose("start").input_value() == "noise" and choose("sampler").input_value() == "gradient descent"
+
+
+def check_frames(page, state):
+    """The source changes the picture, an action the prediction, and a state restores both."""
+    choose, digits = (lambda label: page.get_by_label(label, exact=True)), page.evaluate(DATA)
+    assert not choose("action").is_visible()
+    choose("source").select_option("game")
+    lab.wait_until(lambda: page.evaluate(DATA) != digits and choose("action").is_visible(), page)
+    choose("action").select_option("right")
+    lab.wait_until(lambda: json.loads(state.input_value())["action"] == "right", page)
+    right, saved = page.evaluate(DATA), state.input_value()
+    choose("action").select_option("left")
+    lab.wait_until(lambda: page.evaluate(DATA) != right, page)
+    state.fill(saved)
+    state.press("Tab")
+    lab.wait_until(lambda: page.evaluate(DATA) == right, page)
+    assert choose("source").input_value() == "game" and choose("action").input_value() == "right"

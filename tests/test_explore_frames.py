@@ -1,40 +1,57 @@
-"""The frames explorer: walks of the included models, its widgets, and its page in a browser."""
+"""The frames explorer: walks of the included models, games with another action, and its widgets."""
 
+import base64
+import io
 import json
-import sys
+import time
 from dataclasses import replace
-from pathlib import Path
 
-import lab
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from matplotlib.image import imread
 
 from benchmarks import ship_frames
-from ebwm import settings
+from ebwm.data.configs import FramesConfig, GameConfig
+from ebwm.data.games import make_game
 from ebwm.data.tasks import ClipsConfig
 from ebwm.explore.frame_plots import images_figure, shown_steps, static_figure
-from ebwm.explore.frame_walks import summary_lines, warning
+from ebwm.explore.frame_walks import OWN, SOURCES, summary_lines, warning
 from ebwm.explore.frames import FramesExplorer, Settings, compute, included_models, run_models
+from ebwm.figures.style import COLOURS
 from ebwm.training.configuration import Config, ModelConfig, OptimiserConfig
 from ebwm.training.presets import load_config
 from ebwm.training.run import train
 from ebwm.writing import INCLUDED
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
-import explore_assets
-import explore_frames as assets
-import explorers
-
 TINY = Config(model=ModelConfig(dim=16, depth=1, heads=2, candidates="latent"), eval_every=1,
               data=ClipsConfig(frames=3, train_clips=8, eval_clips=4),
               optimiser=OptimiserConfig(updates=1, batch=4, warmup=1))
 MODELS = included_models()
+GAME = included_models("game")
+
+
+def picture(trace):
+    """Pixels of a trace of a figure."""
+    content = base64.b64decode(trace["source"].partition(",")[2])
+    return torch.from_numpy(imread(io.BytesIO(content), "png"))[..., :3]
 
 
 @pytest.fixture
 def explorer():
     pytest.importorskip("anywidget", reason="anywidget is not installed: pip install 'ebwm[figures]'")
     return FramesExplorer()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_last_candidates_of_an_included_model_are_nearer_to_the_truth_than_the_first(source):
+    models = included_models(source)
+    for clip in range(0, len(models.clips), 4):
+        result = compute(models, Settings(source, clip))
+        assert (result.errors[-1] < result.errors[0]).all() and (result.energies[-1] < result.energies[0]).all(), clip
+        assert result.truth.shape == result.candidates.shape[2:] == result.baseline.shape == result.context.shape[1:]
+        assert result.spread[-1].mean() < result.spread[0].mean()
 
 
 @pytest.mark.parametrize("clip, position", [(0, 3), (1, 4), (2, 5), (3, 6), (4, 7), (5, 4)])
@@ -68,6 +85,69 @@ def test_settings_out_of_range_are_refused(name, value):
         compute(MODELS, Settings(**{name: value}))
 
 
+def test_a_game_continues_with_another_action_as_the_simulator_does():
+    clips, game, seen = GAME.clips, make_game("push:7"), []
+    for clip, position in ((0, 1), (1, 4), (2, 7)):
+        for action, name in enumerate(game.actions):
+            result = compute(GAME, Settings("game", clip, position, name))
+            game.reset(clips.seeds[clip])
+            for taken in clips.taken[clip, :position - 1]:
+                game.step(int(taken))
+            expected = torch.from_numpy(game.step(action).frame) / 255
+            assert torch.allclose(result.truth, expected, atol=1e-3)
+            assert torch.allclose(result.context, torch.from_numpy(clips.clips[clip, :position]) / 255, atol=1e-3)
+            seen.append(result)
+        played = compute(GAME, Settings("game", clip, position))
+        assert torch.equal(played.truth, seen[clips.taken[clip, position - 1] - 5].truth)
+        assert torch.equal(played.candidates, seen[clips.taken[clip, position - 1] - 5].candidates)
+        assert "as played" in played.facts["Action"] and "Action" in summary_lines(played)
+    ends = torch.stack([result.candidates[-1, 0] for result in seen]).view(3, 5, -1)
+    assert all(torch.pdist(found).max() > 0.5 for found in ends)
+    still = np.mean([result.last_error for result in seen if result.last_error > 0])
+    assert np.mean([float(result.errors[-1].mean()) for result in seen if result.last_error > 0]) < still
+    with pytest.raises(ValueError, match=r"^action='jump': must be one of as played, stay"):
+        compute(GAME, Settings("game", action="jump"))
+    with pytest.raises(ValueError, match=r"^action='left': must be"):
+        compute(MODELS, Settings(action="left"))
+    with pytest.raises(ValueError, match=r"^source='game': must be"):
+        compute(MODELS, Settings("game"))
+
+
+def test_a_walk_of_the_game_takes_less_than_a_second_of_one_core():
+    compute(GAME, Settings("game"))
+    began = time.process_time()
+    compute(GAME, Settings("game"))
+    assert time.process_time() - began < 1
+
+
+def test_a_run_on_a_moving_camera_needs_scikit_image_and_has_new_movements(runs):
+    pytest.importorskip("skimage", reason="scikit-image is not installed: pip install 'ebwm[features]'")
+    data = FramesConfig(frames=3, size=8, encoder="pixels", train_clips=8, eval_clips=4)
+    models = run_models(train(replace(TINY, data=data), runs, progress=False))
+    seen = [compute(models, Settings(OWN, clip, 2)) for clip in (0, 31)]
+    assert [" (in training)" in result.facts["Photograph"] for result in seen] == [True, False]
+    assert seen[0].truth.shape == (8, 8, 3) and len(models.clips) == 32
+    expected = torch.from_numpy(models.clips.clips[31, 2]) / 255
+    assert torch.allclose(seen[1].truth, expected, atol=1e-3)
+
+
+def test_a_source_changes_the_picture_and_an_action_the_prediction(explorer):
+    shown = lambda: explorer.figure("images").to_dict()["data"][0]["source"]
+    digits, action = shown(), explorer.controls["action"]
+    assert action.layout.display == "none"
+    explorer.controls["source"].value = "game"
+    game = shown()
+    assert game != digits and action.layout.display is None and action.options[:2] == ("as played", "stay")
+    action.value = "right"
+    right, saved = shown(), explorer.to_json()
+    action.value = "left"
+    assert len({game, right, shown()}) == 3 - (GAME.clips.action(0, 4, "as played") in (3, 4))
+    explorer.controls["source"].value = "digits"
+    assert shown() == digits and explorer.settings.action == "as played"
+    explorer.show_json(saved)
+    assert shown() == right and action.value == "right" and explorer.controls["source"].value == "game"
+
+
 def test_models_of_runs_are_explored_and_others_refused(runs, explorer):
     other = replace(TINY, model=replace(TINY.model, kind="transformer"))
     folder, baseline = (train(config, runs, progress=False) for config in (TINY, other))
@@ -75,6 +155,15 @@ def test_models_of_runs_are_explored_and_others_refused(runs, explorer):
     assert alone.settings.position == 2 and alone.result.baseline is None
     assert len(images_figure(alone.result)["layout"]["xaxis1"]["ticktext"]) == 3
     assert "Transformer++" in str(FramesExplorer.from_run(folder, baseline).figure("images").layout)
+    played = replace(TINY, data=GameConfig(game="push:5", frames=3, train_episodes=8, eval_episodes=4))
+    acted = FramesExplorer.from_run(train(played, runs, progress=False))
+    assert acted.settings.source == OWN and acted.controls["source"].options[-1] == OWN
+    acted.controls["action"].value = "up"
+    assert acted.settings.action == "up" and acted.result.truth.shape == (5, 5, 3) and acted.message.value == ""
+    acted.controls["source"].value = "game"
+    acted.controls["position"].value = 7
+    acted.controls["source"].value = OWN
+    assert acted.settings.position == 2 and acted.message.value == ""
     longer = train(replace(other, data=replace(TINY.data, frames=4)), runs, progress=False)
     for arguments, message in (((baseline,), "folder="), ((folder, folder), "baseline="),
                                ((folder, longer), "same data")):
@@ -85,8 +174,10 @@ def test_models_of_runs_are_explored_and_others_refused(runs, explorer):
 def test_the_figures_show_the_walks_at_evenly_spaced_steps():
     result = compute(MODELS, Settings(steps=40, step=20, walks=2))
     assert shown_steps(result) == [0, 5, 10, 15, 20, 25, 30, 35, 40]
-    z = images_figure(result, "dark")["data"][1]["z"]
-    assert z[0][16] is None and torch.allclose(torch.tensor(z[17][17:33]), result.candidates[5, 1, 0], atol=1e-3)
+    pixels = picture(images_figure(result, "dark")["data"][1])
+    gap = torch.tensor([int(COLOURS["dark"]["background"][place:place + 2], 16) for place in (1, 3, 5)]) / 255
+    assert pixels.shape == (33, 9 * 17 - 1, 3) and torch.allclose(pixels[0, 16], gap)
+    assert torch.allclose(pixels[17, 17:33], result.candidates[5, 1, 0, :, None].expand(-1, 3), atol=2e-3)
     assert len(static_figure(result).axes) == 4 + 2 * 9 + 1
     assert "→" in summary_lines(result)["Energy, start → end"]
 
@@ -111,168 +202,24 @@ def test_every_control_changes_its_setting_and_the_figures(explorer):
 # The included models
 
 
-@pytest.mark.parametrize("name", ["digits", "digits_transformer"])
+@pytest.mark.parametrize("name", [f"{source}{kind}" for source in SOURCES for kind in ("", "_transformer")])
 def test_an_included_model_is_small_and_has_its_card(name):
     folder = INCLUDED / name
     files = {path.name: path.stat().st_size for path in folder.iterdir()}
-    assert {*files} == {"model.safetensors", "config.json", "log.jsonl", "card.json"}
-    assert sum(files.values()) < 1.5 * 2**20
+    scale = set() if name.startswith("digits") else {"task.json", "encoder.json"}
+    assert {*files} == {"model.safetensors", "config.json", "log.jsonl", "card.json"} | scale
+    assert sum(files.values()) < 1.1 * 2**20
     card = json.loads((folder / "card.json").read_text())
-    for measure, value in ship_frames.scored(folder).items():
-        assert card[measure] == pytest.approx(value, rel=1e-3), measure
+    found = pd.json_normalize(ship_frames.scored(folder)).iloc[0]
+    expected = pd.json_normalize(card).iloc[0]
+    for measure, value in found.items():
+        assert expected[measure] == pytest.approx(value, rel=1e-3), measure
 
 
 def test_an_ebt_is_not_included_if_it_is_no_better_than_the_last_frame_or_worse_after_more_steps():
     config = load_config(str(INCLUDED / "digits/config.json"))
     card = json.loads((INCLUDED / "digits/card.json").read_text())
-    assert config.walk.steps == 4 and ship_frames.check(card, config) is None
+    assert config.walk.steps == 4 and ship_frames.check("digits", card, config) is None
     for losses, last in (({"4": 0.2, "8": 0.2}, 0.3), ({"4": 0.1, "8": 0.2}, 0.3)):
         with pytest.raises(SystemExit, match="nothing is shipped"):
-            ship_frames.check({"loss_by_steps": losses, "last_frame": last}, config)
-
-
-# The page
-
-PREDICTED = """async ([settings, clip]) => {
-    const {FrameModels, bytesOf} = await import('/_static/explore/frames_model.js');
-    const data = window.ebwmFrames, frames = bytesOf(data.clips, 256).slice(data.frames * clip);
-    const models = await FrameModels.load(new URL('/_static/explore/frames/', location.href), data);
-    const found = await models.predict(frames.slice(0, settings.position), frames[settings.position], settings);
-    return {...found, candidates: found.candidates.map((image) => [...image]), baseline: [...found.baseline]};
-}"""
-
-
-@pytest.fixture(scope="module")
-def data():
-    return assets.recorded()
-
-
-@pytest.fixture(scope="module")
-def files():
-    """Models and runtime by path; skips if they cannot be made here."""
-    cache = settings.load(explore_assets.ROOT).cache
-    try:
-        runtime = explore_assets.package_files(explore_assets.RUNTIME, cache)
-        models = explore_assets.model_files(assets.MODELS, assets.load, cache)
-    except (explore_assets.AssetError, ImportError) as error:
-        pytest.skip(str(error))
-    return {f"/_static/explore/{name}/{path.name}": path
-            for name, paths in (("runtime", runtime), ("frames", models)) for path in paths}
-
-
-@pytest.fixture
-def site(data):
-    """A function that opens the page without the site around it; no other host is asked and no error is raised."""
-    reason, problems = "playwright is not installed: pip install 'ebwm[dev]'", []
-    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
-    if not lab.chromium():
-        pytest.skip("no chromium on the PATH: apt-get install chromium")
-    style = (explorers.SCRIPTS / "frames.css").read_text(encoding="utf-8")
-    body = explorers.place("<!-- explorer: frames -->").replace(explorers.DATA.format("frames"), "")
-    scripts = {f"/_static/explore/{file.name}": file for file in explorers.SCRIPTS.glob("*.js")}
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=lab.chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
-
-        def opened(path="", served=(), size=1, width=360):
-            script = f"window.ebwmFrames = {json.dumps(data | {'bytes': size})}"
-            text = f"{lab.HEAD}<style>{style}</style><body><script>{script}</script>{body}"
-            return lab.open_site(browser, {"/": text} | scripts | dict(served), problems, path,
-                                 viewport=dict(width=width, height=800))
-
-        yield opened
-        browser.close()
-    assert problems == []
-
-
-def pixels(page):
-    return page.evaluate("document.querySelectorAll('.explore-frames canvas')[1].toDataURL()")
-
-
-def state_of(page):
-    return json.loads(page.get_by_label("state as JSON").input_value())
-
-
-def enter(page, label, text):
-    page.get_by_label(label).fill(text)
-    page.get_by_label(label).press("Enter")
-
-
-@pytest.mark.slow
-def test_the_data_of_the_page_are_small_and_written_without_the_models(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(explore_assets.shutil, "which", lambda name: None)
-    assets.write(tmp_path, tmp_path / "cache")
-    assert (tmp_path / "frames_data.js").stat().st_size < 300_000 and not (tmp_path / "frames").exists()
-    assert "the page of the frames explorer has only recorded walks: 'npm' is not" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("clip, changes", [(0, {}), (23, dict(position=2, seed=9999, steps=16, walks=4, factor=0.5))])
-def test_the_browser_computes_the_walks_of_pytorch(site, data, files, clip, changes):
-    chosen = replace(Settings(clip, 4, steps=assets.STEPS, walks=assets.WALKS), step=0, **changes)
-    found, expected = site(served=files).evaluate(PREDICTED, [vars(chosen), clip]), assets.walks(MODELS, chosen)
-    for name in ("energies", "errors"):
-        assert torch.allclose(torch.tensor(found[name]).T, getattr(expected, name), atol=1e-4), name
-    images = torch.tensor(found["candidates"]).view(expected.candidates.shape)
-    assert (images - 255 * expected.candidates).abs().max() < 0.6
-    assert (torch.tensor(found["baseline"]).view(16, 16) - 255 * expected.baseline).abs().max() < 0.6
-    assert found["lastError"] == pytest.approx(expected.last_error, abs=1e-5)
-    assert found["baselineError"] == pytest.approx(expected.baseline_error, abs=1e-4)
-    if not changes:
-        recorded = next(state for state in data["states"] if (state["clip"], state["position"]) == (0, 4))
-        for name in ("energies", "errors"):
-            assert torch.allclose(torch.tensor(found[name]), torch.tensor(recorded[name]), atol=1e-4), name
-
-
-@pytest.mark.slow
-def test_other_walks_are_computed_in_the_page(site, files):
-    page = site(served=files)
-    before, note = pixels(page), page.locator(".explore-note")
-    assert "Recorded with PyTorch" in note.inner_text()
-    page.get_by_label("Clip").select_option("20")
-    lab.wait_until(lambda: "Computed in this browser" in note.inner_text(), page)
-    changes = ("Seed", "7", 7), ("Walks", "4", 4), ("think longer", "16", 16), ("Step size", "-1", 0.5)
-    for label, value, setting in changes:
-        before = page.locator(".explore-plots").inner_html()
-        enter(page, label, value)
-        lab.wait_until(lambda: page.locator(".explore-plots").inner_html() != before, page)  # noqa: B023
-        assert setting in state_of(page).values()
-    assert page.locator(".explore-step").inner_text() == "step 16 of 16"
-    assert page.locator(".explore-walks tr").count() == 6
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    enter(page, "Seed", "-1")
-    assert "seed=-1: must be an integer from 0 to 9999" in page.get_by_role("status").inner_text()
-    page.get_by_label("Clip").select_option("0")
-    enter(page, "state as JSON", '{"clip": 0, "seed": 0, "walks": 3, "steps": 8, "step": 8, "factor": 1}')
-    assert "Recorded" in note.inner_text()
-
-
-@pytest.mark.slow
-def test_models_that_cannot_load_leave_the_record_and_one_line(site):
-    page = site()
-    before, state = pixels(page), state_of(page)
-    page.get_by_label("Clip").select_option("9")
-    lab.wait_until(lambda: "The models cannot run here" in page.get_by_role("status").inner_text(), page)
-    assert pixels(page) == before and state_of(page) == state
-
-
-@pytest.mark.slow
-def test_the_page_plays_and_restores_a_pasted_state(site):
-    page = site(size=0)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    end = pixels(page)
-    page.get_by_label("step", exact=True).fill("0")
-    start = pixels(page)
-    assert state_of(page)["step"] == 0 and start != end
-    page.get_by_role("button", name="Play").click()
-    lab.wait_until(lambda: state_of(page)["step"] == 8, page)
-    assert pixels(page) == end and page.get_by_role("button", name="Play").is_visible()
-    enter(page, "state as JSON", '{"clip": 3, "position": 7, "walk": 2, "step": 1}')
-    assert page.get_by_label("Clip").input_value() == "3"
-    assert page.locator(".explore-step").inner_text() == "step 1 of 8"
-    other, state = pixels(page), state_of(page)
-    page.reload()
-    assert pixels(page) == other and state_of(page) == state
-    for text, message in (('{"clip": 77}', "clip=77: must be one of 0, 1"), ('{"seed": 1}', "seed=1: must be one of 0"),
-                          ('{"steps": 2, "step": 3}', "step=3: must be at most steps=2"), ("{", "must be JSON")):
-        enter(page, "state as JSON", text)
-        assert message in page.get_by_role("status").inner_text() and pixels(page) == other
+            ship_frames.check("digits", {"loss_by_steps": losses, "last_frame": last}, config)

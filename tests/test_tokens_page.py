@@ -13,7 +13,6 @@ import explore_assets  # noqa: E402
 import explore_tokens as assets  # noqa: E402
 import explorers  # noqa: E402
 
-from ebwm import settings  # noqa: E402
 from ebwm.writing import INCLUDED, load_language  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -48,16 +47,8 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def files():
-    """Models and runtime by path; skips if they cannot be made here."""
-    cache = settings.load(ROOT).cache
-    try:
-        runtime = explore_assets.package_files(explore_assets.RUNTIME, cache)
-        models = explore_assets.model_files(assets.MODELS, assets.load, cache)
-    except (explore_assets.AssetError, ImportError) as error:
-        pytest.skip(str(error))
-    return {f"/_static/explore/{name}/{path.name}": path
-            for name, paths in (("runtime", runtime), ("tokens", models)) for path in paths}
+def files(page_files):
+    return page_files("tokens", assets.MODELS, assets.load)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Plots of the frames explorer: interactive ones by plotly, static ones by matplotlib."""
 
+import base64
 import math
 from typing import Any
 
@@ -11,13 +12,14 @@ from ..checks import one_of
 from ..compat import require
 from ..figures.style import COLOURS, colour, style
 from .frame_walks import FramesResult
+from .play import png
 from .plots import theme_layout
 
 __all__ = ["COLUMNS", "curves_figure", "images_figure", "shown_steps", "static_figure"]
 
 COLUMNS = 9  # maximum number of steps with images
+MOST = 0.25  # standard deviation over the walks that has the full colour
 WIDTH, LEFT, RIGHT = 600, 62, 12  # of a figure and of its margins, in pixels
-GREY = [[0, "#000000"], [1, "#ffffff"]]
 
 
 def shown_steps(
@@ -29,11 +31,35 @@ def shown_steps(
     return [round(index * steps / (columns - 1)) for index in range(columns)]
 
 
-def _mosaic(images: Float[Tensor, "rows columns height width"]) -> list[list[float | None]]:
-    """Images in rows and columns, with gaps of one pixel."""
-    padded = torch.nn.functional.pad(images, (0, 1, 0, 1), value=float("nan"))
-    rows = padded.transpose(1, 2).flatten(2).flatten(0, 1)[:-1, :-1].tolist()
-    return [[None if math.isnan(value) else round(value, 3) for value in row] for row in rows]
+def _rows(
+    images: Float[Tensor, "rows columns height width colours"],  # colours: any number of values of a pixel
+) -> Float[Tensor, "down across colours"]:
+    """Images in rows and columns, with gaps of one pixel that are not a number."""
+    padded = torch.nn.functional.pad(images, (0, 0, 0, 1, 0, 1), value=math.nan)
+    return padded.transpose(1, 2).flatten(2, 3).flatten(0, 1)[:-1, :-1]
+
+
+def _coloured(result: FramesResult, images: Tensor) -> Float[Tensor, "*n height width 3"]:
+    """Images with three colours."""
+    return images if result.truth.ndim == 3 else images[..., None].expand(*images.shape, 3)
+
+
+def _pixels(images: Float[Tensor, "rows columns height width 3"], number: int, name: str, theme: str) -> dict[str, Any]:
+    """Images in rows and columns as a trace; gaps have the colour of the background."""
+    joined, background = _rows(images), COLOURS[theme]["background"].lstrip("#")
+    gap = torch.tensor([int(background[place:place + 2], 16) for place in (0, 2, 4)]) / 255
+    frame = (joined.where(joined.isfinite(), gap) * 255).round().byte().numpy()
+    source = f"data:image/png;base64,{base64.b64encode(png(frame)).decode()}"
+    return dict(type="image", source=source, name=name, xaxis=f"x{number}", yaxis=f"y{number}", hoverinfo="skip",
+                zsmooth=False)
+
+
+def _strengths(images: Float[Tensor, "columns height width"], number: int, theme: str) -> dict[str, Any]:
+    """Standard deviations of the pixels of images in a row as a trace."""
+    scale = [[0, COLOURS[theme]["background"]], [1, COLOURS[theme]["ebt"]]]
+    z = [[None if math.isnan(value) else round(value, 3) for value in row] for row in _rows(images[None, ..., None])[..., 0].tolist()]
+    return dict(type="heatmap", z=z, name="spread", xaxis=f"x{number}", yaxis=f"y{number}", showscale=False, hoverinfo="skip",
+                zmin=0, zmax=MOST, colorscale=scale)
 
 
 def _tiles(result: FramesResult) -> tuple[list[Tensor], list[str]]:
@@ -46,11 +72,6 @@ def _tiles(result: FramesResult) -> tuple[list[Tensor], list[str]]:
         found["Transformer++"] = result.baseline, result.baseline_error
     titles = [name if image is result.truth else f"{name}<br>{error:.3f}" for name, (image, error) in found.items()]
     return [image for image, _ in found.values()], titles
-
-
-def _picture(z: list, number: int, name: str, most: float, scale: list) -> dict[str, Any]:
-    return dict(type="heatmap", z=z, name=name, xaxis=f"x{number}", yaxis=f"y{number}", showscale=False,
-                hoverinfo="skip", zmin=0, zmax=most, colorscale=scale)
 
 
 def _axes(
@@ -92,7 +113,7 @@ def images_figure(
     one_of("theme", theme, COLOURS)
     steps, walks = shown_steps(result), result.settings.walks
     tiles, titles = _tiles(result)
-    heights, size = _heights(result, len(tiles)), tuple(result.truth.shape)
+    heights, size = _heights(result, len(tiles)), tuple(result.truth.shape[:2])
     total = sum(heights)
     domain = lambda part: [max(0.0, 1 - sum(heights[:part + 1]) / total), 1 - sum(heights[:part]) / total]
     layout = dict(**theme_layout(theme), width=WIDTH, height=round(total) + 96, margin=dict(l=LEFT, r=RIGHT, t=48, b=48),
@@ -101,12 +122,10 @@ def images_figure(
     layout |= _axes(2, size, domain(2), [""] * len(steps), [f"walk {walk + 1}" for walk in range(walks)])
     layout |= _axes(3, size, domain(4), [str(step) for step in steps], ["spread"])
     layout["xaxis3"]["title"] = dict(text="step", standoff=4)
-    strength = [[0, COLOURS[theme]["background"]], [1, COLOURS[theme]["ebt"]]]
-    return dict(layout=layout, data=[
-        _picture(_mosaic(torch.stack(tiles)[None]), 1, "frames", 1, GREY),
-        _picture(_mosaic(result.candidates[steps].transpose(0, 1)), 2, "walks", 1, GREY),
-        _picture(_mosaic(result.spread[steps][None]), 3, "spread", 0.25, strength),
-    ])
+    frames, candidates = (_coloured(result, images) for images in (torch.stack(tiles)[None], result.candidates[steps]))
+    return dict(layout=layout, data=[_pixels(frames, 1, "frames", theme),
+                                     _pixels(candidates.transpose(0, 1), 2, "walks", theme),
+                                     _strengths(result.spread[steps], 3, theme)])
 
 
 def _joined(values: Float[Tensor, "places walks"]) -> list[float | None]:

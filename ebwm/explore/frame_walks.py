@@ -9,31 +9,41 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..checks import positive, refusal, whole
+from ..checks import one_of, positive, refusal, whole
 from ..data.digits import moving_digits
 from ..data.tasks import load_task
 from ..diagnostics import Trace, energy_trace
 from ..objective import smooth_l1
 from ..sampler import gradient_descent, init_candidates, run
 from ..settings import generator
+from ..states import states_of
 from ..training.configuration import Config
-from ..training.learner import load_run
+from ..training.learner import Trained, load_run
 from ..writing import INCLUDED
+from .frame_clips import PLAYED, Beginning, CameraClips, GameClips
 from .scenes import MAX_WALKS, OnePosition
 
-__all__ = ["MAX_STEPS", "FrameModels", "FramesResult", "Settings", "check_settings", "compute", "included_models",
-           "run_models", "summary_lines", "warning"]
+__all__ = ["MAX_STEPS", "OWN", "SOURCES", "FrameModels", "FramesResult", "Settings", "check_settings", "compute",
+           "included_models", "run_models", "summary_lines", "warning"]
 
 MAX_STEPS = 40
-CLIPS = 64  # of the test split, for the included models
+CLIPS = 64  # of the test split
+OWN = "own run"  # source of the clips of finished runs
+SOURCES = {  # of the clips of included models, with what they are
+    "digits": "moving digits; the digits of these clips were not in training",
+    "game": "the game push, a step of which follows an action: the blue agent pushes the block, which is yellow or red, and "
+            "the green switch changes its colour; these episodes were not in training",
+}
 
 
 @dataclass(frozen=True)
 class Settings:
     """Settings of the frames explorer: plain values that can be saved as JSON."""
 
+    source: str = "digits"  # of the clips: one of SOURCES, or OWN
     clip: int = 0  # index of a clip
     position: int = 4  # number of frames that the models see; they predict the next one
+    action: str = PLAYED  # of a game, after these frames: its name, or PLAYED
     steps: int = 8  # of each walk
     step: int = 8  # shown step; 0 is the initial candidate
     walks: int = 3  # number of walks, from different initial candidates
@@ -49,55 +59,80 @@ class FrameModels(NamedTuple):
     clips: Any  # data set of clips, with images of its states
     start: str  # initial candidates: "noise" | "last" | "zeros"
     note: str  # description
+    source: str = OWN  # of the clips
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """Names of the actions to choose from."""
+        return (PLAYED, *getattr(self.clips, "actions", ()))
 
 
 class FramesResult(NamedTuple):
-    """Walks towards the next frame; images have values from 0 to 1, errors are SmoothL1 of states."""
+    """Walks towards the next frame; images have values from 0 to 1 and, if coloured, an axis of 3; errors are SmoothL1."""
 
     settings: Settings
     note: str  # description of the models
-    context: Float[Tensor, "position height width"]  # frames that the models see
-    truth: Float[Tensor, "height width"]  # the next frame
-    baseline: Float[Tensor, "height width"] | None  # prediction of the Transformer++
-    candidates: Float[Tensor, "places walks height width"]  # from the start to the end
+    context: Float[Tensor, "position height width *colours"]  # frames that the models see
+    truth: Float[Tensor, "height width *colours"]  # the next frame
+    baseline: Float[Tensor, "height width *colours"] | None  # prediction of the Transformer++
+    candidates: Float[Tensor, "places walks height width *colours"]  # from the start to the end
     energies: Float[Tensor, "places walks"]  # of the candidates
     errors: Float[Tensor, "places walks"]  # of the candidates
     last_error: float  # of repeating the last frame
     baseline_error: float | None  # of the Transformer++
+    facts: dict[str, str] = {}  # what there is to say about the clip, by name
 
     @property
     def spread(self) -> Float[Tensor, "places height width"]:
-        """Standard deviation of each pixel over the walks."""
-        return self.candidates.std(1, correction=0)
+        """Standard deviation of each pixel over the walks; of colours, the mean."""
+        found = self.candidates.std(1, correction=0)
+        return found.mean(-1) if self.truth.ndim == 3 else found
 
 
 # Models
 
 
-@lru_cache(maxsize=1)
-def included_models() -> FrameModels:
-    """The included EBT and Transformer++ of moving digits."""
-    learner, _, config = load_run(INCLUDED / "digits")
-    other = load_run(INCLUDED / "digits_transformer").learner
-    data = config.data
-    clips = moving_digits("test", clips=CLIPS, frames=data.frames, size=data.size, turn=data.turn, seed=config.seed)
+@lru_cache(maxsize=len(SOURCES))
+def included_models(
+    source: str = "digits",  # one of SOURCES
+) -> FrameModels:
+    """The included EBT and Transformer++ of a source of clips."""
+    one_of("source", source, SOURCES)
+    trained, other = load_run(INCLUDED / source), load_run(INCLUDED / f"{source}_transformer").learner
+    config = trained.config
     note = (f"EBT of width {config.model.dim} and depth {config.model.depth}, trained with {config.walk.steps} steps "
-            "on moving digits; the digits of these clips were not in training")
-    return _models(learner.model, other.model, clips, config, note)
+            f"on {SOURCES[source]}")
+    return _models(trained, other.model, _test_clips(trained), note, source)
 
 
 def run_models(
-    folder: Path | str,  # of a finished run of an EBT on clips
+    folder: Path | str,  # of a finished run of an EBT on clips, on a game or on a moving camera
     baseline: Path | str | None = None,  # of a finished run of a Transformer++ on the same data
 ) -> FrameModels:
-    """The models of finished runs, with clips of the validation split."""
-    learner, _, config = load_run(folder)
-    if config.model.kind != "ebt" or config.data.kind != "clips":
+    """The models of finished runs, with clips that were not in training."""
+    trained = load_run(folder)
+    config, data = trained.config, trained.config.data
+    if config.model.kind != "ebt" or data.kind not in ("clips", "game", "frames"):
         raise refusal("folder", str(folder), f"must be a run of an EBT on clips, not of model.kind={config.model.kind} "
-                      f"on data.kind={config.data.kind}")
+                      f"on data.kind={data.kind}")
+    if data.kind != "clips" and (data.encoder != "pixels" or getattr(data, "source", "camera") != "camera"):
+        raise refusal("folder", str(folder), "must have pixels of a game or of a moving camera as states",
+                      "train with data.encoder=pixels")
     other = None if baseline is None else _baseline(baseline, config)
     note = f"run {Path(folder).name}, trained for {config.optimiser.updates} updates with {config.walk.steps} steps"
-    return _models(learner.model, other, load_task(config.data, config.seed).splits["valid"], config, note)
+    clips = load_task(data, config.seed).splits["valid"] if data.kind == "clips" else _test_clips(trained)
+    return _models(trained, other, clips, note)
+
+
+def _test_clips(trained: Trained) -> Any:
+    """Clips that were not in training."""
+    config, data = trained.config, trained.config.data
+    if data.kind == "clips":
+        return moving_digits("test", clips=CLIPS, frames=data.frames, size=data.size, turn=data.turn, seed=config.seed)
+    scale = trained.task.scales["states"]
+    if data.kind == "game":
+        return GameClips(data, 0, "test", CLIPS, scale)  # runs have the data of seed 0
+    return CameraClips(data, 0, scale, trained.task.encoder.size)
 
 
 def _baseline(folder: Path | str, config: Config) -> nn.Module:
@@ -109,10 +144,11 @@ def _baseline(folder: Path | str, config: Config) -> nn.Module:
     return learner.model
 
 
-def _models(model: nn.Module, baseline: nn.Module | None, clips: Any, config: Config, note: str) -> FrameModels:
+def _models(trained: Trained, baseline: nn.Module | None, clips: Any, note: str, source: str = OWN) -> FrameModels:
+    model = trained.learner.model
     for part in filter(None, (model, baseline)):
         part.eval().requires_grad_(False)
-    return FrameModels(model, baseline, clips, config.walk.start, note)
+    return FrameModels(model, baseline, clips, trained.config.walk.start, note, source)
 
 
 # Walks
@@ -123,12 +159,14 @@ def check_settings(
     settings: Settings,  # to check
 ) -> None:
     """Refuse settings that are out of range."""
+    one_of("source", settings.source, (models.source,))
     limits = {"clip": (0, len(models.clips) - 1), "position": (1, models.clips.frames - 1), "steps": (1, MAX_STEPS),
               "walks": (1, MAX_WALKS), "seed": (0, 10**9)}
     for name, (low, high) in limits.items():
         whole(name, getattr(settings, name), low, high)
     whole("step", settings.step, 0, settings.steps)
     positive("factor", settings.factor)
+    one_of("action", settings.action, models.actions)
 
 
 @torch.no_grad()
@@ -139,26 +177,31 @@ def compute(
 ) -> FramesResult:
     """Predict a frame by several walks; equal settings give equal results."""
     check_settings(models, settings)
-    model, states = models.model, models.clips[settings.clip][:settings.position + 1]
-    context, target = states[None, :-1], states[-1]
+    model, (context, target, facts) = models.model, _beginning(models.clips, settings)
     recent, trace = model.encode(context)[0, -1].expand(MAX_WALKS, -1), Trace()
     if starts is None:
         starts = init_candidates(models.start, recent, generator(settings.seed, "start"))[:settings.walks]
     kernel = gradient_descent(float(model.step_size) * settings.factor)
     found = run(OnePosition(model.landscape(context)), starts, kernel, settings.steps, callback=trace)
-    decoded = model.decode(torch.cat([starts[None], trace.places]))
+    decoded, seen = model.decode(torch.cat([starts[None], trace.places])), states_of(context)[0]
     errors = lambda frames: smooth_l1(frames, target.expand_as(frames), reduction="none").mean(-1)
     other = None if models.baseline is None else models.baseline(context)[0, -1]
-    images = lambda frames: _grey(models.clips.images(frames.nan_to_num(0, 0, 0)), frames.ndim + 1)
+    images = lambda frames: models.clips.images(frames.nan_to_num(0, 0, 0))
     return FramesResult(
-        settings, models.note, images(states[:-1]), images(target), None if other is None else images(other),
-        images(decoded), energy_trace(found), errors(decoded), float(errors(states[-2])),
-        None if other is None else float(errors(other)))
+        settings, models.note, images(seen), images(target), None if other is None else images(other),
+        images(decoded), energy_trace(found), errors(decoded), float(errors(seen[-1])),
+        None if other is None else float(errors(other)), facts)
 
 
-def _grey(images: Tensor, axes: int) -> Tensor:
-    """Images without colours."""
-    return images.mean(-1) if images.ndim > axes else images
+def _beginning(clips: Any, settings: Settings) -> Beginning:
+    """What the models see, and the next state."""
+    place = settings.clip, settings.position
+    if isinstance(clips, GameClips):
+        return clips.beginning(*place, settings.action)
+    if isinstance(clips, CameraClips):
+        return clips.beginning(*place)
+    states = clips[settings.clip]
+    return Beginning(states[None, :settings.position], states[settings.position], {})
 
 
 def _numbers(values: Tensor) -> str:
@@ -170,11 +213,12 @@ def summary_lines(
 ) -> dict[str, str]:  # value of each quantity, by name
     """Energies, errors and spread, as means over the walks."""
     ends, chosen = [0, -1], int(result.energies[-1].nan_to_num(torch.inf).argmin())
-    lines = {"Energy, start → end": _numbers(result.energies[ends].mean(1)),
-             "SmoothL1, start → end": _numbers(result.errors[ends].mean(1)),
-             "SmoothL1, shown step": f"{float(result.errors[result.settings.step].mean()):.3g}",
-             "SmoothL1, lowest energy": f"{float(result.errors[-1, chosen]):.3g} (walk {chosen + 1})",
-             "SmoothL1, last frame": f"{result.last_error:.3g}"}
+    lines = result.facts | {
+        "Energy, start → end": _numbers(result.energies[ends].mean(1)),
+        "SmoothL1, start → end": _numbers(result.errors[ends].mean(1)),
+        "SmoothL1, shown step": f"{float(result.errors[result.settings.step].mean()):.3g}",
+        "SmoothL1, lowest energy": f"{float(result.errors[-1, chosen]):.3g} (walk {chosen + 1})",
+        "SmoothL1, last frame": f"{result.last_error:.3g}"}
     if result.baseline_error is not None:
         lines["SmoothL1, Transformer++"] = f"{result.baseline_error:.3g}"
     return lines | {"Spread, start → end": _numbers(result.spread[ends].mean((1, 2)))}

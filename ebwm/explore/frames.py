@@ -1,13 +1,16 @@
-"""The frames explorer: an EBT predicts the next frame of a clip, step by step and several times."""
+"""The frames explorer: an EBT predicts the next frame of a clip or a game, step by step and several times."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .controls import Explorer, integer_box, integer_slider, log_slider
+from .controls import Explorer, dropdown, integer_box, integer_slider, log_slider, set_range
+from .frame_clips import PLAYED
 from .frame_plots import curves_figure, images_figure
 from .frame_walks import (
     MAX_STEPS,
+    OWN,
+    SOURCES,
     FrameModels,
     FramesResult,
     Settings,
@@ -22,11 +25,13 @@ from .scenes import MAX_WALKS
 __all__ = ["FrameModels", "FramesExplorer", "FramesResult", "Settings", "compute", "included_models", "run_models"]
 
 
-def _controls(models: FrameModels) -> dict[str, Any]:
+def _controls(sources: list[str], models: FrameModels) -> dict[str, Any]:
     return {
+        "source": dropdown("source", sources),
         "clip": integer_slider("clip", 0, len(models.clips) - 1),
         "position": integer_slider("frames seen", 1, models.clips.frames - 1),
-        "steps": integer_slider("steps", 1, MAX_STEPS),
+        "action": dropdown("action", models.actions, "of a game, after the frames that are seen"),
+        "steps": integer_slider("steps", 1, MAX_STEPS, "think longer"),
         "step": integer_slider("step", 0, 1),
         "walks": integer_slider("walks", 1, MAX_WALKS),
         "factor": log_slider("step size ×", -1, 1),
@@ -35,17 +40,22 @@ def _controls(models: FrameModels) -> dict[str, Any]:
 
 
 class FramesExplorer(Explorer):
-    """Explorer of the prediction of a frame; `view` displays it."""
+    """Explorer of the prediction of a frame; `view` displays it.
+
+    The included models of digits and of a game are always to choose from, beside those that are given.
+    """
 
     def __init__(
         self,
-        models: FrameModels | None = None,  # to predict with; None: the included ones
+        models: FrameModels | None = None,  # to begin with; None: those of the settings
         settings: Settings | None = None,  # initial settings; None: the defaults
         theme: str = "light",  # or "dark"
     ):
-        self.models = models or included_models()
-        settings = settings or Settings(position=min(Settings.position, self.models.clips.frames - 1))
-        super().__init__(settings, _controls(self.models), theme)
+        self.models = models or included_models((settings or Settings()).source)
+        self.own = self.models if self.models.source == OWN else None
+        settings = settings or _inside(self.models, Settings())
+        sources = [*SOURCES, *([OWN] if self.own else [])]
+        super().__init__(settings, _controls(sources, self.models), theme)
 
     @classmethod
     def from_run(
@@ -61,8 +71,15 @@ class FramesExplorer(Explorer):
         self,
         settings: Settings,  # of the walks
     ) -> FramesResult:
-        """Run the walks."""
-        return compute(self.models, settings)
+        """Run the walks; the models of the source are loaded when they are first used."""
+        return compute(self.models_of(settings.source), settings)
+
+    def models_of(
+        self,
+        source: str,  # of the clips
+    ) -> FrameModels:
+        """The models of a source."""
+        return self.own if self.own and source == OWN else included_models(source)
 
     def draw(
         self,
@@ -87,15 +104,27 @@ class FramesExplorer(Explorer):
         return warning(result)
 
     def set_controls(self) -> None:
-        """Set the controls to the values of the settings; the shown step is at most the number of steps."""
-        self.controls["step"].max = max(self.settings.steps, self.controls["step"].value)
+        """Set ranges and values of the controls to those of the settings; the shown step is at most the number of steps."""
+        models, controls = self.models_of(self.settings.source), self.controls
+        set_range(controls["clip"], 0, len(models.clips) - 1, self.settings.clip)
+        set_range(controls["position"], 1, models.clips.frames - 1, self.settings.position)
+        set_range(controls["step"], 0, self.settings.steps, self.settings.step)
+        if controls["action"].options != models.actions:
+            controls["action"].options = models.actions
+        controls["action"].layout.display = None if models.actions[1:] else "none"
         super().set_controls()
-        self.controls["step"].max = self.settings.steps
 
     def settings_after(
         self,
         name: str,  # of the control that was changed
         value: Any,  # its new value
     ) -> Settings:
-        """The settings after a change; after a change of the number of steps, the last one is shown."""
-        return replace(self.settings, **{name: value}, **({"step": value} if name == "steps" else {}))
+        """The settings after a change: the last of a new number of steps, and what there is in a new source."""
+        after = replace(self.settings, **{name: value}, **({"step": value} if name == "steps" else {}))
+        return _inside(self.models_of(value), after) if name == "source" else after
+
+
+def _inside(models: FrameModels, settings: Settings) -> Settings:
+    """Settings of these models, with the recorded action, and with clip and position in their ranges."""
+    clip, position = min(settings.clip, len(models.clips) - 1), min(settings.position, models.clips.frames - 1)
+    return replace(settings, source=models.source, clip=clip, position=position, action=PLAYED)

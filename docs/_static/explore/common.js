@@ -14,9 +14,10 @@ export const integerFrom = (low, high) =>
 export const numberFrom = (low, high) =>
   allow((value) => typeof value === "number" && low <= value && value <= high, `a number from ${low} to ${high}`);
 
-// The state is a flat object; `allowed` maps each of its names to its possible values.
-const checked = (value, allowed) => {
+// The state is a flat object; `allowed` maps each of its names to its possible values, or is a function of the state to that.
+const checked = (value, allowedFor) => {
   if (value === null || typeof value !== "object") throw new Error("The state must be a JSON object.");
+  const allowed = typeof allowedFor === "function" ? allowedFor(value) : allowedFor;
   for (const name of Object.keys(value)) {
     if (!(name in allowed)) throw new Error(`${name}: unknown; known are ${Object.keys(allowed).join(", ")}.`);
   }

@@ -16,13 +16,24 @@ const paint = (canvas, colours) => {
   context.putImageData(image, 0, 0);
 };
 
-export const paintGrey = (canvas, bytes) => paint(canvas, [...bytes].map((value) => [value, value, value, 255]));
+// Bytes of a picture: one for each pixel, or three.
+export const paintImage = (canvas, bytes) => {
+  const channels = bytes.length / (canvas.width * canvas.height);
+  paint(canvas, Array.from({ length: canvas.width * canvas.height }, (_, pixel) =>
+    [0, 1, 2].map((colour) => bytes[pixel * channels + colour % channels]).concat(255)));
+};
 
-const paintSpread = (canvas, images) => paint(canvas, Array.from(images[0], (_, pixel) => {
-  const values = images.map((image) => image[pixel] / 255), mean = values.reduce((a, b) => a + b) / values.length;
-  const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length;
-  return [...SPREAD, Math.min(255, Math.round(255 * Math.sqrt(variance) / MOST))];
-}));
+// Standard deviation over images of one byte; of colours, the mean.
+const deviation = (images, index) => {
+  const values = images.map((image) => image[index] / 255), mean = values.reduce((a, b) => a + b) / values.length;
+  return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length);
+};
+
+const paintSpread = (canvas, images) => {
+  const pixels = canvas.width * canvas.height, channels = images[0].length / pixels;
+  const spread = (pixel) => upTo(channels - 1).reduce((sum, colour) => sum + deviation(images, pixel * channels + colour), 0) / channels;
+  paint(canvas, upTo(pixels - 1).map((pixel) => [...SPREAD, Math.min(255, Math.round(255 * spread(pixel) / MOST))]));
+};
 
 export const picture = (size, name) => {
   const canvas = canvasOf(size, name), caption = element("figcaption");
@@ -52,7 +63,7 @@ export const walksTable = (size, at, [lastStep, lastWalk], change) => {
     table.append(element("tr", {}, element("th", { scope: "row" }, name), ...cells));
     return cells;
   };
-  const rows = walks.map((walk) => row(`walk ${walk + 1}`, walk, (canvas, step) => paintGrey(canvas, at(step, walk))));
+  const rows = walks.map((walk) => row(`walk ${walk + 1}`, walk, (canvas, step) => paintImage(canvas, at(step, walk))));
   row("spread", null, (canvas, step) => paintSpread(canvas, walks.map((walk) => at(step, walk))));
   table.append(element("tr", {}, element("th", {}, "step"), ...steps.map((step) => element("th", { scope: "col" }, step))));
   const mark = (step, walk) => {
@@ -68,11 +79,11 @@ export const walksTable = (size, at, [lastStep, lastWalk], change) => {
 
 const field = (label, ...parts) => element("label", {}, element("span", {}, label), ...parts);
 
-export const choice = (label, values, named, change) => {
+export const choice = (label, values, named, change, read = Number) => {
   const select = element("select", {});
   const fill = (options) => select.replaceChildren(...options.map((value) => new Option(named(value), value)));
   fill(values);
-  select.addEventListener("change", () => change(Number(select.value)));
+  select.addEventListener("change", () => change(read(select.value)));
   return { root: field(label, select), fill, show: (value) => { select.value = value; } };
 };
 

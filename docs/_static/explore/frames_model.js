@@ -13,6 +13,8 @@ export function bytesOf(text, size) {
 const rowsOf = (values, size) =>
   Array.from({ length: values.length / size }, (_, row) => values.subarray(row * size, (row + 1) * size));
 
+const at = (value, index) => (Array.isArray(value) ? value[index] : value);
+
 /** SmoothL1 with beta 1, the mean over the pixels. */
 function smoothL1(one, other) {
   let sum = 0;
@@ -30,25 +32,36 @@ export class FrameModels {
     return Object.assign(new FrameModels(), { graphs, data });
   }
 
-  /** Standardised pixels. */
+  /** Standardised pixels; mean and standard deviation are one number, or one for each pixel. */
   states(images) {
     const { mean, std } = this.data, pixels = images[0].length, found = new Float32Array(images.length * pixels);
     images.forEach((image, index) => image.forEach((value, pixel) => {
-      found[index * pixels + pixel] = (value / 255 - mean) / std;
+      found[index * pixels + pixel] = (value / 255 - at(mean, pixel)) / at(std, pixel);
     }));
     return found;
   }
 
   /** Bytes of standardised pixels. */
   image(state) {
-    return Uint8ClampedArray.from(state, (value) => 255 * (value * this.data.std + this.data.mean));
+    const { mean, std } = this.data;
+    return Uint8ClampedArray.from(state, (value, pixel) => 255 * (value * at(std, pixel) + at(mean, pixel)));
   }
 
-  /** Walks from random starts after the frames of `context`, and the prediction in one pass. */
-  async predict(context, truth, { seed, steps, walks, factor }) {
+  /** The frames that the models see, with the actions after them if there are any. */
+  inputs(context, actions) {
+    const { tensor } = this.graphs, choices = this.data.actions.length;
+    const states = tensor(this.states(context), [1, context.length, context[0].length]);
+    if (!choices) return { states };
+    const chosen = new Float32Array(actions.length * choices);
+    actions.forEach((action, index) => { chosen[index * choices + action] = 1; });
+    return { states, actions: tensor(chosen, [1, actions.length, choices]) };
+  }
+
+  /** Walks from random starts after the frames of `context` and the actions after them, and the prediction in one pass. */
+  async predict(context, truth, { seed, steps, walks, factor }, actions = []) {
     const { graphs: { tensor, prefill, forward, decode }, data: { dim } } = this, pixels = truth.length;
-    const states = tensor(this.states(context), [1, context.length, pixels]), target = this.states([truth]);
-    const { prediction } = await forward.run({ states }), { cache } = await prefill.run({ states });
+    const inputs = this.inputs(context, actions), target = this.states([truth]);
+    const { prediction } = await forward.run(inputs), { cache } = await prefill.run(inputs);
     const stream = randomStream(seed), start = Float32Array.from({ length: walks * dim }, stream.normal);
     const { places, energies } = await this.walk(tensor(start, [walks, dim]), cache, steps, factor);
     const decoded = await decode.run({ candidates: tensor(places, [(steps + 1) * walks, dim]) });
