@@ -71,7 +71,7 @@ def test_turning_moves_the_star_out_of_the_plane_and_steps_move_the_candidate(pa
     facts = lambda: page.locator(".ex-facts").last.inner_text()
     assert "The star is the truth, in the plane" in facts() and "100 %" not in facts()
     before = image(page)
-    page.get_by_label("turn the vertical axis (degrees)").fill("90")
+    page.get_by_label("turn the axis (°)").fill("90")
     lab.wait_until(lambda: "The star is the truth, in the plane" not in facts(), page)
     assert "away from the plane" in facts() and image(page) != before
     end, frame = image(page), image(page, ".ex-frame >> nth=1")

@@ -1,5 +1,7 @@
 """The explorer of episodes of any simulator: pictures, energies, steps, films, refusals; Lift if it is installed."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,13 @@ def test_an_included_policy_is_shown_in_its_simulator():
     assert explorer.message.value == "" and explorer.result.result.chunks[0]["steps"] == 2
     with pytest.raises(UsageError, match="contains no policy"):
         RobotExplorer.from_run(INCLUDED)
+
+
+def test_a_missing_package_is_named_with_the_remedy():
+    if find_spec("robosuite"):
+        pytest.skip("robosuite is installed: nothing is missing")
+    with pytest.raises(ImportError, match=r"pip install 'ebwm\[policy\]'"):
+        RobotExplorer.from_run(INCLUDED / "reach", "robosuite:Lift")
 
 
 @pytest.mark.slow

@@ -169,7 +169,7 @@ def _picture_figure(episode: FilmedEpisode, theme: str) -> dict[str, Any]:
     require("PIL.Image", "figures").fromarray(episode.pictures[episode.step]).save(kept, "JPEG", quality=90)
     source = f"data:image/jpeg;base64,{base64.b64encode(kept.getvalue()).decode()}"
     axis = dict(visible=False, fixedrange=True)
-    layout = dict(**theme_layout(theme), width=SIDE + 280, height=SIDE + 240, margin=dict(l=10, r=10, t=10, b=10),
+    layout = dict(**theme_layout(theme), width=SIDE + 280, height=SIDE + 130, margin=dict(l=10, r=10, t=10, b=10),
                   xaxis=axis, yaxis=axis)
     return dict(data=[dict(type="image", source=source, hoverinfo="skip")], layout=layout)
 
@@ -184,5 +184,5 @@ def _energy_figure(episode: FilmedEpisode, theme: str) -> dict[str, Any]:
                line=dict(color=palette["transformer"], width=2))
     layout = dict(**theme_layout(theme), width=SIDE + 280, height=220, margin=dict(l=60, r=10, t=20, b=44), shapes=[now],
                   xaxis=dict(**plain, title=dict(text="time step"), range=[-1, last]),
-                  yaxis=dict(**plain, title=dict(text="energy of the executed chunk")))
+                  yaxis=dict(**plain, title=dict(text="energy of the chunk")))
     return dict(data=[line], layout=layout)

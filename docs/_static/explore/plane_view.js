@@ -33,7 +33,7 @@ class PlaneExplorer {
     this.clip = choice(data.clips.map((_, i) => String(i + 1)), "1", (value) => this.change({ clip: Number(value) - 1 }));
     this.sampler = choice(data.samplers, data.samplers[0], (sampler) => this.change({ sampler }));
     this.factor = choice(names, names[1], (name) => this.change({ factor: data.factors[names.indexOf(name)] }));
-    this.turn = range("turn the vertical axis (degrees)", { min: 0, max: data.turns.at(-1), step: data.turns[1] }, "turn");
+    this.turn = range("turn the axis (°)", { min: 0, max: data.turns.at(-1), step: data.turns[1] }, "turn");
     this.step = range("step", { min: 0, max: data.steps, step: 1 }, "step");
     this.playButton = button("▶ Play", "Play or pause the steps", () => this.play(!this.clock.playing));
     this.playButton.classList.add("ex-play");
