@@ -30,7 +30,7 @@ def draw(
     for row, name in zip(grid, differences, strict=True):
         _distances(row[0], name, made["item_loss"], ways, differences[name], costs[name])
         _walks(row[1], name, made, ways)
-    panels.heading(figure, f"Remedies for an EBT: equal weights, {parameters['updates']} updates", parameters["seeds"],
+    panels.heading(figure, f"Remedies for an EBT: small models, {parameters['updates']} updates", parameters["seeds"],
                    "bars: 95 % intervals; bands: ranges", panels.status(parameters))
     return figure
 
@@ -50,7 +50,7 @@ def _distances(
         if found := bounds(differences[way]):
             panel.plot(found[1:], [place, place], color=colour(role), lw=1.6)
         panel.text(1.02, place, f"{costs.training_flops[way]:.1f}", transform=edge, va="center", fontsize=9)
-    panel.text(1.02, -0.9, "FLOPs", transform=edge, va="center", fontsize=9)
+    panel.text(1.02, -0.9, "x FLOPs", transform=edge, va="center", fontsize=9)
     panels.zero(panel, across=False)
     panels.named_ticks(panel.yaxis, [ways[way].title for way in order])
     panel.invert_yaxis()
