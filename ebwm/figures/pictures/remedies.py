@@ -30,7 +30,7 @@ def draw(
     for row, name in zip(grid, differences, strict=True):
         _distances(row[0], name, made["item_loss"], ways, differences[name], costs[name])
         _walks(row[1], name, made, ways)
-    panels.heading(figure, f"Remedies for an EBT: small models, {parameters['updates']} updates", parameters["seeds"],
+    panels.heading(figure, f"Remedies for an EBT after {parameters['updates']} updates", parameters["seeds"],
                    "bars: 95 % intervals; bands: ranges", panels.status(parameters))
     return figure
 
@@ -70,5 +70,5 @@ def _walks(panel: Any, name: str, made: Mapping[str, pd.DataFrame], ways: Mappin
         panel.plot(ways[way].steps, at, "o", color=colour(role), ms=8)
     level = select(made["total"], set=name, way="transformer").test_loss.mean()
     panels.level(panel, level, "transformer", label="Transformer++")
-    panel.set(title="Loss by number of steps in the test", xlabel="steps of a walk", ylabel=f"test {SETS[name][1]}")
+    panel.set(title="Loss by steps in the test", xlabel="steps of a walk", ylabel=f"test {SETS[name][1]}")
     panel.legend(fontsize=8.5)
