@@ -112,7 +112,7 @@ def test_defaults_are_the_best_settings_of_equally_many_trials(path):
     other = TUNED_OTHERWISE.get(id, set())
     assert {n for n, value in tuning["settings"].items() if defaults.get(n) != value} <= other
     assert tuning["seed"] not in defaults["seeds"]
-    key = next(key for key in ("model", "recipe", "start") if key in tuning["trials"][0])
+    key = next(key for key in ("model", "recipe", "start", "way") if key in tuning["trials"][0])
     trials = {kind: [row for row in tuning["trials"] if row[key] == kind] for kind in tuning["chosen"]}
     assert len({len(rows) for rows in trials.values()}) == 1
     for kind, chosen in tuning["chosen"].items():

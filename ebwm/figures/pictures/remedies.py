@@ -1,0 +1,74 @@
+"""The picture of the figure `remedies`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from ebwm.compat import require
+from ebwm.figures.experiment import panels
+from ebwm.figures.experiment.remedies import Way
+from ebwm.figures.experiment.tables import Interval, bounds, select
+from ebwm.figures.style import colour
+
+SETS = {"digits": ("Moving digits", "SmoothL1"), "text": ("Text in bytes", "nats per byte")}
+WALKED = {"ebt": ("ebt", "EBT, 2 steps in training"), "steps": ("gru", "EBT, 4 steps in training"),
+          "proposal_full": ("diffusion", "refines one pass")}
+
+
+def draw(
+    made: Mapping[str, pd.DataFrame],  # tables of all seeds
+    ways: Mapping[str, Way],  # all ways
+    differences: Mapping[str, Mapping[str, Interval]],  # to the Transformer++, by set and way
+    costs: Mapping[str, pd.DataFrame],  # relative to the Transformer++, by set
+    parameters: Mapping[str, Any],  # of the notebook
+) -> Any:  # the figure
+    """Distance to the Transformer++ by remedy with its cost, and losses by step, for each data set."""
+    pyplot, count = require("matplotlib.pyplot", "figures"), len(differences)
+    figure, grid = pyplot.subplots(count, 2, figsize=(11.2, 4.4 * count), squeeze=False,
+                                   gridspec_kw=dict(width_ratios=[1.45, 1]))
+    for row, name in zip(grid, differences, strict=True):
+        _distances(row[0], name, made["item_loss"], ways, differences[name], costs[name])
+        _walks(row[1], name, made, ways)
+    panels.heading(figure, f"Remedies for an EBT after {parameters['updates']} updates", parameters["seeds"],
+                   "bars: 95 % intervals; bands: ranges", panels.status(parameters))
+    return figure
+
+
+def _distances(
+    panel: Any, name: str, losses: pd.DataFrame, ways: Mapping[str, Way], differences: Mapping[str, Interval],
+    costs: pd.DataFrame,
+) -> None:
+    by_seed = select(losses, set=name).pivot_table(index="seed", columns="way", values="loss")
+    order = sorted(differences, key=lambda way: differences[way]["value"])
+    edge = panel.get_yaxis_transform()
+    for place, way in enumerate(order):
+        role = "transformer" if ways[way].kind == "transformer" else "ebt" if way == "ebt" else "truth"
+        single = by_seed[way] - by_seed["transformer"]
+        panel.plot(single, [place] * len(single), "o", color=colour(role), ms=4, alpha=0.6, mew=0)
+        panel.plot(differences[way]["value"], place, "|", color=colour(role), ms=12, mew=2)
+        if found := bounds(differences[way]):
+            panel.plot(found[1:], [place, place], color=colour(role), lw=1.6)
+        panel.text(1.02, place, f"{costs.training_flops[way]:.1f}", transform=edge, va="center", fontsize=9)
+    panel.text(1.02, -0.9, "x FLOPs", transform=edge, va="center", fontsize=9)
+    panels.zero(panel, across=False)
+    panels.named_ticks(panel.yaxis, [ways[way].title for way in order])
+    panel.invert_yaxis()
+    panel.grid(False, axis="y")
+    panel.grid(True, axis="x")
+    title, unit = SETS[name]
+    panel.set(title=f"{title}: test loss less Transformer++'s", xlabel=unit)
+
+
+def _walks(panel: Any, name: str, made: Mapping[str, pd.DataFrame], ways: Mapping[str, Way]) -> None:
+    mean = made["by_step"].groupby(["set", "way", "seed", "step"], as_index=False).loss.mean()
+    for way, (role, label) in WALKED.items():
+        part = select(mean, set=name, way=way)
+        part = part if ways[way].proposes else part[part.step > 0]
+        panels.lines(panel, part, "step", "loss", role, label)
+        at = part[part.step == ways[way].steps].loss.mean()
+        panel.plot(ways[way].steps, at, "o", color=colour(role), ms=8)
+    level = select(made["total"], set=name, way="transformer").test_loss.mean()
+    panels.level(panel, level, "transformer", label="Transformer++")
+    panel.set(title="Loss by steps in the test", xlabel="steps of a walk", ylabel=f"test {SETS[name][1]}")
+    panel.legend(fontsize=8.5)
