@@ -12,11 +12,11 @@ from tiny_figure import NOTEBOOKS, YAML, refusal, rewrite, write_manifest
 from ebwm import cli, figures
 from ebwm.figures import rekey as engine
 from ebwm.figures.carried import carried
-from ebwm.figures.claims import report
 from ebwm.figures.identical import identical
 from ebwm.figures.inputs import PACKAGE
 from ebwm.figures.manifest import JOB, load_manifest, read_manifest
 from ebwm.figures.plan import jobs_of
+from ebwm.figures.report import ledger
 from ebwm.figures.summary import summary
 from ebwm.files import sha256, write_json
 
@@ -101,7 +101,7 @@ def test_a_harmless_change_of_code_is_carried_and_written_down(repository, capsy
     outcome = figures.Outcome(fresh={"tiny": repository / "figures/tiny/runs/cpu"})
     said = " ".join(summary([figures.plan("tiny", "cpu")], outcome).split())
     assert f"Agrees with the record, {text}, (arrays: 1 exact)" in said
-    assert f"scale cpu, seeds 0, 1, 2, {text}" in " ".join(report().split())
+    assert f"{text}, `ebwm figures run tiny" in " ".join(ledger().split())
     assert git(repository, "worktree", "list").count("\n") == 0
 
     commit(repository)
