@@ -98,7 +98,8 @@ def wait_until(condition: Callable[[], bool], page: Any, limit: float = 300) -> 
     """Wait until a condition on the page is true."""
     deadline = time.monotonic() + limit
     while not condition():
-        assert time.monotonic() < deadline, f"not true after {limit} s"
+        texts = page.locator(".widget-html:visible").all_inner_texts
+        assert time.monotonic() < deadline, f"not true after {limit} s; shown: {texts()}"
         page.evaluate("() => new Promise(requestAnimationFrame)")
 
 
