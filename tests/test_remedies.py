@@ -33,7 +33,7 @@ class Setting(Experiment):
 
     def __init__(self):
         self.parameters, self.device = SHAPE | {"mcmc_steps": 2, "step_size": 1.0}, torch.device("cpu")
-        self._bar = SimpleNamespace(set_description=lambda *_, **__: None, update=lambda *_: None)
+        self.progress = SimpleNamespace(set_description=lambda *_, **__: None, update=lambda *_: None)
 
 
 class Clips(torch.utils.data.Dataset):
