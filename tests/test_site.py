@@ -156,6 +156,13 @@ def test_a_page_is_not_wider_than_a_phone(visit, path):
     assert page.locator("article h1").count() == 1 and page.evaluate(WIDTH) <= 390
 
 
+@pytest.mark.parametrize("width", [800, 1010, 1100])
+def test_the_home_page_is_not_wider_than_a_window(visit, width):
+    page = visit("index.html", width=width)
+    page.wait_for_load_state("load")
+    assert page.evaluate(WIDTH) <= width
+
+
 def test_settings_in_an_address_of_the_site_are_restored(visit):
     page = visit("explorers/training_page.html")
     explorer_of(page, "training").get_by_role("button", name="Beside a Transformer").click()
