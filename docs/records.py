@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ebwm import settings
 from ebwm.figures.claims import expected, shown, verdicts
-from ebwm.figures.findings import MARK, answer_cell, answers, stated
+from ebwm.figures.findings import MARK, answer_cell, answers
 from ebwm.figures.registry import Figure, registry
-from ebwm.figures.report import ledger
+from ebwm.figures.report import ledger, sentences
 
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*?figures/(\w+)/(\w+)\.(?:png|gif))\)")
 HARDWARE = {"smoke": "2 cores", "cpu": "2 cores", "long": "2 cores", "gpu": "one GPU"}
@@ -102,9 +102,8 @@ def headlines(
     """The lessons of the home page, as a list."""
     config = settings.load(root)
     known = registry(config)
-    said = {lesson.figure: stated(lesson, known[lesson.figure], config, f"lesson on {lesson.figure}")
-            for lesson in known.learned if lesson.home}
-    return "\n".join(f"- {text.removesuffix('.')} ({_link(known[id], root)})." for id, text in said.items())
+    said = sentences([lesson for lesson in known.learned if lesson.home], known, config)
+    return "\n".join(f"- {text} ({_link(figure, root)})." for figure, text in said)
 
 
 def gallery(

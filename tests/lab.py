@@ -126,3 +126,18 @@ def open_site(browser: Any, files: dict[str, str | Path], problems: list, path: 
     page.on("console", lambda line: console and line.type in ("error", "warning") and problems.append(line.text))
     page.goto(SITE + path)
     return page
+
+
+@contextmanager
+def visiting(browser: Any, **usual: Any) -> Iterator[Callable[..., Any]]:
+    """A function like `open_site` for several pages; at the end, none asked another host or raised an error."""
+    pages, problems = [], []
+
+    def visit(files: dict[str, str | Path], path: str = "", **options: Any) -> Any:
+        pages.append(open_site(browser, files, problems, path, **usual, **options))
+        return pages[-1]
+
+    yield visit
+    for page in pages:
+        page.context.close()
+    assert problems == []

@@ -1,5 +1,6 @@
 """The landscape explorer as a page: JavaScript equal to the Python; play, start, settings, theme and width."""
 
+import contextlib
 import json
 import math
 import sys
@@ -81,6 +82,15 @@ def opened(browser, explorer="landscape", path="", width=900, script="", **optio
     return page, others
 
 
+@contextlib.contextmanager
+def paused(browser, explorer, **options):
+    """A page with one explorer, paused; at the end, it has requested no other host and raised no error."""
+    page, others = opened(browser, explorer, reduced_motion="reduce", **options)
+    yield page
+    page.context.close()
+    assert others == []
+
+
 @pytest.fixture(scope="module")
 def module(browser):
     """A page that can import the modules."""
@@ -91,11 +101,8 @@ def module(browser):
 
 @pytest.fixture
 def explorer(browser):
-    """The explorer, paused; at the end, it has requested no other host and raised no error."""
-    page, others = opened(browser, reduced_motion="reduce")
-    yield page
-    page.context.close()
-    assert others == []
+    with paused(browser, "landscape") as page:
+        yield page
 
 
 def settings_of(page):

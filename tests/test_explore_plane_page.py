@@ -7,7 +7,7 @@ from pathlib import Path
 import lab
 import pytest
 import torch
-from test_explore_pages import ADDRESS, opened
+from test_explore_pages import ADDRESS, opened, paused
 
 from ebwm.explore.walks import share_in_plane
 
@@ -32,10 +32,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, data):
-    shown, problems = opened(browser, "plane", script=data, reduced_motion="reduce")
-    yield shown
-    shown.context.close()
-    assert problems == []
+    with paused(browser, "plane", script=data) as shown:
+        yield shown
 
 
 def settings_of(page):
@@ -104,11 +102,9 @@ def test_settings_are_restored_from_the_address_and_from_a_paste(browser, data, 
 
 @pytest.mark.slow
 def test_nothing_is_wider_than_a_phone_and_the_theme_changes_the_map(browser, data):
-    page, problems = opened(browser, "plane", width=360, script=data, reduced_motion="reduce")
-    page.locator(".ex-plane").scroll_into_view_if_needed()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    light = image(page)
-    page.evaluate("document.body.dataset.theme = 'dark'")
-    lab.wait_until(lambda: image(page) != light, page)
-    assert problems == []
-    page.context.close()
+    with paused(browser, "plane", width=360, script=data) as page:
+        page.locator(".ex-plane").scroll_into_view_if_needed()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        light = image(page)
+        page.evaluate("document.body.dataset.theme = 'dark'")
+        lab.wait_until(lambda: image(page) != light, page)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_explore_pages import opened
+from test_explore_pages import opened, paused
 
 from ebwm.explore.policy import POLICIES, shipped_policies
 from ebwm.policy.reach import Reach
@@ -38,11 +38,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, data):
-    """The explorer, paused; at the end, it has requested no other host and raised no error."""
-    shown, others = opened(browser, "policy", reduced_motion="reduce", script=data)
-    yield shown
-    shown.context.close()
-    assert others == []
+    with paused(browser, "policy", script=data) as shown:
+        yield shown
 
 
 def settings_of(page):

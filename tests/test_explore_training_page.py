@@ -6,7 +6,7 @@ from urllib.parse import quote
 import lab
 import numpy as np
 import pytest
-from test_explore_pages import ADDRESS, opened
+from test_explore_pages import ADDRESS, opened, paused
 
 from ebwm.explore.runs import smoothed
 
@@ -16,10 +16,8 @@ RUNS = "async () => (await import('/explore/training_data.js')).RUNS"
 
 @pytest.fixture
 def page(browser):
-    shown, problems = opened(browser, "training", reduced_motion="reduce")
-    yield shown
-    shown.context.close()
-    assert problems == []
+    with paused(browser, "training") as shown:
+        yield shown
 
 
 def settings(page):
@@ -95,12 +93,10 @@ def test_what_is_shown_is_in_the_address_and_can_be_copied(browser, page):
 
 @pytest.mark.slow
 def test_nothing_is_wider_than_a_phone_and_the_theme_changes_the_colours(browser):
-    page, problems = opened(browser, "training", width=360, reduced_motion="reduce")
-    for preset in page.locator(".ex-presets button").all():
-        preset.click()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    light = page.locator("svg").first.inner_html()
-    page.evaluate("document.body.dataset.theme = 'dark'")
-    lab.wait_until(lambda: page.locator("svg").first.inner_html() != light, page)
-    assert problems == []
-    page.context.close()
+    with paused(browser, "training", width=360) as page:
+        for preset in page.locator(".ex-presets button").all():
+            preset.click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        light = page.locator("svg").first.inner_html()
+        page.evaluate("document.body.dataset.theme = 'dark'")
+        lab.wait_until(lambda: page.locator("svg").first.inner_html() != light, page)

@@ -44,7 +44,6 @@ def files(page_files):
 @pytest.fixture
 def site(browser, data):
     """A function that opens the page without the site around it; no other host is asked and no error is raised."""
-    pages, problems = [], []
     style = (explorers.SCRIPTS / "frames.css").read_text(encoding="utf-8")
     body = explorers.place("<!-- explorer: frames -->").replace(explorers.DATA.format("frames"), "")
     scripts = {f"{SITE}{file.name}": file for file in explorers.SCRIPTS.glob("*.js")}
@@ -52,14 +51,10 @@ def site(browser, data):
     def opened(path="", served=(), size=1, width=360):
         script = f"window.ebwmFrames = {json.dumps({name: part | {'bytes': size} for name, part in data.items()})}"
         text = f"{lab.HEAD}<style>{style}</style><body><script>{script}</script>{body}"
-        pages.append(lab.open_site(browser, {"/": text} | scripts | dict(served), problems, path,
-                                   viewport=dict(width=width, height=800)))
-        return pages[-1]
+        return visit({"/": text} | scripts | dict(served), path, viewport=dict(width=width, height=800))
 
-    yield opened
-    for page in pages:
-        page.context.close()
-    assert problems == []
+    with lab.visiting(browser) as visit:
+        yield opened
 
 
 def pixels(page):

@@ -58,17 +58,9 @@ def _build(root: Path) -> None:
 def visit(site, browser):
     """Open a page of the site; at the end, no page asked another host, and none printed an error."""
     files = {f"/{path.relative_to(site).as_posix()}": path for path in site.rglob("*") if path.is_file()}
-    pages, problems = [], []
-
-    def opened(path="index.html", width=1200, **options):
-        viewport = dict(width=width, height=800)
-        pages.append(lab.open_site(browser, files, problems, path, console=True, viewport=viewport, **options))
-        return pages[-1]
-
-    yield opened
-    for page in pages:
-        page.context.close()
-    assert problems == []
+    with lab.visiting(browser, console=True) as visit:
+        yield lambda path="index.html", width=1200, **options: visit(
+            files, path, viewport=dict(width=width, height=800), **options)
 
 
 def link(page, path):

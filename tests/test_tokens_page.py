@@ -54,8 +54,6 @@ def files(page_files):
 @pytest.fixture
 def site(browser, data):
     """A function that opens a page with the explorer alone; no other host is asked and no error is raised."""
-    pages, problems = [], []
-
     def opened(path="", served=(), size=1, width=900, theme="light"):
         sheets = [explorers.SCRIPTS / name for name in ("explore.css", "tokens.css")]
         style = "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
@@ -63,14 +61,10 @@ def site(browser, data):
         body = explorers.place("<!-- explorer: tokens -->")
         files = {"/": f"{lab.HEAD}<style>{style}</style><body data-theme='{theme}'><script>{script}</script>{body}"}
         files |= {f"/_static/explore/{file.name}": file for file in explorers.SCRIPTS.glob("*.js")}
-        viewport = dict(width=width, height=900)
-        pages.append(lab.open_site(browser, files | dict(served), problems, path, viewport=viewport))
-        return pages[-1]
+        return visit(files | dict(served), path, viewport=dict(width=width, height=900))
 
-    yield opened
-    for page in pages:
-        page.context.close()
-    assert problems == []
+    with lab.visiting(browser) as visit:
+        yield opened
 
 
 def state_of(page):

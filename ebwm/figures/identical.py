@@ -30,8 +30,9 @@ def identical(
     """Compare two runs to the last bit; the error names the first difference.
 
     Not compared are measured times, which differ in every run: columns and results, with all below them, that `times`
-    names, or that have "seconds" in their name and the tolerance `any`. A picture of a figure with such columns may differ, unless the code
-    that may draw differs. Other arrays with the tolerance `any` vary between machines, not between two runs on one.
+    names, or that have "seconds" in their name and the tolerance `any`. A picture of a figure with such columns may
+    differ, unless the code that may draw differs. Other arrays with the tolerance `any` vary between machines, not
+    between two runs on one.
     """
     manifests = old, new = read_manifest(one), read_manifest(other)
     if differing := [name for name in SAME if old.get(name) != new.get(name)]:

@@ -15,7 +15,7 @@ from ebwm.figures.registry import Figure, Lesson, Planned, Registry, StandIn, re
 from ebwm.files import write_whole
 from ebwm.settings import Settings
 
-__all__ = ["PAGES", "learned", "ledger", "results", "write_pages"]
+__all__ = ["PAGES", "learned", "ledger", "results", "sentences", "write_pages"]
 
 WIDTH = 100
 LIKELY = 0.05  # share of 95 % intervals that miss the value
@@ -195,8 +195,9 @@ def results(
     config = config or settings.load()
     known, rows = registry(config), verdicts(config)
     models, arithmetic = _split(rows)
-    parts = ["# Results", "Every claim of the papers, what is measured here, and the verdict in this setting. In five minutes: [what we learned](learned.md). For programs and reviewers: "
-             "[the ledger](../../figures/report.md). How comparisons are made: [protocol](../protocol.ipynb).",
+    parts = ["# Results", "Every claim of the papers, what is measured here, and the verdict in this setting. In five minutes: "
+             "[what we learned](learned.md). For programs and reviewers: [the ledger](../../figures/report.md). How comparisons "
+             "are made: [protocol](../protocol.ipynb).",
              *_summary(models, arithmetic), *RULES, "Open a claim for intervals, records, commands and counter-evidence."]
     for paper, members in _by_paper(models, known):
         parts += [f"## Claims of {paper}", *(_folded(row, known, config) for row in members)]
@@ -245,7 +246,7 @@ def learned(
     parts = ["# What we learned", LEARNED]
     for group, members in lessons.items():
         if members:
-            said = [_lesson(lesson, known, config) for lesson in members]
+            said = [f"{text} ([{figure.id}]({_notebook(figure, config)}))." for figure, text in sentences(members, known, config)]
             parts += [f"**{group}.** {said[0]}"] if len(said) == 1 else [f"**{group}**", "\n".join(f"- {text}" for text in said)]
     return "\n\n".join([*parts, f"Of {len(rows)} claims of the papers about models, here: {_counts(rows)}. "
                         "[All results](results.md)."])
@@ -256,10 +257,15 @@ LEARNED = (
     "parentheses are 95 % intervals. It decides nothing about models of the papers' size.")
 
 
-def _lesson(lesson: Lesson, known: Registry, config: Settings) -> str:
-    figure = known[lesson.figure]
-    text = stated(lesson, figure, config, f"lesson {lesson.found[:30]!r}")
-    return f"{text.removesuffix('.')} ([{figure.id}]({_notebook(figure, config)}))."
+def sentences(
+    lessons: Sequence[Lesson],  # of the registry
+    known: Registry,
+    config: Settings,  # settings in effect
+) -> Iterator[tuple[Figure, str]]:
+    """The figure and the sentence of each lesson, without its full stop, with the numbers on record."""
+    for lesson in lessons:
+        figure = known[lesson.figure]
+        yield figure, stated(lesson, figure, config, f"lesson {lesson.found[:30]!r}").removesuffix(".")
 
 
 PAGES: dict[str, Callable[[Settings], str]] = {  # by path in the repository
