@@ -503,8 +503,13 @@ from ebwm.explore import scenes
 train, few = scenes.trained_scene, replace(scenes.SMALL.optimiser, updates=20)
 scenes.trained_scene = lambda: train(replace(scenes.SMALL, optimiser=few))
 """}  # a first cell for notebooks that train a model
-DATA = """() => JSON.stringify([...document.querySelectorAll('.js-plotly-plot')].map(p => p.data),
-                            (name, value) => name.startsWith('_') ? undefined : value)"""
+DATA = """() => [...document.querySelectorAll('.js-plotly-plot')].map(
+    plot => JSON.stringify(plot.data, (name, value) => name.startsWith('_') ? undefined : value))"""
+DRAWN = """() => {
+    const boxes = [...document.querySelectorAll('.widget-hbox > .widget-vbox:last-child > .widget-box')];
+    const shown = boxes.filter(box => box.style.display !== 'none');
+    return shown.length && shown.every(box => box.querySelector('.js-plotly-plot .main-svg'));
+}"""
 
 
 def views():
@@ -543,7 +548,7 @@ def slider(page, label=""):
 def test_an_explorer_works_in_jupyterlab(jupyterlab, name):
     """A slider changes the picture, a saved state restores it, and the steps are played."""
     page = jupyterlab(f"{name}.ipynb")
-    page.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
+    page.wait_for_function(DRAWN)
     state, shown = page.locator(".widget-textarea textarea").last, page.evaluate(DATA)
     before = state.input_value()
     slider(page).locator(".noUi-handle").first.press("ArrowRight")
@@ -561,6 +566,12 @@ def test_an_explorer_works_in_jupyterlab(jupyterlab, name):
     if name in (checks := {"landscape": check_landscape, "frames": check_frames}):
         checks[name](page, state)
     assert page.locator("[data-mime-type$='stderr'], [data-mime-type$='error']").count() == 0
+
+
+def changed(page, before):
+    """Wait until the data of every figure have changed, and return them: figures arrive in messages of their own."""
+    lab.wait_until(lambda: all(new != old for new, old in zip(page.evaluate(DATA), before, strict=True)), page)
+    return page.evaluate(DATA)
 
 
 def check_landscape(page, state):
@@ -582,12 +593,14 @@ def check_frames(page, state):
     choose, digits = (lambda label: page.get_by_label(label, exact=True)), page.evaluate(DATA)
     assert not choose("action").is_visible()
     choose("source").select_option("game")
-    lab.wait_until(lambda: page.evaluate(DATA) != digits and choose("action").is_visible(), page)
+    game = changed(page, digits)
+    choose("action").wait_for()
     choose("action").select_option("right")
+    right = changed(page, game)
     lab.wait_until(lambda: json.loads(state.input_value())["action"] == "right", page)
-    right, saved = page.evaluate(DATA), state.input_value()
+    saved = state.input_value()
     choose("action").select_option("left")
-    lab.wait_until(lambda: page.evaluate(DATA) != right, page)
+    changed(page, right)
     state.fill(saved)
     state.press("Tab")
     lab.wait_until(lambda: page.evaluate(DATA) == right, page)
