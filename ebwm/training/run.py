@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_map
 from ebwm import settings
 from ebwm.checks import instance, refusal
 from ebwm.compat import require
-from ebwm.data.configs import LARGEST, StatesConfig, task_class
+from ebwm.data.configs import StatesConfig, task_class
+from ebwm.entries import LARGEST
 from ebwm.data.task import Task, Tokens, count, select, stack
 from ebwm.data.tasks import load_task
 from ebwm.evaluation.cost import matrix_speed, peak_memory
@@ -313,7 +314,7 @@ def _readable(checkpoint: Checkpoint) -> Iterator[None]:
     meta = checkpoint.meta
     try:
         numbers = [*(meta[name] for name in (*NUMBERS, "world_size")), *meta["losses"]]
-        if not all(math.isfinite(number) and number < LARGEST[int] for number in numbers):
+        if not all(math.isfinite(number) and number < LARGEST for number in numbers):
             raise ValueError("a number is out of range")
         yield
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, OverflowError, ValueError) as error:

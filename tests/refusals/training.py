@@ -13,7 +13,7 @@ from ebwm.data.task import Rows, Tokens, Vectors
 from ebwm.data.tasks import load_task
 from ebwm.saving import CheckpointError, load_tensors, save_tensors
 from ebwm.training.checkpoint import Checkpoints
-from ebwm.training.configuration import ConfigError, ModelConfig, from_dict
+from ebwm.training.configuration import ConfigError, ModelConfig, RecipeConfig, RunConfig, WalkConfig, from_dict
 from ebwm.training.distributed import SingleProcess
 from ebwm.training.history import UnknownRun, find
 from ebwm.training.learner import LEARNERS, BatchOrder, Kind, load_learner, make_learner
@@ -92,6 +92,16 @@ CASES = [
     ("causal rows", lambda: make_learner(ModelConfig("ebt"), Rows(2, 3, 3), 0), ConfigError, "choose one of joint_ebt"),
     ("actions", mock.patch.dict(LEARNERS, mine=Kind(None, (Vectors,)))(
         lambda: make_learner(ModelConfig("mine"), Vectors(5, 2), 0)), ConfigError, "model.kind='mine'"),
+    *[(f"made with {named}", partial(kind, **{name: value}), error, named) for kind, error, named, name, value in (
+        (ModelConfig, ConfigError, "dim='3': must be an integer", "dim", "3"),
+        (ModelConfig, ConfigError, "compile=1: must be true or false", "compile", 1),
+        (ModelConfig, TypeError, "widht", "widht", 3),
+        (WalkConfig, ConfigError, "step_size=inf: must be at most 1e+30", "step_size", float("inf")),
+        (WalkConfig, ConfigError, "step_size=nan: must be a finite number above 0", "step_size", float("nan")),
+        (WalkConfig, ConfigError, "step_size=[1]: must be a number, or auto", "step_size", [1]),
+        (RecipeConfig, ConfigError, "most=2.5: must be an integer, or none", "most", 2.5),
+        (RunConfig, ConfigError, "did you mean 'fsdp'", "strategy", "fsdp2"))],
+    ("too many", lambda: RecipeConfig(*"s1 true".split(), *range(20)), TypeError, "RecipeConfig: "),
     ("overrides", partial(train, "smoke", overrides="seed=3"), ConfigError, "overrides='seed=3'"),
     ("no features", partial(make_learner, ModelConfig(), 0, 0), ValueError, "dim=0"),
     ("large batch", lambda: BatchOrder(4, 5, 0), ConfigError, "batch=5"),
