@@ -1,6 +1,8 @@
 """Frame encoders and their weights, features in the cache, retrieval, and the moving camera."""
 
 import hashlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -100,6 +102,7 @@ def test_the_default_is_the_papers_encoder_where_it_can_be_had(modules, wheel, m
 
 
 def test_a_vae_gives_the_mean_of_its_latent(tmp_path):
+    import_timm()  # so that diffusers can be imported beside any torchvision
     kind = pytest.importorskip("diffusers").AutoencoderKL
     blocks = dict(down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2)
     vae = kind(block_out_channels=[8, 8], norm_num_groups=4, scaling_factor=0.5, **blocks)
@@ -107,6 +110,9 @@ def test_a_vae_gives_the_mean_of_its_latent(tmp_path):
     frames = noise(2, 16, 16, 3)
     latent = vae.encode(torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean.detach()
     assert torch.allclose(frame_encoder("vae:any", tmp_path, size=16).encode(frames), latent.flatten(1) / 2, atol=1e-5)
+    code = f"from ebwm.data.pretrained import sd_vae; print(sd_vae('any', {str(tmp_path)!r}, 16).size)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "16\n"
 
 
 def test_pixels_and_principal_components_agree_with_those_of_a_data_set():

@@ -335,6 +335,7 @@ def sd_vae(
     size: int | None = None,  # height and width of an image, a multiple of 8; None: 224, as in the papers
 ) -> Network:
     """The encoder of a Stable Diffusion VAE: 4 x size / 8 x size / 8 features of a frame."""
+    import_timm()  # with its remedy for torchvision, which diffusers imports too
     kind, size = require("diffusers", "diffusion").AutoencoderKL, size or 224
     if weights and not Path(weights).is_dir():
         raise refusal("weights", str(weights), "must be the folder of a saved AutoencoderKL", error=FileNotFoundError)
