@@ -7,7 +7,7 @@ Modules:
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 EXPORTS = {  # public name: the module that defines it, imported on first use
     "EBT": "ebwm.ebt",

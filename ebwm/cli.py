@@ -45,8 +45,8 @@ def main(
     if argv is None:
         _use_utf8()
         warnings.formatwarning = lambda message, *_: f"ebwm: {message}\n"
+    words = sys.argv[1:] if argv is None else argv
     try:
-        words = sys.argv[1:] if argv is None else argv
         options = _parser(words).parse_args(words)
         code = options.run(options)
         print(end="", flush=True)
@@ -61,7 +61,7 @@ def main(
     except ImportError as error:
         if "pip install" not in str(error):
             raise
-        return _tell(error, REFUSED)
+        return _tell(_outside_a_checkout(words) or error, REFUSED)
     except OSError as error:
         if error.errno not in PLACE_ERRORS:
             raise
@@ -73,6 +73,16 @@ def main(
         return _tell(f"not enough memory ({reason}); choose a smaller model, batch, number of steps or amount of data", FAILED)
     except KeyboardInterrupt:
         return _tell("interrupted", INTERRUPTED)
+
+
+def _outside_a_checkout(words: list[str]) -> str | None:
+    """What to tell of a command on figures where there are none, before asking for the packages that make them."""
+    if words[:1] not in (["figures"], ["bundle"]):
+        return None
+    from ebwm.figures.notebook import registry_path
+
+    path = registry_path()
+    return None if path.is_file() else f"no figures.yaml in {path.parent}; run this inside a checkout of ebwm"
 
 
 def _place_of(error: OSError) -> str:

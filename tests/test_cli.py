@@ -116,7 +116,7 @@ def test_list_and_promote(project, told):
 
 def test_replay_prints_each_array_and_counts_them(project, told, monkeypatch):
     rows = [Compared("a.loss", "within tolerance", 0.01, 0.1)]
-    monkeypatch.setattr(figures, "replay", lambda id, scale: rows)
+    monkeypatch.setattr(figures, "replay", lambda id, scale, threads, cores: rows)
     first = "a.loss  within tolerance; differs by 0.01, allowed 0.1\n"
     assert told("figures", "replay", "tiny") == (0, f"{first}\ntiny: 1 within tolerance\n", "")
     rows.append(Compared("a.more", "drifted", None, 0.0))
@@ -209,6 +209,16 @@ def test_a_missing_package_is_reported_before_a_run_starts(project, told, monkey
     assert (code, out) == (2, "") and err.count("\n") == 1
     assert err.startswith(f"'{module}' cannot be imported") and err.endswith("pip install 'ebwm[training]'\n")
     assert not (project / "runs").exists()
+
+
+@pytest.mark.parametrize("words", [["figures", "list"], ["bundle", "out.tar"]])
+def test_figures_outside_a_checkout_ask_for_one_before_any_package(told, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    for module in ("ebwm.figures.commands", "ebwm.figures.registry"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    expected = f"no figures.yaml in {tmp_path / 'figures'}; run this inside a checkout of ebwm\n"
+    assert told(*words) == (2, "", expected)
 
 
 @pytest.mark.parametrize("terminal, ci, shown", [

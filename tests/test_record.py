@@ -271,17 +271,19 @@ def test_replay_runs_the_recorded_parameters_and_compares(project, monkeypatch):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["parameters"]["effective"]["updates"] = 9
     write_manifest(folder, **manifest | {"threads": 3})
-    failed = {}
+    failed, threads = {}, 3
 
     def make(plans, **options):
         (again,) = plans
         assert again.folder == folder / "runs/smoke.replay" and options == {"force": True}
-        assert again.parameters["updates"] == 9 and figures.jobs_of(again)[-1].threads == 3
+        assert again.parameters["updates"] == 9 and figures.jobs_of(again)[-1].threads == threads
         record(out=str(again.folder), value=1.25)
         return Outcome(failed=failed)
 
     monkeypatch.setattr("ebwm.figures.comparison.make", make)
     assert figures.replay("tiny") == [("losses.loss", "drifted", 0.25, 0.0)]
+    threads = 2
+    assert figures.replay("tiny", threads=2) == [("losses.loss", "drifted", 0.25, 0.0)]
     failed["tiny"] = "figure 'tiny' failed: ValueError: no"
     with pytest.raises(figures.NotebookError, match="ValueError: no"):
         figures.replay("tiny")

@@ -3,6 +3,7 @@
 import math
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,13 @@ def test_options_are_refused_in_one_line(call, words):
     code, out, err = call("line", "--model", "ebt", *words)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert words[-2].strip("-").replace("-", "_") in err.replace("-", "_")
+
+
+def test_a_tokenizer_whose_package_is_missing_names_it(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    code, out, err = call("text", "--model", "text")
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert err.startswith("ebwm: 'tokenizers' cannot be imported") and err.endswith("pip install 'ebwm[text]'\n")
 
 
 def test_a_run_on_clips_and_a_model_without_its_tokenizer_are_refused(folder, runs, tmp_path):

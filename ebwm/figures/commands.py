@@ -33,6 +33,8 @@ def add(
     _add_run(commands.add_parser("run", help="make figures; skip those that are up to date"))
     replay = commands.add_parser("replay", help="run a figure again, and compare every array")
     replay.add_argument("id", metavar="ID", help="figure to run again")
+    replay.add_argument("--threads", type=count, metavar="N", help="threads of each job; default: as recorded")
+    replay.add_argument("--cores", type=count, metavar="N", help="number of processor cores; default: all")
     replay.set_defaults(run=_replay)
     _add_scale(replay, "compare with the last run at this scale; default: with the record")
     check = commands.add_parser("check", help="verify records, and list those older than their code")
@@ -167,7 +169,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    arrays = figures.replay(options.id, options.scale)
+    arrays = figures.replay(options.id, options.scale, threads=options.threads, cores=options.cores)
     width = max((len(row.array) for row in arrays), default=0)
     for array, verdict, difference, allowed in arrays:
         excess = f"; differs by {difference:.2g}, allowed {allowed:g}" if difference else ""

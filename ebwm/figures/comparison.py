@@ -35,9 +35,13 @@ def replay(
     id: str,  # a figure of the registry
     scale: str | None = None,  # scale of the run to compare with; default: the record
     config: Settings | None = None,  # default: the settings in effect
+    threads: int | None = None,  # of each job; default: as recorded
     **options: Any,  # options of `make`
 ) -> list[Compared]:
-    """Run a figure again with the recorded parameters and threads, and compare every array of its data."""
+    """Run a figure again with the recorded parameters and threads, and compare every array of its data.
+
+    Another number of threads sums in another order, which tells how far results depend on rounding.
+    """
     config = config or settings.load()
     figure, folder = registry(config)[id], config.figures / id
     folder = folder / "runs" / checked_scale(scale) if scale else folder
@@ -47,7 +51,7 @@ def replay(
     manifest = read_manifest(folder)
     effective = {n: v for n, v in manifest["parameters"]["effective"].items() if n != "scale"}
     again = plan(id, manifest["scale"], effective, config)
-    again = dataclasses.replace(again, suffix=".replay", threads=manifest.get("threads") or 0)
+    again = dataclasses.replace(again, suffix=".replay", threads=threads or manifest.get("threads") or 0)
     outcome = make([again], force=True, **options)
     if outcome.failed:
         raise NotebookError("; ".join(outcome.failed.values()))
