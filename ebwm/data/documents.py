@@ -97,7 +97,7 @@ def _python_texts() -> dict[str, str]:
 PACKAGES = {"fsspec": "2026.9.0", "jinja2": "3.1.6", "joblib": "1.6.0", "mpmath": "1.3.0", "narwhals": "2.28.0",
             "networkx": "3.6.1", "numpy": "2.4.6", "scikit-learn": "1.9.1", "scipy": "1.17.1", "sympy": "1.14.0",
             "torch": "2.13.0"}  # names and versions, as in constraints.txt
-COPIES = {"testing", "distutils", "externals", "_vendor"}  # folders that are left out as well
+COPIES = {"testing", "distutils", "externals", "_vendor", "_distributor_init.py"}  # are left out as well
 
 
 @functools.cache
