@@ -20,7 +20,7 @@ from ebwm.data.documents import documents
 from ebwm.data.text import _Corpus, text_corpus
 from ebwm.data.tokenizer import load_tokenizer
 
-PACKAGES_DIGEST = "c882def38abead55b5da382fd4ffe594ee8568c534a818247ec5e53776d593fc"  # of the corpus, as its manifests have it
+PACKAGES_DIGEST = "c882def38abead55b5da382fd4ffe594ee8568c534a818247ec5e53776d593fc"  # of the corpus
 
 
 def test_the_python_corpus_has_topics_and_docstrings_without_repeated_paragraphs():
@@ -74,9 +74,9 @@ def installed(tmp_path, monkeypatch):
 def test_the_documentation_of_a_package(installed):
     long = "A paragraph of more than eighty characters that a compiled function has as its documentation."
     other = "Another paragraph of more than eighty characters, which {is} documented by a call of a method."
-    installed("1.0+cpu", b=f'"""Two."""\nadd_newdoc("f", """\n    {long}\n    """)\nx._add_docstr(f, """{other}""".format(a=1))',
-              a='"""One, \\ud800."""\nprint("' + "never" * 20 + '")', c=f'"""{long}"""', d="def f[", tests__e='"""Never."""',
-              _vendor__g='"""Never."""')
+    added = f'add_newdoc("f", """\n    {long}\n    """)\nx._add_docstr(f, """{other}""".format(a=1))'
+    installed("1.0+cpu", b=f'"""Two."""\n{added}', a=f'"""One, \\ud800."""\nprint("{long}")', c=f'"""{long}"""',
+              d="def f[", tests__e='"""Never."""', _vendor__g='"""Never."""')
     expected = [("tinydocs/a.py", "One, ?."), ("tinydocs/b.py", f"Two.\n\n{long}\n\n{other}")]
     assert [*documents("packages")] == [*documents("packages")] == expected
     assert [*sources.files_of("packages")] == [f"tinydocs/{name}.py" for name in "abcd"]

@@ -136,7 +136,7 @@ CASES = [
            ("held_out", 0.5), ("held_out", -0.1), cache="unused"),
     *((f"source {kind}", functools.partial(documents, source), FileNotFoundError, "source=") for kind, source in {
         "path": tempfile.gettempdir() + "/none.txt", "name": "texts/none.txt", "folder": tempfile.mkdtemp()}.items()),
-    ("packages", functools.partial(outdated, documents, "packages"), ValueError, "source='packages': needs numpy 0.1 ("),
+    ("packages", functools.partial(outdated, documents, "packages"), ValueError, "source='packages': needs numpy 0.1"),
     ("deep JSON", lambda: [*documents(deep_json())], ValueError, "source='deep.jsonl:1'"),
     *((f"source {named}", functools.partial(corpus, text, **changes), error, named) for named, text, changes, error in [
         ("source=", "", {}, ValueError), ("source=", "one\n" * 99, {"length": 10**6}, ValueError),
