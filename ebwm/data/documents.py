@@ -321,7 +321,7 @@ def within(
 
 # %% ../../nbs/data/documents.ipynb #1d65a615
 def documents(
-    source: str | os.PathLike = "python",  # or "packages", a file, a folder, "redpajama", "fineweb", "owner/name:config"
+    source: str | os.PathLike = "python",  # "packages", a file, a folder, "redpajama", "fineweb" or "owner/name:config"
     *,
     key: str | None = None,  # field of a row that holds the text; "text" ("raw_content" in RedPajama)
 ) -> Iterator[tuple[str, str]]:  # a name and a text; empty texts are left out
