@@ -55,9 +55,10 @@ def _documentation(path: Path, compiled: bool = False) -> str:
     """All docstrings of a file, in their order, and those that it adds to compiled code if wanted."""
     try:
         with warnings.catch_warnings(action="ignore"):
-            nodes = [*ast.walk(ast.parse(path.read_bytes()))]
+            tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):  # some distributions include files with invalid syntax
         return ""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, (*DOCUMENTED, ast.Call))]
     nodes.sort(key=lambda node: getattr(node, "lineno", 0))
     found = [text for node in nodes for text in _texts_of(node, compiled) if text]
     return "\n\n".join(dict.fromkeys(found))
