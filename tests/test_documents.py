@@ -1,19 +1,26 @@
-"""Texts of Python's documentation, of files and of the Hugging Face Hub."""
+"""Texts of the documentation of Python and of packages, of files and of the Hugging Face Hub."""
 
 import ast
 import gzip
+import re
 import socket
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from sizes import ROOT
 from tiny_text import LINES, texts_of
 
 from ebwm.data import documents as sources
+from ebwm.data.cache import SPLITS
 from ebwm.data.documents import documents
-from ebwm.data.text import text_corpus
+from ebwm.data.text import _Corpus, text_corpus
 from ebwm.data.tokenizer import load_tokenizer
+
+PACKAGES_DIGEST = "c882def38abead55b5da382fd4ffe594ee8568c534a818247ec5e53776d593fc"  # of the corpus
 
 
 def test_the_python_corpus_has_topics_and_docstrings_without_repeated_paragraphs():
@@ -38,6 +45,89 @@ def test_a_repeated_long_paragraph_is_used_once(tmp_path, monkeypatch):
     found = sources._python_texts.__wrapped__()
     assert {name: body for name, body in found.items() if not name.startswith("topics/")} == {
         "a.py": f"One.\n\n{long}", "b.py": "One.\n\nThree."}
+
+
+# Documentation of packages
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Install a package with these files in an empty folder, as the only one that is wanted."""
+    monkeypatch.setenv("EBWM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+    def install(version, **files):
+        info = tmp_path / "site" / "tinydocs-1.dist-info"
+        texts = {f"tinydocs/{name.replace('__', '/')}.py": text for name, text in files.items()}
+        texts |= {f"{info.name}/METADATA": f"Metadata-Version: 2.1\nName: tinydocs\nVersion: {version}\n"}
+        texts |= {f"{info.name}/RECORD": "".join(f"{name},,\n" for name in texts)}
+        for name, text in texts.items():
+            (info.parent / name).parent.mkdir(parents=True, exist_ok=True)
+            (info.parent / name).write_text(text)
+        sources._package_files.cache_clear()
+
+    monkeypatch.setattr(sources, "PACKAGES", {"tinydocs": "1.0"})
+    yield install
+    sources._package_files.cache_clear()
+
+
+def test_the_documentation_of_a_package(installed):
+    long = "A paragraph of more than eighty characters that a compiled function has as its documentation."
+    other = "Another paragraph of more than eighty characters, which {is} documented by a call of a method."
+    added = f'add_newdoc("f", """\n    {long}\n    """)\nx._add_docstr(f, """{other}""".format(a=1))'
+    installed("1.0+cpu", b=f'"""Two."""\n{added}', a=f'"""One, \\ud800."""\nprint("{long}")', c=f'"""{long}"""',
+              d="def f[", tests__e='"""Never."""', _vendor__g='"""Never."""')
+    expected = [("tinydocs/a.py", "One, ?."), ("tinydocs/b.py", f"Two.\n\n{long}\n\n{other}")]
+    assert [*documents("packages")] == [*documents("packages")] == expected
+    assert [*sources.files_of("packages")] == [f"tinydocs/{name}.py" for name in "abcd"]
+
+
+def test_a_changed_package_is_read_again(installed):
+    installed("1.0", a='"""One."""')
+    assert [*documents("packages")] == [("tinydocs/a.py", "One.")]
+    installed("1.0", a='"""Two, longer."""')
+    assert [*documents("packages")] == [("tinydocs/a.py", "Two, longer.")]
+
+
+def test_a_package_of_another_version_or_none_is_named_with_the_command(installed, monkeypatch):
+    monkeypatch.setitem(sources.PACKAGES, "none-such", "2")
+    installed("0.9", a='"""One."""')
+    line = (r"^source='packages': needs tinydocs 1\.0 \(0\.9 is installed\), none-such 2 \(none is installed\); "
+            r"pip install tinydocs==1\.0 none-such==2\Z")
+    with pytest.raises(ValueError, match=line):
+        documents("packages")
+
+
+def test_the_packages_are_needed_by_the_library_and_pinned():
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
+    assert {name: pins.get(name, pins.get(name.capitalize())) for name in sources.PACKAGES} == sources.PACKAGES
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed, left = set(), [*project["dependencies"]]
+    while left:
+        name = re.match(r"[\w.-]+", left.pop())[0].lower().replace("_", "-")
+        if name not in needed and sources._version_of(name) != "none":
+            left += [line for line in metadata.requires(name) or () if ";" not in line]
+        needed.add(name)
+    assert {*sources.PACKAGES} <= needed
+
+
+@pytest.mark.slow
+def test_the_text_of_the_packages_is_the_recorded_one_and_its_splits_share_no_long_paragraph(tmp_path, monkeypatch):
+    monkeypatch.setenv("EBWM_CACHE", str(tmp_path))
+    try:
+        test = text_corpus("packages", "test", cache=tmp_path)
+    except ValueError as error:
+        pytest.skip(str(error))
+    assert test.corpus_digest == PACKAGES_DIGEST
+    assert PACKAGES_DIGEST[:12] in (ROOT / "data/README.md").read_text(encoding="utf-8")
+    long = {split: set() for split in SPLITS}
+    for split, text in _Corpus("packages", None, None, 0.05, 0).texts():
+        long[split] |= {words for part in text.split("\n\n") if len(words := " ".join(part.split())) >= sources.LONG}
+    assert all(len(found) > 1000 for found in long.values())
+    assert sum(map(len, long.values())) == len(set().union(*long.values()))
+
+
+# Files and the Hub
 
 
 def test_files_of_all_formats(tmp_path):

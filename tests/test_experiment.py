@@ -45,6 +45,7 @@ NOTEBOOKS = sorted((ROOT / "nbs/figures").glob("*.ipynb"))
 
 @pytest.mark.parametrize("named, status, title", [
     ({}, panels.STAND_IN, "A (stand-in data, small)"), ({"source": "my.txt"}, "small models", "A (small)"),
+    ({"source": "packages"}, panels.STAND_IN, "A (stand-in data, small)"),
     ({"source": "python", "video_dir": "clips"}, "small models", "A (small)")])
 def test_the_users_own_data_are_no_stand_in(named, status, title):
     assert panels.status(named) == status and commands._title("A (stand-in data, small)", named) == title

@@ -58,7 +58,7 @@ class TextConfig:
     task: ClassVar[str] = "ebwm.data.tasks:Text"  # module and class
     loss: ClassVar[str] = "cross-entropy, nats per token"  # its name and unit
     kind: str = "text"  # name of the task
-    source: str = "python"  # "python": its documentation; a file, a folder, or a data set of the Hugging Face Hub
+    source: str = "python"  # "python" or "packages": their documentation; a file, a folder, or a data set of the Hub
     tokenizer: str = "byte"  # "byte", "train:V" on the corpus, a tokenizer's file, or its name on the Hub
     length: Count = 256  # predicted tokens of a window
     packing: Literal[PACKINGS] = "packed"  # "packed": every token is used | "documents": one truncated window a document

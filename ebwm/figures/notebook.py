@@ -17,6 +17,7 @@ __all__ = ["PARAMETERS", "PARTS", "cells_of", "code_of", "fits", "own_data", "pa
            "read_registry", "registry_path"]
 
 PARAMETERS, PARTS = "parameters", "parts"  # tags of cells
+STAND_INS = ("python", "packages")  # sources of text that stand in for the papers'
 
 
 def registry_path(
@@ -129,7 +130,7 @@ def own_data(
     parameters: Mapping[str, Any],  # of a figure
 ) -> bool:
     """Whether a figure shows data that the user named, by the parameter `video_dir` or `source`."""
-    return parameters.get("video_dir") is not None or parameters.get("source", "python") != "python"
+    return parameters.get("video_dir") is not None or parameters.get("source", "python") not in STAND_INS
 
 
 def plain(

@@ -5,6 +5,7 @@ import math
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from ebwm.data.configs import (
     TextConfig,
 )
 from ebwm.data.digits import moving_digits
-from ebwm.data.documents import documents
+from ebwm.data.documents import PACKAGES, documents
+from ebwm.data.documents import _package_files as packages
 from ebwm.data.features import encoded_clips, frame_encoder, nearest_frames, save_features, train_autoencoder
 from ebwm.data.forks import forking_digits
 from ebwm.data.games import episodes, make_game
@@ -46,6 +48,13 @@ def corpus(text, **settings):
     path = Path(tempfile.mkdtemp(), "text.txt")
     path.write_text(text, encoding="utf-8")
     return text_corpus(path, **dict(length=16, cache=path.parent / "cache") | settings)
+
+
+def outdated(function, *arguments):
+    """A call while another version of numpy is wanted."""
+    with mock.patch.dict(PACKAGES, numpy="0.1"):
+        packages.cache_clear()
+        return function(*arguments)
 
 
 def deep_json():
@@ -127,6 +136,7 @@ CASES = [
            ("held_out", 0.5), ("held_out", -0.1), cache="unused"),
     *((f"source {kind}", functools.partial(documents, source), FileNotFoundError, "source=") for kind, source in {
         "path": tempfile.gettempdir() + "/none.txt", "name": "texts/none.txt", "folder": tempfile.mkdtemp()}.items()),
+    ("packages", functools.partial(outdated, documents, "packages"), ValueError, "source='packages': needs numpy 0.1"),
     ("deep JSON", lambda: [*documents(deep_json())], ValueError, "source='deep.jsonl:1'"),
     *((f"source {named}", functools.partial(corpus, text, **changes), error, named) for named, text, changes, error in [
         ("source=", "", {}, ValueError), ("source=", "one\n" * 99, {"length": 10**6}, ValueError),
