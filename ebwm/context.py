@@ -99,8 +99,9 @@ class Context(ABC):
         return [*self.parameters]
 
     def stamp(self) -> None:
-        "Record the versions of the weights."
+        "Record the weights, and their versions."
         self.parameters = tuple(self.model.parameters())
+        self.modules = tuple(self.model.modules())
         self.versions = self._versions()
 
     def _versions(self) -> list[int]:
