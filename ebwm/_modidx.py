@@ -604,6 +604,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'ebwm.energy.Landscape.detach_context': ('core/energy.html#landscape.detach_context', 'ebwm/energy.py'),
                              'ebwm.energy.Landscape.energy': ('core/energy.html#landscape.energy', 'ebwm/energy.py'),
                              'ebwm.energy.Landscape.expand': ('core/energy.html#landscape.expand', 'ebwm/energy.py'),
+                             'ebwm.energy.Landscape.gradient': ('core/energy.html#landscape.gradient', 'ebwm/energy.py'),
                              'ebwm.energy.Landscape.select': ('core/energy.html#landscape.select', 'ebwm/energy.py'),
                              'ebwm.energy.Landscape.unwrap': ('core/energy.html#landscape.unwrap', 'ebwm/energy.py'),
                              'ebwm.energy.Landscape.value_and_grad': ('core/energy.html#landscape.value_and_grad', 'ebwm/energy.py'),

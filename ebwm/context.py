@@ -99,8 +99,10 @@ class Context(ABC):
         return [*self.parameters]
 
     def stamp(self) -> None:
-        "Record the versions of the weights."
+        "Record the weights, where the model holds them, and their versions."
         self.parameters = tuple(self.model.parameters())
+        holders = [part for module in self.model.modules() for part in (module._parameters, module._modules)]
+        self.places = [(holder, name, thing) for holder in holders for name, thing in holder.items()]
         self.versions = self._versions()
 
     def _versions(self) -> list[int]:
@@ -108,7 +110,7 @@ class Context(ABC):
 
     def check(self) -> None:
         "Refuse to be used with other weights; changes through `parameter.data` are not detected."
-        same = all(a is b for a, b in zip(self.parameters, self.model.parameters(), strict=True))
+        same = all(holder.get(name) is thing for holder, name, thing in self.places)
         if not same or self._versions() != self.versions:
             raise RuntimeError("the model's parameters have changed since this context was computed: "
                                "make a new landscape with model.landscape(states)")

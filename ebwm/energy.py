@@ -144,6 +144,14 @@ class Landscape(ABC):
         "Energies and their gradient with respect to the candidates; the default uses autograd."
         return gradient_by_autograd(self.energy, y, create_graph)
 
+    def gradient(
+        self,
+        y: Float[Tensor, "..."],  # candidates [*items *features]
+        create_graph: bool = False,  # keep the gradient differentiable, for training
+    ) -> Float[Tensor, "..."]:  # that of `value_and_grad`
+        "The gradient alone, for a landscape that has it for less; the default computes the energies too."
+        return self.value_and_grad(y, create_graph)[1]
+
     def at_step(
         self,
         step: int,  # index of the sampling step, from 0

@@ -110,9 +110,10 @@ def like_features(values: Tensor, y: Tensor) -> Tensor:
     return values.reshape((*values.shape, *[1] * (y.ndim - values.ndim)))
 
 
-def is_finite(state: State) -> Tensor:
-    parts = [_features(part, state.energy.ndim).isfinite().all(-1) for part in (state.y, state.grad)]
-    return state.energy.isfinite() & parts[0] & parts[1]
+def is_finite(state: State, *others: Tensor) -> Tensor:
+    "Whether an item's candidate, energy and gradient are all finite, and its features in other tensors."
+    parts = [_features(part, state.energy.ndim) for part in (state.y, state.energy, state.grad, *others)]
+    return torch.cat(parts, -1).isfinite().all(-1)
 
 
 def step_info(state: State, step_size: float | Tensor, accepted: Tensor, finite: Tensor, count: int) -> Info:
@@ -126,7 +127,7 @@ def step_info(state: State, step_size: float | Tensor, accepted: Tensor, finite:
 
 def _moved(state: State, y: Tensor, step_size: float | Tensor, count: int) -> tuple[State, Info]:
     "The next state of an algorithm that accepts every step, and the facts about the step."
-    finite = is_finite(state) & _features(y.detach(), state.energy.ndim).isfinite().all(-1)
+    finite = is_finite(state, y.detach())
     return State(y), step_info(state, step_size, torch.ones_like(finite), finite, count)
 
 # %% ../nbs/core/02_sampler.ipynb #da5e98a1
@@ -246,15 +247,19 @@ def leapfrog(
     state: State,  # initial candidates, with their gradient
     velocity: Float[Tensor, "..."],  # initial velocity, in the candidates' shape
     step_size: float | Tensor,  # integration step; a number, or one for each item
-    steps: int,  # integration steps, one evaluation each
+    steps: int,  # integration steps, one evaluation each; only the last needs the energy
     create_graph: bool = False,  # keep it differentiable
 ) -> tuple[State, Float[Tensor, "..."]]:  # final state and velocity
     "Leapfrog integration of Hamiltonian dynamics: reversible; the energy error is O(step_size squared)."
-    time = _per_item(step_size, state)
-    for _ in range(steps):
-        velocity = velocity - time / 2 * state.grad
-        state = evaluate(landscape, state.y + time * velocity, create_graph)
-        velocity = velocity - time / 2 * state.grad
+    landscape, time = as_landscape(landscape), _per_item(step_size, state)
+    half, y = time / 2, state.y
+    kick = half * state.grad
+    for left in reversed(range(steps)):
+        velocity = velocity - kick
+        y = y + time * velocity
+        state = State(y, grad=landscape.gradient(y, create_graph)) if left else evaluate(landscape, y, create_graph)
+        kick = half * state.grad
+        velocity = velocity - kick
     return state, velocity
 
 

@@ -19,7 +19,7 @@ class ClosedForm(Landscape):
         energy: Callable,  # candidates [*items 2] -> energies [*items]
         gradient: Callable,  # candidates [*items 2] -> gradients [*items 2]
     ):
-        self.function, self.gradient = energy, gradient
+        self.function, self.formula = energy, gradient
 
     def energy(
         self,
@@ -35,7 +35,16 @@ class ClosedForm(Landscape):
     ) -> tuple[Float[Tensor, "*items"], Float[Tensor, "*items 2"]]:
         """Energies and gradients by the formulas."""
         with torch.set_grad_enabled(create_graph):
-            return self.function(y), self.gradient(y)
+            return self.function(y), self.formula(y)
+
+    def gradient(
+        self,
+        y: Float[Tensor, "*items 2"],  # candidates
+        create_graph: bool = False,  # as for a landscape
+    ) -> Float[Tensor, "*items 2"]:
+        """Gradients by the formula."""
+        with torch.set_grad_enabled(create_graph):
+            return self.formula(y)
 
 
 def stiff_bowl() -> tuple[ClosedForm, Tensor]:  # energy; its minimum [1 2]

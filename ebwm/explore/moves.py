@@ -49,6 +49,15 @@ class Recorder(Wrapper):
         self.points[-1].append(y.detach())
         return self.inner.value_and_grad(y, create_graph)
 
+    def gradient(
+        self,
+        y: Float[Tensor, "walks dim"],  # candidates
+        create_graph: bool = False,  # as for a landscape
+    ) -> Float[Tensor, "walks dim"]:
+        """The gradient by the rule of the inner landscape."""
+        self.points[-1].append(y.detach())
+        return self.inner.gradient(y, create_graph)
+
     def after_step(
         self,
         index: int,  # of the step, from 0
@@ -59,6 +68,11 @@ class Recorder(Wrapper):
         self.states.append(state)
         self.infos.append(info)
         self.points.append([])
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations for each walk: in the steps, and one of the last energy if the sampler does not know it."""
+        return sum(int(info.evaluations[0]) for info in self.infos) + (self.states[-1].energy is None)
 
     @property
     def accepted(self) -> Bool[Tensor, "steps walks"]:

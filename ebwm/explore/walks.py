@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..checks import between, one_of, refusal
 from ..energy import as_landscape
-from ..evaluation.cost import Counted
 from ebwm.modifiers import guarded, noisy
 from ebwm.sampler import Info, Kernel, State, gradient_descent, hmc, langevin, mala, nesterov, run
 from ..settings import generator
@@ -149,8 +148,7 @@ def walk(
     if settings.x is not None:
         point = torch.tensor([[settings.x, settings.y]], dtype=torch.float32)
         starts = where.candidates(point).repeat(settings.walks, 1)
-    energy, kernel = Counted(where.energy), SAMPLERS[settings.sampler](settings)
-    recorder = Recorder(energy)
+    recorder, kernel = Recorder(where.energy), SAMPLERS[settings.sampler](settings)
 
     def after_step(index: int, state: State, info: Info) -> None:
         recorder.after_step(index, state, info)
@@ -159,7 +157,7 @@ def walk(
 
     with suppress(_TimeIsUp):
         run(recorder, starts, kernel, settings.steps, generator(settings.seed, "walk"), callback=after_step)
-    evaluations, candidates = energy.evaluations // settings.walks, torch.cat([starts[None], recorder.ends])
+    evaluations, candidates = recorder.evaluations, torch.cat([starts[None], recorder.ends])
     energies, grads = as_landscape(where.energy).value_and_grad(candidates.flatten(0, 1))
     energies, grads = energies.reshape(candidates.shape[:2]), grads.reshape(candidates.shape)
     moves = moves_of(settings.sampler, settings.step_size, recorder, candidates[:-1], grads[:-1])

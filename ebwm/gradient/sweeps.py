@@ -413,5 +413,7 @@ def energy_gradient(
     if create_graph:
         plain = energy.replaced([tensor.detach() for tensor in energy.tensors()])
         return EnergyGrad.apply(plain, recompute, x, *energy.tensors())
-    with torch.no_grad(), _without_autocast(x):
-        return first_order(energy, x)[:2]
+    plain = energy.sweeps == Sweeps()  # compiled ones would be compiled once more for inference mode
+    with torch.inference_mode() if plain else torch.no_grad(), _without_autocast(x):
+        energies, gradient, _ = first_order(energy, x)
+    return energies.clone(), gradient.clone()
