@@ -52,12 +52,7 @@ def load_language(
     folder: Path | str,  # of a finished run on text
 ) -> Language:
     """Load a trained model of tokens with its tokenizer."""
-    try:
-        learner, task, config = load_run(folder)
-    except ValueError as error:
-        if isinstance(error.__cause__, ImportError):  # a package that the tokenizer needs
-            raise error.__cause__ from None
-        raise
+    learner, task, config = load_run(folder)
     tokenizer = getattr(task, "tokenizer", None)
     if tokenizer is None:
         rule = f"must hold a model of text; this one was trained on {config.data.kind}"

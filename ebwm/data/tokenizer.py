@@ -155,7 +155,7 @@ def _read_tokenizer(path: Path, name: str) -> Tokenizer:
         return Tokenizer() if text == Tokenizer()._json() else BPETokenizer(name, text)
     except UnicodeDecodeError as error:
         raise refusal("tokenizer", name, f"is not a text file ({error.reason})", "use a tokenizer.json") from None
-    except ValueError:
+    except (ImportError, ValueError):
         raise
     except Exception as error:  # `tokenizers` raises nothing narrower
         raise refusal("tokenizer", name, f"cannot be read ({error})", "use a tokenizer.json") from error
