@@ -115,19 +115,21 @@ def onnx_arrays(
             named = {key: part for key, part in parts if key in (2, 8, 9)}
             if named[2] == 1:
                 values = np.frombuffer(named[9], np.float32).reshape(shape)
-                arrays[bytes(named[8]).decode()] = torch.from_numpy(values.copy())
+                arrays[_text(named[8])] = torch.from_numpy(values.copy())
         elif number == 1:
             parts = list(_fields(value))
-            inputs = [bytes(part).decode() for key, part in parts if key == 1]
-            named = {key: bytes(part).decode() for key, part in parts if key in (3, 4)}
+            inputs = [_text(part) for key, part in parts if key == 1]
+            named = {key: _text(part) for key, part in parts if key in (3, 4)}
             if named[4] == "MatMul":
                 matrices[named[3].strip("/").removesuffix("/MatMul").replace("/", ".")] = inputs[-1]
     linear = {f"{name}.weight": arrays[key].T for name, key in matrices.items() if key in arrays}
     return arrays | linear
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+def _fields(message: memoryview | int) -> Iterator[tuple[int, Any]]:
     """Field numbers and values of a message in Protocol Buffers' wire format."""
+    if isinstance(message, int):
+        raise ValueError("a number instead of a message")
     place = 0
     while place < len(message):
         key, place = _varint(message, place)
@@ -137,6 +139,12 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
             length, place = (8, place) if key & 7 == 1 else (4, place) if key & 7 == 5 else _varint(message, place)
             value, place = message[place:place + length], place + length
         yield key >> 3, value
+
+
+def _text(part: memoryview | int) -> str:
+    if isinstance(part, int):
+        raise ValueError("a number instead of a text")
+    return bytes(part).decode()
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:

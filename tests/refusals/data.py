@@ -57,6 +57,13 @@ def outdated(function, *arguments):
         return function(*arguments)
 
 
+def bytes_of(content):
+    """A file with some bytes."""
+    path = Path(tempfile.mkdtemp(), "x.onnx")
+    path.write_bytes(content)
+    return path
+
+
 def deep_json():
     """A file with one line of very many brackets."""
     path = Path(tempfile.mkdtemp(), "deep.jsonl")
@@ -107,6 +114,8 @@ CASES = [
         ("missing", EMPTY, FileNotFoundError), ("other", __file__, ValueError)]),
     ("lite0 file", lambda: frame_encoder("efficientnet_lite0", EMPTY), FileNotFoundError, "weights="),
     ("onnx file", lambda: frame_encoder("dinov2_shaped", __file__), ValueError, "weights="),
+    *((f"onnx {content}", functools.partial(frame_encoder, "dinov2_shaped", bytes_of(content)), ValueError, "weights=")
+      for content in (b"", b"81", b":\x02\x0a\x01", b":\x04\x0a\x02\x08\x09")),
     ("onnx size", lambda: frame_encoder("dinov2_shaped", __file__, size=100), ValueError, "size="),
     ("vae folder", lambda: frame_encoder("vae:any", __file__), FileNotFoundError, "weights="),
     *table(train_autoencoder, ("size", 12), ("features", 0), frames=np.zeros((2, 8, 8, 3), np.uint8)),
