@@ -18,6 +18,7 @@ from ebwm.data.task import Vectors, state_errors
 from ebwm.explore import play
 from ebwm.explore.play_page import HOST, page, serve
 from ebwm.training.learner import Learner
+from ebwm.training.run import Stopped
 from ebwm.usage import UsageError
 
 STAY, UP, DOWN, LEFT, RIGHT = range(5)
@@ -204,3 +205,14 @@ def test_the_widget_answers_as_the_page_does():
 def test_keys_are_unique():
     names = [entry["key"] for entry in play.keys_of(("noop", "fire", "up", "forward", "upright", "stay"))]
     assert names == ["1", " ", "ArrowUp", "4", "5", "6"]
+
+
+def test_an_interruption_while_the_small_model_is_trained_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    def stopped(*given, **options):
+        raise Stopped("SIGTERM: stopped after update 1 of 9", "SIGTERM")
+
+    monkeypatch.setenv("EBWM_RUNS", str(tmp_path))
+    monkeypatch.setattr(play, "train_small", stopped)
+    assert cli.main(["play", "--no-browser"]) == 130
+    told, interrupted = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"push:5: no small model in {tmp_path} yet") and interrupted == "ebwm: interrupted"

@@ -82,8 +82,20 @@ def _session(options: argparse.Namespace) -> "Session":
         folder = find(options.name, runs)
     else:
         name = play.make_game(options.game or play.DEFAULT).name
-        folder = play.small_run(name, runs) or play.train_small(name, runs, progress=sys.stderr.isatty())
+        folder = play.small_run(name, runs) or _train_small(name, runs)
     return play.Session(play.open_run(folder, options.game), options.seed, options.mode)
+
+
+def _train_small(name: str, runs: Path) -> Path:
+    """The folder of a small model, after saying that one is trained; a stop by a signal is an interruption."""
+    from ..training.run import Stopped
+    from . import play
+
+    print(f"{name}: no small model in {runs} yet; one is trained first, in about a minute", file=sys.stderr, flush=True)
+    try:
+        return play.train_small(name, runs, progress=sys.stderr.isatty())
+    except Stopped:
+        raise KeyboardInterrupt from None
 
 
 # The server
