@@ -55,8 +55,11 @@ def load_language(
     try:
         learner, task, config = load_run(folder)
     except ValueError as error:
-        if isinstance(error.__cause__, ImportError):  # a package that the tokenizer needs
-            raise error.__cause__ from None
+        cause = error.__cause__
+        while isinstance(cause, ValueError):
+            cause = cause.__cause__
+        if isinstance(cause, ImportError):  # a package that the tokenizer needs
+            raise cause from None
         raise
     tokenizer = getattr(task, "tokenizer", None)
     if tokenizer is None:

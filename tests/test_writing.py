@@ -119,7 +119,7 @@ def test_a_tokenizer_whose_package_is_missing_names_it(call, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     code, out, err = call("text", "--model", "text")
     assert (code, out) == (2, "") and err.count("\n") == 1
-    assert err.startswith("ebwm: 'tokenizers' cannot be imported") and err.endswith("pip install 'ebwm[text]'\n")
+    assert err.startswith("'tokenizers' cannot be imported") and err.endswith("pip install 'ebwm[text]'\n")
 
 
 def test_a_run_on_clips_and_a_model_without_its_tokenizer_are_refused(folder, runs, tmp_path):
