@@ -29,7 +29,7 @@ test: $(READY) ## run every check: export, notebooks, style, tests, smoke figure
 
 lab: $(READY) ## open the notebooks in JupyterLab, or the one named by NOTEBOOK
 	@mkdir -p $(LAB) && echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > $(LAB)/overrides.json
-	$(BIN)/jupyter lab $(or $(NOTEBOOK),nbs)
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(or $(NOTEBOOK),nbs)
 
 docs: $(READY) ## build the site in _docs, by quarto where it is installed
 	$(BIN)/python docs/build.py

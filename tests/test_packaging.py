@@ -129,7 +129,7 @@ def test_make_lab_opens_a_notebook_without_asking_for_news(tmp_path):
         path.chmod(0o755)
     (tmp_path / ".venv/.ready").touch()
     printed = make(tmp_path, "-o", ".venv/.ready", "lab", "NOTEBOOK=nbs/index.ipynb").stdout
-    assert printed.splitlines()[-1] == "lab nbs/index.ipynb"
+    assert printed.splitlines()[-1] == "lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/nbs/index.ipynb"
     overrides = json.loads((tmp_path / ".venv/share/jupyter/lab/settings/overrides.json").read_text())
     assert overrides["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
 

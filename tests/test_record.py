@@ -286,7 +286,7 @@ def test_replay_runs_the_recorded_parameters_and_compares(project, monkeypatch):
     assert figures.replay("tiny", threads=2) == [("losses.loss", "drifted", 0.25, 0.0)]
     failed["tiny"] = "figure 'tiny' failed: ValueError: no"
     with pytest.raises(figures.NotebookError, match="ValueError: no"):
-        figures.replay("tiny")
+        figures.replay("tiny", threads=2)
 
 
 # The table and the summary of a batch

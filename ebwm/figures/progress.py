@@ -77,7 +77,7 @@ class Progress:
 
     def _move(self) -> None:
         running = [job.name for job in self.jobs if self.states[job.name].get("state") == "running"]
-        line = f"{running[0]}: {self.states[running[0]]['line']}" if running else "waiting"
+        line = f"{running[0]}: {self.states[running[0]]['line'] or 'no output yet'}" if running else "waiting"
         self.bar.set_postfix_str(f"{self._left()} left  {line}"[:90])
         if self.bar.disable and time.monotonic() - self.reported >= HEARTBEAT:
             self._say(f"{line}; {len(running)} running, {self._left()} left")
