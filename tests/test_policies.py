@@ -1,12 +1,14 @@
 """Policies: models of chunks, predictors, acting, saving and loading."""
 
 import json
+import re
 
 import pytest
 import torch
 
 from ebwm.cli import main
 from ebwm.energy import gradient_by_autograd
+from ebwm.evaluation.cost import flops
 from ebwm.policy.chunks import Chunks, ChunksConfig
 from ebwm.policy.demonstrations import Demonstrations, collect
 from ebwm.policy.formats import write_demonstrations
@@ -14,6 +16,7 @@ from ebwm.policy.models import OUTPUTS, ChunkModel
 from ebwm.policy.policies import FILE, TRAINING, Policy, PolicySettings, fit_policy, load_policy, train_policy
 from ebwm.policy.predictors import PREDICTORS, Diffusion, make_predictor
 from ebwm.policy.trunks import ChunkShape
+from ebwm.policy.walk import PRESETS
 from ebwm.settings import generator
 from ebwm.training.checkpoint import locked
 from ebwm.usage import UsageError
@@ -232,6 +235,25 @@ def test_windows_of_another_length_are_refused(chunks):
 def test_a_diffusion_policy_takes_at_most_its_levels():
     with pytest.raises(ValueError, match="steps=101"):
         Diffusion(ChunkModel(SHAPE, "clean", generator=generator(0)), 101)
+
+
+def test_an_unknown_encoder_of_images_is_refused(demonstrations, tmp_path, capsys):
+    write_demonstrations(tmp_path / "demos", demonstrations)
+    places = ["--demos", str(tmp_path / "demos"), "--out", str(tmp_path / "policy")]
+    assert main(["policy", "train", "cloning", "images=camera", *places]) == 2
+    assert re.fullmatch(r"ebwm: name='camera': must be one of [^\n]*\n", capsys.readouterr().err)
+
+
+def test_training_through_the_last_step_costs_at_most_three_and_a_half_times_cloning():
+    shape = ChunkShape(state_dim=39, action_dim=4)
+    context, target = {"state": torch.randn(64, 2, 39)}, torch.randn(64, 16, 4)
+
+    def cost(kind, **walk):
+        predictor = PolicySettings.named(kind, **walk).predictor(shape)
+        return flops(lambda: predictor.loss(context, target, generator(0)).backward()).total
+
+    steps = range(PRESETS["ours"].least, PRESETS["ours"].most + 1)  # drawn with equal probability
+    assert sum(cost("ebt", least=count, most=count) for count in steps) / len(steps) <= 3.5 * cost("cloning")
 
 
 def test_a_second_training_in_a_folder_is_refused(demonstrations, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The update of EBT-Policy: equal to the authors' code, and independent of the batch where it should be."""
 
 import ast
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +64,7 @@ def authors(stub: Stub, walk: PolicyWalk) -> object:
 @pytest.mark.skipif(not CHECKOUT, reason="OFFICIAL_EBT_POLICY is not set")
 @pytest.mark.parametrize("walk", [
     replace(PRESETS["authors"], spread=1.0, step_size=3.0, temperature=2.0),
-    replace(PRESETS["paper"], step_size=0.5, clamp=0.01),
+    replace(PRESETS["paper"], spread=1.0, step_size=0.5, clamp=0.01),
 ])
 def test_the_update_equals_the_authors_code(walk):
     stub, steps = Stub(), 5
@@ -77,6 +78,20 @@ def test_the_update_equals_the_authors_code(walk):
     assert torch.allclose(found.state.y, expected, rtol=0, atol=1e-14)
     schedule = [theirs.langevin_dynamics_scheduler._get_sigma(index, steps) for index in range(steps)]
     assert noise_schedule(walk, steps) == pytest.approx(schedule, rel=1e-6)
+
+
+@pytest.mark.skipif(not CHECKOUT, reason="OFFICIAL_EBT_POLICY is not set")
+def test_the_preset_has_the_settings_of_the_authors_template():
+    template = json.loads((Path(CHECKOUT) / "robomimic/exps/templates/precious_policy.json").read_text())
+    theirs, walk = template["algo"]["precious"], PRESETS["authors"]
+    found = dict(mu=walk.momentum, max_sigma=walk.noise[0], min_sigma=walk.noise[1], max_mcmc_steps=walk.predicted,
+                 min_grad=walk.tolerance, randomize_mcmc_step_size_scale=walk.spread,
+                 scale_alpha_with_energy_temp=walk.temperature, mcmc_num_steps=walk.least,
+                 randomize_mcmc_num_steps=walk.most - walk.least - 1, mcmc_step_size=walk.step_size,
+                 clamp_future_grads=walk.clamp is not None, mcmc_step_size_learnable=walk.learned,
+                 truncate_mcmc=not walk.every)
+    assert found == {name: theirs[name] for name in found}
+    assert walk.normalise == PRESETS["paper"].normalise == "batch" and PRESETS["paper"].momentum == walk.momentum
 
 
 @pytest.mark.skipif(not CHECKOUT, reason="OFFICIAL_EBT_POLICY is not set")

@@ -1,5 +1,6 @@
 """The registry, parameters of notebooks, plans and jobs. Refusals are in refusals/figures.py."""
 
+import contextlib
 import itertools
 import json
 from pathlib import Path
@@ -47,6 +48,15 @@ def test_missing_packages_are_named_with_their_extra(project, monkeypatch):
         figures.plan("tiny")
 
 
+@pytest.mark.parametrize("name, refused", [("reach", False), ("metaworld:hammer", True), ("robosuite:Can", True)])
+def test_a_simulator_of_robots_needs_its_extra(project, monkeypatch, name, refused):
+    rewrite(project / "nbs/figures/tiny.ipynb", "fast = False", f"fast = False\\nsimulator = '{name}'")
+    monkeypatch.setattr(compat, "installed", lambda package: package != "mujoco")
+    expected = pytest.raises(figures.FigureError, match=r"needs mujoco: pip install 'ebwm\[policy\]'")
+    with expected if refused else contextlib.nullcontext():
+        assert figures.plan("tiny").figure.id == "tiny"
+
+
 # Jobs
 
 
@@ -83,7 +93,8 @@ def test_a_job_has_one_thread_unless_the_user_or_the_registry_say_more(project, 
 # This repository's registry
 
 
-def test_the_registry_of_this_repository_matches_its_notebooks():
+def test_the_registry_of_this_repository_matches_its_notebooks(monkeypatch):
+    monkeypatch.setattr(compat, "installed", lambda package: True)  # extras are optional where tests run
     config = settings.load(ROOT)
     known = figures.registry(config)
     assert {f.notebook for f in known.figures.values()} == set(NOTEBOOKS)

@@ -67,7 +67,7 @@ def plan(
         _check_items(figure.id, name, asked.get(name, defaults[name]))
     kind = _kind_of_device(figure, scale, config, cluster)
     if means:
-        _check_means(figure, scale, kind)
+        _check_means(figure, scale, kind, defaults | asked)
     return Plan(figure, scale, {"scale": scale, **asked}, config, device=kind)
 
 
@@ -151,18 +151,25 @@ def _kind(default: Any) -> str:
     return kinds.get(type(default), f"a {type(default).__name__}")
 
 
+SIMULATORS = ("metaworld:", "robosuite:")  # beginnings of names of simulators that need the extra "policy"
 ENGINE = ("matplotlib", "pandas", "pyarrow", "psutil", "filelock")
 
 
-def _check_means(figure: Figure, scale: str, kind: str) -> None:
+def _check_means(figure: Figure, scale: str, kind: str, values: Mapping[str, Any]) -> None:
     check_temporary(FigureError)
     if figure.device.get(scale) == "cuda" and kind != "cuda":
         raise FigureError(f"figure {figure.id!r} at scale {scale!r} needs a GPU, but the device is {kind!r}; "
                           "use a smaller --scale")
     needed = {"figures": [package for package in ENGINE if not installed(package)]}
-    for extra, absent in (needed | {extra: lacking(extra) for extra in figure.extras}).items():
+    for extra, absent in (needed | {extra: lacking(extra) for extra in _extras(figure, values)}).items():
         if absent:
             raise FigureError(f"figure {figure.id!r} needs {', '.join(absent)}: pip install 'ebwm[{extra}]'")
+
+
+def _extras(figure: Figure, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The figure's extras, and that of the robots' simulators if a parameter names one."""
+    named = [values.get("simulator") or "", *values.get("simulators", ())]
+    return figure.extras + ("policy",) * any(name.startswith(SIMULATORS) for name in named)
 
 
 # Jobs

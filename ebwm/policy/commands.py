@@ -148,7 +148,7 @@ def _train(options: argparse.Namespace) -> int:
         demonstrations = read_demonstrations(options.demos)
     with tqdm(total=chosen.updates, disable=not sys.stderr.isatty(), unit="update") as bar:
         try:
-            with locked(folder / TRAINING):
+            with locked(folder / TRAINING), _usage():
                 train_policy(demonstrations, folder, chosen, options.seed, lambda row: bar.update(row["update"] - bar.n))
         except FloatingPointError as error:
             raise Failure(str(error)) from error

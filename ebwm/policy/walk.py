@@ -65,10 +65,10 @@ class PolicyWalk:
 
 # %% ../../nbs/policy/01_walk.ipynb #7db2a870
 PRESETS = {
-    "paper": PolicyWalk(least=1, most=2, predicted=2, step_size=1e4, learned=False, temperature=1.0, momentum=0.9,
-                        noise=(0.3, 0.001), every=True, stop="batch", tolerance=2e-3, error="mse"),
+    "paper": PolicyWalk(least=6, most=10, predicted=2, step_size=1e3, learned=False, temperature=1.0, spread=1.5,
+                        normalise="batch", momentum=0.9, noise=(0.2, 0.002), every=True, stop="batch", error="mse"),
     "authors": PolicyWalk(least=6, most=10, predicted=20, step_size=1e3, learned=False, temperature=9.0, spread=1.5,
-                          normalise="batch", noise=(0.2, 0.002), stop="batch", error="mse"),
+                          normalise="batch", momentum=0.9, noise=(0.2, 0.002), stop="batch", error="mse"),
     "ours": PolicyWalk(),
     "two_steps": PolicyWalk(least=2, most=2, every=True),
 }
