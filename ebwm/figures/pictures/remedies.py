@@ -13,6 +13,7 @@ from ebwm.figures.style import colour
 
 SETS = {"digits": ("Moving digits", "SmoothL1"), "photographs": ("Features of moving photographs", "SmoothL1"),
         "text": ("Text in bytes", "nats per byte")}
+LINEAR = {"photographs": 0.02}  # distances above which the axes are logarithmic
 WALKED = {"ebt": ("ebt", "EBT, 2 steps in training"), "steps": ("gru", "EBT, 4 steps in training"),
           "proposal_full": ("diffusion", "refines one pass, 2 x weights")}
 ROLES = {way: role for way, (role, _) in WALKED.items()} | {"proposal": "diffusion"}
@@ -60,6 +61,12 @@ def _distances(
     panel.grid(False, axis="y")
     panel.grid(True, axis="x")
     title, unit = SETS[name]
+    if name in LINEAR:
+        panel.set_xscale("symlog", linthresh=LINEAR[name], linscale=2)
+        near, low, high = LINEAR[name], *panel.get_xlim()
+        ticks = [tick for tick in (-near, -near / 2, 0, near / 2, near, 0.1, 0.5) if low <= tick <= high]
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        unit = f"{unit}, logarithmic beyond {near:g}"
     panel.set(title=f"{title}: test loss less Transformer++'s", xlabel=unit)
 
 
@@ -76,5 +83,7 @@ def _walks(panel: Any, name: str, made: Mapping[str, pd.DataFrame], ways: Mappin
         panels.level(panel, level, "transformer", ls=style, label=ways[way].title)
     if floor is not None:
         panels.level(panel, floor, ls="-.", label="repeats the last state")
+    if name in LINEAR:
+        panels.logarithmic(panel)
     panel.set(title="Loss by steps in the test", xlabel="steps of a walk", ylabel=f"test {SETS[name][1]}")
     panel.legend(fontsize=8.5)
