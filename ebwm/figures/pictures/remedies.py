@@ -11,7 +11,7 @@ from ebwm.figures.experiment.remedies import Way
 from ebwm.figures.experiment.tables import Interval, bounds, select
 from ebwm.figures.style import colour
 
-SETS = {"digits": ("Moving digits", "SmoothL1"), "photographs": ("Features of moving photographs", "SmoothL1"),
+SETS = {"digits": ("Moving digits", "SmoothL1"), "photographs": ("Photographs", "SmoothL1"),
         "text": ("Text in bytes", "nats per byte")}
 LINEAR = {"photographs": 0.02}  # distances above which the axes are logarithmic
 WALKED = {"ebt": ("ebt", "EBT, 2 steps in training"), "steps": ("gru", "EBT, 4 steps in training"),
@@ -29,11 +29,12 @@ def draw(
 ) -> Any:  # the figure
     """Distance to the Transformer++ by remedy with its cost, and losses by step, for each data set."""
     pyplot, heights = require("matplotlib.pyplot", "figures"), [2 + len(found) for found in differences.values()]
-    figure, grid = pyplot.subplots(len(heights), 2, figsize=(11.2, 0.32 * sum(heights) + 0.6), squeeze=False,
+    figure, grid = pyplot.subplots(len(heights), 2, figsize=(11.2, 0.32 * sum(heights) + 1), squeeze=False,
                                    gridspec_kw=dict(width_ratios=[1.45, 1], height_ratios=heights))
     for row, name in zip(grid, differences, strict=True):
         _distances(row[0], name, made["item_loss"], ways, differences[name], costs[name])
         _walks(row[1], name, made, ways, floors.get(name))
+    panels.legend_below(figure, grid[0, 1], 3)
     panels.heading(figure, f"Remedies for an EBT after {parameters['updates']} updates", parameters["seeds"],
                    "bars: 95 % intervals; bands: ranges", panels.status(parameters))
     return figure
@@ -66,6 +67,7 @@ def _distances(
         near, low, high = LINEAR[name], *panel.get_xlim()
         ticks = [tick for tick in (-near, -near / 2, 0, near / 2, near, 0.1, 0.5) if low <= tick <= high]
         panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.set_xticks([], minor=True)
         unit = f"{unit}, logarithmic beyond {near:g}"
     panel.set(title=f"{title}: test loss less Transformer++'s", xlabel=unit)
 
@@ -86,4 +88,3 @@ def _walks(panel: Any, name: str, made: Mapping[str, pd.DataFrame], ways: Mappin
     if name in LINEAR:
         panels.logarithmic(panel)
     panel.set(title="Loss by steps in the test", xlabel="steps of a walk", ylabel=f"test {SETS[name][1]}")
-    panel.legend(fontsize=8.5)
