@@ -10,12 +10,14 @@ import torch
 from ebwm.data.task import Tokens, Vectors
 from ebwm.ebt import EBT
 from ebwm.figures.experiment.remedies import (
+    TWINS,
     WAYS,
     corrected,
     layer_weights,
     learner_of,
     logit_descent,
     losses_by_step,
+    moving_photographs,
     shrinking,
     train,
 )
@@ -90,11 +92,44 @@ def weights_of(way):
 
 
 def test_weights_of_the_layers_are_equal_where_the_figure_says_so():
-    found = {name: weights_of(way) / weights_of(WAYS["transformer"]) for name, way in WAYS.items() if name != "wide"}
-    assert found.pop("proposal_full") == 2 and set(found.values()) == {1.0}
-    shapes = {"transformer": dict(dim=64, depth=2, heads=4), "wide": dict(dim=90, depth=1, heads=3)}
-    wide, base = (weights_of(replace(WAYS[name], shape=shapes[name])) for name in ("wide", "transformer"))
-    assert wide == pytest.approx(base, rel=0.015)
+    base = weights_of(WAYS["transformer"])
+    found = {name: weights_of(way) / base for name, way in WAYS.items() if "wide" not in name}
+    assert found.pop("proposal_full") == found.pop("transformer_deep") == 2 and set(found.values()) == {1.0}
+    shapes = {"transformer": dict(dim=64, depth=2, heads=4), "wide": dict(dim=90, depth=1, heads=3),
+              "transformer_wide": dict(dim=90, depth=2, heads=3)}
+    base, wide, twin = (weights_of(replace(WAYS[name], shape=shape)) for name, shape in shapes.items())
+    assert wide == pytest.approx(base, rel=0.015) and twin == pytest.approx(2 * base, rel=0.015)
+
+
+def test_twins_predict_in_one_pass_with_as_many_weights():
+    for name, twins in TWINS.items():
+        for twin in set(twins) - {"transformer_wide"}:
+            assert WAYS[twin].kind == "transformer" and weights_of(WAYS[twin]) == weights_of(WAYS[name])
+
+
+def test_a_transformer_adds_its_output_to_the_last_state():
+    learner, plain = (learner_of(Setting(), WAYS[name], Vectors(4), 0) for name in ("transformer_last", "transformer"))
+    context, target = learner.pair(Clips().items)
+    draw = torch.Generator()
+    torch.testing.assert_close(learner.predict(context, draw) - plain.predict(context, draw), context)
+    loss = Vectors(4).loss(learner.predict(context, draw), target)
+    torch.testing.assert_close(learner.loss(context, target, draw), loss)
+    with torch.no_grad():
+        learner.model.decode.weight.zero_()
+    repeated = item_losses(learner, Clips().items, 0)
+    torch.testing.assert_close(repeated, learner.errors(context, target).mean(1))
+
+
+def test_photographs_have_settings_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("EBWM_CACHE", str(tmp_path))
+    setting = Setting()
+    setting.parameters |= dict(frames=4, size=64, train_clips=99)
+    own = dict(footage="digits", video_dir=None, encoder="principal:3", size=16, spacing=0.25, train_clips=6,
+               eval_clips=2)
+    clips = moving_photographs(setting, own)
+    assert len(clips.train) == 6 and clips.train[0].shape == (4, 3)
+    assert {name: len(found) for name, found in clips.held.items()} == {"valid": 2, "test": 2, "other": 2}
+    assert (setting.parameters["size"], setting.parameters["train_clips"]) == (64, 99)
 
 
 def test_the_test_uses_the_average_that_validation_scored():

@@ -1,5 +1,7 @@
 """Ways to train an EBT that may close its distance to one pass: starts, step sizes, walk lengths, shapes, averages."""
 
+import copy
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +19,7 @@ from ebwm.energy import as_landscape
 from ebwm.evaluation.statistics import student_crossed
 from ebwm.figures.experiment.runs import Experiment
 from ebwm.figures.experiment.tables import Interval, crossed
+from ebwm.figures.experiment.video import VideoClips, video_clips
 from ebwm.figures.experiment.walks import trace
 from ebwm.objective import S1
 from ebwm.randomness import Randomness
@@ -27,8 +30,8 @@ from ebwm.training.optimiser import update_average
 from ebwm.training.trainer import load_weights
 from ebwm.walk import Walk
 
-__all__ = ["WAYS", "Way", "corrected", "layer_weights", "learner_of", "logit_descent", "losses_by_step", "refiner",
-           "shrinking", "train"]
+__all__ = ["TWINS", "WAYS", "Way", "corrected", "from_last_state", "layer_weights", "learner_of", "logit_descent",
+           "losses_by_step", "moving_photographs", "refiner", "shrinking", "train"]
 
 MakeKernel = Callable[[Any], Any]  # step size -> a kernel, or one for each step
 
@@ -40,7 +43,7 @@ class Way:
     title: str
     kind: str = "ebt"  # "ebt" | "transformer"
     steps: int = 2  # of a walk, in training and in the test
-    start: str = "noise"  # "noise" | "last", or "proposal": the prediction of a Transformer++ that is trained with it
+    start: str = "noise"  # "noise" | "last": to which a Transformer++ adds its output | "proposal": of one that learns with it
     candidates: str = "state"  # "state" | "latent"
     decay: float = 1.0  # each step size of a walk, relative to the one before
     average: float | None = None  # decay of an average of the weights, with which the model predicts
@@ -57,6 +60,9 @@ class Way:
 WAYS = {
     "transformer": Way("Transformer++", "transformer"),
     "transformer_flops": Way("Transformer++, 5 x updates", "transformer", updates=5),
+    "transformer_deep": Way("Transformer++, 2 x weights, deeper", "transformer", shape={"depth": 4}),
+    "transformer_wide": Way("Transformer++, 2 x weights, wider", "transformer"),  # the shape depends on the width
+    "transformer_last": Way("Transformer++ from the last state", "transformer", start="last", vectors_only=True),
     "ebt": Way("EBT: 2 steps from noise"),
     "longer": Way("1.8 x updates", updates=1.8),
     "steps": Way("4 steps", steps=4),
@@ -69,6 +75,24 @@ WAYS = {
     "average": Way("average of the weights", average=0.99),
     "wide": Way("1 layer, wider", shape={"depth": 1}),
 }
+TWINS = {  # Transformer++ with as many weights in the layers, or the same start
+    "proposal": ("transformer",),
+    "proposal_full": ("transformer_deep", "transformer_wide"),
+    "last": ("transformer_last",),
+}
+
+
+# Data
+
+
+def moving_photographs(
+    experiment: Experiment,  # gives the device
+    fields: Mapping[str, Any],  # instead of the parameters that `video_clips` reads
+) -> VideoClips:
+    """Features of a camera's clips, with settings of their own beside those of other data."""
+    own = copy.copy(experiment)
+    own.parameters = experiment.parameters | dict(fields)
+    return video_clips(own)
 
 
 # Kernels
@@ -122,7 +146,11 @@ def learner_of(
     state: StateSpec = getattr(task, "state", task)
     walk = experiment.walk(step_size, "noise" if way.proposes else way.start, steps=way.steps)
     model |= way.shape
-    learner = experiment.learner(way.kind, task, seed, walk, candidates=way.candidates, **model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="state_dim=.* is larger than dim")  # as in the papers
+        learner = experiment.learner(way.kind, task, seed, walk, candidates=way.candidates, **model)
+    if way.kind == "transformer":
+        return from_last_state(learner, state) if way.start == "last" else learner
     if way.proposes:
         return refiner(learner, state, way, seed)
     if way.decay == 1:
@@ -130,6 +158,16 @@ def learner_of(
     base = gradient_descent if learner.model.tokens is None else softmax_descent
     shorter = Walk(way.steps, way.start, kernel=shrinking(base, way.steps, way.decay))
     return ebt_learner(learner.model, state, S1(shorter, stream=False))._replace(pair=learner.pair)
+
+
+def from_last_state(
+    learner: Learner,  # of a model that predicts vectors in one pass
+    state: StateSpec,  # what it predicts
+) -> Learner:
+    """A model whose output is added to the last state."""
+    predicted = lambda context: context + learner.model(context)
+    return learner._replace(loss=lambda context, target, g: state.loss(predicted(context), target),
+                            predict=lambda context, g: predicted(context))
 
 
 def refiner(

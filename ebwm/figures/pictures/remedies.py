@@ -11,9 +11,12 @@ from ebwm.figures.experiment.remedies import Way
 from ebwm.figures.experiment.tables import Interval, bounds, select
 from ebwm.figures.style import colour
 
-SETS = {"digits": ("Moving digits", "SmoothL1"), "text": ("Text in bytes", "nats per byte")}
+SETS = {"digits": ("Moving digits", "SmoothL1"), "photographs": ("Photographs", "SmoothL1"),
+        "text": ("Text in bytes", "nats per byte")}
+LINEAR = {"photographs": 0.02}  # distances above which the axes are logarithmic
 WALKED = {"ebt": ("ebt", "EBT, 2 steps in training"), "steps": ("gru", "EBT, 4 steps in training"),
-          "proposal_full": ("diffusion", "refines one pass")}
+          "proposal_full": ("diffusion", "refines one pass, 2 x weights")}
+ROLES = {way: role for way, (role, _) in WALKED.items()} | {"proposal": "diffusion"}
 
 
 def draw(
@@ -21,15 +24,17 @@ def draw(
     ways: Mapping[str, Way],  # all ways
     differences: Mapping[str, Mapping[str, Interval]],  # to the Transformer++, by set and way
     costs: Mapping[str, pd.DataFrame],  # relative to the Transformer++, by set
+    floors: Mapping[str, float],  # loss of repeating the last state, by set
     parameters: Mapping[str, Any],  # of the notebook
 ) -> Any:  # the figure
     """Distance to the Transformer++ by remedy with its cost, and losses by step, for each data set."""
-    pyplot, count = require("matplotlib.pyplot", "figures"), len(differences)
-    figure, grid = pyplot.subplots(count, 2, figsize=(11.2, 4.4 * count), squeeze=False,
-                                   gridspec_kw=dict(width_ratios=[1.45, 1]))
+    pyplot, heights = require("matplotlib.pyplot", "figures"), [2 + len(found) for found in differences.values()]
+    figure, grid = pyplot.subplots(len(heights), 2, figsize=(11.2, 0.32 * sum(heights) + 1), squeeze=False,
+                                   gridspec_kw=dict(width_ratios=[1.45, 1], height_ratios=heights))
     for row, name in zip(grid, differences, strict=True):
         _distances(row[0], name, made["item_loss"], ways, differences[name], costs[name])
-        _walks(row[1], name, made, ways)
+        _walks(row[1], name, made, ways, floors.get(name))
+    panels.legend_below(figure, grid[0, 1], 3)
     panels.heading(figure, f"Remedies for an EBT after {parameters['updates']} updates", parameters["seeds"],
                    "bars: 95 % intervals; bands: ranges", panels.status(parameters))
     return figure
@@ -43,7 +48,7 @@ def _distances(
     order = sorted(differences, key=lambda way: differences[way]["value"])
     edge = panel.get_yaxis_transform()
     for place, way in enumerate(order):
-        role = "transformer" if ways[way].kind == "transformer" else "ebt" if way == "ebt" else "truth"
+        role = "transformer" if ways[way].kind == "transformer" else ROLES.get(way, "truth")
         single = by_seed[way] - by_seed["transformer"]
         panel.plot(single, [place] * len(single), "o", color=colour(role), ms=4, alpha=0.6, mew=0)
         panel.plot(differences[way]["value"], place, "|", color=colour(role), ms=12, mew=2)
@@ -57,10 +62,17 @@ def _distances(
     panel.grid(False, axis="y")
     panel.grid(True, axis="x")
     title, unit = SETS[name]
+    if name in LINEAR:
+        panel.set_xscale("symlog", linthresh=LINEAR[name], linscale=2)
+        near, low, high = LINEAR[name], *panel.get_xlim()
+        ticks = [tick for tick in (-near, -near / 2, 0, near / 2, near, 0.1, 0.5) if low <= tick <= high]
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.set_xticks([], minor=True)
+        unit = f"{unit}, logarithmic beyond {near:g}"
     panel.set(title=f"{title}: test loss less Transformer++'s", xlabel=unit)
 
 
-def _walks(panel: Any, name: str, made: Mapping[str, pd.DataFrame], ways: Mapping[str, Way]) -> None:
+def _walks(panel: Any, name: str, made: Mapping[str, pd.DataFrame], ways: Mapping[str, Way], floor: float | None) -> None:
     mean = made["by_step"].groupby(["set", "way", "seed", "step"], as_index=False).loss.mean()
     for way, (role, label) in WALKED.items():
         part = select(mean, set=name, way=way)
@@ -68,7 +80,11 @@ def _walks(panel: Any, name: str, made: Mapping[str, pd.DataFrame], ways: Mappin
         panels.lines(panel, part, "step", "loss", role, label)
         at = part[part.step == ways[way].steps].loss.mean()
         panel.plot(ways[way].steps, at, "o", color=colour(role), ms=8)
-    level = select(made["total"], set=name, way="transformer").test_loss.mean()
-    panels.level(panel, level, "transformer", label="Transformer++")
+    for way, style in (("transformer", "--"), ("transformer_deep", ":")):
+        level = select(made["total"], set=name, way=way).test_loss.mean()
+        panels.level(panel, level, "transformer", ls=style, label=ways[way].title)
+    if floor is not None:
+        panels.level(panel, floor, ls="-.", label="repeats the last state")
+    if name in LINEAR:
+        panels.logarithmic(panel)
     panel.set(title="Loss by steps in the test", xlabel="steps of a walk", ylabel=f"test {SETS[name][1]}")
-    panel.legend(fontsize=8.5)
