@@ -46,7 +46,7 @@ class Info(NamedTuple):
     step_size: Float[Tensor, "..."]  # alpha that was used
     accepted: Bool[Tensor, "..."]  # whether the item moved
     finite: Bool[Tensor, "..."]  # whether energy, gradient and new candidate are all finite
-    evaluations: Int[Tensor, "..."]  # energy evaluations in this step
+    evaluations: Int[Tensor, "..."]  # evaluations of energy, gradient or both in this step
 
 # %% ../nbs/core/02_sampler.ipynb #3ab1a39c
 def evaluate(

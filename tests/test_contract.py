@@ -160,6 +160,7 @@ def test_value_and_grad_equals_autograd_of_the_energy(kind, wrap):
     expected = reference(landscape, y.requires_grad_())
     assert expected[0].shape == kind.items and expected[1].shape == y.shape
     plain = landscape.value_and_grad(y)
+    assert torch.equal(landscape.gradient(y), plain[1])
     assert not any(part.requires_grad for part in plain)
     close(plain, tuple(part.detach() for part in expected))
     derivatives = partial(torch.autograd.grad, inputs=[y, *weights], retain_graph=True, materialize_grads=True,

@@ -80,6 +80,30 @@ def test_reported_evaluations_are_the_candidates_evaluated(make, counts):
     assert int(result.evaluations.sum()) == again.evaluations and (result.info.evaluations > 0).sum() == 15
 
 
+class Closed(PlainLandscape):
+    """A bowl that computes a gradient without the energies, and records what is asked of it."""
+
+    def __init__(self):
+        super().__init__(BOWL)
+        self.asked = []
+
+    def value_and_grad(self, y, create_graph=False):
+        self.asked.append("both")
+        return super().value_and_grad(y, create_graph)
+
+    def gradient(self, y, create_graph=False):
+        self.asked.append("gradient")
+        return BOWL.stiffness * (y - BOWL.minimum)
+
+
+def test_a_trajectory_evaluates_the_energy_at_its_end_only():
+    closed, start = Closed(), draw(5, 2)
+    result = run(closed, start, hmc(0.1, 4), 3, generator(0))
+    assert closed.asked == ["both", *["gradient", "gradient", "gradient", "both"] * 3]
+    assert result.info.evaluations.tolist() == [[5] * 5, [4] * 5, [4] * 5]
+    close(result.state.y, run(BOWL, start, hmc(0.1, 4), 3, generator(0)).state.y)
+
+
 @by_kernel
 def test_items_that_are_not_finite_are_reported_and_not_replaced(make, counts):
     start = torch.tensor([[0.5, 0.1], [1e200, 0.0], [-0.5, 0.3]], dtype=torch.float64)
