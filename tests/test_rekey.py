@@ -154,6 +154,16 @@ def test_other_changes_than_of_code_need_a_new_run(repository, no_runs, path, ol
     assert contents(repository) == files and not fresh()
 
 
+def test_the_import_of_another_package_with_the_same_pin_is_a_change_of_code(repository, monkeypatch):
+    (repository / "constraints.txt").write_text("pandas==1\nscipy==1\n")
+    first, runs = put_on_record(repository), []
+    monkeypatch.setattr(engine, "_run_smoke", lambda tree, ids, cores: runs.append(ids) or [])
+    rewrite(repository / FIGURE, "import sys", "import sys, scipy")
+    commit(repository)
+    (row,) = engine.rekey([], first)
+    assert runs == [["tiny"], ["tiny"]] and "its smoke run at" in row.refused
+
+
 def test_records_that_cannot_be_carried_are_refused(repository, no_runs):
     first = put_on_record(repository)
     rewrite(repository / FIGURE, *HARMLESS)

@@ -19,6 +19,7 @@ from ebwm.figures.identical import identical
 from ebwm.figures.inputs import changed, key_of
 from ebwm.figures.ledger import check
 from ebwm.figures.manifest import MANIFEST, read_manifest, sealed
+from ebwm.figures.packages import pins
 from ebwm.figures.record import OUTPUTS
 from ebwm.figures.registry import registry
 from ebwm.files import write_json
@@ -116,7 +117,7 @@ def _eligible(ids: Sequence[str], trees: Sequence[_Tree], config: Settings) -> d
     found: dict[str, Any] = {id: _manifest(id, config) for id in ids}
     scales = {id: row["scale"] for id, row in found.items() if isinstance(row, dict)}
     before, after = (_inputs(tree, scales) for tree in trees)
-    return found | {id: _record(found[id], before[id], after[id], trees[0]) for id in scales}
+    return found | {id: _record(found[id], before[id], after[id], trees) for id in scales}
 
 
 def _manifest(id: str, config: Settings) -> dict[str, Any] | str:
@@ -138,14 +139,18 @@ def _inputs(tree: _Tree, scales: Mapping[str, str]) -> dict[str, Any]:
     return json.loads(out.splitlines()[-1])
 
 
-def _record(manifest: dict[str, Any], before: Any, after: Any, first: _Tree) -> _Record | str:
+def _record(manifest: dict[str, Any], before: Any, after: Any, trees: Sequence[_Tree]) -> _Record | str:
+    first = trees[0]
     for inputs, name in ((before, first.name), (after, "the present commit")):
         if isinstance(inputs, str):
             return f"at {name}: {inputs}"
     if names := changed(manifest["inputs"], before):
         return f"its record is not up to date at {first.name}: {', '.join(names)}; name the commit at which it was with --since"
     names = changed(manifest["inputs"], after)
-    if beyond := [name for name in names if name != "notebook" and not name.startswith("module ")]:
+    pinned = dict(pins(trees[0].root).items() & pins(trees[1].root).items())  # to the same version at both commits
+    once = (before["packages"].keys() ^ after["packages"].keys()) & pinned.keys()
+    code = {"notebook", *(f"package {name}" for name in once)}  # to import another pinned package is a change of code
+    if beyond := [name for name in names if name not in code and not name.startswith("module ")]:
         return f"not only code has changed: {', '.join(beyond)}; {_again(manifest)}"
     return _Record(manifest, after, names)
 
