@@ -156,6 +156,7 @@ def test_other_changes_than_of_code_need_a_new_run(repository, no_runs, path, ol
 
 def test_the_import_of_another_package_with_the_same_pin_is_a_change_of_code(repository, monkeypatch):
     (repository / "constraints.txt").write_text("pandas==1\nscipy==1\n")
+    commit(repository)
     first, runs = put_on_record(repository), []
     monkeypatch.setattr(engine, "_run_smoke", lambda tree, ids, cores: runs.append(ids) or [])
     rewrite(repository / FIGURE, "import sys", "import sys, scipy")
