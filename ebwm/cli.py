@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import importlib
 import importlib.metadata
 import locale
 import os
@@ -61,7 +60,8 @@ def main(
     except ImportError as error:
         if "pip install" not in str(error):
             raise
-        return _tell(_outside_a_checkout(words) or error, REFUSED)
+        from ebwm.figures.checkout import no_checkout
+        return _tell(no_checkout(words) or error, REFUSED)
     except OSError as error:
         if error.errno not in PLACE_ERRORS:
             raise
@@ -73,16 +73,6 @@ def main(
         return _tell(f"not enough memory ({reason}); choose a smaller model, batch, number of steps or amount of data", FAILED)
     except KeyboardInterrupt:
         return _tell("interrupted", INTERRUPTED)
-
-
-def _outside_a_checkout(words: list[str]) -> str | None:
-    """What to tell of a command on figures where there are none, before asking for the packages that make them."""
-    if words[:1] not in (["figures"], ["bundle"]):
-        return None
-    from ebwm.figures.notebook import registry_path
-
-    path = registry_path()
-    return None if path.is_file() else f"no figures.yaml in {path.parent}; run this inside a checkout of ebwm"
 
 
 def _place_of(error: OSError) -> str:

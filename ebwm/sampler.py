@@ -82,7 +82,6 @@ def _per_item(values: float | Tensor, state: State) -> Tensor:
 
 
 def _active(step_size: float | Tensor, generator: Randomness) -> float | Tensor:
-    "Step sizes of the active items."
     if isinstance(generator, SubsetNoise) and isinstance(step_size, Tensor) and step_size.ndim:
         return step_size.flatten()[generator.active]
     return step_size
@@ -111,7 +110,6 @@ def like_features(values: Tensor, y: Tensor) -> Tensor:
 
 
 def is_finite(state: State, *others: Tensor) -> Tensor:
-    "Whether an item's candidate, energy and gradient are all finite, and its features in other tensors."
     parts = [_features(part, state.energy.ndim) for part in (state.y, state.energy, state.grad, *others)]
     return torch.cat(parts, -1).isfinite().all(-1)
 
@@ -126,7 +124,6 @@ def step_info(state: State, step_size: float | Tensor, accepted: Tensor, finite:
 
 
 def _moved(state: State, y: Tensor, step_size: float | Tensor, count: int) -> tuple[State, Info]:
-    "The next state of an algorithm that accepts every step, and the facts about the step."
     finite = is_finite(state, y.detach())
     return State(y), step_info(state, step_size, torch.ones_like(finite), finite, count)
 

@@ -21,8 +21,8 @@ FLOORS = [floor.split() for floor in (
     "data data.",
     "training training. evaluation.actions evaluation.rollouts",
     "policy policy.",
-    "figures.errors figures.manifest figures.notebook figures.registry figures.style figures.inputs figures.curves"
-    " figures.packages figures.plan",
+    "figures.errors figures.manifest figures.notebook figures.checkout figures.registry figures.style"
+    " figures.inputs figures.curves figures.packages figures.plan",
     "figures.record",
     "figures.carried figures.execution figures.job figures.local figures.progress figures.batch figures.claims"
     " figures.findings"
