@@ -11,7 +11,7 @@ def no_checkout(
     words: Sequence[str],  # command line after `ebwm`
 ) -> str | None:  # one line; None for other commands, and inside a checkout
     """The message to a user of `ebwm figures` or `ebwm bundle` without a checkout, whom no package would help."""
-    path = registry_path()
-    if words[:1] not in (["figures"], ["bundle"]) or path.is_file():
+    if words[:1] not in (["figures"], ["bundle"]):
         return None
-    return f"no figures.yaml in {path.parent}; run this inside a checkout of ebwm"
+    path = registry_path()
+    return None if path.is_file() else f"no figures.yaml in {path.parent}; run this inside a checkout of ebwm"
