@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from ebwm.checks import allowed, refusal, suggestion
 
-__all__ = ["Amount", "Count", "Fraction", "Integer", "Number", "Positive", "Workers", "from_text",
+__all__ = ["Amount", "Count", "Fraction", "Number", "Positive", "Workers", "from_text",
            "from_value", "section"]
 
 LARGEST, LARGEST_NUMBER = 10**12, 1e30  # beyond these an update cannot compute
@@ -19,7 +19,6 @@ TYPES = {"bool": "must be true or false", "int": "must be an integer", "float": 
          "string": "must be a text"}
 
 # A type, its limits for pydantic, and the rule that a refusal states.
-Integer = Annotated[int, Field(ge=-LARGEST, le=LARGEST), f"must be at least {-LARGEST:g}"]
 Count = Annotated[int, Field(ge=1, le=LARGEST), "must be at least 1"]
 Workers = Annotated[int, Field(ge=0, le=1024), "must be at least 0"]  # more than 1,024 are more than a machine can start
 Number = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER), "must be a finite number"]

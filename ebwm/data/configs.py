@@ -6,17 +6,17 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ebwm.checks import one_of, refusal
-from ebwm.entries import Count, Positive, Workers, section
+from ebwm.entries import LARGEST, Count, Positive, Workers, section
 
-__all__ = ["CONFIGS", "LARGEST_FRAME", "LAYOUTS", "PACKINGS", "ClipsConfig", "FramesConfig", "GameConfig", "PairsConfig",
-           "PatchesConfig", "Share", "StatesConfig", "TextConfig", "task_class"]
+__all__ = ["CONFIGS", "LARGEST_FRAME", "LAYOUTS", "PACKINGS", "ClipsConfig", "FramesConfig", "GameConfig", "HeldOut",
+           "PairsConfig", "PatchesConfig", "StatesConfig", "TextConfig", "task_class"]
 
 PACKINGS = ("packed", "documents")
 LAYOUTS = ("auto", "videos", "ssv2", "kinetics", "ucf101")  # of folders of videos
 LARGEST_FRAME = 4096  # pixels along each side of a frame
 
-Share = Annotated[float, Field(gt=0, lt=0.5), "must be above 0 and below 0.5"]  # of items that are held out
-Several = Annotated[int, Field(ge=2, le=10**12), "must be at least 2"]  # states of a sequence
+HeldOut = Annotated[float, Field(gt=0, lt=0.5), "must be above 0 and below 0.5"]  # share of items
+Several = Annotated[int, Field(ge=2, le=LARGEST), "must be at least 2"]  # states of a sequence
 Side = Annotated[int, Field(ge=1, le=LARGEST_FRAME), "must be at least 1"]  # pixels along each side
 Chance = Annotated[float, Field(ge=0, le=1), "must be from 0 to 1"]
 Shift = Annotated[float, Field(ge=0, le=0.45), "must be from 0 to 0.45"]
@@ -63,7 +63,7 @@ class TextConfig:
     length: Count = 256  # predicted tokens of a window
     packing: Literal[PACKINGS] = "packed"  # "packed": every token is used | "documents": one truncated window a document
     documents: Count | None = None  # maximum number of documents; None: all
-    held_out: Share = 0.05  # share of documents in validation, and in test
+    held_out: HeldOut = 0.05  # share of documents in validation, and in test
     key: str | None = None  # field that holds the text in rows of JSON or Parquet; None: "text"
     eval_windows: Count = 512  # windows of the validation and test splits that are scored
 
@@ -87,7 +87,7 @@ class StatesConfig:
     kind: str = "states"  # name of the task
     source: str | None = None  # .npy, .npz, .pt, .safetensors or .parquet file, or a folder of them; None: `train(data=...)`
     length: Several | None = None  # states in a sequence; longer recordings are cut; None: whole recordings
-    held_out: Share = 0.1  # share of recordings in validation, and in test
+    held_out: HeldOut = 0.1  # share of recordings in validation, and in test
     eval_items: Count = 512  # sequences of the validation and test splits that are scored
 
     @property
@@ -109,7 +109,7 @@ class PairsConfig:
     loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "pairs"  # name of the task
     source: str | None = None  # .npz, .pt, .safetensors or .parquet with "context" and "target"; None: `train(data=...)`
-    held_out: Share = 0.1  # share of pairs in validation, and in test
+    held_out: HeldOut = 0.1  # share of pairs in validation, and in test
     eval_items: Count = 512  # pairs of the validation and test splits that are scored
 
     @property
@@ -204,7 +204,7 @@ class PatchesConfig:
     size: Side | None = None  # pixels along each side of an image; None: those of the source
     grey: bool = False  # one channel instead of three
     pad: bool = False  # repeat the last row and column of images that patches do not divide
-    held_out: Share = 0.1  # share of images in validation, and in test; photographs are split by photograph
+    held_out: HeldOut = 0.1  # share of images in validation, and in test; photographs are split by photograph
     train_items: Count | None = None  # maximum number of training images; None: all, or 8192 crops of photographs
     eval_items: Count = 512  # images of the validation and test splits that are scored
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ebwm.checks import refusal
-from ebwm.data.configs import Share
+from ebwm.data.configs import HeldOut
 from ebwm.data.task import SPLITS, Rows, Scale, Task, read_task, save_task, split_items
 from ebwm.entries import Amount, Count, section
 from ebwm.policy.demonstrations import Demonstrations, Episode
@@ -40,7 +40,7 @@ class ChunksConfig:
     bounded: bool = True  # refuse actions outside of [-1, 1]
     observe: Count = 2  # observations of a context
     predict: Count = 16  # actions of a chunk
-    held_out: Share = 0.1  # share of episodes in validation, and in test; below one episode, both are the same one
+    held_out: HeldOut = 0.1  # share of episodes in validation, and in test; below one episode, both are the same one
     floor: Amount = 0.02  # smallest standard deviation by which a feature of the state is divided
     eval_items: Count = 512  # windows of validation and of test that are scored
 

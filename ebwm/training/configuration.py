@@ -8,7 +8,18 @@ from pydantic import Field
 
 from ebwm import checks
 from ebwm.data.configs import CONFIGS, ClipsConfig
-from ebwm.entries import Amount, Count, Fraction, Number, Positive, Workers, from_text, from_value, section
+from ebwm.entries import (
+    LARGEST,
+    Amount,
+    Count,
+    Fraction,
+    Number,
+    Positive,
+    Workers,
+    from_text,
+    from_value,
+    section,
+)
 from ebwm.usage import UsageError
 
 __all__ = ["ENERGY_MODELS", "RENAMED", "RESUMABLE_FIELDS", "Config", "ConfigError", "FaultConfig", "ModelConfig",
@@ -23,7 +34,7 @@ class ConfigError(UsageError):
     """A run that cannot start; the message names the entry, its value and the rule."""
 
 
-Whole = Annotated[int, Field(ge=0, le=10**12), "must be at least 0"]
+Whole = Annotated[int, Field(ge=0, le=LARGEST), "must be at least 0"]
 Seed = Annotated[int, Field(ge=0), "must be at least 0"]
 Factor = Annotated[float, Field(ge=1, le=1e30), "must be at least 1"]
 Share = Annotated[float, Field(gt=0, le=1), "must be above 0 and at most 1"]
