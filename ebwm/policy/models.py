@@ -74,11 +74,13 @@ class ChunkModel(Saved, nn.Module):
         count = modes * (shape.action_dim + 1) if output == "mixture" else shape.action_dim
         self.encoder = ObservationEncoder(shape)
         timed, kind = output in ("clean", "noise"), MLPTrunk if shape.trunk == "mlp" else TransformerTrunk
-        self.trunk = kind(shape, self.encoder.tokens, count, timed)
+        self.trunk = kind(shape, count, timed)
         self.time = linear(shape.dim, shape.dim, bias=True) if timed else None
         self.step_size = nn.Parameter(torch.tensor(1.0)) if output == "energy" else None
         self.log_std = nn.Parameter(torch.zeros(shape.action_dim)) if output == "mixture" else None
         initialise(self, generator)
+        if self.encoder.image is not None:
+            self.encoder.image.initialise(generator)
         for layer in self.trunk.layers if shape.trunk == "mlp" else ():
             layer.modulation.weight.data.mul_(0.1)
             layer.modulation.bias.data.chunk(3)[2].fill_(1.0)  # the gates
@@ -88,7 +90,7 @@ class ChunkModel(Saved, nn.Module):
         context: dict[str, Tensor],  # observations, as for `ObservationEncoder`
     ) -> list[Tensor]:
         "What depends on the observations alone."
-        return self.trunk.remember(self.encoder(context))
+        return self.trunk.remember(*self.encoder(context))
 
     def landscape(
         self,
