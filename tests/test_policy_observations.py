@@ -99,7 +99,6 @@ def test_images_without_a_state_are_read_as_they_were_written(target, filmed, tm
     (without_state, dict(images="none"), "state=False: leaves nothing to observe"),
     (lambda filmed: collect("reach", 2), dict(state=False), "leave a policy nothing to observe with state=False"),
     (lambda filmed: collect("reach", 2), dict(images="pixels"), "needs observations with images"),
-    (lambda filmed: filmed, dict(state=0), "state=int: must be true or false"),
 ])
 def test_policies_that_see_nothing_are_refused(given, changes, message, filmed, tmp_path):
     with pytest.raises((ValueError, TypeError), match=message):
@@ -112,13 +111,11 @@ def test_commands_for_images_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("EBWM_RUNS", str(tmp_path))
     demos = str(tmp_path / "demos.hdf5")
     assert cli.main(["policy", "demos", "reach", "--episodes", "2", "--image", "16", "--out", demos]) == 0
-    train = ["policy", "train", "cloning", "state=false", "dim=16", "updates=2", "--demos", demos, "--out", "run"]
-    assert cli.main(train) == 0
+    train = ["policy", "train", "cloning", "dim=16", "updates=2", "--demos", demos, "--out", "run"]
+    assert cli.main([*train, "state=no"]) == 2 and "state" in capsys.readouterr().err
+    assert cli.main([*train, "state=false"]) == 0
     capsys.readouterr()
     assert cli.main(["policy", "evaluate", "run", "--seeds", "5"]) == 0 and "in 1 episodes" in capsys.readouterr().out
-    assert cli.main(["policy", "evaluate", "run", "--seeds", "5", "--noise", "1"]) == 2
-    shown = capsys.readouterr().err
-    assert "sees the state" in shown and shown.count("\n") == 1
 
 
 def test_lerobot_needs_no_state_where_the_run_has_none(filmed):
@@ -132,7 +129,7 @@ def test_lerobot_needs_no_state_where_the_run_has_none(filmed):
     adapter(window)[0].backward()
     assert adapter.model.encoder.image[0].weight.grad.abs().sum() > 0
     with pytest.raises(UsageError, match=r"must hold observation.state or observation.images.CAMERA"):
-        adapter.select_action({"task": ["reach"]})
+        adapter.select_action({"action": torch.zeros(1)})
     config = LeRobotConfig()
     config.input_features, config.output_features = {"observation.images.top": None}, {"action": None}
     config.validate_features()
@@ -173,7 +170,7 @@ def test_windows_hold_the_instruction_of_their_episode(told):
 
 @pytest.mark.parametrize("trunk", ["mlp", "transformer"])
 def test_a_policy_goes_where_it_is_told(trunk, told):
-    settings = PolicySettings.named("cloning", updates=120, dim=32, depth=2, heads=2, trunk=trunk)
+    settings = PolicySettings.named("cloning", updates=250, dim=32, depth=2, heads=2, trunk=trunk)
     policy = fit_policy(Chunks.of(told), settings).policy
     for word, vectors in WORDS.items():
         policy.instruction = torch.from_numpy(vectors)

@@ -109,7 +109,7 @@ class Source:
         actions: Float[np.ndarray, "steps action_dim"],
         success: bool = True,
         seed: int = 0,
-        language: Float[np.ndarray, "vectors features"] | None = None,  # vectors of the instruction
+        language: Any = None,  # vectors of the instruction, [vectors features], or one of them
     ) -> Episode:
         """An episode whose observations and actions have one number of steps."""
         if not observations.keys() & {"state", "image"}:
