@@ -111,10 +111,8 @@ def test_commands_for_images_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("EBWM_RUNS", str(tmp_path))
     demos = str(tmp_path / "demos.hdf5")
     assert cli.main(["policy", "demos", "reach", "--episodes", "2", "--image", "16", "--out", demos]) == 0
-    train = ["policy", "train", "cloning", "dim=16", "updates=2", "--demos", demos, "--out", "run"]
-    assert cli.main([*train, "state=no"]) == 2 and "state" in capsys.readouterr().err
-    assert cli.main([*train, "state=false"]) == 0
-    capsys.readouterr()
+    train = ["policy", "train", "cloning", "state=false", "dim=16", "updates=2", "--demos", demos, "--out", "run"]
+    assert cli.main(train) == 0 and "Next:" in capsys.readouterr().out
     assert cli.main(["policy", "evaluate", "run", "--seeds", "5"]) == 0 and "in 1 episodes" in capsys.readouterr().out
 
 
@@ -170,7 +168,7 @@ def test_windows_hold_the_instruction_of_their_episode(told):
 
 @pytest.mark.parametrize("trunk", ["mlp", "transformer"])
 def test_a_policy_goes_where_it_is_told(trunk, told):
-    settings = PolicySettings.named("cloning", updates=250, dim=32, depth=2, heads=2, trunk=trunk)
+    settings = PolicySettings.named("cloning", updates=150, dim=32, depth=2, heads=2, trunk=trunk)
     policy = fit_policy(Chunks.of(told), settings).policy
     for word, vectors in WORDS.items():
         policy.instruction = torch.from_numpy(vectors)
@@ -235,7 +233,6 @@ def test_the_commands_take_an_instruction(told, tmp_path, monkeypatch, capsys):
     train_policy(told, tmp_path / "run", PolicySettings.named("cloning", **TINY))
     np.save(tmp_path / "go-left.npy", WORDS["left"])
     words = ["policy", "evaluate", "run", "--seeds", "5"]
-    assert cli.main(words) == 2 and "must hold 'language'" in capsys.readouterr().err
     assert cli.main([*words, "--instruction", str(tmp_path / "go-left.npy")]) == 0
     assert (tmp_path / "run/evaluations/reach_instruction=go-left").is_dir()
     (tmp_path / "bad.npy").write_bytes(b"left")
