@@ -23,7 +23,7 @@ from ebwm.usage import UsageError
 
 __all__ = ["Chunks", "ChunksConfig", "Normaliser", "Windows", "split_episodes"]
 
-CONSTANT = 1e-4  # range of a feature of actions that counts as constant
+CONSTANT = 1e-4  # a feature of actions whose range is smaller counts as constant
 Batch = dict[str, Tensor]
 
 
@@ -81,7 +81,7 @@ class Normaliser:
         states: Float[Tensor, "*items state_dim"],  # of the simulator
     ) -> Float[Tensor, "*items state_dim"]:
         """Normalised states."""
-        mean, std = self._numbers(self.states, states.device)
+        mean, std = self._offset_and_unit(self.states, states.device)
         return ((states.double() - mean) / std).float()
 
     def action(
@@ -89,7 +89,7 @@ class Normaliser:
         actions: Float[Tensor, "*items action_dim"],  # of the simulator
     ) -> Float[Tensor, "*items action_dim"]:
         """Actions from their range to [-1, 1]; those outside of it are clipped."""
-        centre, half = self._numbers(self.actions, actions.device)
+        centre, half = self._offset_and_unit(self.actions, actions.device)
         return ((actions.double() - centre) / half).clamp(-1, 1).float()
 
     def restore(
@@ -97,11 +97,12 @@ class Normaliser:
         actions: Float[Tensor, "*items action_dim"],  # in [-1, 1], such as predictions
     ) -> Float[Tensor, "*items action_dim"]:
         """Actions of the simulator."""
-        centre, half = self._numbers(self.actions, actions.device)
+        centre, half = self._offset_and_unit(self.actions, actions.device)
         return (actions.double() * half + centre).float()
 
     @staticmethod
-    def _numbers(scale: Scale, device: torch.device) -> Float[Tensor, "2 features"]:
+    def _offset_and_unit(scale: Scale, device: torch.device) -> Float[Tensor, "2 features"]:
+        """Both rows of a scale in float64, so that rounding does not depend on the units."""
         return torch.tensor([scale.mean, scale.std], dtype=torch.float64, device=device)
 
     def save(

@@ -39,7 +39,7 @@ class Mixture(NamedTuple):
 def mixture_of(
     found: Float[Tensor, "b n outputs"],  # of a trunk with modes * (action_dim + 1) outputs
     modes: int,  # of the mixture
-    log_std: Float[Tensor, " a"],
+    log_std: Float[Tensor, " a"],  # logarithm of the standard deviation of each number of an action; from -4 to 1
 ) -> Mixture:
     "A mixture from the outputs of a trunk."
     means, logits = found.split([modes * len(log_std), modes], -1)
@@ -90,8 +90,8 @@ class ChunkModel(Saved, nn.Module):
     def remember(
         self,
         context: dict[str, Tensor],  # observations, as for `ObservationEncoder`
-    ) -> list[Tensor]:
-        "What depends on the observations alone."
+    ) -> list[Tensor]:  # as the trunk takes it; each has the batch as its first axis
+        "What depends on the observations alone, computed once for all steps of a prediction."
         return self.trunk.remember(*self.encoder(context))
 
     def landscape(
@@ -192,7 +192,7 @@ class ChunkLandscape(Landscape):
     def __init__(
         self,
         model: ChunkModel,  # with the output "energy"
-        memory: list[Tensor],  # what depends on the observations alone
+        memory: list[Tensor],  # from `ChunkModel.remember`
     ):
         self.model, self.memory = model, memory
 
