@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ebwm import cli
+from ebwm.energy import gradient_by_autograd
 from ebwm.policy.chunks import Chunks, ChunksConfig
 from ebwm.policy.demonstrations import Demonstrations, collect
 from ebwm.policy.evaluation import evaluate_policy, evaluation_seeds
@@ -16,6 +17,7 @@ from ebwm.policy.models import ChunkModel
 from ebwm.policy.policies import FILE, PolicySettings, fit_policy, load_policy, train_policy
 from ebwm.policy.reach import side, side_of_path
 from ebwm.policy.simulators import Disturbance
+from ebwm.policy.trunks import ChunkShape
 from ebwm.settings import generator
 from ebwm.usage import UsageError
 
@@ -199,6 +201,21 @@ def test_padding_has_no_effect_and_words_have_one(trunk, told):
         policy.instruction = instruction
         assert torch.equal(chunk(), chunk(language=instruction[None]))
         assert torch.equal(chunk(language=words), chunk(language=words)), "an observation's own comes first"
+
+
+@pytest.mark.parametrize("trunk", ["mlp", "transformer"])
+@pytest.mark.parametrize("lengths", [None, [4, 1, 0, 2, 3]])
+def test_the_gradient_without_autograd_is_that_of_autograd(trunk, lengths):
+    shape = ChunkShape(state_dim=3, action_dim=2, language_dim=4, trunk=trunk, dim=32, depth=3)
+    draw = lambda *sizes: torch.randn(*sizes, dtype=torch.float64, generator=generator(0, str(sizes)))
+    context = {"state": draw(5, 2, 3), "language": draw(5, 4, 4)}
+    if lengths:
+        context["language_mask"] = torch.arange(4) < torch.tensor(lengths).unsqueeze(1)
+    landscape, y = ChunkModel(shape, generator=generator(0, "weights")).double().landscape(context), draw(5, 16, 2)
+    for chosen in (landscape, landscape.select(torch.tensor([2, 0, 1, 4, 3]))):
+        for quick, slow in zip(chosen.value_and_grad(y), gradient_by_autograd(chosen.energy, y), strict=True):
+            torch.testing.assert_close(quick, slow, rtol=0, atol=1e-13)
+            assert not quick.requires_grad
 
 
 @pytest.mark.parametrize("spoken, message", [

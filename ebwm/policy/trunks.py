@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRUNKS', 'ChunkShape', 'ImageEncoder', 'as_sequence', 'masked_mean', 'ObservationEncoder', 'ResidualLayer',
-           'MLPTrunk', 'TransformerTrunk', 'attention']
+           'MLPTrunk', 'TransformerTrunk', 'attention', 'absent']
 
 # %% ../../nbs/policy/02_trunks.ipynb #d57569de
 import itertools
@@ -249,6 +249,22 @@ class TransformerTrunk(nn.Module):
         "Rotations of positions."
         return rotary(positions, self.shape.dim // self.shape.heads, like.dtype)
 
+    def action_rotation(
+        self,
+        like: Tensor,  # gives dtype and device
+    ) -> Rotation:
+        "Rotations of the positions of a chunk, which are behind those of the observations."
+        first = self.first + self.shape.observe
+        return self.rotation(torch.arange(first, first + self.shape.predict, device=like.device), like)
+
+    def recall(
+        self,
+        memory: list[Tensor],  # from `remember`
+    ) -> tuple[list[tuple[Tensor, Tensor]], Bool[Tensor, "b tokens"] | None]:
+        "Keys and values of the observations for each layer, and which of them are there; None: all."
+        pairs = 2 * len(self.layers)
+        return [*zip(memory[:pairs:2], memory[1:pairs:2], strict=True)], memory[pairs] if len(memory) > pairs else None
+
     def remember(
         self,
         tokens: Float[Tensor, "b tokens d"],  # from `ObservationEncoder`
@@ -272,10 +288,8 @@ class TransformerTrunk(nn.Module):
         time: Float[Tensor, "b d"] | None = None,  # features of the noise level
     ) -> Float[Tensor, "b n outputs"]:
         x = self.embed(y) + time.unsqueeze(1) if self.timed else self.embed(y)
-        first, pairs = self.first + self.shape.observe, 2 * len(self.layers)
-        rotation = self.rotation(torch.arange(first, first + self.shape.predict, device=y.device), y)
-        present = memory[pairs] if len(memory) > pairs else None
-        for layer, k, v in zip(self.layers, memory[:pairs:2], memory[1:pairs:2], strict=True):
+        rotation, (pairs, present) = self.action_rotation(y), self.recall(memory)
+        for layer, (k, v) in zip(self.layers, pairs, strict=True):
             x = layer(x, rotation, partial(attention, context_k=k, context_v=v, present=present))
         return self.decode(self.norm(x))
 
@@ -291,6 +305,13 @@ def attention(
     "Attention of the actions to the observations and to each other; any number of derivatives."
     if present is None:
         return joint_attention(q, k, v, context_k, context_v)
-    visible = torch.cat([present, present.new_ones(len(q), k.shape[2])], 1)[:, None, None]
     scores = q * q.shape[-1] ** -0.5 @ torch.cat([context_k, k], 2).mT
-    return scores.masked_fill(~visible, -torch.inf).softmax(-1) @ torch.cat([context_v, v], 2)
+    return scores.masked_fill(absent(present, k.shape[2]), -torch.inf).softmax(-1) @ torch.cat([context_v, v], 2)
+
+
+def absent(
+    present: Bool[Tensor, "b s"],  # observations that are there
+    actions: int,  # number of actions behind them, which are all there
+) -> Bool[Tensor, "b 1 1 keys"]:
+    "Keys that no query sees."
+    return ~torch.cat([present, present.new_ones(len(present), actions)], 1)[:, None, None]
