@@ -4,14 +4,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
+from torch import Tensor
 
 from ebwm.checks import refusal
 from ebwm.policy.demonstrations import Demonstrations, Episode
+from ebwm.usage import UsageError
 
 if TYPE_CHECKING:
     from ebwm.data.features import FrameEncoder
 
-__all__ = ["IMAGES", "frozen_encoder", "prepared", "with_features"]
+__all__ = ["IMAGES", "frozen_encoder", "part_of", "prepared", "with_features"]
 
 IMAGES = ("cnn", "none")  # ways to treat images, beside the names of frozen encoders
 
@@ -58,3 +60,15 @@ def prepared(
         raise refusal("demonstrations", sorted(demonstrations.episodes[0].observations),
                       f"leave a policy nothing to observe with state={state} and images={images!r}", remedy)
     return Demonstrations(demonstrations.simulator, episodes)
+
+
+def part_of(
+    observation: dict[str, Tensor],
+    name: str,  # such as "state"
+) -> Tensor:
+    """A part of an observation."""
+    if name not in observation:
+        remedy = "observe images: option image of a simulator, --image of commands" if name == "image" else ""
+        rule = f"must hold {name!r}, which this policy was trained with"
+        raise refusal("observation", sorted(observation), rule, remedy, UsageError)
+    return observation[name]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ebwm import checks, settings
 from ebwm.files import write_json
-from ebwm.policy.cameras import frozen_encoder, prepared, with_features
+from ebwm.policy.cameras import frozen_encoder, part_of, prepared, with_features
 from ebwm.policy.chunks import Chunks, ChunksConfig, Normaliser, Windows
 from ebwm.policy.demonstrations import Demonstrations
 from ebwm.policy.models import ChunkModel, standard_step_size
@@ -223,13 +223,13 @@ class Policy:
         parts = {name: torch.as_tensor(part) for name, part in observation.items()}
         if self.encoder is not None:
             names = ("state", "image") if self.options.state else ("image",)
-            made = with_features({name: _part(parts, name).numpy() for name in names}, self.encoder)
+            made = with_features({name: part_of(parts, name).numpy() for name in names}, self.encoder)
             parts["state"] = torch.from_numpy(made["state"])
         found = {}
         if shape.state_dim:
-            found["state"] = self.normaliser.state(_part(parts, "state").to(self.device).float())
+            found["state"] = self.normaliser.state(part_of(parts, "state").to(self.device).float())
         if shape.image:
-            found["image"] = _part(parts, "image").to(self.device)
+            found["image"] = part_of(parts, "image").to(self.device)
         if shape.language_dim:
             found |= self._language(parts, len(next(iter(found.values()))))
         return found
@@ -245,15 +245,6 @@ class Policy:
         vectors = torch.as_tensor(self.instruction).float().to(self.device)
         vectors = vectors.unsqueeze(0) if vectors.ndim == 1 else vectors
         return {"language": vectors.expand(batch, *vectors.shape)}
-
-
-def _part(observation: dict[str, Tensor], name: str) -> Tensor:
-    """A part of an observation."""
-    if name not in observation:
-        remedy = "observe images: option image of a simulator, --image of commands" if name == "image" else ""
-        rule = f"must hold {name!r}, which this policy was trained with"
-        raise checks.refusal("observation", sorted(observation), rule, remedy, UsageError)
-    return observation[name]
 
 
 @dataclass

@@ -293,7 +293,7 @@ class TransformerTrunk(nn.Module):
             x = layer(x, rotation, partial(attention, context_k=k, context_v=v, present=present))
         return self.decode(self.norm(x))
 
-
+# %% ../../nbs/policy/02_trunks.ipynb #b7d20a04
 def attention(
     q: Float[Tensor, "b h n e"],  # queries of the actions
     k: Float[Tensor, "b h n e"],  # their keys
