@@ -256,6 +256,20 @@ def test_training_through_the_last_step_costs_at_most_three_and_a_half_times_clo
     assert sum(cost("ebt", least=count, most=count) for count in steps) / len(steps) <= 3.5 * cost("cloning")
 
 
+@pytest.mark.parametrize("trunk", ["mlp", "transformer"])
+def test_an_update_costs_no_more_than_its_derivatives_need(trunk):
+    """Of n steps: n gradients of 2 forwards, 4 forwards for the derivative of the last, and the observations once."""
+    shape = ChunkShape(state_dim=39, action_dim=4, trunk=trunk)
+    context, target = {"state": torch.randn(8, 2, 39)}, torch.randn(8, 16, 4)
+    predictor = PolicySettings.named("ebt", least=4, most=4).predictor(shape)
+    with torch.no_grad():
+        landscape = predictor.model.landscape(context)
+        forward = flops(lambda: landscape.energy(target)).total
+        observed = flops(lambda: predictor.model.remember(context)).total
+    needed = (2 * 4 + 4) * forward + 3 * observed
+    assert 0.9 * needed < flops(lambda: predictor.loss(context, target, generator(0)).backward()).total < 1.03 * needed
+
+
 def test_a_second_training_in_a_folder_is_refused(demonstrations, tmp_path, capsys):
     write_demonstrations(tmp_path / "demos", demonstrations)
     places = ["--demos", str(tmp_path / "demos"), "--out", str(tmp_path / "policy")]

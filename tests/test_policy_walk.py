@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from ebwm.policy.walk import PRESETS, PolicyWalk, noise_schedule, policy_kernel, policy_loss, walk_chunks
+from ebwm.policy.walk import PRESETS, PolicyWalk, descend, noise_schedule, policy_kernel, policy_loss, walk_chunks
 from ebwm.sampler import run
 from ebwm.settings import generator
 
@@ -135,3 +135,15 @@ def test_a_loss_repeats_and_reaches_energy_and_step_size(changes):
     first, again = (policy_loss(stub.energy, target, walk, alpha, generator(0, "training")) for _ in range(2))
     gradients = torch.autograd.grad(first, [stub.weight, alpha])
     assert first == again and all(gradient.abs().max() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"momentum": 0.9}, {"normalise": "sample"}, {"normalise": "batch", "momentum": 0.5, "temperature": 2.0},
+    {"clamp": 0.01}])
+def test_descending_ends_where_a_walk_with_all_its_facts_does(changes):
+    walk, start = PolicyWalk(**changes), torch.randn(3, 4, 2, generator=generator(0, "start"))
+    bowl = lambda y: (y - 1).square().sum((-1, -2)) / 20
+    facts, end = (function(bowl, start, walk, 0.3, 5) for function in (walk_chunks, descend))
+    assert torch.equal(end.y, facts.state.y) and torch.equal(end.energy, facts.info.energy[-1])
+    with pytest.raises(ValueError, match=r"walk.stop='energy': must be 'none'; use walk_chunks"):
+        descend(bowl, start, PolicyWalk(stop="energy"), 0.3)

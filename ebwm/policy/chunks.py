@@ -23,7 +23,7 @@ from ebwm.usage import UsageError
 
 __all__ = ["Chunks", "ChunksConfig", "Normaliser", "Windows", "split_episodes"]
 
-CONSTANT = 1e-4  # range of a feature of actions that counts as constant
+CONSTANT = 1e-4  # a feature of actions whose range is smaller counts as constant
 Batch = dict[str, Tensor]
 
 
@@ -65,12 +65,12 @@ class Normaliser:
     @classmethod
     def of(
         cls,
-        states: Float[Tensor, "steps state_dim"],
+        states: Float[Tensor, "steps state_dim"],  # state_dim is 0 without states
         actions: Float[Tensor, "steps action_dim"],
         floor: float = 0.02,  # of the standard deviation: nearly constant features are not blown up
     ) -> "Normaliser":
         """Fit mean and standard deviation of states, and the range of actions; constant actions stay as they are."""
-        scale = Scale.of(states)
+        scale = Scale.of(states) if states.shape[1] else Scale()
         low, high = actions.double().amin(0), actions.double().amax(0)
         constant = high - low < CONSTANT
         centre, half = ((high + low) / 2).where(~constant, 0.0), ((high - low) / 2).where(~constant, 1.0)
@@ -81,7 +81,7 @@ class Normaliser:
         states: Float[Tensor, "*items state_dim"],  # of the simulator
     ) -> Float[Tensor, "*items state_dim"]:
         """Normalised states."""
-        mean, std = self._numbers(self.states, states.device)
+        mean, std = self._offset_and_unit(self.states, states.device)
         return ((states.double() - mean) / std).float()
 
     def action(
@@ -89,7 +89,7 @@ class Normaliser:
         actions: Float[Tensor, "*items action_dim"],  # of the simulator
     ) -> Float[Tensor, "*items action_dim"]:
         """Actions from their range to [-1, 1]; those outside of it are clipped."""
-        centre, half = self._numbers(self.actions, actions.device)
+        centre, half = self._offset_and_unit(self.actions, actions.device)
         return ((actions.double() - centre) / half).clamp(-1, 1).float()
 
     def restore(
@@ -97,11 +97,12 @@ class Normaliser:
         actions: Float[Tensor, "*items action_dim"],  # in [-1, 1], such as predictions
     ) -> Float[Tensor, "*items action_dim"]:
         """Actions of the simulator."""
-        centre, half = self._numbers(self.actions, actions.device)
+        centre, half = self._offset_and_unit(self.actions, actions.device)
         return (actions.double() * half + centre).float()
 
     @staticmethod
-    def _numbers(scale: Scale, device: torch.device) -> Float[Tensor, "2 features"]:
+    def _offset_and_unit(scale: Scale, device: torch.device) -> Float[Tensor, "2 features"]:
+        """Both rows of a scale in float64, so that rounding does not depend on the units."""
         return torch.tensor([scale.mean, scale.std], dtype=torch.float64, device=device)
 
     def save(
@@ -135,12 +136,14 @@ class Windows(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        steps: Batch,  # "state" [steps state_dim], "action" [steps action_dim], "image" [steps size size 3]
+        steps: Batch,  # "action" [steps action_dim]; "state" [steps state_dim], "image" [steps size size 3] or both
         lengths: Int[Tensor, " episodes"],  # steps of each episode
         observe: int,  # observations of a window
         predict: int,  # actions of a window
+        instructions: Batch | None = None,  # "language" [episodes vectors l], "language_mask" [episodes vectors]
     ):
-        self.steps = steps
+        self.steps, self.instructions = steps, instructions or {}
+        self.episode = torch.arange(len(lengths)).repeat_interleave(lengths)  # of each window
         stops, now = lengths.cumsum(0).repeat_interleave(lengths), torch.arange(int(lengths.sum()))
         starts = stops - lengths.repeat_interleave(lengths)
         self.past = (now[:, None] + torch.arange(1 - observe, 1)).maximum(starts[:, None])  # steps of each window
@@ -155,10 +158,11 @@ class Windows(torch.utils.data.Dataset):
     def gather(
         self,
         index: int | Int[Tensor, " items"],
-    ) -> Batch:  # "state" [items observe state_dim], "action" [items predict action_dim], "image" if there are images
+    ) -> Batch:  # "state" [items observe state_dim], "action" [items predict action_dim]; "image", "language" if any
         """Windows by their index, a whole batch in one call."""
-        past, future = self.past[index], self.future[index]
-        return {name: values[future if name == "action" else past] for name, values in self.steps.items()}
+        past, future, episode = self.past[index], self.future[index], self.episode[index]
+        found = {name: values[future if name == "action" else past] for name, values in self.steps.items()}
+        return found | {name: values[episode] for name, values in self.instructions.items()}
 
     def whole(
         self,
@@ -172,7 +176,8 @@ class Windows(torch.utils.data.Dataset):
     def digest(self) -> str:
         """SHA-256 of all steps and windows."""
         digest = hashlib.sha256()
-        for name, values in sorted((self.steps | {"past": self.past, "future": self.future}).items()):
+        parts = self.steps | self.instructions | {"past": self.past, "future": self.future}
+        for name, values in sorted(parts.items()):
             digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
             digest.update(values.contiguous().numpy())
         return digest.hexdigest()
@@ -208,15 +213,16 @@ class Chunks(Task):
         episodes = demonstrations.episodes
         chosen = split_episodes(len(episodes), config.held_out, seed)
         raw = {split: _flat([episodes[number] for number in numbers]) for split, numbers in chosen.items()}
-        normaliser = Normaliser.of(raw["train"]["state"], raw["train"]["action"], config.floor)
-        splits = {}
+        actions = raw["train"]["action"]
+        states = raw["train"].get("state", actions[:, :0])
+        normaliser, instructions, splits = Normaliser.of(states, actions, config.floor), _instructions(episodes), {}
         for split, numbers in chosen.items():
             lengths = torch.tensor([len(episodes[number].actions) for number in numbers])
-            steps = raw[split] | {"state": normaliser.state(raw[split]["state"]),
-                                  "action": normaliser.action(raw[split]["action"])}
-            splits[split] = Windows(steps, lengths, config.observe, config.predict)
-        sizes = (raw["train"][name].shape[1] for name in ("action", "state"))
-        task = cls(config, Rows(config.predict, *sizes), splits)
+            change = {"state": normaliser.state, "action": normaliser.action}
+            steps = {name: change.get(name, torch.as_tensor)(values) for name, values in raw[split].items()}
+            spoken = {name: values[numbers] for name, values in instructions.items()}
+            splits[split] = Windows(steps, lengths, config.observe, config.predict, spoken)
+        task = cls(config, Rows(config.predict, actions.shape[1], states.shape[1]), splits)
         task.normaliser = normaliser
         return task
 
@@ -261,6 +267,18 @@ def split_episodes(
         return {"train": sorted(order[1:]), "valid": order[:1], "test": order[:1]}
     parts = split_items(count, held_out, seed, "demonstrations")
     return {split: parts[split].tolist() for split in SPLITS}
+
+
+def _instructions(episodes: list[Episode]) -> Batch:
+    """The vectors of instructions, padded to one number with 0, and if they have several which of them are there."""
+    if episodes[0].language is None:
+        return {}
+    parts = [torch.from_numpy(episode.language) for episode in episodes]
+    lengths = torch.tensor([len(part) for part in parts])
+    found = {"language": torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)}
+    if (lengths < lengths.max()).any():
+        found["language_mask"] = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
+    return found
 
 
 def _flat(episodes: list[Episode]) -> Batch:

@@ -14,6 +14,8 @@ from ebwm import checks, settings
 from ebwm.usage import Failure, Parser, UsageError, count, needs
 
 if TYPE_CHECKING:  # imports torch
+    from torch import Tensor
+
     from ebwm.policy.policies import Policy
     from ebwm.policy.rollout import EpisodeResult
     from ebwm.policy.simulators import Disturbance
@@ -106,6 +108,7 @@ def _add_policy(parser: Parser) -> None:
     option("settings", nargs="*", metavar="KEY=VALUE", help="settings of the policy to change, as in steps=2 execute=4")
     option("--simulator", metavar="NAME", help=f"{SIMULATORS}; default: that of the demonstrations")
     option("--image", type=count, metavar="N", help="pixels of the images that it observes; default: as its small network was trained, if it has one")
+    option("--instruction", type=Path, metavar="FILE", help="file.npy with the vectors of an instruction, for a policy that was trained with some")
     option("--noise", type=float, default=0.0, metavar="X", help="noise on the state, in its standard deviations; default: 0")
     option("--dynamics", type=float, default=1.0, metavar="X", help="factor of the dynamics; default: 1")
     option("--push", type=float, default=0.0, metavar="X", help="strength of a push in mid-episode; default: 0")
@@ -212,11 +215,27 @@ def _policy(options: argparse.Namespace) -> tuple[Path, "Policy", str, dict[str,
 
     for name in changes:
         checks.one_of("setting", name, PolicySettings.__dataclass_fields__, UsageError)
+    instruction = None if options.instruction is None else _vectors(options.instruction)
     with _usage():
-        policy = load_policy(folder, **changes)
+        policy = load_policy(folder, instruction, **changes)
         simulator = options.simulator or json.loads((folder / FILE).read_text(encoding="utf-8"))["simulator"]
     image = options.image or policy.predictor.model.shape.image
     return folder, policy, simulator, {"image": image} if image else {}, changes
+
+
+def _vectors(path: Path) -> "Tensor":
+    """The vectors of an instruction, [vectors features], or one of them."""
+    import numpy as np
+    import torch
+
+    from ebwm.policy.reading import Source
+
+    source = Source(path, name="--instruction")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise source.unreadable(error) from None
+    return torch.from_numpy(source.instruction("the file", array))
 
 
 def _disturbance(options: argparse.Namespace) -> "Disturbance":
@@ -226,15 +245,16 @@ def _disturbance(options: argparse.Namespace) -> "Disturbance":
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    folder, _, simulator, made, changes = _policy(options)
+    folder, policy, simulator, made, changes = _policy(options)
     from ebwm.policy.evaluation import evaluate_policy, evaluation_seeds, summarise
     from ebwm.policy.policies import load_policy
 
     disturbance = _disturbance(options)
-    place = options.out or folder / EVALUATIONS / _name_of(disturbance, changes, simulator, options.batch)
+    named = changes | ({} if options.instruction is None else {"instruction": options.instruction.stem})
+    place = options.out or folder / EVALUATIONS / _name_of(disturbance, named, simulator, options.batch)
     with _usage():
         results = evaluate_policy(
-            partial(load_policy, folder, **changes), simulator, options.seeds or evaluation_seeds(options.episodes),
+            partial(load_policy, folder, policy.instruction, **changes), simulator, options.seeds or evaluation_seeds(options.episodes),
             disturbance=disturbance, workers=options.workers, batch=options.batch, folder=place, options=made,
             report=_report)
     print(f"{folder}: {summarise(results)}\nEpisodes: {place}")

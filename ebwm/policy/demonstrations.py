@@ -27,10 +27,11 @@ SEEDS = 10_000  # simulator seeds of one seed of `collect`
 class Episode(NamedTuple):
     """One episode: the observation before each action, and the action."""
 
-    observations: dict[str, np.ndarray]  # "state": [steps state_dim] float32; "image": [steps size size 3] uint8
+    observations: dict[str, np.ndarray]  # "state" [steps state_dim] float32, "image" [steps size size 3] uint8, or both
     actions: Float[np.ndarray, "steps action_dim"]  # float32, in [-1, 1]
     success: bool
     seed: int  # of the simulator
+    language: Float[np.ndarray, "vectors features"] | None = None  # float32, the instruction; any number of vectors
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Demonstrations:
         """SHA-256 of all arrays, the same for the same bytes."""
         found = hashlib.sha256(self.simulator.encode())
         for episode in self.episodes:
-            for name, array in [*sorted(episode.observations.items()), ("actions", episode.actions)]:
+            spoken = [] if episode.language is None else [("language", episode.language)]
+            for name, array in [*sorted(episode.observations.items()), ("actions", episode.actions), *spoken]:
                 found.update(f"{name} {array.dtype.str} {array.shape}".encode())
                 found.update(np.ascontiguousarray(array).tobytes())
         return found.hexdigest()

@@ -37,6 +37,7 @@ from ..usage import UsageError
 __all__ = ["ACTION", "IMAGES", "STATE", "LeRobotConfig", "LeRobotPolicy", "observation_of"]
 
 STATE, IMAGES, ACTION = "observation.state", "observation.images.", "action"
+LANGUAGE = {"language": "observation.language", "language_mask": "observation.language.attention_mask"}
 
 
 @dataclass
@@ -76,19 +77,21 @@ class LeRobotConfig:
         return None
 
     def validate_features(self) -> None:
-        """Refuse data without a state or without actions."""
+        """Refuse data without a state and images, or without actions."""
         inputs, outputs = getattr(self, "input_features", None), getattr(self, "output_features", None)
-        for name, features, key in (("input_features", inputs, STATE), ("output_features", outputs, ACTION)):
-            if features and key not in features:
-                raise refusal(name, sorted(features), f"must hold {key}", error=UsageError)
+        if inputs and not any(key == STATE or key.startswith(IMAGES) for key in inputs):
+            raise refusal("input_features", sorted(inputs), f"must hold {STATE} or {IMAGES}CAMERA", error=UsageError)
+        if outputs and ACTION not in outputs:
+            raise refusal("output_features", sorted(outputs), f"must hold {ACTION}", error=UsageError)
 
 
 class LeRobotPolicy(nn.Module):
     """A policy of ebwm with the methods of LeRobot's `PreTrainedPolicy`.
 
-    Batches have the keys observation.state [b state_dim] and observation.images.CAMERA [b 3 height width] from 0 to 1,
-    in training with an axis of time after b, and action [b horizon action_dim]. All are in the units of the data: the
-    policy normalises by itself. Actions beyond the end of an episode count in the loss, as in ebwm's own training,
+    Batches have the keys observation.state [b state_dim] or observation.images.CAMERA [b 3 height width] from 0 to 1 or
+    both, as the run observes, in training with an axis of time after b, and action [b horizon action_dim]. All are in the
+    units of the data: the policy normalises by itself. A run with instructions also takes observation.language
+    [b vectors features] and observation.language.attention_mask [b vectors], or has one instruction. Actions beyond the end of an episode count in the loss, as in ebwm's own training,
     where they repeat the last one as they do in LeRobot.
     """
 
@@ -142,10 +145,12 @@ class LeRobotPolicy(nn.Module):
         if options.get("noise") is not None:
             raise refusal("noise", list(options["noise"].shape), "must be None", "set the seed of torch", UsageError)
         observation = observation_of(batch, self.config.camera)
-        if observation["state"].ndim == 3:
+        seen = {name: value for name, value in observation.items() if name not in LANGUAGE}
+        if next(iter(seen.values())).ndim == (3 if "state" in seen else 5):
             self.reset()
-            steps = [dict(zip(observation, parts, strict=True))
-                     for parts in zip(*(value.unbind(1) for value in observation.values()), strict=True)]
+            spoken = {name: observation[name] for name in observation.keys() - seen.keys()}
+            steps = [dict(zip(seen, parts, strict=True)) | spoken
+                     for parts in zip(*(value.unbind(1) for value in seen.values()), strict=True)]
             for step in steps[:-1]:
                 self.policy.remember(step)
             observation = steps[-1]
@@ -170,9 +175,9 @@ class LeRobotPolicy(nn.Module):
 def observation_of(
     batch: dict[str, Tensor],  # of LeRobot
     camera: str = "",  # whose images to take; "": the only one, if there are images
-) -> dict[str, Tensor]:  # "state" [b *time state_dim]; with images "image" [b *time height width 3] uint8
+) -> dict[str, Tensor]:  # "state" [b *time state_dim], "image" [b *time height width 3] uint8, and "language"; those there are
     """Observations of a batch as the policies of ebwm take them."""
-    found = {"state": _entry(batch, STATE)}
+    found = {"state": batch[STATE]} if STATE in batch else {}
     cameras = [key.removeprefix(IMAGES) for key in batch if key.startswith(IMAGES) and not key.endswith("_is_pad")]
     if camera or len(cameras) > 1:
         one_of("camera", camera, cameras, UsageError)
@@ -180,7 +185,9 @@ def observation_of(
         image = batch[IMAGES + (camera or cameras[0])]
         image = image if image.dtype == torch.uint8 else (255 * image.clamp(0, 1)).round().byte()
         found["image"] = image.movedim(-3, -1)
-    return found
+    if not found:
+        raise refusal("batch", sorted(batch), f"must hold {STATE} or {IMAGES}CAMERA", error=UsageError)
+    return found | {name: batch[key] for name, key in LANGUAGE.items() if key in batch}
 
 
 def _entry(batch: dict[str, Tensor], key: str) -> Tensor:

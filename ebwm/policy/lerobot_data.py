@@ -1,6 +1,7 @@
 """Demonstrations as folders of LeRobot, version 3 of its format."""
 
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -15,13 +16,14 @@ from ebwm.checks import refusal
 from ebwm.compat import require
 from ebwm.files import write_json
 from ebwm.policy.demonstrations import Demonstrations, Episode
-from ebwm.policy.reading import Source, check_layout, check_demonstrations
+from ebwm.policy.reading import Source, check_demonstrations, check_layout, state_dim_of
 from ebwm.usage import UsageError
 
 __all__ = ["STATES", "read_lerobot", "write_lerobot"]
 
 STATES = ("observation.state", "observation.environment_state")  # parts of a state, if they are there
 ACTION, IMAGES, SUCCESS = "action", "observation.images.", "next.success"
+LANGUAGE = "language"  # vectors of the instruction, in the table of episodes
 INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 DATA, VIDEO = f"data/{FILE}.parquet", "videos/{video_key}/" + f"{FILE}.mp4"
@@ -48,14 +50,15 @@ def write_lerobot(
 ) -> None:
     """Write a folder of LeRobot; the same demonstrations give the same bytes.
 
-    Images become a video with a small loss. LeRobot ignores the seeds in the table of episodes.
+    Images become a video with a small loss. LeRobot ignores the seeds and the vectors of instructions in the table of
+    episodes.
     """
     folder = Path(folder)
     check_demonstrations(demonstrations)
     if folder.exists():
         raise refusal("folder", str(folder), "exists already", "choose another, or delete it", UsageError)
     first = demonstrations.episodes[0]
-    layout = check_layout(layout, first.observations["state"].shape[1])
+    layout = check_layout(layout, state_dim_of(demonstrations))
     key = IMAGES + camera if "image" in first.observations else ""
     draft = folder.with_name(f".{os.getpid()}.{folder.name}")
     try:
@@ -76,8 +79,7 @@ def _columns(demonstrations: Demonstrations, number: int, fps: int) -> Columns:
     episode, steps = episodes[number], len(episodes[number].actions)
     frame = np.arange(steps)
     before = sum(len(other.actions) for other in episodes[:number])
-    return {
-        STATES[0]: episode.observations["state"],
+    return ({STATES[0]: episode.observations["state"]} if "state" in episode.observations else {}) | {
         ACTION: episode.actions,
         SUCCESS: (frame == steps - 1) & episode.success,
         "timestamp": (frame / fps).astype(np.float32),
@@ -111,8 +113,8 @@ def _features(episode: Episode, layout: dict[str, int], key: str, fps: int) -> d
     names = [name if size == 1 else f"{name}.{place}" for name, size in layout.items() for place in range(size)]
     actions = [f"action.{place}" for place in range(episode.actions.shape[1])]
     feature = lambda dtype, shape, names=None: {"dtype": dtype, "shape": shape, "names": names}
-    found = {STATES[0]: feature("float32", [len(names)], names), ACTION: feature("float32", [len(actions)], actions),
-             SUCCESS: feature("bool", [1])}
+    found = {STATES[0]: feature("float32", [len(names)], names)} if names else {}
+    found |= {ACTION: feature("float32", [len(actions)], actions), SUCCESS: feature("bool", [1])}
     found |= {name: feature("float32" if name == "timestamp" else "int64", [1]) for name in INDICES}
     if key:
         size = episode.observations["image"].shape[1]
@@ -138,7 +140,7 @@ def _write_meta(folder: Path, demonstrations: Demonstrations, columns: list[Colu
     _write_tasks(folder / "meta/tasks.parquet", demonstrations.simulator)
     rows = []
     for number, (part, episode) in enumerate(zip(columns, demonstrations.episodes, strict=True)):
-        row = _row(part, demonstrations.simulator, episode.seed, key, fps)
+        row = _row(part, demonstrations.simulator, episode, key, fps)
         for name, kinds in _statistics(part, key, images and [images[number]]).items():
             row |= {f"stats/{name}/{kind}": value for kind, value in kinds.items()}
         rows.append(row)
@@ -147,11 +149,13 @@ def _write_meta(folder: Path, demonstrations: Demonstrations, columns: list[Colu
     require("pyarrow.parquet", "policy").write_table(require("pyarrow", "policy").Table.from_pylist(rows), path)
 
 
-def _row(part: Columns, task: str, seed: int, key: str, fps: int) -> dict[str, Any]:
+def _row(part: Columns, task: str, episode: Episode, key: str, fps: int) -> dict[str, Any]:
     """The row of an episode in the table of episodes, without its statistics."""
     start, stop = int(part["index"][0]), int(part["index"][-1]) + 1
-    row = {"episode_index": int(part["episode_index"][0]), "tasks": [task], "length": stop - start, "seed": seed,
-           "dataset_from_index": start, "dataset_to_index": stop}
+    row = {"episode_index": int(part["episode_index"][0]), "tasks": [task], "length": stop - start,
+           "seed": episode.seed, "dataset_from_index": start, "dataset_to_index": stop}
+    if episode.language is not None:
+        row[LANGUAGE] = episode.language.tolist()
     for place in ("data", "meta/episodes", *([f"videos/{key}"] if key else [])):
         row |= {f"{place}/{name}": value for name, value in FIRST.items()}
     if key:
@@ -228,19 +232,20 @@ def _read(source: Source, camera: str | None) -> Demonstrations:
     """The demonstrations of a folder."""
     info = _info(source)
     sizes = {name: _size(source, info, name) for name in (*STATES, ACTION) if name in info["features"]}
-    if missing := {STATES[0], ACTION} - sizes.keys():
+    key = _video_key(source, info, camera)
+    needed = {ACTION} if key else {STATES[0], ACTION}  # images need no state beside them
+    if missing := needed - sizes.keys():
         raise source.refused(f"meta/info.json has no feature {min(missing)}; it has {', '.join(info['features'])}",
                              "rename the feature")
-    key = _video_key(source, info, camera)
     rows = _table(source, "meta/episodes", ["episode_index", "length"]).to_pylist()
     frames = _frames(source, sizes, SUCCESS in info["features"])
     if (count := len(frames["episode_index"])) != sum(row["length"] for row in rows):
         raise source.refused(f"data holds {count} frames, meta/episodes {sum(row['length'] for row in rows)}",
                              "copy the folder again")
     rows.sort(key=lambda row: row["episode_index"])
-    episodes = [_read_episode(source, row, _part(source, frames, row)) for row in rows]
-    if key:
-        episodes = [*_with_images(source, info, key, rows, episodes)]
+    images = _images(source, info, key, rows) if key else itertools.repeat(None)
+    episodes = [_read_episode(source, row, _part(source, frames, row), seen)
+                for row, seen in zip(rows, images, strict=False)]
     return source.demonstrations(info.get("robot_type") or "unknown", episodes)
 
 
@@ -336,33 +341,33 @@ def _part(source: Source, frames: Columns, row: dict[str, Any]) -> Columns:
     return {name: values[rows] for name, values in frames.items()}
 
 
-def _read_episode(source: Source, row: dict[str, Any], part: Columns) -> Episode:
-    """An episode without images; without a column of success it counts as successful."""
+def _read_episode(source: Source, row: dict[str, Any], part: Columns, images: np.ndarray | None) -> Episode:
+    """An episode; without a column of success it counts as successful."""
     name = f"episode {row['episode_index']}"
     states = [source.numbers(f"{key} of {name}", part[key]) for key in STATES if key in part]
     actions = source.actions(f"action of {name}", part[ACTION])
     success = bool(part[SUCCESS].any()) if SUCCESS in part else True
     seed = row.get("seed")
-    observations = {"state": np.concatenate(states, 1)}
-    return source.episode(name, observations, actions, success, row["episode_index"] if seed is None else seed)
+    observations = {"state": np.concatenate(states, 1)} if states else {}
+    observations |= {} if images is None else {"image": images}
+    seed = row["episode_index"] if seed is None else seed
+    return source.episode(name, observations, actions, success, seed, row.get(LANGUAGE))
 
 
-def _with_images(
-    source: Source, info: dict[str, Any], key: str, rows: list[dict[str, Any]], episodes: list[Episode]
-) -> Iterator[Episode]:
-    """The episodes with their images."""
+def _images(
+    source: Source, info: dict[str, Any], key: str, rows: list[dict[str, Any]]
+) -> Iterator[UInt8[np.ndarray, "steps height width 3"]]:
+    """The images of each episode."""
     decoded = functools.lru_cache(1)(lambda name: _decoded(source, name))
-    for row, episode in zip(rows, episodes, strict=True):
-        label = f"episode {row['episode_index']}"
+    for row in rows:
         try:
             place = {name: row[f"videos/{key}/{name}"] for name in FIRST}
             name = info["video_path"].format(video_key=key, **place)
             start = round(row[f"videos/{key}/from_timestamp"] * info["fps"])
         except (KeyError, AttributeError, TypeError) as error:
-            raise source.refused(f"meta has no place of the video of {label} ({error})", "write it again") from None
-        images = decoded(name)[start:start + len(episode.actions)]
-        yield source.episode(label, episode.observations | {"image": images}, episode.actions, episode.success,
-                             episode.seed)
+            raise source.refused(f"meta has no place of the video of episode {row['episode_index']} ({error})",
+                                 "write it again") from None
+        yield decoded(name)[start:start + row["length"]]
 
 
 def _decoded(source: Source, name: str) -> UInt8[np.ndarray, "frames height width 3"]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ebwm import checks, settings
 from ebwm.files import write_json
-from ebwm.policy.cameras import frozen_encoder, prepared, with_features
+from ebwm.policy.cameras import frozen_encoder, part_of, prepared, with_features
 from ebwm.policy.chunks import Chunks, ChunksConfig, Normaliser, Windows
 from ebwm.policy.demonstrations import Demonstrations
 from ebwm.policy.models import ChunkModel, standard_step_size
@@ -35,6 +36,7 @@ __all__ = ["Policy", "PolicySettings", "Trained", "fit_policy", "load_policy", "
 
 FILE = "policy.json"  # settings and normalisation, in the folder of a policy
 TRAINING = "training"  # folder of checkpoints, until the training is finished
+INSTRUCTION = ("language", "language_mask")  # parts of an observation that have no axis of time
 PROBED = 64  # windows on which the step size is measured
 SAVE_EVERY = 500  # updates between checkpoints
 
@@ -51,6 +53,7 @@ class PolicySettings:
     observe: int = 2  # observations of a context
     predict: int = 16  # actions of a chunk
     execute: int = 8  # actions that are executed before the next prediction
+    state: bool = True  # whether the policy sees the state, if observations have one; False: images alone
     images: str = "cnn"  # of observations that have any: "cnn", "none", or the name of a frozen encoder
     trunk: str = "mlp"  # "mlp" | "transformer"
     dim: int = 128  # width
@@ -65,6 +68,9 @@ class PolicySettings:
     def __post_init__(self):
         checks.one_of("kind", self.kind, PREDICTORS)
         checks.whole("execute", self.execute, 1, self.predict)
+        checks.instance("state", self.state, bool, "must be true or false")
+        if not self.state and self.images == "none":
+            raise checks.refusal("state", False, "leaves nothing to observe with images='none'", "use images='cnn'")
 
     @classmethod
     def named(
@@ -81,14 +87,13 @@ class PolicySettings:
 
     def shape(
         self,
-        window: dict[str, Tensor],  # of demonstrations: "state", "action", and "image" if there are images
+        window: dict[str, Tensor],  # of demonstrations: "action", and "state", "image" and "language" if there are any
     ) -> ChunkShape:
         """Sizes of the model."""
         names = ("observe", "predict", "trunk", "dim", "depth", "heads")
-        image = window["image"].shape[-2] if "image" in window else None
-        language = window["language"].shape[-1] if "language" in window else None
-        return ChunkShape(window["state"].shape[-1], window["action"].shape[-1], image=image, language_dim=language,
-                          **{name: getattr(self, name) for name in names})
+        size = lambda name, axis, none: window[name].shape[axis] if name in window else none
+        return ChunkShape(size("state", -1, 0), size("action", -1, None), image=size("image", -2, None),
+                          language_dim=size("language", -1, None), **{name: getattr(self, name) for name in names})
 
     def predictor(
         self,
@@ -113,8 +118,10 @@ class Policy:
         normaliser: Normaliser,  # of observations and actions
         options: PolicySettings,  # how many actions are executed, and how many steps a prediction takes
         encoder: "FrameEncoder | None" = None,  # frozen, of images
+        instruction: Float[Tensor, "vectors l"] | None = None,  # of a model that takes one; observations with their own win
     ):
         self.predictor, self.normaliser, self.options, self.encoder = predictor, normaliser, options, encoder
+        self.instruction = instruction
         self.reset()
 
     @property
@@ -154,9 +161,13 @@ class Policy:
 
     def select_action(
         self,
-        observation: dict[str, Tensor],  # "state" [b state_dim] in the simulator's units, "image" [b size size 3]
+        observation: dict[str, Tensor],  # "state" [b state_dim] in the simulator's units, "image" [b size size 3] uint8
     ) -> Tensor:  # [b action_dim], in the simulator's units
-        """The next action; predicts a chunk if none is waiting."""
+        """The next action; predicts a chunk if none is waiting.
+
+        A model of instructions also takes "language" [b vectors l], or [b l] for one vector each, and for different
+        numbers of vectors "language_mask" [b vectors], true where a vector is there.
+        """
         if self.waiting:
             self.remember(observation)
         else:
@@ -178,10 +189,10 @@ class Policy:
         return self.normaliser.restore(found.value[:, : self.execute].cpu())
 
     def context(self) -> dict[str, Tensor]:
-        """The last observations; the first one is repeated at the start of an episode. An instruction is not repeated."""
+        """The last observations, the first one repeated at the start of an episode, and the last instruction."""
         seen = [self.seen[0]] * (self.options.observe - len(self.seen)) + [*self.seen]
-        last = {name: part for name, part in seen[-1].items() if name == "language"}
-        return {name: torch.stack([one[name] for one in seen], 1) for name in seen[0].keys() - last.keys()} | last
+        last = {name: part for name, part in seen[-1].items() if name in INSTRUCTION}
+        return {name: torch.stack([one[name] for one in seen], 1) for name in seen[-1].keys() - last.keys()} | last
 
     def remember(
         self,
@@ -200,15 +211,40 @@ class Policy:
         target = self.normaliser.action(actions.to(self.device))
         return self.predictor.loss(self._normalised(observation), target, generator)
 
+    @property
+    def state_std(self) -> list[float] | None:
+        """Standard deviation of each feature of the state, or none if the policy does not see the state."""
+        sees = self.options.state and self.model.shape.state_dim
+        return self.normaliser.states.std if sees else None
+
     def _normalised(self, observation: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the model sees of an observation, normalised and on its device."""
+        shape = self.model.shape
         parts = {name: torch.as_tensor(part) for name, part in observation.items()}
         if self.encoder is not None:
-            made = with_features({name: part.numpy() for name, part in parts.items()}, self.encoder)
-            parts = parts | {"state": torch.from_numpy(made["state"])}
-        if not self.predictor.model.shape.image:
-            parts.pop("image", None)
-        parts = {name: part.to(self.device) for name, part in parts.items()}
-        return parts | {"state": self.normaliser.state(parts["state"].float())}
+            names = ("state", "image") if self.options.state else ("image",)
+            made = with_features({name: part_of(parts, name).numpy() for name in names}, self.encoder)
+            parts["state"] = torch.from_numpy(made["state"])
+        found = {}
+        if shape.state_dim:
+            found["state"] = self.normaliser.state(part_of(parts, "state").to(self.device).float())
+        if shape.image:
+            found["image"] = part_of(parts, "image").to(self.device)
+        if shape.language_dim:
+            found |= self._language(parts, len(next(iter(found.values()))))
+        return found
+
+    def _language(self, parts: dict[str, Tensor], batch: int) -> dict[str, Tensor]:
+        """The instruction of observations, or that of the policy."""
+        own = {name: parts[name].to(self.device) for name in INSTRUCTION if name in parts}
+        if "language" in own:
+            return own | {"language": own["language"].float()}
+        if self.instruction is None:
+            rule, remedy = "must hold 'language', which this policy was trained with", "or give the policy an instruction"
+            raise checks.refusal("observation", sorted(parts), rule, remedy, UsageError)
+        vectors = torch.as_tensor(self.instruction).float().to(self.device)
+        vectors = vectors.unsqueeze(0) if vectors.ndim == 1 else vectors
+        return {"language": vectors.expand(batch, *vectors.shape)}
 
 
 @dataclass
@@ -228,7 +264,7 @@ class Trained:
         predictor = copy.copy(self.policy.predictor)
         predictor.model = copy.deepcopy(predictor.model)
         load_weights(predictor.model, self.kept[updates])
-        return Policy(predictor, self.policy.normaliser, self.policy.options, self.policy.encoder)
+        return Policy(predictor, self.policy.normaliser, self.policy.options, self.policy.encoder, self.policy.instruction)
 
 
 class _Log(Observer):
@@ -340,9 +376,11 @@ def train_policy(
 ) -> Policy:
     """Train a policy on demonstrations and save it; an interrupted training in the folder is resumed."""
     options, folder = options or PolicySettings(), Path(folder)
+    if demonstrations.episodes and "state" not in demonstrations.episodes[0].observations:
+        options = replace(options, state=False)
     config = ChunksConfig(observe=options.observe, predict=options.predict)
     encoder = frozen_encoder(options.images)
-    chunks = Chunks.of(prepared(demonstrations, options.images, encoder), config, seed)
+    chunks = Chunks.of(prepared(demonstrations, options.images, encoder, options.state), config, seed)
     policy = fit_policy(chunks, options, seed, note, checkpoints=folder / TRAINING).policy
     policy.encoder = encoder
     policy.predictor.model.save(folder)
@@ -355,6 +393,7 @@ def train_policy(
 
 def load_policy(
     folder: Path | str,  # written by `train_policy`
+    instruction: Float[Tensor, "vectors l"] | None = None,  # of a policy that takes one, in every observation without its own
     **changes: Any,  # of its settings, such as steps=2
 ) -> Policy:  # on the device of the settings
     """A trained policy; no code in the folder is executed."""
@@ -370,7 +409,7 @@ def load_policy(
         raise checks.refusal("folder", str(folder), rule, "train again", UsageError) from None
     normaliser, _ = Normaliser.load(Path(folder))
     predictor = PREDICTORS[options.kind](ChunkModel.load(folder).to(settings.device()), **options.of_predictor)
-    return Policy(predictor, normaliser, replace(options, **changes), frozen_encoder(options.images))
+    return Policy(predictor, normaliser, replace(options, **changes), frozen_encoder(options.images), instruction)
 
 
 def _settings(values: dict[str, Any]) -> PolicySettings:

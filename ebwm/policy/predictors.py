@@ -18,9 +18,9 @@ from torch import Tensor
 from .. import checks
 from ..compat import require
 from .chunks import Chunks
-from .models import LEVELS, ChunkModel
+from .models import LEVELS, ChunkLandscape, ChunkModel
 from .trunks import ChunkShape
-from .walk import PRESETS, PolicyWalk, policy_loss, walk_chunks
+from .walk import PRESETS, PolicyWalk, descend, policy_loss, walk_chunks
 from ..randomness import draw_like, normal_like
 from ..training.learner import Learner
 
@@ -175,12 +175,24 @@ class EnergyPolicy(Predictor):
         if self.samples > 1:
             landscape = landscape.select(torch.arange(batch, device=landscape.memory[0].device).repeat(self.samples))
         y = landscape.memory[0].new_empty(self.samples * batch, shape.predict, shape.action_dim)
-        alpha, choose = self.model.step_size.detach(), self.samples > 1
-        ends = walk_chunks(landscape, normal_like(y, generator), self.walk, alpha, steps, choose)
-        found = ends.state.y, ends.state.energy, ends.info.evaluations.sum(0), ends.evaluations
-        value, energy, steps, count = (part.unflatten(0, (self.samples, batch)) for part in found)
+        found = self._walk(landscape, normal_like(y, generator), steps)
+        if self.samples == 1:
+            return found
+        value, steps, count, energy = (part.unflatten(0, (self.samples, batch)) for part in found)
         best, item = energy.argmin(0), torch.arange(batch, device=y.device)
         return Prediction(value[best, item], steps[best, item], count.sum(0), energy[best, item])
+
+    def _walk(self, landscape: ChunkLandscape, start: Tensor, steps: int | None) -> Prediction:
+        "The end of each walk; with several for each observation its energy, else that of the last step."
+        walk, alpha = self.walk, self.model.step_size.detach()
+        if walk.stop != "none":
+            ends = walk_chunks(landscape, start, walk, alpha, steps)
+            return Prediction(ends.state.y, ends.info.evaluations.sum(0), ends.evaluations, ends.state.energy)
+        steps, final = steps or walk.predicted or walk.most, self.samples > 1
+        state = descend(landscape, start, walk, alpha, steps)
+        taken = torch.full((len(start),), steps, device=start.device)
+        energy = landscape.energy(state.y) if final else state.energy
+        return Prediction(state.y, taken, taken + final, energy)
 
 # %% ../../nbs/policy/04_predictors.ipynb #837a271d
 PREDICTORS: dict[str, type[Predictor]] = {"ebt": EnergyPolicy, "diffusion": Diffusion, "cloning": Cloning,

@@ -13,7 +13,7 @@ from ebwm.checks import refusal
 from ebwm.policy.demonstrations import Demonstrations, Episode
 from ebwm.usage import UsageError
 
-__all__ = ["Source", "check_demonstrations", "check_layout"]
+__all__ = ["Source", "check_demonstrations", "check_layout", "state_dim_of"]
 
 TOLERANCE = 1e-6  # of actions beyond -1 and 1, from rounding
 
@@ -91,15 +91,32 @@ class Source:
                                "scale the actions, or read them as they are with bounded=False")
         return array.clip(-1, 1)
 
+    def instruction(
+        self,
+        entry: str,  # name in the file
+        values: Any,  # array; None: there is no instruction
+    ) -> Float[np.ndarray, "vectors features"] | None:  # float32
+        """The finite vectors of an instruction; [features] is one vector."""
+        if values is None:
+            return None
+        array = np.asarray(values)
+        return self.numbers(entry, array[None] if array.ndim == 1 else array)
+
     def episode(
         self,
         name: str,  # of the episode in the file
-        observations: dict[str, np.ndarray],  # "state": [steps state_dim], "image": [steps size size 3] uint8
+        observations: dict[str, np.ndarray],  # "state": [steps state_dim], "image": [steps size size 3] uint8; or one
         actions: Float[np.ndarray, "steps action_dim"],
         success: bool = True,
         seed: int = 0,
+        language: Any = None,  # vectors of the instruction, [vectors features], or one of them
     ) -> Episode:
         """An episode whose observations and actions have one number of steps."""
+        if not observations.keys() & {"state", "image"}:
+            raise self.refused(f"{name} has the observations {sorted(observations)}", "it must have state or image")
+        if "language" in observations:
+            raise self.refused(f"{name} has language among its observations",
+                               "give the vectors of its instruction as Episode.language, [vectors, features]")
         for part, array in observations.items():
             if len(array) != len(actions):
                 raise self.refused(f"{name} has {len(array)} steps of {part} and {len(actions)} actions",
@@ -108,7 +125,7 @@ class Source:
         if image is not None and (image.dtype != np.uint8 or image.shape[1:] != (image.shape[1], image.shape[1], 3)):
             raise self.refused(f"the image of {name} has the shape {list(image.shape)} and type {image.dtype}",
                                "it must be square, [steps size size 3] of uint8; camera='' reads the state alone")
-        return Episode(observations, actions, success, seed)
+        return Episode(observations, actions, success, seed, self.instruction(f"language of {name}", language))
 
     def demonstrations(
         self,
@@ -128,9 +145,9 @@ class Source:
 
 def _sizes(episode: Episode) -> dict[str, Any]:
     """Sizes of observations and actions, without the number of steps."""
-    image = episode.observations.get("image")
-    return {name: array.shape[-1] for name, array in (*episode.observations.items(), ("action", episode.actions))
-            if name != "image"} | ({} if image is None else {"image": image.shape[1]})
+    arrays = episode.observations | {"action": episode.actions}
+    arrays |= {} if episode.language is None else {"language": episode.language}
+    return {name: array.shape[1 if name == "image" else -1] for name, array in arrays.items()}
 
 
 def check_demonstrations(
@@ -139,17 +156,28 @@ def check_demonstrations(
     """Refuse demonstrations without an episode, with values that are not finite, or with different shapes."""
     source = Source(Path(demonstrations.simulator), name="demonstrations")
     for number, episode in enumerate(demonstrations.episodes):
-        source.numbers(f"state of episode {number}", episode.observations["state"])
+        if "state" in episode.observations:
+            source.numbers(f"state of episode {number}", episode.observations["state"])
         source.numbers(f"actions of episode {number}", episode.actions)
         source.episode(f"episode {number}", *episode)
     source.demonstrations(demonstrations.simulator, demonstrations.episodes)
 
 
+def state_dim_of(
+    demonstrations: Demonstrations,
+) -> int:  # 0: no state
+    """Features of an observed state."""
+    state = demonstrations.episodes[0].observations.get("state")
+    return 0 if state is None else state.shape[1]
+
+
 def check_layout(
     layout: dict[str, int] | None,  # sizes of the parts of a state by name, in their order; None: one part, "state"
-    state_dim: int,  # features of a state
+    state_dim: int,  # features of a state; 0: there is none
 ) -> dict[str, int]:
     """The layout of a state; its sizes add up to those of the state."""
+    if not state_dim:
+        return {}
     layout = {"state": state_dim} if layout is None else layout
     if sum(layout.values()) != state_dim:
         raise refusal("layout", layout, f"must add up to {state_dim}, the features of a state", error=UsageError)

@@ -11,7 +11,7 @@ from ebwm.checks import suggestion
 from ebwm.compat import require
 from ebwm.files import write_whole
 from ebwm.policy.demonstrations import Demonstrations, Episode
-from ebwm.policy.reading import Source, check_layout, check_demonstrations
+from ebwm.policy.reading import Source, check_demonstrations, check_layout, state_dim_of
 
 __all__ = ["LOW_DIM", "read_robomimic", "write_robomimic"]
 
@@ -33,12 +33,12 @@ def write_robomimic(
 ) -> None:
     """Write a file of robomimic; the same demonstrations give the same bytes.
 
-    Episodes hold no observation after the last action, so the file has no `next_obs`; `states` is empty.
+    Episodes hold no observation after the last action, so the file has no `next_obs`; `states` is empty. The vectors of
+    an instruction are `language` of an episode, which robomimic ignores.
     """
     h5py = require("h5py", "policy")
     check_demonstrations(demonstrations)
-    state_dim = demonstrations.episodes[0].observations["state"].shape[1]
-    layout = check_layout(layout, state_dim)
+    layout = check_layout(layout, state_dim_of(demonstrations))
 
     def write(draft: Path) -> None:
         with h5py.File(draft, "w", libver=("earliest", "v110"), track_order=False) as file:
@@ -70,11 +70,13 @@ def _write_episode(group: Any, episode: Episode, layout: dict[str, int], camera:
     group["rewards"] = (last & episode.success).astype(np.float64)
     group["dones"] = last.astype(np.int64)
     group["states"] = np.zeros((steps, 0))
-    parts = np.split(episode.observations["state"], np.cumsum([*layout.values()])[:-1], axis=1)
-    for name, part in zip(layout, parts, strict=True):
-        group[f"obs/{name}"] = part
+    obs, ends = group.create_group("obs"), np.cumsum([*layout.values()]).tolist()
+    for (name, size), end in zip(layout.items(), ends, strict=True):
+        obs[name] = episode.observations["state"][:, end - size:end]
+    if episode.language is not None:
+        group["language"] = episode.language
     if "image" in episode.observations:
-        group["obs"].create_dataset(f"{camera}_image", data=episode.observations["image"], compression="gzip")
+        obs.create_dataset(f"{camera}_image", data=episode.observations["image"], compression="gzip")
 
 
 # Read
@@ -82,7 +84,7 @@ def _write_episode(group: Any, episode: Episode, layout: dict[str, int], camera:
 
 def read_robomimic(
     path: Path,  # of the file
-    layout: dict[str, int] | None = None,  # observations that form a state, and sizes; None: the file's, or LOW_DIM
+    layout: dict[str, int] | None = None,  # observations that form a state, and sizes; {}: none; None: the file's, or LOW_DIM
     mask: str | None = None,  # name of a filter of the file, such as "valid"; None: all episodes
     camera: str | None = None,  # whose images to read; None: the only one, if there are images; "": none
     bounded: bool = True,  # refuse actions outside of [-1, 1]
@@ -95,7 +97,8 @@ def read_robomimic(
     with source.reading(), h5py.File(source.path, "r") as file:
         data = _group(source, file, "data")
         environment = _facts(source, data)
-        sizes = layout or environment.get("layout") or dict.fromkeys(LOW_DIM)
+        known = (layout, environment.get("layout"), dict.fromkeys(LOW_DIM))
+        sizes = next(sizes for sizes in known if sizes is not None)
         names = _names(source, file, mask)
         episodes = [_read_episode(source, _group(source, data, name), sizes, camera) for name in names]
         return source.demonstrations(_simulator(environment), episodes)
@@ -172,12 +175,14 @@ def _read_episode(source: Source, group: Any, layout: dict[str, int | None], cam
     if len({len(part) for part in parts}) > 1:
         lengths = {name: len(part) for name, part in zip(layout, parts, strict=True)}
         raise source.refused(f"{place}/obs has the numbers of steps {lengths}", "they must be equal")
-    observations = {"state": np.concatenate(parts, 1)}
+    observations = {"state": np.concatenate(parts, 1)} if parts else {}
     if name := _image(source, obs, camera):
         observations["image"] = _array(source, obs, name)
     rewards = source.numbers(f"{place}/rewards", _array(source, group, "rewards")) if "rewards" in group else np.ones(1)
     success = bool(group.attrs.get("success", (rewards > 0).any()))
-    return source.episode(place, observations, actions, success, int(group.attrs.get("seed", _number(group.name))))
+    language = _array(source, group, "language") if "language" in group else None
+    seed = int(group.attrs.get("seed", _number(group.name)))
+    return source.episode(place, observations, actions, success, seed, language)
 
 
 def _image(source: Source, obs: Any, camera: str | None) -> str:

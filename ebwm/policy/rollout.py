@@ -158,14 +158,14 @@ def _choose(policy: Actor, batch: list[Record]) -> Float[np.ndarray, "batch acti
 
 
 def state_std(
-    policy: Actor,  # with the attribute `state_std`, or a normaliser
+    policy: Actor,  # with the attribute `state_std`, as of `Policy`
 ) -> Float[np.ndarray, " state_dim"]:
     """Standard deviations of the state over the demonstrations of a policy, the unit of noise."""
-    own = getattr(policy, "state_std", None)
-    std = own if own is not None else getattr(getattr(getattr(policy, "normaliser", None), "states", None), "std", None)
+    std = getattr(policy, "state_std", None)
     if std is None:
-        rule = "has no standard deviations of the state, the unit of noise: the attribute `state_std` is missing"
-        raise refusal("policy", type(policy).__name__, rule, "evaluate a trained policy, or without noise", UsageError)
+        rule = "has no standard deviations of the state, the unit of noise, in its attribute `state_std`"
+        remedy = "evaluate a trained policy that sees the state, or without noise"
+        raise refusal("policy", type(policy).__name__, rule, remedy, UsageError)
     return np.asarray(std, dtype=np.float32)
 
 
