@@ -133,6 +133,8 @@ def test_closed_gradients_and_minima_agree_with_autograd(name):
     energies, grad = where.energy.value_and_grad(y)
     wanted = gradient_by_autograd(where.energy.energy, y)
     assert torch.equal(energies, wanted[0]) and torch.allclose(grad, wanted[1], atol=1e-4)
+    exact = gradient_by_autograd(where.energy.energy, y.double())[1]
+    torch.testing.assert_close(where.energy.gradient(y.double()), exact, rtol=1e-12, atol=1e-12)
     assert where.energy.value_and_grad(where.known)[1].abs().max() < 0.1
 
 
