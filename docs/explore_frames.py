@@ -1,7 +1,9 @@
 """Files of the page of the frames explorer: clips, recorded walks, and models."""
 
 import base64
+import importlib.util
 import math
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,13 +13,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ebwm.explore.frame_clips import GameClips
+from ebwm.explore.frame_clips import Clips, GameClips
 from ebwm.explore.frame_walks import SOURCES
 from ebwm.explore.frames import FrameModels, FramesResult, Settings, compute, included_models
 from ebwm.training.learner import load_run
 
 STEPS, WALKS = 8, 3  # of the recorded walks
-FOLDERS = {"digits": "frames", "game": "frames_game"}  # of the models, by source of clips
+FOLDERS = {"digits": "frames", "game": "frames_game", "camera": "frames_camera"}  # of the models, by source of clips
 
 
 class Shown(NamedTuple):
@@ -29,7 +31,8 @@ class Shown(NamedTuple):
     every: bool = False  # whether walks of every action are recorded
 
 
-SHOWN = {"digits": Shown(24, (0, 1, 2, 3, 4, 5), (1, 4, 7)), "game": Shown(16, (0, 1, 2), (2, 5), True)}
+SHOWN = {"digits": Shown(24, (0, 1, 2, 3, 4, 5), (1, 4, 7)), "game": Shown(16, (0, 1, 2), (2, 5), True),
+         "camera": Shown(32, (0, 1, 24), (2, 6))}
 
 
 def write(
@@ -59,22 +62,36 @@ def load(
 
 def recorded() -> dict[str, dict[str, Any]]:
     """Everything that the page shows without the models, by source: clips, and walks for some of them at seed 0."""
-    return {source: _recorded(source, SHOWN[source]) for source in SOURCES}
+    return {source: _recorded(source, SHOWN[source]) for source in sources()}
+
+
+def sources() -> list[str]:
+    """The sources of clips that can be made here: the camera needs scikit-image, which has the photographs."""
+    here = importlib.util.find_spec("skimage") is not None
+    if not here:
+        print("the page of the frames explorer has no camera: pip install 'ebwm[features]'", file=sys.stderr)
+    return [source for source in SOURCES if here or source != "camera"]
 
 
 def _recorded(source: str, shown: Shown) -> dict[str, Any]:
     models = included_models(source)
-    clips, scale = models.clips, getattr(models.clips, "scale", models.clips)
+    clips = models.clips
     states = [state(models, Settings(source, clip, position, action, STEPS, walks=WALKS))
               for clip in shown.recorded for position in shown.positions
               for action in (models.actions if shown.every else models.actions[:1])]
     return {"note": models.note, "folder": FOLDERS[source], "size": [*clips.clips.shape[2:4]],
             "channels": clips.clips[0, 0].size // math.prod(clips.clips.shape[2:4]), "frames": clips.frames,
             "clips": base64.b64encode(clips.clips[:shown.clips].tobytes()).decode(),
-            "mean": _short(scale.mean), "std": _short(scale.std),
+            "mean": _short(clips.scale.mean), "std": _short(clips.scale.std),
+            "about": [_about(clips, clip) for clip in range(shown.clips)],
             "stepSize": models.model.step_size.item(), "dim": models.model.candidate_dim,
             "steps": STEPS, "walks": WALKS, "states": states,
-            **(_game(clips, shown.clips) if isinstance(clips, GameClips) else dict(actions=[], taken=[], after=""))}
+            **(_game(clips, shown.clips) if clips.actions else dict(actions=[], taken=[], after=""))}
+
+
+def _about(clips: Clips, clip: int) -> str:
+    """What there is to say about a clip."""
+    return ", ".join(f"{name}: {value}" for name, value in clips.facts(clip).items())
 
 
 def _short(values: list[float] | float) -> list[float] | float:

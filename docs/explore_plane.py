@@ -1,4 +1,4 @@
-"""Data of the trained EBT on the page of the landscape explorer: planes, energies on a grid, and recorded walks."""
+"""Data of the trained EBT on the page of the landscape explorer: planes, energies, walks, and parts for the model."""
 
 import base64
 import math
@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import explore_frames
 import explorers
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ebwm.data.digits import moving_digits
+from ebwm.data.video import VideoDataset
 from ebwm.explore.scenes import Scene, Settings, Slice, next_frame, turned
 from ebwm.explore.walks import Trajectories, walk
+from ebwm.onnx_export import Prefill
 from ebwm.settings import generator
 from ebwm.training.configuration import Config
 from ebwm.training.learner import load_run
@@ -22,29 +25,43 @@ CLIPS, SEEN, STEPS, GRID = (6, 3, 4), 4, 24, 64  # clips; frames of the context;
 TURNS = tuple(range(0, 91, 15))  # degrees of the vertical axis from the truth to a random direction
 FACTORS = (0.5, 1.0, 2.0)  # of the step size
 SHARES = {"gradient descent": 1.0, "Nesterov": 0.25, "Langevin": 0.25, "MALA": 0.25, "HMC": 0.2}
+FOLDER, GRAPHS = explore_frames.FOLDERS["digits"], ("step.onnx", "decode.onnx")  # that the page loads
 TEMPERATURE = 0.003  # T of the density exp(-E / T)
 
 
 def write(
     folder: Path,  # of the scripts of explorers in the built site
 ) -> None:
-    """Write the data as a script, which also loads from a file."""
-    explorers.write_data(folder, "plane", described())
+    """Write the data as a script, which also loads from a file; the model is that of the page of frames."""
+    runtime = [path for path in (folder / "runtime").glob("*") if path.is_file()]
+    files = [*runtime, *(folder / FOLDER / name for name in GRAPHS)]
+    size = sum(path.stat().st_size for path in files) if runtime and all(path.is_file() for path in files) else 0
+    explorers.write_data(folder, "plane", described() | {"bytes": size})
 
 
 def described() -> dict[str, Any]:
     """Everything that the page shows of the trained EBT, as JSON."""
-    config, found = scenes()
+    model, config, clips = trained()
+    found = [clip(scene) | {"live": live(model, clips[number], scene)}
+             for number, scene in zip(CLIPS, scenes()[1], strict=True)]
     return {"steps": STEPS, "trained": config.walk.steps, "grid": GRID, "turns": TURNS, "factors": FACTORS,
-            "size": config.data.size, "samplers": list(SHARES), "clips": [clip(scene) for scene in found]}
+            "size": config.data.size, "samplers": list(SHARES), "clips": found, "folder": FOLDER,
+            "stepSize": model.step_size.item(), "mean": clips.mean, "std": clips.std,
+            "cacheShape": [*cached(model, clips[0]).shape]}
+
+
+def trained() -> tuple[nn.Module, Config, VideoDataset]:
+    """The included EBT, its configuration, and clips that were not in training."""
+    learner, _, config = load_run(INCLUDED / "digits")
+    data, model = config.data, learner.model.eval().requires_grad_(False)
+    clips = moving_digits("test", clips=max(CLIPS) + 1, frames=data.frames, size=data.size, turn=data.turn,
+                          seed=config.seed)
+    return model, config, clips
 
 
 def scenes() -> tuple[Config, list[Scene]]:
     """The configuration of the included EBT, and its energy of the next frame of each clip."""
-    learner, _, config = load_run(INCLUDED / "digits")
-    data, model = config.data, learner.model.eval()
-    clips = moving_digits("test", clips=max(CLIPS) + 1, frames=data.frames, size=data.size, turn=data.turn,
-                          seed=config.seed)
+    model, config, clips = trained()
     usual = Settings("EBT", step_size=model.step_size.item(), temperature=TEMPERATURE, steps=config.walk.steps,
                      start=config.walk.start)
     return config, [next_frame(model, clips[clip][: SEEN + 1], usual, clips.images) for clip in CLIPS]
@@ -56,14 +73,34 @@ def clip(
     """Planes, maps, and walks."""
     start = scene.settings.start
     flat, *turns = (scene.slice(start, 0, float(turn)) for turn in TURNS)
-    away = turned(flat.axes, 90.0, generator(0, "plane"))[1]
-    axes = torch.cat([flat.axes, away[None]])
+    axes = all_axes(flat)
     way = flat.known[0] - flat.origin
     return {"centre": flat.centre, "half": flat.half_width, "truth": _short(axes @ way), "far": float(way.norm()),
             "energyTruth": float(flat.energy(flat.known)[0]), "lastError": flat.last_loss,
             "last": _bytes(flat.frames.last), "next": _bytes(flat.frames.truth),
             "maps": [energies(one) for one in (flat, *turns)],
             "walks": [[recorded(walk_of(scene, name, factor), axes) for factor in FACTORS] for name in SHARES]}
+
+
+def live(
+    model: nn.Module,  # the EBT
+    states: Tensor,  # [frames dim], of a clip
+    scene: Scene,  # its energy
+) -> dict[str, str]:
+    """What the model needs in the page for walks from other places of the plane, as 32-bit floats."""
+    where = scene.slice(scene.settings.start, 0)
+    parts = {"origin": where.origin, "axes": all_axes(where), "cache": cached(model, states), "target": states[SEEN]}
+    return {name: base64.b64encode(part.numpy().astype("<f4").tobytes()).decode() for name, part in parts.items()}
+
+
+def cached(model: nn.Module, states: Tensor) -> Tensor:
+    """Keys and values of the context."""
+    return Prefill(model)(states[None, :SEEN])
+
+
+def all_axes(where: Slice) -> Tensor:  # [3 dim]
+    """The axes of a plane, and the direction to which it turns."""
+    return torch.cat([where.axes, turned(where.axes, 90.0, generator(0, "plane"))[1:]])
 
 
 def energies(

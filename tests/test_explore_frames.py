@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import sys
 import time
 from dataclasses import replace
 
@@ -32,6 +33,11 @@ MODELS = included_models()
 GAME = included_models("game")
 
 
+def needs_photographs(source):
+    if source.startswith("camera"):
+        pytest.importorskip("skimage", reason="scikit-image is not installed: pip install 'ebwm[features]'")
+
+
 def picture(trace):
     """Pixels of a trace of a figure."""
     content = base64.b64decode(trace["source"].partition(",")[2])
@@ -46,6 +52,7 @@ def explorer():
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_last_candidates_of_an_included_model_are_nearer_to_the_truth_than_the_first(source):
+    needs_photographs(source)
     models = included_models(source)
     for clip in range(0, len(models.clips), 4):
         result = compute(models, Settings(source, clip))
@@ -121,7 +128,7 @@ def test_a_walk_of_the_game_takes_less_than_a_second_of_one_core():
 
 
 def test_a_run_on_a_moving_camera_needs_scikit_image_and_has_new_movements(runs):
-    pytest.importorskip("skimage", reason="scikit-image is not installed: pip install 'ebwm[features]'")
+    needs_photographs("camera")
     data = FramesConfig(frames=3, size=8, encoder="pixels", train_clips=8, eval_clips=4)
     models = run_models(train(replace(TINY, data=data), runs, progress=False))
     seen = [compute(models, Settings(OWN, clip, 2)) for clip in (0, 31)]
@@ -146,6 +153,24 @@ def test_a_source_changes_the_picture_and_an_action_the_prediction(explorer):
     assert shown() == digits and explorer.settings.action == "as played"
     explorer.show_json(saved)
     assert shown() == right and action.value == "right" and explorer.controls["source"].value == "game"
+
+
+def test_the_camera_shows_other_movements_and_says_what_is_missing_without_photographs(explorer, monkeypatch):
+    source, saved = explorer.controls["source"], explorer.to_json()
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "skimage.data", None)
+        included_models.cache_clear()
+        source.value = "camera"
+    assert "pip install 'ebwm[features]'" in explorer.message.value and explorer.to_json() == saved
+    source.value = "digits"
+    needs_photographs("camera")
+    source.value = "camera"
+    assert explorer.message.value == "" and "(in training)" in explorer.result.facts["Photograph"]
+    seen = [compute(included_models("camera"), Settings("camera", clip)) for clip in range(32)]
+    known = [result for result in seen if "(in training)" in result.facts["Photograph"]]
+    ends = [float(result.errors[-1].mean()) for result in seen]
+    assert len(known) == 24 and np.mean(ends[:24]) < np.mean([result.last_error for result in known])
+    assert np.mean(ends[:24]) < np.mean(ends[24:])
 
 
 def test_models_of_runs_are_explored_and_others_refused(runs, explorer):
@@ -209,6 +234,7 @@ def test_an_included_model_is_small_and_has_its_card(name):
     scale = set() if name.startswith("digits") else {"task.json", "encoder.json"}
     assert {*files} == {"model.safetensors", "config.json", "log.jsonl", "card.json"} | scale
     assert sum(files.values()) < 1.1 * 2**20
+    needs_photographs(name)
     card = json.loads((folder / "card.json").read_text())
     found = pd.json_normalize(ship_frames.scored(folder)).iloc[0]
     expected = pd.json_normalize(card).iloc[0]

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import lab
 import pytest
@@ -18,6 +19,7 @@ import explorers
 
 pytestmark = pytest.mark.slow
 SITE = "/_static/explore/"
+PHOTOGRAPHS = "scikit-image is not installed: pip install 'ebwm[features]'"
 PREDICTED = """async ([settings, truth, actions]) => {
     const {FrameModels, bytesOf} = await import('/_static/explore/frames_model.js');
     const data = window.ebwmFrames[settings.source];
@@ -34,9 +36,9 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def files(page_files):
+def files(page_files, data):
     found = {}
-    for source in ("digits", "game"):
+    for source in data:
         found |= page_files(assets.FOLDERS[source], assets.files_of(source), assets.load)
     return found
 
@@ -67,7 +69,21 @@ def shown_in(page):
 
 
 def state_of(page):
-    return json.loads(page.get_by_label("state as JSON").input_value())
+    return json.loads(page.get_by_label("Settings as JSON").input_value())
+
+
+def paste(page, text):
+    if not page.locator("details[open]").count():
+        page.locator("summary").click()
+    page.get_by_label("Settings as JSON").fill(text)
+    page.get_by_role("button", name="Apply").click()
+
+
+def reload(page):
+    """Open the page again as soon as its address has the settings."""
+    settings = page.get_by_label("Settings as JSON").input_value()
+    lab.wait_until(lambda: unquote(page.url).endswith(f"#frames={settings}"), page)
+    page.reload()
 
 
 def enter(page, label, text):
@@ -84,8 +100,11 @@ def test_the_data_of_the_page_are_small_and_written_without_the_models(tmp_path,
 
 @pytest.mark.parametrize("changes", [
     {}, dict(clip=23, position=2, seed=9999, steps=16, walks=4, factor=0.5), dict(source="game", position=5),
-    dict(source="game", clip=9, position=3, action="left", seed=7, steps=12)])
+    dict(source="game", clip=9, position=3, action="left", seed=7, steps=12), dict(source="camera", position=6),
+    dict(source="camera", clip=30, position=3, seed=5, steps=12)])
 def test_the_browser_computes_the_walks_of_pytorch(site, data, files, changes):
+    if changes.get("source") == "camera":
+        pytest.importorskip("skimage", reason=PHOTOGRAPHS)
     chosen = replace(Settings(steps=assets.STEPS, walks=assets.WALKS), step=0, **changes)
     models = included_models(chosen.source)
     expected, actions = assets.walks(models, chosen), []
@@ -125,16 +144,36 @@ def test_the_source_changes_the_picture_and_an_action_the_prediction(site):
     assert len({pictures[0] for pictures in seen.values()}) == 1 and played in seen.values()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     last, state = pixels(page), state_of(page)
-    page.reload()
+    reload(page)
     assert pixels(page) == last and state_of(page) == state and action.input_value() == "right"
-    enter(page, "state as JSON", '{"source": "digits"}')
+    paste(page, '{"source": "digits"}')
     assert pixels(page) == digits and not action.is_visible()
     for text, message in (('{"action": "left"}', 'action="left": must be one of as played.'),
                           ('{"source": "film"}', 'source="film": must be one of digits, game')):
-        enter(page, "state as JSON", text)
+        paste(page, text)
         assert message in page.get_by_role("status").inner_text() and pixels(page) == digits
-    page.evaluate("(state) => { location.hash = encodeURIComponent(state); }", json.dumps(state))
+    page.evaluate("(state) => { location.hash = `frames=${encodeURIComponent(state)}`; }", json.dumps(state))
     lab.wait_until(lambda: pixels(page) == last, page)
+
+
+def test_the_camera_says_which_photograph_it_shows(site, data):
+    pytest.importorskip("skimage", reason=PHOTOGRAPHS)
+    page = site(size=0)
+    digits = pixels(page)
+    page.get_by_label("Source").select_option("camera")
+    captions = page.locator(".explore-caption")
+    names = [text for text in captions.all_inner_texts() if text.startswith("Photograph: ")]
+    assert pixels(page) != digits and [data["camera"]["about"][0]] == [text.partition(". ")[0] for text in names]
+    assert "(in training)" in names[0] and not page.get_by_label("Action").is_visible()
+    page.get_by_label("Clip").select_option("24")
+    assert any("(not in training)" in text for text in captions.all_inner_texts())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_without_photographs_the_page_has_no_camera(monkeypatch, capsys):
+    monkeypatch.setattr(assets.importlib.util, "find_spec", lambda name: None)
+    assert assets.sources() == ["digits", "game"]
+    assert "no camera: pip install 'ebwm[features]'" in capsys.readouterr().err
 
 
 def test_another_action_is_computed_in_the_page(site, files):
@@ -174,7 +213,7 @@ def test_other_walks_are_computed_in_the_page(site, files):
     enter(page, "Seed", "-1")
     assert "seed=-1: must be an integer from 0 to 9999" in page.get_by_role("status").inner_text()
     page.get_by_label("Clip").select_option("0")
-    enter(page, "state as JSON", '{"clip": 0, "seed": 0, "walks": 3, "steps": 8, "step": 8, "factor": 1}')
+    paste(page, '{"clip": 0, "seed": 0, "walks": 3, "steps": 8, "step": 8, "factor": 1}')
     assert "Recorded" in note.inner_text()
 
 
@@ -196,13 +235,13 @@ def test_the_page_plays_and_restores_a_pasted_state(site):
     page.get_by_role("button", name="Play").click()
     lab.wait_until(lambda: state_of(page)["step"] == 8, page)
     assert pixels(page) == end and page.get_by_role("button", name="Play").is_visible()
-    enter(page, "state as JSON", '{"clip": 3, "position": 7, "walk": 2, "step": 1}')
+    paste(page, '{"clip": 3, "position": 7, "walk": 2, "step": 1}')
     assert page.get_by_label("Clip").input_value() == "3"
     assert page.locator(".explore-step").inner_text() == "step 1 of 8"
     other, state = pixels(page), state_of(page)
-    page.reload()
+    reload(page)
     assert pixels(page) == other and state_of(page) == state
     for text, message in (('{"clip": 77}', "clip=77: must be one of 0, 1"), ('{"seed": 1}', "seed=1: must be one of 0"),
                           ('{"steps": 2, "step": 3}', "step=3: must be at most steps=2"), ("{", "must be JSON")):
-        enter(page, "state as JSON", text)
+        paste(page, text)
         assert message in page.get_by_role("status").inner_text() and pixels(page) == other

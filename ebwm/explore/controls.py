@@ -251,7 +251,7 @@ class Explorer(ABC):
             result = self.compute(settings)
             drawn = self.draw(result, theme)
         except Exception as error:  # of any type: shown as a line and not as a traceback
-            self._show_message(str(error).partition("\n")[0] or repr(error))
+            self._show_error(error)
             return False
         self.settings, self.result, self.theme = settings, result, theme
         self._update(drawn)
@@ -314,7 +314,12 @@ class Explorer(ABC):
         control, sent = self.controls[name], self.shown_value(name)
         if hasattr(control, "step") and is_rounding(control, value, sent):
             return  # a slider in the browser reports the rounded value
-        self._show_soon(self.settings_after(name, value))
+        try:
+            settings = self.settings_after(name, value)
+        except Exception as error:  # such as that of a missing package
+            self._show_error(error)
+        else:
+            self._show_soon(settings)
 
     def _show_soon(self, settings: Any) -> None:
         """Show settings; coarse at first, where an event loop can show the fine picture later."""
@@ -331,6 +336,9 @@ class Explorer(ABC):
         shown = self.show(settings)
         self.coarse = False
         self._timer = loop.call_later(self.settle, lambda: self.show(self.settings)) if shown else None
+
+    def _show_error(self, error: Exception) -> None:
+        self._show_message(str(error).partition("\n")[0] or repr(error))
 
     def _show_message(self, line: str) -> None:
         line = html.escape(line)

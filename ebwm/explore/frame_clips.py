@@ -1,6 +1,6 @@
-"""Clips of the frames explorer: pixels as states, games with another action, and a camera over photographs."""
+"""Clips of the frames explorer: of a data set, games with another action, and a camera over photographs."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..checks import one_of
+from ..compat import require
 from ..data.configs import FramesConfig, GameConfig
 from ..data.digits import choose, raw_words
 from ..data.games import POLICIES, as_states, episode_seeds, make_game, record
@@ -15,7 +16,7 @@ from ..data.photographs import photograph_splits
 from ..data.sources import make_source
 from ..data.task import Scale
 
-__all__ = ["PLAYED", "Beginning", "CameraClips", "GameClips", "PixelClips"]
+__all__ = ["PLAYED", "Beginning", "CameraClips", "Clips", "GameClips", "PixelClips"]
 
 PLAYED = "as played"  # the action of the recorded episode
 COUNTS = 24, 8  # clips of a camera: over photographs of training, and over others
@@ -29,10 +30,56 @@ class Beginning(NamedTuple):
     facts: dict[str, str]  # what there is to say in words, by name
 
 
-class PixelClips:
-    """Clips of colour frames whose states are standardised pixels."""
+class Clips:
+    """The clips of a data set."""
 
     actions: tuple[str, ...] = ()  # names, for a game
+
+    def __init__(
+        self,
+        data: Any,  # data set of clips, with images of its states
+    ):
+        self.data, self.clips = data, data.clips
+        self.scale = getattr(data, "scale", data)  # with mean and standard deviation of the states
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, clip: int) -> Float[Tensor, "frames dim"]:
+        return self.data[clip]
+
+    @property
+    def frames(self) -> int:
+        """Number of frames of a clip."""
+        return self.clips.shape[1]
+
+    def images(
+        self,
+        states: Float[Tensor, "*n dim"],  # states, or predictions of them
+    ) -> Float[Tensor, "..."]:  # [*n height width], or with an axis of colours
+        """Images of states, with values from 0 to 1."""
+        return self.data.images(states)
+
+    def beginning(
+        self,
+        clip: int,
+        position: int,  # number of frames that the models see
+        action: str = PLAYED,  # after them; only a game has others
+    ) -> Beginning:
+        """A clip up to a position, and what follows."""
+        states = self[clip]
+        return Beginning(states[None, :position], states[position], self.facts(clip))
+
+    def facts(
+        self,
+        clip: int,
+    ) -> dict[str, str]:  # by name
+        """What there is to say about a clip."""
+        return {}
+
+
+class PixelClips(Clips):
+    """Clips of colour frames whose states are standardised pixels."""
 
     def __init__(
         self,
@@ -41,16 +88,8 @@ class PixelClips:
     ):
         self.clips, self.scale = clips, scale
 
-    def __len__(self) -> int:
-        return len(self.clips)
-
     def __getitem__(self, clip: int) -> Float[Tensor, "frames dim"]:
         return self.states(self.clips[clip])
-
-    @property
-    def frames(self) -> int:
-        """Number of frames of a clip."""
-        return self.clips.shape[1]
 
     def states(
         self,
@@ -109,10 +148,10 @@ class GameClips(PixelClips):
         self,
         clip: int,
         position: int,  # number of frames that the models see
-        name: str,  # of the action after them, or PLAYED
+        action: str = PLAYED,  # name of the action after them, or PLAYED
     ) -> Beginning:
         """An episode up to a position, and the game's next frame after an action."""
-        chosen, taken = self.action(clip, position, name), self.taken[clip, :position].copy()
+        chosen, taken = self.action(clip, position, action), self.taken[clip, :position].copy()
         played, taken[-1] = self.actions[taken[-1]], chosen
         target = self.states(self.after(clip, position)[chosen][None])[0]
         facts = {"Actions before": ", ".join(self.actions[action] for action in taken[:-1]) or "none",
@@ -132,6 +171,7 @@ class CameraClips(PixelClips):
         size: int,  # height and width of a frame in pixels
         counts: tuple[int, int] = COUNTS,  # clips over photographs of training, and over others
     ):
+        require("skimage.data", "features")
         source = make_source(config, seed)
         source.size, unseen = size, config.train_clips
         units = [("train", unseen + number) for number in range(counts[0])]
@@ -140,19 +180,15 @@ class CameraClips(PixelClips):
         self.trained = [split == "train" for split, _ in units]
         super().__init__(np.stack([source.clips(unit).clips[0] for unit in units]), scale)
 
-    def beginning(
+    def facts(
         self,
         clip: int,
-        position: int,  # number of frames that the models see
-    ) -> Beginning:
-        """A clip up to a position."""
-        states = self[clip]
-        about = f"{self.names[clip]} ({'' if self.trained[clip] else 'not '}in training)"
-        return Beginning(states[None, :position], states[position], {"Photograph": about})
+    ) -> dict[str, str]:  # by name
+        """The photograph, and whether the models were trained on it."""
+        return {"Photograph": f"{self.names[clip]} ({'' if self.trained[clip] else 'not '}in training)"}
 
 
 def _photograph(split: str, number: int, seed: int) -> str:
     """The name of the photograph of a clip, as the source chooses it."""
     names = photograph_splits(seed=seed)[split]
     return names[int(choose(raw_words(number + 1, 4, seed, split)[number:, 3], 0, len(names))[0])]
-

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,7 @@ from ..states import states_of
 from ..training.configuration import Config
 from ..training.learner import Trained, load_run
 from ..writing import INCLUDED
-from .frame_clips import PLAYED, Beginning, CameraClips, GameClips
+from .frame_clips import PLAYED, CameraClips, Clips, GameClips
 from .scenes import MAX_WALKS, OnePosition
 
 __all__ = ["MAX_STEPS", "OWN", "SOURCES", "FrameModels", "FramesResult", "Settings", "check_settings", "compute",
@@ -33,6 +33,8 @@ SOURCES = {  # of the clips of included models, with what they are
     "digits": "moving digits; the digits of these clips were not in training",
     "game": "the game push, a step of which follows an action: the blue agent pushes the block, which is yellow or red, and "
             "the green switch changes its colour; these episodes were not in training",
+    "camera": "a camera that moves over seven photographs; the movements of these clips were not in training, and those "
+              "over other photographs are far harder",
 }
 
 
@@ -56,7 +58,7 @@ class FrameModels(NamedTuple):
 
     model: nn.Module  # EBT
     baseline: nn.Module | None  # Transformer++, predicts the next frame in one pass
-    clips: Any  # data set of clips, with images of its states
+    clips: Clips
     start: str  # initial candidates: "noise" | "last" | "zeros"
     note: str  # description
     source: str = OWN  # of the clips
@@ -64,7 +66,7 @@ class FrameModels(NamedTuple):
     @property
     def actions(self) -> tuple[str, ...]:
         """Names of the actions to choose from."""
-        return (PLAYED, *getattr(self.clips, "actions", ()))
+        return (PLAYED, *self.clips.actions)
 
 
 class FramesResult(NamedTuple):
@@ -100,9 +102,10 @@ def included_models(
     one_of("source", source, SOURCES)
     trained, other = load_run(INCLUDED / source), load_run(INCLUDED / f"{source}_transformer").learner
     config = trained.config
+    clips = CLIPS_OF[config.data.kind](trained)
     note = (f"EBT of width {config.model.dim} and depth {config.model.depth}, trained with {config.walk.steps} steps "
             f"on {SOURCES[source]}")
-    return _models(trained, other.model, _test_clips(trained), note, source)
+    return _models(trained, other.model, clips, note, source)
 
 
 def run_models(
@@ -112,7 +115,7 @@ def run_models(
     """The models of finished runs, with clips that were not in training."""
     trained = load_run(folder)
     config, data = trained.config, trained.config.data
-    if config.model.kind != "ebt" or data.kind not in ("clips", "game", "frames"):
+    if config.model.kind != "ebt" or data.kind not in CLIPS_OF:
         raise refusal("folder", str(folder), f"must be a run of an EBT on clips, not of model.kind={config.model.kind} "
                       f"on data.kind={data.kind}")
     if data.kind != "clips" and (data.encoder != "pixels" or getattr(data, "source", "camera") != "camera"):
@@ -120,19 +123,24 @@ def run_models(
                       "train with data.encoder=pixels")
     other = None if baseline is None else _baseline(baseline, config)
     note = f"run {Path(folder).name}, trained for {config.optimiser.updates} updates with {config.walk.steps} steps"
-    clips = load_task(data, config.seed).splits["valid"] if data.kind == "clips" else _test_clips(trained)
+    clips = Clips(load_task(data, config.seed).splits["valid"]) if data.kind == "clips" else CLIPS_OF[data.kind](trained)
     return _models(trained, other, clips, note)
 
 
-def _test_clips(trained: Trained) -> Any:
-    """Clips that were not in training."""
-    config, data = trained.config, trained.config.data
-    if data.kind == "clips":
-        return moving_digits("test", clips=CLIPS, frames=data.frames, size=data.size, turn=data.turn, seed=config.seed)
-    scale = trained.task.scales["states"]
-    if data.kind == "game":
-        return GameClips(data, 0, "test", CLIPS, scale)  # runs have the data of seed 0
-    return CameraClips(data, 0, scale, trained.task.encoder.size)
+def _digits(trained: Trained) -> Clips:
+    data, seed = trained.config.data, trained.config.seed
+    return Clips(moving_digits("test", clips=CLIPS, frames=data.frames, size=data.size, turn=data.turn, seed=seed))
+
+
+def _episodes(trained: Trained) -> Clips:
+    return GameClips(trained.config.data, 0, "test", CLIPS, trained.task.scales["states"])  # runs have the data of seed 0
+
+
+def _movements(trained: Trained) -> Clips:
+    return CameraClips(trained.config.data, 0, trained.task.scales["states"], trained.task.encoder.size)
+
+
+CLIPS_OF = {"clips": _digits, "game": _episodes, "frames": _movements}  # by kind of data; they were not in training
 
 
 def _baseline(folder: Path | str, config: Config) -> nn.Module:
@@ -144,7 +152,7 @@ def _baseline(folder: Path | str, config: Config) -> nn.Module:
     return learner.model
 
 
-def _models(trained: Trained, baseline: nn.Module | None, clips: Any, note: str, source: str = OWN) -> FrameModels:
+def _models(trained: Trained, baseline: nn.Module | None, clips: Clips, note: str, source: str = OWN) -> FrameModels:
     model = trained.learner.model
     for part in filter(None, (model, baseline)):
         part.eval().requires_grad_(False)
@@ -177,7 +185,8 @@ def compute(
 ) -> FramesResult:
     """Predict a frame by several walks; equal settings give equal results."""
     check_settings(models, settings)
-    model, (context, target, facts) = models.model, _beginning(models.clips, settings)
+    model = models.model
+    context, target, facts = models.clips.beginning(settings.clip, settings.position, settings.action)
     recent, trace = model.encode(context)[0, -1].expand(MAX_WALKS, -1), Trace()
     if starts is None:
         starts = init_candidates(models.start, recent, generator(settings.seed, "start"))[:settings.walks]
@@ -191,17 +200,6 @@ def compute(
         settings, models.note, images(seen), images(target), None if other is None else images(other),
         images(decoded), energy_trace(found), errors(decoded), float(errors(seen[-1])),
         None if other is None else float(errors(other)), facts)
-
-
-def _beginning(clips: Any, settings: Settings) -> Beginning:
-    """What the models see, and the next state."""
-    place = settings.clip, settings.position
-    if isinstance(clips, GameClips):
-        return clips.beginning(*place, settings.action)
-    if isinstance(clips, CameraClips):
-        return clips.beginning(*place)
-    states = clips[settings.clip]
-    return Beginning(states[None, :settings.position], states[settings.position], {})
 
 
 def _numbers(values: Tensor) -> str:

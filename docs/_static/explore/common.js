@@ -1,11 +1,6 @@
-// Parts of the explorers' pages: state in the address, copy and paste, a bar that plays steps, elements, line plots.
+// Parts of the frames explorer's page: possible values of a state, a bar that plays steps, line plots.
 
-export const element = (name, attributes = {}, ...children) => {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-};
+import { element } from "./parts.js";
 
 const allow = (includes, words) => ({ includes, toString: () => words });
 export const oneOf = (values) => allow((value) => values.includes(value), `one of ${values.join(", ")}`);
@@ -15,8 +10,8 @@ export const numberFrom = (low, high) =>
   allow((value) => typeof value === "number" && low <= value && value <= high, `a number from ${low} to ${high}`);
 
 // The state is a flat object; `allowed` maps each of its names to its possible values, or is a function of the state to that.
-const checked = (value, allowedFor) => {
-  if (value === null || typeof value !== "object") throw new Error("The state must be a JSON object.");
+export const checked = (value, allowedFor) => {
+  if (value === null || typeof value !== "object") throw new Error("settings: must be a JSON object.");
   const allowed = typeof allowedFor === "function" ? allowedFor(value) : allowedFor;
   for (const name of Object.keys(value)) {
     if (!(name in allowed)) throw new Error(`${name}: unknown; known are ${Object.keys(allowed).join(", ")}.`);
@@ -27,48 +22,6 @@ const checked = (value, allowedFor) => {
     }
   }
   return value;
-};
-
-const parsed = (text, allowed) => {
-  let value;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    throw new Error("The state must be JSON, as copied here.");
-  }
-  return checked(value, allowed);
-};
-
-export const readHash = (allowed) => {
-  const text = decodeURIComponent(location.hash.slice(1));
-  return text.startsWith("{") ? parsed(text, allowed) : {};
-};
-
-export const writeHash = (state) => {
-  history.replaceState(null, "", `#${encodeURIComponent(JSON.stringify(state))}`);
-};
-
-const copied = async (text, field) => {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  field.select();
-  if (!document.execCommand("copy")) throw new Error("Copying is not allowed here; select the text instead.");
-};
-
-// A field with the state as JSON, to copy or to replace; `change` gets the new state.
-export const stateBox = (allowed, change, say) => {
-  const field = element("input", { type: "text", "aria-label": "state as JSON", spellcheck: "false" });
-  const copy = element("button", { type: "button" }, "Copy");
-  copy.addEventListener("click", () => copied(field.value, field)
-    .then(() => say("The state was copied."), (error) => say(error.message)));
-  field.addEventListener("change", () => {
-    try {
-      change(parsed(field.value, allowed));
-    } catch (error) {
-      say(error.message);
-    }
-  });
-  const root = element("p", { class: "explore-state" }, element("label", {}, "State", field), copy);
-  return { root, show: (state) => { field.value = JSON.stringify(state); } };
 };
 
 // A button and a slider over the steps 0..last, which is set with the shown step; `change` gets the step.

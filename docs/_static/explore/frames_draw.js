@@ -1,6 +1,6 @@
 // Parts of the frames explorer: pictures, the table of walks, and controls.
 
-import { element } from "./common.js";
+import { element } from "./parts.js";
 
 const SPREAD = [0, 114, 178], MOST = 0.25; // colour of the spread; standard deviation that has it fully
 
@@ -79,7 +79,7 @@ export const walksTable = (size, at, [lastStep, lastWalk], change) => {
 
 const field = (label, ...parts) => element("label", {}, element("span", {}, label), ...parts);
 
-export const choice = (label, values, named, change, read = Number) => {
+export const menu = (label, values, named, change, read = Number) => {
   const select = element("select", {});
   const fill = (options) => select.replaceChildren(...options.map((value) => new Option(named(value), value)));
   fill(values);

@@ -1,8 +1,10 @@
 // The frames explorer on the site: recorded walks to the next frame at once, others by models in the browser.
 
-import { element, linePlot, numberFrom, oneOf, playBar, readHash, short, stateBox, integerFrom, writeHash } from "./common.js";
-import { canvasOf, choice, legend, paintImage, picture, seedBox, slide, upTo, walksTable } from "./frames_draw.js";
+import { checked, integerFrom, linePlot, numberFrom, oneOf, playBar, short } from "./common.js";
+import { canvasOf, legend, menu, paintImage, picture, seedBox, slide, upTo, walksTable } from "./frames_draw.js";
 import { bytesOf, FrameModels } from "./frames_model.js";
+import { element } from "./parts.js";
+import { SavedSettings } from "./saved.js";
 
 const MOST_STEPS = 16, MOST_WALKS = 4, MOST_SEED = 9999, FACTORS = [0.25, 4];
 const PLAYED = "as played"; // the action of the recorded episode
@@ -40,8 +42,7 @@ class FramesExplorer {
     root.classList.add("explore");
     root.replaceChildren(...this.skeleton());
     this.show(this.recorded(this.state), keyOf(this.state));
-    this.restore();
-    addEventListener("hashchange", () => this.restore());
+    this.saved.open(() => {});
   }
 
   get source() {
@@ -62,19 +63,19 @@ class FramesExplorer {
   skeleton() {
     const change = (name) => (value) => this.change({ [name]: value }), { sources } = this;
     this.controls = {
-      source: choice("Source", Object.keys(sources), String, (source) => this.change(this.first(source)), String),
-      clip: choice("Clip", [], (value) => `clip ${value + 1}`, change("clip")),
-      position: choice("Frames seen", [], String, change("position")),
-      action: choice("Action", [], (value) => this.named(value), change("action"), String),
+      source: menu("Source", Object.keys(sources), String, (source) => this.change(this.first(source)), String),
+      clip: menu("Clip", [], (value) => `clip ${value + 1}`, change("clip")),
+      position: menu("Frames seen", [], String, change("position")),
+      action: menu("Action", [], (value) => this.named(value), change("action"), String),
       seed: seedBox("Seed", MOST_SEED, change("seed")),
       walks: slide("Walks", [1, MOST_WALKS, 1], change("walks")),
       steps: slide("Steps: think longer", [1, MOST_STEPS, 1], change("steps")),
       factor: slide("Step size ×", [...FACTORS, 0.25], change("factor"),
         { to: Math.log2, from: (place) => Number((2 ** place).toPrecision(3)) }),
-      walk: choice("Large picture", [], (value) => `walk ${value + 1}`, change("walk")),
+      walk: menu("Large picture", [], (value) => `walk ${value + 1}`, change("walk")),
     };
     this.bar = playBar((step) => this.change({ step }, true));
-    this.box = stateBox((given) => this.allowedIn(given), (state) => this.accept(state), (text) => this.say(text));
+    this.saved = new SavedSettings("frames", (given) => this.accept(given), (line) => this.say(line));
     this.message = element("p", { role: "status", class: "explore-message" });
     this.note = element("p", { class: "explore-caption explore-note" });
     this.about = element("p", { class: "explore-caption explore-about" });
@@ -84,7 +85,7 @@ class FramesExplorer {
     return [element("div", { class: "explore-choices" }, ...Object.values(this.controls).map((item) => item.root)), this.bar.root,
       this.note, element("div", { class: "explore-frames" }, ...this.large.map((item) => item.root)), this.before, this.seen,
       this.scroll, this.drawn, legend({ walk: "walks of the EBT", last: "repeating the last frame", baseline: "Transformer++" }),
-      this.box.root, this.message, this.about];
+      this.message, this.about, this.saved.root];
   }
 
   // The name of an action; the one that was played is named too.
@@ -118,28 +119,19 @@ class FramesExplorer {
     return this.allowedFor[Object.hasOwn(this.allowedFor, source) ? source : this.state.source];
   }
 
-  // Take a state from the address or the field; throws an error of one line.
-  accept(given) {
-    const { source = this.state.source } = given, state = { ...(source === this.state.source ? this.state : this.first(source)), ...given };
+  // Take settings from the address or the box; throws an error of one line.
+  accept(settings) {
+    const given = checked(settings, (one) => this.allowedIn(one)), { source = this.state.source } = given;
+    const state = { ...(source === this.state.source ? this.state : this.first(source)), ...given };
     if (state.step > state.steps) throw new Error(`step=${state.step}: must be at most steps=${state.steps}.`);
     if (state.walk >= state.walks) throw new Error(`walk=${state.walk}: must be less than walks=${state.walks}.`);
     this.bar.stop();
     this.apply(state);
   }
 
-  restore() {
-    try {
-      const given = readHash((state) => this.allowedIn(state));
-      if (Object.keys(given).length) this.accept(given);
-    } catch (error) {
-      this.say(error.message);
-    }
-  }
-
   apply(state) {
     this.state = state;
     this.say("");
-    writeHash(state);
     const key = keyOf(state), found = this.recorded(state);
     if (key === this.key) this.show();
     else if (found) this.show(found, key);
@@ -196,7 +188,6 @@ class FramesExplorer {
 
   failed(reason) {
     this.state = this.shown;
-    writeHash(this.state);
     this.show();
     this.say(`The models cannot run here (${reason}); the last result stays.`);
   }
@@ -237,7 +228,7 @@ class FramesExplorer {
     for (const name of ["seed", "factor"]) controls[name].input.disabled = !source.live;
     for (const [name, { show }] of Object.entries(controls)) show(state[name]);
     this.bar.show(state.step, state.steps);
-    this.box.show(state);
+    this.saved.show(state);
   }
 
   at(step, walk) {
@@ -254,7 +245,8 @@ class FramesExplorer {
   drawResult() {
     const { state, result, large, source: { data, clips } } = this, clip = clips[state.clip], { position } = state;
     const actions = this.chosen(state).map((action) => data.actions[action]);
-    this.before.textContent = `The numbers are SmoothL1 to the true frame. Frames that the models see` +
+    const about = data.about[state.clip] ? `${data.about[state.clip]}. ` : "";
+    this.before.textContent = `${about}The numbers are SmoothL1 to the true frame. Frames that the models see` +
       `${actions.length ? `, with the action after each (${actions.join(", ")})` : ""}:`;
     this.about.textContent = `${data.note}.`;
     this.seen.replaceChildren(...clip.slice(0, position).map((image, index) => {

@@ -1,4 +1,4 @@
-// Recorded walks on planes through the energy of a trained EBT, without a page.
+// Walks on planes through the energy of a trained EBT, without a page.
 
 const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 
@@ -29,25 +29,42 @@ export function shareInPlane(walk, degrees) {
   return sum(parts) / sum(walk.lengths);
 }
 
-/** Grey images of a side, each with values from 0 to 255. */
+/** Grey images of a side, each with values from 0 to 255: of a text, or of a walk that was computed here. */
 export function imagesOf(text, side) {
+  if (Array.isArray(text)) return text;
   const bytes = bytesOf(text), count = bytes.length / side ** 2;
   return Array.from({ length: count }, (_, i) => bytes.subarray(i * side ** 2, (i + 1) * side ** 2));
 }
 
 /** Complete settings from given ones; what is not available is refused in one line. */
-export function checkedPlane(given, { clips, samplers, factors, turns, steps }) {
+export function checkedPlane(given, { clips, samplers, factors, turns, steps, live }) {
   const known = { clip: clips.map((_, i) => i), sampler: samplers, factor: factors, turn: turns,
     step: Array.from({ length: steps + 1 }, (_, i) => i) };
   if (given === null || typeof given !== "object" || Array.isArray(given)) throw new Error("settings: must be an object");
   for (const name of Object.keys(given)) {
-    if (!(name in known)) throw new Error(`setting=${JSON.stringify(name)}: must be one of ${Object.keys(known).join(", ")}`);
+    const names = [...Object.keys(known), "x", "y"];
+    if (!names.includes(name)) throw new Error(`setting=${JSON.stringify(name)}: must be one of ${names.join(", ")}`);
   }
-  const settings = { clip: 0, sampler: samplers[0], factor: 1, turn: 0, step: steps, ...given };
+  const { x = null, y = null, ...rest } = given;
+  const settings = { clip: 0, sampler: samplers[0], factor: 1, turn: 0, step: steps, ...rest };
   for (const [name, values] of Object.entries(known)) {
     if (values.includes(settings[name])) continue;
     const rule = name === "step" ? `an integer from 0 to ${steps}` : `one of ${values.join(", ")}`;
     throw new Error(`${name}=${JSON.stringify(settings[name])}: must be ${rule}`);
   }
-  return settings;
+  return { ...settings, ...checkedStart({ x, y }, settings, { clips, samplers, live }) };
+}
+
+/** A chosen start, or null for that of the record. */
+function checkedStart(start, { clip, sampler }, { clips, samplers, live }) {
+  if (start.x === null && start.y === null) return start;
+  const { centre, half } = clips[clip];
+  ["x", "y"].forEach((name, axis) => {
+    const [low, high] = [centre[axis] - half, centre[axis] + half], value = start[name];
+    if (typeof value === "number" && low <= value && value <= high) return;
+    throw new Error(`${name}=${JSON.stringify(value)}: must be from ${low.toPrecision(3)} to ${high.toPrecision(3)}, together with x and y`);
+  });
+  if (sampler !== samplers[0]) throw new Error(`sampler=${JSON.stringify(sampler)}: must be ${samplers[0]} from a chosen start`);
+  if (!live) throw new Error(`x=${start.x}: must be null, as the model cannot run here`);
+  return start;
 }

@@ -1,15 +1,18 @@
-// A trained EBT on the page of the landscape explorer: planes through its energy, and recorded walks.
+// A trained EBT on the page of the landscape explorer: planes through its energy, recorded walks, and others by the model.
 
 import { PALETTES, cased, disc, drawEnergies, drawScale, mapImage, prepared, star, ticks } from "./landscape_draw.js";
 import { Clock, button, choice, element, labelled, onTheme, pageTheme } from "./parts.js";
 import { checkedPlane, fromPlane, imagesOf, planeEnergy, projected, shareInPlane } from "./plane.js";
+import { PlaneModel } from "./plane_model.js";
 import { SavedSettings } from "./saved.js";
 
+const PLANE_REMEDY = { true: "open the site from a web server (python -m http.server)", false: "build the site with npm and ebwm[onnx]" };
 const PLANE_PACE = 5, EDGE = { left: 46, right: 4, top: 4, bottom: 40 };  // steps a second; pixels around the map
 
 class PlaneExplorer {
   constructor(root, data) {
-    Object.assign(this, { root, data, due: 0, energies: new Map() });
+    data.live = data.bytes > 0 && location.protocol !== "file:";
+    Object.assign(this, { root, data, due: 0, energies: new Map(), found: null });
     root.classList.add("explorer");
     root.tabIndex = -1;
     this.saved = new SavedSettings("plane", (given) => this.apply(checkedPlane(given, data)), (line) => this.say(line));
@@ -30,13 +33,14 @@ class PlaneExplorer {
       } });
       return { input, output, field: labelled(text, input, output) };
     };
-    this.clip = choice(data.clips.map((_, i) => String(i + 1)), "1", (value) => this.change({ clip: Number(value) - 1 }));
-    this.sampler = choice(data.samplers, data.samplers[0], (sampler) => this.change({ sampler }));
+    this.clip = choice(data.clips.map((_, i) => String(i + 1)), "1", (value) => this.change({ clip: Number(value) - 1, x: null, y: null }));
+    this.sampler = choice(data.samplers, data.samplers[0], (sampler) => this.change({ sampler, x: null, y: null }));
     this.factor = choice(names, names[1], (name) => this.change({ factor: data.factors[names.indexOf(name)] }));
     this.turn = range("turn the axis (°)", { min: 0, max: data.turns.at(-1), step: data.turns[1] }, "turn");
     this.step = range("step", { min: 0, max: data.steps, step: 1 }, "step");
     this.playButton = button("▶ Play", "Play or pause the steps", () => this.play(!this.clock.playing));
     this.playButton.classList.add("ex-play");
+    this.startButton = button("Recorded start", "Walk from the recorded start again", () => this.change({ x: null, y: null }));
     const canvas = (kind, label) => element("canvas", { class: kind, role: "img", "aria-label": label });
     this.map = canvas("ex-plane", "Plane through the energy of an EBT, with a walk");
     this.scale = canvas("ex-scale", "Colour scale of the energy");
@@ -48,9 +52,10 @@ class PlaneExplorer {
     this.facts = element("p", { class: "ex-facts" });
     this.truth = element("p", { class: "ex-facts" });
     this.status = element("p", { class: "ex-message", role: "status" });
+    if (data.live) this.listen(this.map);
     const side = element("div", {}, element("div", { class: "ex-frames" }, ...pictures), this.facts, this.truth,
       element("p", { class: "ex-title", textContent: "Energy by step" }), this.levels);
-    return [element("div", { class: "ex-bar" }, element("div", { class: "ex-buttons" }, this.playButton), this.step.field,
+    return [element("div", { class: "ex-bar" }, element("div", { class: "ex-buttons" }, this.playButton, this.startButton), this.step.field,
       labelled("clip", this.clip), labelled("sampler", this.sampler), labelled("step size", this.factor), this.turn.field),
     element("div", { class: "ex-legend" }, element("span", { class: "ex-entry" }, "energy ", this.range[0], this.scale, this.range[1])),
     this.status, element("div", { class: "ex-split" }, this.map, side), this.saved.root];
@@ -68,8 +73,62 @@ class PlaneExplorer {
       Object.assign(this[name].input, { value: settings[name] });
       this[name].output.textContent = settings[name];
     }
+    this.startButton.disabled = settings.x === null;
     this.saved.show(settings);
     this.clock.wake();
+    if (settings.x !== null && this.found?.key !== keyOfStart(settings)) this.compute(settings);
+  }
+
+  /** A start by click or drag; a finger must touch the start, so that others can scroll the page. */
+  listen(canvas) {
+    const layout = () => planeLayout(canvas, this.shown.energy), { data } = this;
+    const move = (event) => {
+      const { left, top, side, point } = layout(), { offsetX: px, offsetY: py } = event;
+      if (px < left || px > left + side || py < top || py > top + side) return;
+      const [x, y] = point([px, py]).map((value) => Number(value.toPrecision(4)));
+      this.play(false);
+      this.change({ x, y, sampler: data.samplers[0], step: data.steps });
+    };
+    const near = ({ clientX, clientY }) => {
+      const box = canvas.getBoundingClientRect(), [px, py] = layout().pixel(projected(this.shown.walk.places[0], this.settings.turn));
+      return Math.hypot(px - clientX + box.left, py - clientY + box.top) < 28;
+    };
+    let dragging = false;
+    canvas.addEventListener("pointerdown", (event) => {
+      dragging = event.pointerType === "mouse" || near(event);
+      if (dragging) canvas.setPointerCapture(event.pointerId);
+      if (dragging) move(event);
+    });
+    canvas.addEventListener("pointermove", (event) => { if (dragging && event.buttons) move(event); });
+    canvas.addEventListener("pointerup", () => { dragging = false; });
+    canvas.addEventListener("click", (event) => { if (event.pointerType !== "mouse") move(event); });
+    canvas.addEventListener("touchstart", (event) => { if (near(event.touches[0])) event.preventDefault(); }, { passive: false });
+  }
+
+  /** The walk from a chosen start; one at a time, and a newer request replaces those that wait. */
+  async compute(settings) {
+    this.wanted = settings;
+    if (this.busy) return;
+    this.busy = true;
+    try {
+      if (!this.model) this.say(`Loading the model, ${(this.data.bytes / 1e6).toFixed(0)} MB, once …`);
+      const scripts = `${document.documentElement.dataset.content_root ?? "../"}_static/explore/`;
+      this.model ??= await PlaneModel.load(new URL(`${scripts}${this.data.folder}/`, location.href), this.data);
+      while (this.wanted) {
+        const { clip, x, y, turn, factor } = this.wanted, key = keyOfStart(this.wanted), began = performance.now();
+        this.wanted = null;
+        const walk = await this.model.walk(clip, [x, y], turn, factor);
+        this.found = { key, walk, clip, milliseconds: performance.now() - began };
+        if (!this.wanted) this.say("");
+        this.clock.wake();
+      }
+    } catch (error) {
+      this.data.live = false;
+      this.change({ x: null, y: null });
+      this.say(`The model cannot run here (${String(error.message ?? error).split("\n")[0].slice(0, 120)}); recorded walks stay.`);
+    } finally {
+      this.busy = false;
+    }
   }
 
   change(changes) { this.apply({ ...this.settings, ...changes }); }
@@ -97,7 +156,8 @@ class PlaneExplorer {
   get shown() {
     const { clip, sampler, factor, turn } = this.settings, { data } = this, plane = data.turns.indexOf(turn), key = `${clip} ${plane}`;
     if (!this.energies.has(key)) this.energies.set(key, planeEnergy(data, clip, plane));
-    const walk = data.clips[clip].walks[data.samplers.indexOf(sampler)][data.factors.indexOf(factor)];
+    const recorded = data.clips[clip].walks[data.samplers.indexOf(sampler)][data.factors.indexOf(factor)];
+    const walk = this.settings.x !== null && this.found?.clip === clip ? this.found.walk : recorded;
     return { walk, energy: this.energies.get(key), clip: data.clips[clip] };
   }
 
@@ -124,7 +184,14 @@ class PlaneExplorer {
     const inside = Number.isNaN(share) ? "The walk never moves." : `${Math.round(100 * share)} % of the walk's length is in the plane.`;
     const away = fromPlane(clip.truth, 0, turn), star = away > 0.01 * clip.far ? `${rounded(away)} away from the plane` : "in the plane";
     this.truth.textContent = `${inside} The candidate is ${rounded(fromPlane(walk.places[step], walk.rest[step], turn))} away from it. ` +
-      `The star is the truth, ${star}, ${rounded(clip.far)} away from the start.`;
+      `The star is the truth, ${star}, ${rounded(clip.far)} away from the recorded start. ${this.source()}`;
+  }
+
+  source() {
+    const { data, settings: { x }, found } = this;
+    if (x !== null && found) return `This walk was computed in this browser in ${found.milliseconds.toFixed(0)} ms.`;
+    if (data.live) return "This walk is recorded; click the map or drag the start to compute another.";
+    return `Only recorded walks are here; for others ${PLANE_REMEDY[data.bytes > 0]}.`;
   }
 }
 
@@ -137,12 +204,20 @@ function drawFrame(canvas, image, side) {
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 }
 
+const keyOfStart = ({ clip, x, y, turn, factor }) => JSON.stringify([clip, x, y, turn, factor]);
+
+/** Where the map is on its canvas, and how points become pixels and back. */
+function planeLayout(canvas, { centre: [x, y], halfWidth: half }) {
+  const { left, right, top, bottom } = EDGE, side = Math.min(canvas.clientWidth - left - right, canvas.clientHeight - top - bottom);
+  const unit = side / (2 * half);
+  return { left, top, side, x, y, half, pixel: (point) => [left + (point[0] - x + half) * unit, top + (y + half - point[1]) * unit],
+    point: ([px, py]) => [(px - left) / unit + x - half, y + half - (py - top) / unit] };
+}
+
 /** The map with its axes, the walk up to the shown step, its start, and the truth. */
 function drawPlane(canvas, { walk, energy, clip }, { step, turn }, theme) {
-  const palette = PALETTES[theme], { ctx, width, ratio } = prepared(canvas), colour = palette.walks[0];
-  const { left, right, top, bottom } = EDGE, side = Math.min(width - left - right, canvas.clientHeight - top - bottom);
-  const { centre: [x, y], halfWidth: half } = energy, unit = side / (2 * half);
-  const pixel = (point) => [left + (point[0] - x + half) * unit, top + (y + half - point[1]) * unit];
+  const palette = PALETTES[theme], { ctx, ratio } = prepared(canvas), colour = palette.walks[0];
+  const { left, top, side, x, y, half, pixel } = planeLayout(canvas, energy);
   ctx.drawImage(mapImage(energy, Math.round(side * ratio), theme), left, top, side, side);
   ctx.save();
   ctx.beginPath();
