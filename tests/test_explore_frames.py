@@ -161,7 +161,7 @@ def test_the_camera_shows_other_movements_and_says_what_is_missing_without_photo
         without.setitem(sys.modules, "skimage.data", None)
         included_models.cache_clear()
         source.value = "camera"
-    assert "pip install 'ebwm[features]'" in explorer.message.value and explorer.to_json() == saved
+    assert "ebwm[features]" in explorer.message.value and explorer.to_json() == saved
     source.value = "digits"
     needs_photographs("camera")
     source.value = "camera"

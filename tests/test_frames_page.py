@@ -94,7 +94,8 @@ def enter(page, label, text):
 def test_the_data_of_the_page_are_small_and_written_without_the_models(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(explore_assets.shutil, "which", lambda name: None)
     assets.write(tmp_path, tmp_path / "cache")
-    assert (tmp_path / "frames_data.js").stat().st_size < 650_000 + 300_000 * ("camera" in assets.sources()) and not (tmp_path / "frames").exists()
+    limit = 650_000 if assets.sources() == ["digits", "game"] else 900_000
+    assert (tmp_path / "frames_data.js").stat().st_size < limit and not (tmp_path / "frames").exists()
     assert "the page of the frames explorer has only recorded walks: 'npm' is not" in capsys.readouterr().err
 
 

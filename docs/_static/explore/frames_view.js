@@ -75,7 +75,7 @@ class FramesExplorer {
       walk: menu("Large picture", [], (value) => `walk ${value + 1}`, change("walk")),
     };
     this.bar = playBar((step) => this.change({ step }, true));
-    this.saved = new SavedSettings("frames", (given) => this.accept(given), (line) => this.say(line));
+    this.saved = new SavedSettings("frames", (given) => this.accept(given), (line) => this.say(line), 3);
     this.message = element("p", { role: "status", class: "explore-message" });
     this.note = element("p", { class: "explore-caption explore-note" });
     this.about = element("p", { class: "explore-caption explore-about" });

@@ -350,7 +350,7 @@ export function drawEnergies(canvas, walks, { theme, colours }) {
     const begin = walk.steps + 1 - walk.energies.length;
     ctx.beginPath();
     walk.energies.forEach((value, i) => {
-      if (Number.isFinite(value)) ctx.lineTo(x(begin + i), y(Math.min(value, 1e3 * high)));
+      if (Number.isFinite(value)) ctx.lineTo(x(begin + i), y(Math.min(value, high + 1e3 * (high - low))));
     });
     ctx.setLineDash(DASHES[index]);
     Object.assign(ctx, { strokeStyle: colours[index], lineWidth: 1.8 });

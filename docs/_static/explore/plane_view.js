@@ -15,7 +15,7 @@ class PlaneExplorer {
     Object.assign(this, { root, data, due: 0, energies: new Map(), found: null });
     root.classList.add("explorer");
     root.tabIndex = -1;
-    this.saved = new SavedSettings("plane", (given) => this.apply(checkedPlane(given, data)), (line) => this.say(line));
+    this.saved = new SavedSettings("plane", (given) => this.apply(checkedPlane(given, data)), (line) => this.say(line), 3);
     root.replaceChildren(...this.skeleton());
     this.clock = new Clock(root, (seconds) => this.tick(seconds));
     this.saved.open(() => this.apply(checkedPlane({}, data)));
