@@ -11,12 +11,9 @@ from tiny_figure import YAML, rewrite, write_manifest
 from ebwm import cli, figures, settings
 from ebwm.figures.claims import VERDICTS, Measured, shown, verdict, verdicts
 from ebwm.figures.commands import _assignment
-from ebwm.figures.experiment.robots import KINDS
 from ebwm.figures.findings import with_run
-from ebwm.figures.policy_settings import COMPARED, settings_of_policies
 from ebwm.figures.registry import Claim, Planned, StandIn
 from ebwm.figures.report import PAGES, learned, ledger, results
-from ebwm.policy.walk import PRESETS
 
 ROOT = Path(__file__).parents[1]
 
@@ -216,19 +213,6 @@ def test_the_command_beside_a_claim_can_be_planned(here, command):
 @pytest.mark.parametrize("name", PAGES)
 def test_the_committed_pages_are_up_to_date(here, name):
     assert (ROOT / name).read_text(encoding="utf-8") == PAGES[name](here) + "\n", "run: ebwm figures report --write"
-
-
-def test_the_page_has_the_settings_of_every_policy_and_preset(here):
-    tables = "\n".join(settings_of_policies(figures.registry(here), here))
-    rows = [line.split(" | ") for line in tables.splitlines() if line.startswith("| ")]
-    for id, simulator in COMPARED.items():
-        chosen = json.loads((ROOT / f"figures/{id}/tuning.json").read_text())["chosen"]
-        for kind, name in KINDS.items():
-            [row] = [row for row in rows if row[:2] == [f"| {simulator}", name]]
-            assert float(row[3]) == chosen[kind]["learning_rate"]
-    for number, preset in enumerate(PRESETS.values(), start=1):
-        [row] = [row for row in rows if row[0] == "| `most`"]
-        assert int(row[number].removesuffix(" |")) == preset.most
 
 
 def test_the_gain_on_hidden_clips_does_not_remain_after_a_correction_for_three_looks():

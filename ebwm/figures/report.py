@@ -11,7 +11,6 @@ from ebwm import settings
 from ebwm.figures.carried import carried
 from ebwm.figures.claims import VERDICTS, Measured, Verdict, expected, shown, verdicts
 from ebwm.figures.findings import answers, stated, with_run
-from ebwm.figures.policy_settings import settings_of_policies
 from ebwm.figures.registry import Figure, Lesson, Planned, Registry, StandIn, registry
 from ebwm.files import write_whole
 from ebwm.settings import Settings
@@ -206,8 +205,8 @@ def results(
         parts += ["## Arithmetic on the papers' own points", ARITHMETIC, *(_folded(row, known, config) for row in arithmetic)]
     asked = [f"- **{answer.asks}** {answer.found} ([{answer.figure.id}]({_notebook(answer.figure, config)}))."
              for answer in answers(config)]
-    parts += ["## Questions", "\n".join(asked), *settings_of_policies(known, config), "## Figures", "<!-- table: figures -->",
-              "The manifest of each record states its scale, seeds, versions and machine."]
+    parts += ["## Questions", "\n".join(asked), "## Settings of the policies", "<!-- table: policies -->",
+              "## Figures", "<!-- table: figures -->", "The manifest of each record states its scale, seeds, versions and machine."]
     return "\n\n".join(parts)
 
 
