@@ -43,13 +43,17 @@ def _chosen(record: Path) -> Iterator[tuple[str, PolicySettings]]:
 
 def _shared(chosen: dict[str, dict[str, PolicySettings]]) -> str:
     """What all kinds have in common."""
-    same = {(found.trunk, found.depth, found.dim, found.batch, found.observe, found.predict, found.execute)
-            for by_kind in chosen.values() for found in by_kind.values()}
-    said = [f"{depth} layers of width {dim} (`{trunk}`), batches of {batch} windows, {observe} observations, chunks of {predict} "
-            f"actions of which {execute} are executed" for trunk, depth, dim, batch, observe, predict, execute in sorted(same)]
-    return (f"All kinds have the same trunk and data: {'; or '.join(said)}. As many trials for each kind, on "
-            f"further demonstrations, chose the learning rate, the weight decay or average of weights, and the kind's own settings, for "
-            f"{' and '.join(f'{name} ([{id}](figures/{id}.ipynb))' for id, name in COMPARED.items())}.")
+    found = [options for by_kind in chosen.values() for options in by_kind.values()]
+    same = {SHARED.format(**{name: getattr(options, name) for name in NAMES}) for options in found}
+    simulators = [f"{name} ([{id}](figures/{id}.ipynb))" for id, name in COMPARED.items()]
+    return (f"All kinds have the same trunk and data: {'; or '.join(sorted(same))}. As many trials for each kind, on "
+            "further demonstrations, chose the learning rate, the weight decay or average of weights, and the kind's own "
+            f"settings, for {' and '.join(simulators)}.")
+
+
+NAMES = ("depth", "dim", "trunk", "batch", "observe", "predict", "execute")
+SHARED = ("{depth} layers of width {dim} (`{trunk}`), batches of {batch} windows, {observe} observations, chunks of {predict} "
+          "actions of which {execute} are executed")
 
 
 def _row(simulator: str, name: str, found: PolicySettings) -> tuple[Any, ...]:
