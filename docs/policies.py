@@ -52,8 +52,8 @@ def _shared(chosen: dict[str, dict[str, PolicySettings]]) -> str:
 
 
 NAMES = ("depth", "dim", "trunk", "batch", "observe", "predict", "execute")
-SHARED = ("{depth} layers of width {dim} (`{trunk}`), batches of {batch} windows, {observe} observations, chunks of {predict} "
-          "actions of which {execute} are executed")
+SHARED = ("{depth} layers of width {dim} (`{trunk}`), batches of {batch} windows, {observe} observations, chunks of "
+          "{predict} actions of which {execute} are executed")
 
 
 def _row(simulator: str, name: str, found: PolicySettings) -> tuple[Any, ...]:
