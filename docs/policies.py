@@ -15,12 +15,13 @@ from ebwm.policy.policies import PolicySettings
 from ebwm.policy.predictors import Diffusion
 from ebwm.policy.walk import PRESETS, PolicyWalk
 
-COMPARED = {"policy_steps": "Meta-World", "policy_tasks": "robosuite"}  # figures with trials, whose settings others use too
+COMPARED = {"policy_steps": "Meta-World", "policy_tasks": "robosuite"}  # figures with trials
 HEAD = ("Simulator", "Policy", "Updates", "Learning rate", "Weight decay", "Average of weights", "Steps in training",
         "Steps of a prediction", "Own settings")
-PRESETTINGS = ("The presets of EBT-Policy's walk, where they differ; their meaning is in [the walk](policy/01_walk.ipynb). "
-               "`paper` and `authors` are templates of the authors' code, at the date of the paper and at its last commit. Where "
-               "nothing is set, the step size is measured on a batch, and a prediction takes the most steps of training.")
+PRESETTINGS = (
+    "The presets of EBT-Policy's walk, where they differ; their meaning is in [the walk](policy/01_walk.ipynb). `paper` and "
+    "`authors` are templates of the authors' code, at the date of the paper and at its last commit. Where nothing is set, "
+    "the step size is measured on a batch, and a prediction takes the most steps of training.")
 
 
 def settings_tables(
@@ -47,8 +48,8 @@ def _shared(chosen: dict[str, dict[str, PolicySettings]]) -> str:
     same = {SHARED.format(**{name: getattr(options, name) for name in NAMES}) for options in found}
     simulators = [f"{name} ([{id}](figures/{id}.ipynb))" for id, name in COMPARED.items()]
     return (f"All kinds have the same trunk and data: {'; or '.join(sorted(same))}. As many trials for each kind, on "
-            "further demonstrations, chose the learning rate, the weight decay or average of weights, and the kind's own "
-            f"settings, for {' and '.join(simulators)}.")
+            "further demonstrations, chose the learning rate, the weight decay or average of weights, and the kind's "
+            f"own settings, for {' and '.join(simulators)}.")
 
 
 NAMES = ("depth", "dim", "trunk", "batch", "observe", "predict", "execute")
