@@ -19,9 +19,10 @@ COMPARED = {"policy_steps": "Meta-World", "policy_tasks": "robosuite"}  # figure
 HEAD = ("Simulator", "Policy", "Updates", "Learning rate", "Weight decay", "Average of weights", "Steps in training",
         "Steps of a prediction", "Own settings")
 PRESETTINGS = (
-    "The presets of EBT-Policy's walk, where they differ; their meaning is in [the walk](policy/01_walk.ipynb). `paper` and "
-    "`authors` are templates of the authors' code, at the date of the paper and at its last commit. Where nothing is set, "
-    "the step size is measured on a batch, and a prediction takes the most steps of training.")
+    "The presets of EBT-Policy's walk, where they differ; their meaning is in [the walk](policy/01_walk.ipynb). "
+    "`paper` and `authors` are templates of the authors' code, at the date of the paper and at its last commit. "
+    "Where nothing is set, the step size is measured on a batch, and a prediction takes the most steps of "
+    "training.")
 
 
 def settings_tables(
