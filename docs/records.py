@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from policies import settings_tables
+
 from ebwm import settings
 from ebwm.figures.claims import expected, shown, verdicts
 from ebwm.figures.findings import MARK, answer_cell, answers
@@ -149,7 +151,7 @@ def _range(values: list[float]) -> str:
 
 
 TABLES = {"figures": figures_table, "gallery": gallery, "findings": findings_table, "headlines": headlines,
-          "speed": speed}
+          "policies": settings_tables, "speed": speed}
 
 
 def _link(figure: Figure, root: Path) -> str:

@@ -144,6 +144,19 @@ def test_the_pages_state_what_is_known_of_a_claim(project):
         learned()
 
 
+def test_a_sentence_takes_numbers_of_other_figures_by_their_id(project):
+    rewrite(project / YAML, "\nplanned:", OTHERS)
+    write_manifest(project / "figures/tiny", results={"speed": interval(1, 2)})
+    rewrite(project / YAML, "It may fall: {speed:.1f}.", "{other.speed.low:.1f} of {speed.low:.1f}")
+    with pytest.raises(figures.FigureError, match=r"no result 'other\.speed\.low' on record"):
+        learned()
+    write_manifest(project / "figures/other", results={"speed": interval(3, 4)})
+    assert "**Undecided.** 3.0 of 1.0 (" in learned()
+    rewrite(project / YAML, "speed.low > 0", "speed.low > other.speed.low")
+    with pytest.raises(figures.FigureError, match="does not hold"):
+        learned()
+
+
 # This repository's claims
 
 

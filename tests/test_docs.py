@@ -18,6 +18,7 @@ pytest.importorskip("nbconvert", reason="nbconvert is not installed: pip install
 sys.path.insert(0, str(ROOT / "docs"))
 import adapter  # noqa: E402
 import build as builder  # noqa: E402
+import policies  # noqa: E402
 import readme  # noqa: E402
 import records  # noqa: E402
 import reference  # noqa: E402
@@ -170,6 +171,19 @@ def test_an_answer_that_does_not_follow_from_the_record_is_refused(tmp_path, cha
     record(tmp_path, **changes)
     with pytest.raises(FigureError, match=message):
         records.findings_table(tmp_path)
+
+
+def test_the_settings_of_every_policy_and_preset_are_in_a_table():
+    placed = records.place_tables("<!-- table: policies -->", ROOT, ROOT / "nbs/guides")
+    rows = [line.strip("| ").split(" | ") for line in placed.splitlines() if line.startswith("| ")]
+    for id, simulator in policies.COMPARED.items():
+        chosen = json.loads((ROOT / f"figures/{id}/tuning.json").read_text())["chosen"]
+        found = {name: float(rate) for where, name, _, rate, *_ in (row for row in rows if len(row) > 5)
+                 if where == simulator}
+        assert found == {name: chosen[kind]["learning_rate"] for kind, name in policies.KINDS.items()}
+        assert f"](../figures/{id}.ipynb)" in placed
+    [presets] = [row[1:] for row in rows if row[0] == "`most`"]
+    assert presets == [str(walk.most) for walk in policies.PRESETS.values()]
 
 
 def test_the_gallery_shows_every_figure_on_record():

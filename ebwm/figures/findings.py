@@ -11,7 +11,7 @@ from typing import Any
 
 from ebwm import settings
 from ebwm.figures.errors import FigureError
-from ebwm.figures.manifest import load_manifest
+from ebwm.figures.manifest import MANIFEST, load_manifest
 from ebwm.figures.notebook import fits
 from ebwm.figures.registry import Figure, Finding, Statement, registry
 from ebwm.files import write_whole
@@ -139,10 +139,20 @@ def _marked(content: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
 
 def _filled(statement: Statement | Finding, figure: Figure, config: Settings, name: str) -> str:
     """The sentences with the numbers on record, if all comparisons hold."""
-    results, where = load_manifest(config.figures / figure.id)["results"], f"figure {figure.id!r}: {name}"
+    results, where = _results(statement, figure, config), f"figure {figure.id!r}: {name}"
     for comparison in _contradicted(statement, results, where):
         raise FigureError(f"{where}: {comparison!r} does not hold on record; correct figures.yaml, then run: make readme")
     return _with_numbers(statement.found, results, where)
+
+
+def _results(statement: Statement | Finding, figure: Figure, config: Settings) -> dict[str, Any]:
+    """The results of a figure on record, and under their ids those of further figures with which paths of the sentences
+    begin."""
+    results = load_manifest(config.figures / figure.id)["results"]
+    heads = {match[1].partition(".")[0] for match in PLACE.finditer(statement.found)}
+    heads |= {word.partition(".")[0] for comparison in statement.holds for word in comparison.split()}
+    others = {head for head in heads - results.keys() if (config.figures / head / MANIFEST).is_file()}
+    return results | {head: load_manifest(config.figures / head)["results"] for head in others}
 
 
 def _contradicted(statement: Statement | Finding, results: dict[str, Any], where: str) -> Iterator[str]:

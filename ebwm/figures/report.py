@@ -205,8 +205,8 @@ def results(
         parts += ["## Arithmetic on the papers' own points", ARITHMETIC, *(_folded(row, known, config) for row in arithmetic)]
     asked = [f"- **{answer.asks}** {answer.found} ([{answer.figure.id}]({_notebook(answer.figure, config)}))."
              for answer in answers(config)]
-    parts += ["## Questions", "\n".join(asked), "## Figures", "<!-- table: figures -->",
-              "The manifest of each record states its scale, seeds, versions and machine."]
+    parts += ["## Questions", "\n".join(asked), "## Settings of the policies", "<!-- table: policies -->",
+              "## Figures", "<!-- table: figures -->", "The manifest of each record states its scale, seeds, versions and machine."]
     return "\n\n".join(parts)
 
 

@@ -14,7 +14,7 @@ from ebwm.figures.experiment.tables import Interval, over_seeds
 from ebwm.policy.policies import Policy
 from ebwm.policy.rollout import EpisodeResult
 
-__all__ = ["Contexts", "areas", "contexts_of", "disagreement", "energies", "over_defined"]
+__all__ = ["Contexts", "along", "areas", "contexts_of", "disagreement", "over_defined", "walks"]
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,26 @@ def _normalised(policy: Policy, contexts: Contexts) -> dict[str, Tensor]:
     return {"state": policy.normaliser.state(contexts.states.to(policy.device))}
 
 
-def energies(
+def walks(
     policy: Policy,  # an EBT
     contexts: Contexts,
     samples: int,  # walks of each context
     seed: int,  # of their noise
-) -> Float[Tensor, "samples contexts"]:
-    """Energies of predicted chunks."""
+) -> tuple[Float[Tensor, "samples contexts"], Float[Tensor, "samples contexts"]]:
+    """Energies of predicted chunks, and the steps of their walks."""
     generator = settings.generator(seed, "energies")
     with torch.no_grad():
         landscape = policy.predictor.model.landscape(context := _normalised(policy, contexts))
-        return torch.stack([landscape(policy.predictor.predict(context, generator).value) for _ in range(samples)])
+        found = [policy.predictor.predict(context, generator) for _ in range(samples)]
+        return torch.stack([landscape(one.value) for one in found]), torch.stack([one.steps.float() for one in found])
+
+
+def along(
+    results: Sequence[EpisodeResult],
+) -> pd.DataFrame:  # columns episode, success, at (the step of the episode), energy, walk (steps of the walk)
+    """Energy and steps of the walk of each chunk that was executed."""
+    return pd.DataFrame([dict(episode=result.seed % 1000, success=result.success, at=chunk["at"], energy=chunk["energy"],
+                              walk=chunk["steps"]) for result in results for chunk in result.chunks])
 
 
 def disagreement(

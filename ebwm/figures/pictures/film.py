@@ -13,11 +13,11 @@ OUTCOMES = {"success": "ebt", "failure": "transformer"}
 
 
 def draw(
-    frames: pd.DataFrame,  # columns strip, at, pixels, energy, outcome; empty without graphics
+    frames: pd.DataFrame,  # columns strip, at, pixels, energy, outcome, walk or not; empty without graphics
     labels: Mapping[str, str],  # of the strips, by name
     title: str,  # of the picture
 ) -> Any:  # the figure
-    """Pictures of each episode by step, with the energy of the present chunk where there is one."""
+    """Pictures of each episode by step, with the energy and the steps of the present chunk's walk where there are any."""
     strips = [name for name in labels if name in set(frames.strip)] if len(frames) else []
     columns = max((int((frames.strip == name).sum()) for name in strips), default=1)
     figure, grid = require("matplotlib.pyplot", "figures").subplots(
@@ -39,7 +39,8 @@ def _picture(panel: Any, frame: Any) -> None:
     side = round((len(frame.pixels) / 3) ** 0.5)
     panel.imshow(np.array(frame.pixels, dtype=np.uint8).reshape(side, side, 3))
     energy = "" if pd.isna(frame.energy) else f", energy {frame.energy:.2f}"
-    panel.set_title(f"step {frame.at}{energy}", fontsize=8)
+    walk = f"\nwalk of {frame.walk:.0f} steps" if hasattr(frame, "walk") else ""
+    panel.set_title(f"step {frame.at}{energy}{walk}", fontsize=8)
     panel.axis("on")
     panel.set(xticks=[], yticks=[])
     for side in panel.spines.values():
