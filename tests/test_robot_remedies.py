@@ -64,8 +64,8 @@ def test_each_way_learns_and_predicts_the_same_for_the_same_seed(chunks, name):
 @pytest.mark.parametrize("name", ["ebt", "steps", "many"])
 def test_walks_from_noise_learn_from_the_gradient_through_their_last_step(chunks, name):
     predictor, (context, target) = predictor_of(chunks, name), batch_of(chunks)
-    walk, landscape, alpha, draw = predictor.walk, predictor.model.landscape(context), predictor.model.step_size, seeded()
-    y, steps = normal_like(target, draw), random_steps(walk.least, walk.most, draw)
+    landscape, alpha, draw = predictor.model.landscape(context), predictor.model.step_size, seeded()
+    y, steps = normal_like(target, draw), random_steps(predictor.walk.least, predictor.walk.most, draw)
     for step in range(steps):
         y = y.detach().requires_grad_()
         y = y - alpha * torch.autograd.grad(landscape.energy(y).sum(), y, create_graph=step == steps - 1)[0]
