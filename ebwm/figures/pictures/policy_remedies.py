@@ -13,6 +13,7 @@ from ebwm.figures.style import colour
 
 WALKED = {"ebt": ("ebt", "EBT-Policy, 2 steps in training"), "steps": ("gru", "EBT-Policy, 4 steps in training"),
           "proposal_full": ("diffusion", "refines cloning, 2 x weights")}
+FAILED = 10  # times the error of cloning, beyond which a difference is written instead of drawn
 ROLES = {way: role for way, (role, _) in WALKED.items()} | {"proposal": "diffusion"}
 
 
@@ -44,15 +45,20 @@ def _role(way: str) -> str:
 def _distances(
     panel: Any, order: list[str], errors: pd.DataFrame, differences: Mapping[str, Interval], costs: pd.DataFrame
 ) -> None:
-    by_seed, edge = errors.pivot_table(index="seed", columns="way", values="error"), panel.get_yaxis_transform()
+    by_seed, right = errors.pivot_table(index="seed", columns="way", values="error"), panel.get_yaxis_transform()
     for place, way in enumerate(order):
         single, style = by_seed[way] - by_seed["cloning"], dict(color=colour(_role(way)))
+        if differences[way]["value"] > FAILED * by_seed["cloning"].mean():
+            text = f"{differences[way]['value']:.2g}"
+            panel.text(0.98, place, text, transform=right, va="center", ha="right", fontsize=9, **style)
+            continue
         panel.plot(single, [place] * len(single), "o", ms=4, alpha=0.6, mew=0, **style)
         panel.plot(differences[way]["value"], place, "|", ms=12, mew=2, **style)
         if found := bounds(differences[way]):
             panel.plot(found[1:], [place, place], lw=1.6, **style)
-        panel.text(1.02, place, f"{costs.training_flops[way]:.1f}", transform=edge, va="center", fontsize=9)
-    panel.text(1.02, -0.9, "x FLOPs", transform=edge, va="center", fontsize=9)
+    for place, way in enumerate(order):
+        panel.text(1.02, place, f"{costs.training_flops[way]:.1f}", transform=right, va="center", fontsize=9)
+    panel.text(1.02, -0.9, "x FLOPs", transform=right, va="center", fontsize=9)
     panels.zero(panel, across=False)
     panels.named_ticks(panel.yaxis, [WAYS[way].title for way in order])
     panel.invert_yaxis()
@@ -66,7 +72,7 @@ def _success(panel: Any, order: list[str], success: Mapping[str, Interval]) -> N
         value, low, high = (success[way][name] for name in ("value", "low", "high"))
         panel.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", color=colour(_role(way)), capsize=3)
     panel.axvline(success["cloning"]["value"], color=colour("transformer"), lw=1.2, ls="--")
-    panel.set(title="Success rate (line: cloning's)", xlim=(-0.03, 1.03), yticks=range(len(order)), yticklabels=[],
+    panel.set(title="Success rate", xlim=(-0.03, 1.03), yticks=range(len(order)), yticklabels=[],
               ylim=(len(order) - 0.5, -0.5))
     panel.grid(False, axis="y")
     panel.grid(True, axis="x")
@@ -82,4 +88,5 @@ def _walks(panel: Any, made: Mapping[str, pd.DataFrame]) -> None:
     for way, style in (("cloning", "--"), ("cloning_deep", ":")):
         level = made["total"][made["total"].way == way].test_error.mean()
         panels.level(panel, level, "transformer", ls=style, label=WAYS[way].title)
+    panels.logarithmic(panel)
     panel.set(title="Error by steps in the test", xlabel="steps of a walk", ylabel="SmoothL1 of a chunk")
