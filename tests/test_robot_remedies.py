@@ -1,0 +1,132 @@
+"""Ways to train an EBT-Policy in the figure `policy_remedies`."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ebwm.figures.experiment.robot_remedies import (
+    TWINS,
+    WAYS,
+    cost_of,
+    episode_errors,
+    errors_by_step,
+    held_out_windows,
+    layer_weights,
+    settings_of,
+)
+from ebwm.policy.chunks import Chunks
+from ebwm.policy.demonstrations import collect
+from ebwm.policy.policies import fit_policy
+from ebwm.randomness import normal_like
+from ebwm.sampler import State
+from ebwm.schedules import random_steps
+
+SIZES = dict(dim=16, depth=2, trunk="mlp", updates=4, batch=8)
+
+
+@pytest.fixture(scope="module")
+def demonstrations():
+    return collect("reach", 4)
+
+
+@pytest.fixture(scope="module")
+def chunks(demonstrations):
+    return Chunks.of(demonstrations)
+
+
+def predictor_of(chunks, name, **sizes):
+    options = settings_of(WAYS[name], SIZES | sizes)
+    return options.predictor(options.shape(chunks.splits["train"][0]))
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def batch_of(chunks):
+    return Chunks.pair(chunks.splits["train"].gather(torch.arange(6)))
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_each_way_learns_and_predicts_the_same_for_the_same_seed(chunks, name):
+    options = settings_of(WAYS[name], SIZES, factor=0.1, learning_rate=1e-3)
+    first, again = (fit_policy(chunks, options, 1).policy.predictor for _ in range(2))
+    context, target = batch_of(chunks)
+    found = [policy.predict(context, seeded()).value for policy in (first, again)]
+    assert found[0].shape == target.shape and found[0].isfinite().all() and torch.equal(*found)
+    untrained = options.predictor(options.shape(chunks.splits["train"][0]), 1)
+    changed = [not torch.equal(before, after) for before, after in zip(
+        untrained.model.trunk.layers.parameters(), first.model.trunk.layers.parameters(), strict=True)]
+    assert all(changed)
+
+
+@pytest.mark.parametrize("name", ["ebt", "steps", "many"])
+def test_walks_from_noise_learn_from_the_gradient_through_their_last_step(chunks, name):
+    predictor, (context, target) = predictor_of(chunks, name), batch_of(chunks)
+    landscape, alpha, draw = predictor.model.landscape(context), predictor.model.step_size, seeded()
+    y, steps = normal_like(target, draw), random_steps(predictor.walk.least, predictor.walk.most, draw)
+    for step in range(steps):
+        y = y.detach().requires_grad_()
+        y = y - alpha * torch.autograd.grad(landscape.energy(y).sum(), y, create_graph=step == steps - 1)[0]
+    expected = F.smooth_l1_loss(y, target)
+    weights = list(predictor.model.trunk.layers.parameters())
+    loss = predictor.loss(context, target, seeded())
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    found, wanted = (torch.autograd.grad(value, weights) for value in (loss, expected))
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-6) for a, b in zip(found, wanted, strict=True))
+
+
+def test_a_proposal_learns_by_its_own_error_alone(chunks):
+    predictor, (context, target) = predictor_of(chunks, "proposal_full"), batch_of(chunks)
+    loss, own = predictor.loss(context, target, seeded()), F.smooth_l1_loss(predictor.model.proposal(context), target)
+    weights = list(predictor.model.proposal.parameters())
+    found, expected = (torch.autograd.grad(value, weights) for value in (loss, own))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert torch.equal(predictor.starts(context, target, seeded()), predictor.model.proposal(context))
+
+
+def test_walks_that_start_at_the_middle_need_no_noise(chunks):
+    predictor, (context, target) = predictor_of(chunks, "middle"), batch_of(chunks)
+    assert not predictor.starts(context, target, seeded()).any()
+    assert torch.equal(predictor.predict(context, seeded(0)).value, predictor.predict(context, seeded(1)).value)
+
+
+def test_step_sizes_of_a_walk_shrink(chunks):
+    predictor, (context, target) = predictor_of(chunks, "decay"), batch_of(chunks)
+    landscape, start = predictor.model.landscape(context), predictor.starts(context, target, seeded())
+    sizes = []
+    for kernel in predictor.kernels(torch.tensor(2.0), 3):
+        sizes.append(kernel(landscape, State(start))[1].step_size[0].item())
+    assert sizes == [2.0, 1.0, 0.5]
+
+
+def test_twins_and_remedies_have_as_many_weights(chunks):
+    weights = {name: layer_weights(predictor_of(chunks, name, dim=128, depth=4)) for name in WAYS}
+    for name, twins in TWINS.items():
+        assert all(weights[twin] == pytest.approx(weights[name], rel=0.05) for twin in twins)
+    others = [name for name, way in WAYS.items() if way.kind == "ebt" and name != "proposal_full"]
+    assert all(weights[name] == pytest.approx(weights["cloning"], rel=0.05) for name in others)
+
+
+def test_errors_are_means_over_the_windows_of_an_episode(chunks, demonstrations):
+    predictor, windows = predictor_of(chunks, "cloning"), held_out_windows(demonstrations, chunks)
+    assert [len(part["action"]) for part in windows] == [len(episode.actions) for episode in demonstrations.episodes]
+    context, target = Chunks.pair(windows[1])
+    expected = F.smooth_l1_loss(predictor.predict(context, seeded()).value, target).item()
+    assert episode_errors(predictor, windows, seeded())[1] == pytest.approx(expected)
+
+
+def test_errors_by_step_end_at_the_prediction(chunks, demonstrations):
+    windows, predictor = held_out_windows(demonstrations, chunks), predictor_of(chunks, "proposal_full")
+    rows = errors_by_step(predictor, windows, 2, seeded())
+    assert list(rows.step.unique()) == [0, 1, 2] and list(rows.item.unique()) == [0, 1, 2, 3]
+    found = rows[rows.step == 2].loss.to_numpy()
+    assert np.allclose(found, episode_errors(predictor, windows, seeded()), atol=1e-6)
+
+
+def test_costs_count_both_parts(chunks):
+    batch = chunks.splits["train"].gather(torch.arange(6))
+    costs = {name: cost_of(predictor_of(chunks, name), batch, seeded()) for name in ("cloning", "ebt", "proposal_full")}
+    assert costs["proposal_full"]["update"] > costs["ebt"]["update"] > costs["cloning"]["update"]
+    assert costs["proposal_full"]["prediction"] > costs["ebt"]["prediction"] + costs["cloning"]["prediction"] / 2
