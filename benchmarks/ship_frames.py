@@ -34,8 +34,8 @@ EBT = ("model.candidates=latent", "recipe.name=s2", "recipe.most=6", "walk.steps
 TRANSFORMER = ("model.kind=transformer",)
 SOURCES = {  # preset, and what differs from it
     "digits": ("next_frame", "model.depth=3", "optimiser.learning_rate=0.002"),
-    "game": ("game-xxs", "data.game=push:7", "data.encoder=pixels", "data.size=none", "model.depth=3", "optimiser.learning_rate=0.004",
-             "data.train_episodes=4096"),
+    "game": ("game-xxs", "data.game=push:7", "data.encoder=pixels", "data.size=none", "model.depth=3",
+             "optimiser.learning_rate=0.004", "data.train_episodes=4096"),
 }
 BRANCHED = 64  # test episodes of a game that are continued by every action
 STEPS, KNOWN = (1, 2, 3, 4, 5, 6, 7, 8), 2  # evaluated numbers of steps; frames that show how the digit moves
