@@ -73,8 +73,8 @@ def table(result: dict) -> str:
     """The results in Markdown."""
     machine, case = result["machine"], result["case"]
     lines = [f"{machine['processor']}, torch {machine['torch']}. {case['videos']} H.264 videos of 320 x 240 pixels, "
-             f"8 frames of each, by `{case['encoder']}` at {case['size']} pixels. Medians of {result['rounds']} rounds; "
-             "the gain is the median of the rounds' ratios.", "",
+             f"8 frames of each, by `{case['encoder']}` at {case['size']} pixels. Medians of {result['rounds']} "
+             "rounds; the gain is the median of the rounds' ratios.", "",
              "| processes | videos per second | gain |", "| --- | --- | --- |"]
     for workers, rates in case["rates"].items():
         gain = f"{case['gain']:.2f}" if workers == "2" else "1"
