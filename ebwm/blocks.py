@@ -8,7 +8,7 @@ __all__ = ['Rotation', 'rotary', 'rotate', 'causal_attention', 'Modulation', 'mo
 
 # %% ../nbs/core/08_blocks.ipynb #ebf84537
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -43,9 +43,39 @@ def rotate(
     rotation: Rotation,  # from `rotary`
 ) -> Float[Tensor, "b h s e"]:
     "Rotate neighbouring pairs of features by the angles of their positions."
+    eager = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if eager and x.requires_grad and x.dtype == rotation.cos.dtype:
+        return _Rotate.apply(x, *rotation)
+    return _rotated(x, *rotation)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = rotation
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+
+
+class _Rotate(torch.autograd.Function):
+    "A rotation whose gradient is the rotation back: the same numbers as by autograd, from fewer operations."
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return _rotated(x, cos, sin)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, bar: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return rotate(bar, Rotation(cos, -sin)), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        return rotate(tangent, Rotation(*ctx.saved_tensors))
 
 # %% ../nbs/core/08_blocks.ipynb #968f8fba
 def causal_attention(

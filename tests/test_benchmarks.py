@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import exactness, joint, measure, report
+from benchmarks import encoding, exactness, joint, measure, report
 from benchmarks import official as theirs
 from benchmarks.cases import CASES, EAGER, FUSED, LENGTHS, MANUAL, PLAIN, cost_cases, gpu_cases, our_model, small
 from ebwm.objective import S1
@@ -86,3 +86,11 @@ def test_a_joint_ebt_is_measured_beside_its_one_pass_twin():
     assert cases[0]["floor"] > 1 and cases[0]["overhead"] > 0
     text = joint.table({"machine": measure.machine(), "rounds": 1, "cases": cases})
     assert f"| {cases[0]['floor']:.2f} |" in text
+
+
+def test_encoding_is_measured_with_one_process_and_with_two():
+    pytest.importorskip("av", reason="av is not installed: pip install 'ebwm[video]'")
+    case = encoding.measured("smoke", 1)
+    assert case["videos"] == 6 and case["gain"] == pytest.approx(case["rates"]["2"][0] / case["rates"]["1"][0])
+    text = encoding.table({"machine": measure.machine(), "rounds": 1, "case": case})
+    assert f"| 2 | {case['rates']['2'][0]:.2f} | {case['gain']:.2f} |" in text

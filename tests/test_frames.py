@@ -209,8 +209,9 @@ def test_processes_that_encode_give_the_same_features(weights, monkeypatch, tmp_
 @pytest.mark.parametrize("kind", ["ebt", "transformer", "gru", "diffusion"])
 @pytest.mark.parametrize("data", [[], ["data.symbolic=true"], ["data.encoder=principal:4"]])
 def test_models_learn_a_game_with_its_actions(kind, data, tmp_path):
-    counts = ["data.train_episodes=6", "data.eval_episodes=2", "data.frames=4", "data.game=push:5"]
-    given = [f"model.kind={kind}", *counts, *data, *SMALL, "model.candidates=latent"]
+    counts = ["data.train_episodes=6", "data.eval_episodes=2", "data.frames=4"]
+    game = ["data.game=push:5", "data.encoder=pixels", "data.size=none"]
+    given = [f"model.kind={kind}", *counts, *game, *data, *SMALL, "model.candidates=latent"]
     run = train("game-xxs", tmp_path, progress=False, overrides=given)
     trained = load_run(run)
     task = load_task(trained.config.data)

@@ -1,13 +1,19 @@
 """Images: sources, splits, patches, and sequences of patches that models are trained on."""
 
+import io
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
 from ebwm import train
+from ebwm.data import images as source
+from ebwm.data import parts
 from ebwm.data.cache import SPLITS
 from ebwm.data.configs import PatchesConfig
 from ebwm.data.images import START, Images, crops, from_patches, image_splits, split_images, to_patches
+from ebwm.data.parts import Parts
 from ebwm.data.tasks import load_task
 from ebwm.settings import generator
 from ebwm.training.learner import load_run
@@ -70,6 +76,99 @@ def test_a_folder_of_images_or_of_parquet_files(runs, tmp_path, parquet):
     assert small["train"].shape == (1, 5, 5) and len(small["train"]) == 3
     first = [image_splits(str(tmp_path), held_out=0.2, seed=seed)["train"].digest for seed in (0, 0, 1)]
     assert first[0] == first[1] == splits["train"].digest != first[2]
+
+
+def write_imagenet(folder, count, parquet):
+    """Files as ImageNet has them: JPEG of different sizes and modes, in folders by class or in Parquet."""
+    draws, contents = np.random.default_rng(1), []
+    for number in range(count):
+        mode = ("RGB", "L", "CMYK", "RGB")[number % 4]
+        shape = (70 + number % 5, 90 - number % 7, {"RGB": 3, "L": 1, "CMYK": 4}[mode])
+        pixels = draws.integers(256, size=shape).astype(np.uint8)
+        content = io.BytesIO()
+        image.fromarray(pixels.squeeze(), mode if mode == "CMYK" else None).save(content, "JPEG")
+        contents.append(content.getvalue())
+    if parquet:
+        pyarrow, table = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        for part in range(2):
+            some = range(part, count, 2)
+            rows = {"image": [{"bytes": contents[n], "path": f"n0144{n % 3}_{n}.JPEG"} for n in some],
+                    "label": [n % 3 for n in some]}
+            table.write_table(pyarrow.table(rows), folder / f"train-0000{part}-of-00002.parquet", row_group_size=10)
+        return
+    for number, content in enumerate(contents):
+        path = folder / "ILSVRC/Data/CLS-LOC/train" / f"n0144{number % 3}" / f"n0144{number % 3}_{number}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("parquet", [False, True])
+def test_a_large_source_stays_in_files_and_needs_little_memory(runs, tmp_path, monkeypatch, parquet):
+    monkeypatch.setattr(source, "PART", 8)
+    monkeypatch.setattr(parts, "BLOCK", 1 << 15)
+    write_imagenet(tmp_path, 150, parquet)
+    image_splits(str(tmp_path), size=64)  # imports and first use
+    tracemalloc.start()
+    splits = image_splits(str(tmp_path), size=63)
+    made = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    batch, digest, moments = splits["train"][3], splits["train"].digest, splits["train"].mean_std()
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    pixels, total = splits["train"].pixels, 150 * 3 * 63 * 63
+    assert isinstance(pixels, Parts) and len(pixels.paths) == 19 and batch.shape == (3, 63, 63)
+    assert parquet or made < total / 2  # a Parquet file of this size is read as a whole
+    assert used < total
+    whole = splits["train"].whole()
+    assert moments == pytest.approx((float(whole.mean()), float(whole.std(correction=0))), abs=1e-5)
+    assert digest == Images(pixels[:]).digest and torch.equal(whole[3], batch)
+    assert torch.equal(whole[-4:], Images.numbers(pixels[-4:])) and set(splits["train"].labels.tolist()) == {0, 1, 2}
+
+
+def test_parts_are_one_array(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "BLOCK", 24)
+    drawn = np.random.default_rng(0).integers(256, size=(11, 2, 3)).astype(np.uint8)
+    paths = [tmp_path / f"{number}.npy" for number in range(3)]
+    for path, some in zip(paths, np.split(drawn, [4, 5]), strict=True):
+        np.save(path, some)
+    whole, rows = Parts(paths), np.array([10, 0, 4, 4, 3])
+    assert whole.shape == drawn.shape and whole.size == drawn.size and np.array_equal(whole[:], drawn)
+    assert np.array_equal(whole[rows], drawn[rows]) and np.array_equal(whole[-1], drawn[-1])
+    assert np.array_equal(whole.take(rows).take(np.array([4, 1]))[:], drawn[[3, 0]])
+    assert [len(block) for block in whole.blocks()] == [4, 4, 3]
+    np.save(paths[1], drawn[:2, :1])
+    with pytest.raises(ValueError, match="paths="):
+        Parts(paths)
+
+
+def test_a_killed_reading_of_images_continues(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "PART", 3)
+    monkeypatch.setenv("EBWM_CACHE", str(tmp_path / "cache"))
+    write_images(tmp_path, parquet=False)
+    count, decode = [], source.decoded
+
+    def failing(*given):
+        count.append(given)
+        if len(count) == 8:
+            raise KeyboardInterrupt
+        return decode(*given)
+
+    monkeypatch.setattr(source, "decoded", failing)
+    with pytest.raises(KeyboardInterrupt):
+        image_splits(str(tmp_path), held_out=0.2)
+    found = image_splits(str(tmp_path), held_out=0.2)  # two files of three images were complete
+    assert len(count) == 8 + 6 and sum(map(len, found.values())) == 12
+
+
+def test_images_of_different_sizes_need_a_size(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "PART", 2)
+    for number in range(6):
+        image.fromarray(np.full((4 + (number == 5), 4, 3), 9 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    with pytest.raises(ValueError, match=r"size=None: must be given: 5.png has \(5, 4\) pixels"):
+        image_splits(str(tmp_path))
+    image.fromarray(np.full((5, 4, 3), 200, np.uint8)).save(tmp_path / "4.png")
+    with pytest.raises(ValueError, match=r"size=None: must be given: 4.png has \[5, 4\] pixels, others \[4, 4\]"):
+        image_splits(str(tmp_path))
 
 
 def test_crops_are_squares_of_their_photographs():

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ebwm.baselines import GRU, Transformer
-from ebwm.blocks import SIZES, non_embedding_parameters, rotary
+from ebwm.blocks import SIZES, _rotated, non_embedding_parameters, rotary, rotate
 from ebwm.diffusion import LEVELS, DiffusionTransformer, _level_features, denoising_error, diffuse, diffusion_loss
 from ebwm.ebt import EBT, EBTOptions
 from ebwm.energy import curvature
@@ -282,3 +282,17 @@ def test_a_missing_diffusers_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers.schedulers.scheduling_ddim", None)
     with pytest.raises(ImportError, match=r"pip install 'ebwm\[diffusion\]'"):
         DiffusionTransformer(16, 2, 2)
+
+
+def test_the_gradient_of_a_rotation_is_that_of_autograd_to_the_bit():
+    x, bar = draw(2, 3, 5, 8).requires_grad_(), draw(2, 3, 5, 8, stream="bar").requires_grad_()
+    rotation, found = rotary(torch.arange(5), 8, torch.float64), []
+    for turn in (lambda x: rotate(x, rotation), lambda x: _rotated(x, *rotation)):
+        (first,) = torch.autograd.grad(turn(x).sin(), x, bar, create_graph=True)
+        found.append([turn(x), first, *torch.autograd.grad(first.cos().sum(), (x, bar))])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))
+    loss = lambda x: rotate(x, rotation).sin().sum()
+    (gradient,) = torch.autograd.grad(loss(x), x)
+    slope = torch.func.jvp(loss, (x.detach(),), (bar.detach(),))[1]
+    close(slope, (gradient * bar).sum())
+    close(torch.func.vmap(torch.func.grad(loss))(x.detach()[None]), gradient[None])

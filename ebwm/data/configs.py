@@ -166,7 +166,7 @@ class GameConfig:
     task: ClassVar[str] = "ebwm.data.acting:Acting"  # module and class
     loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "game"  # name of the task
-    game: str = "push:7"  # name, as for `ebwm.data.games.make_game`: "push:CELLS", "minigrid:NAME", "atari:NAME"
+    game: str = "minigrid:DoorKey-6x6-v0"  # name, as for `ebwm.data.games.make_game`; "push" needs no extra
     policy: Literal["scripted", "random"] = "scripted"  # chooses the actions: "scripted" | "random"
     frames: Several = 16  # states in an episode
     symbolic: bool = False  # states that are symbols of cells instead of encoded frames

@@ -1,7 +1,7 @@
 """The picture of the figure `denoising`."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,37 +21,52 @@ PROTOCOLS = {"paper": "paper's DiT,\nits passes", "paper_best": "paper's DiT,\nb
              "all_levels_one_pass": "one pass,\nall levels"}
 
 
+class Denoised(NamedTuple):
+    """Tables and statistics of one source of images."""
+
+    images: str  # its name, as for `image_splits`
+    made: Mapping[str, pd.DataFrame]  # tables of all seeds
+    differences: pd.DataFrame  # rows with protocol, budget, level and an interval
+    floor: Mapping[int, float]  # PSNR of the noisy images by level
+    test: PatchRows  # test images
+
+
 def draw(
-    made: Mapping[str, pd.DataFrame],  # tables of all seeds
-    differences: pd.DataFrame,  # rows with protocol, budget, level and an interval
-    floor: Mapping[int, float],  # PSNR of the noisy images by level
-    test: PatchRows,  # test images
+    sources: Sequence[Denoised],  # the first one in full, others without the panels by passes
     parameters: Mapping[str, Any],  # of the notebook
 ) -> Any:  # the figure
-    """PSNR by level for each training, by passes, differences, and denoised images."""
-    figure = require("matplotlib.pyplot", "figures").figure(figsize=(10, 13))
-    top, bottom = figure.subfigures(2, 1, height_ratios=[3, 1.15])
-    grid = top.add_gridspec(3, 6)
+    """PSNR by level for each training, by passes, differences, and denoised images, of each source."""
+    heights = [13 if not place else 9.8 for place in range(len(sources))]
+    figure = require("matplotlib.pyplot", "figures").figure(figsize=(10, sum(heights)))
+    blocks = np.ravel(figure.subfigures(len(sources), 1, height_ratios=heights))
+    for place, (block, found) in enumerate(zip(blocks, sources, strict=True)):
+        top, bottom = block.subfigures(2, 1, height_ratios=[2 + (not place), 1.15])
+        _statistics(top, found, not place, parameters)
+        _images(bottom, found, parameters)
+    return figure
+
+
+def _statistics(top: Any, found: Denoised, full: bool, parameters: Mapping[str, Any]) -> None:
+    """PSNR by level, in full also by passes, and differences."""
+    grid, made = top.add_gridspec(2 + full, 6), found.made
     titles = {"paper": "As in the paper", "one": "All trained at one level", "all": "All trained at all levels"}
     for place, (protocol, title) in enumerate(titles.items()):
         panel = top.add_subplot(grid[0, 2 * place:2 * place + 2])
-        _levels(panel, made["errors"], protocol, floor, parameters)
+        _levels(panel, made["errors"], protocol, found.floor, parameters)
         panel.set(title=title, xlabel="noise level of the test (of 1,000)", ylabel="PSNR (dB)" if not place else None)
         if not place:
             panel.legend(fontsize=8)
     level = parameters["level"]
-    for place, asked in enumerate((level, 2 * level + 1)):
+    for place, asked in enumerate((level, 2 * level + 1) if full else ()):
         panel = top.add_subplot(grid[1, 3 * place:3 * place + 3])
         _passes(panel, select(made["curves"], budget="updates", level=asked))
         panel.set(title=f"By forward passes, level {asked}", xlabel="forward passes", ylabel="PSNR (dB)")
         if not place:
             panel.legend(fontsize=7.5, ncols=2)
-    _differences(top.add_subplot(grid[2, :]), differences, (level, 2 * level + 1))
-    _images(bottom, made["shown"], test, parameters)
-    what = f"Denoised {parameters['images']}: {parameters['updates']} updates of the EBT"
-    stand_in = panels.STAND_IN if parameters["images"] == "digits" else "small models"
+    _differences(top.add_subplot(grid[1 + full, :]), found.differences, (level, 2 * level + 1))
+    what = f"Denoised {found.images}: {parameters['updates']} updates of the EBT"
+    stand_in = panels.STAND_IN if found.images == "digits" else "small models"
     panels.heading(top, what, parameters["seeds"], "bars: 95 % intervals over seeds and images", stand_in)
-    return figure
 
 
 def _levels(panel: Any, errors: pd.DataFrame, protocol: str, floor: Mapping[int, float], parameters: Mapping[str, Any]) -> None:
@@ -88,6 +103,8 @@ def _differences(panel: Any, rows: pd.DataFrame, levels: tuple[int, int]) -> Non
               (levels[1], "updates"): ("gru", "o"), (levels[1], "time"): ("gru", "s")}
     for shift, ((level, budget), (role, mark)) in zip((-0.27, -0.09, 0.09, 0.27), styles.items(), strict=True):
         part = select(rows, level=str(level), budget=budget).set_index("protocol").reindex(names)
+        if part.value.isna().all():
+            continue
         panels.error_bars(panel, np.arange(len(names)) + shift, part, role, fmt=mark, ms=5, capsize=2,
                           label=f"level {level}, equal {budget}")
     panels.zero(panel)
@@ -96,8 +113,8 @@ def _differences(panel: Any, rows: pd.DataFrame, levels: tuple[int, int]) -> Non
     panel.legend(fontsize=8, ncols=2)
 
 
-def _images(figure: Any, shown: pd.DataFrame, test: PatchRows, parameters: Mapping[str, Any]) -> None:
-    seed, level = parameters["seeds"][0], 2 * parameters["level"] + 1
+def _images(figure: Any, found: Denoised, parameters: Mapping[str, Any]) -> None:
+    seed, level, test, shown = parameters["seeds"][0], 2 * parameters["level"] + 1, found.test, found.made["shown"]
     clean = test.whole(3)
     columns = {"noisy": level_noise(test.whole(parameters["eval_items"]), level, seed)[:3]}
     for noise in ("one", "all"):

@@ -57,8 +57,9 @@ def _rollouts(panel: Any, found: Played) -> None:
         panels.lines(panel, select(found.rollouts, model=kind), "ahead", "error", ROLES[kind], name)
     still = found.rollouts.groupby("ahead").last_frame.mean()
     panel.plot(still.index, still, "--", color=colour("floor"), label="last frame")
-    panel.set(title="Rollout", xlabel="steps ahead", ylabel="SmoothL1", ylim=(0, None), xticks=still.index[::-(-len(still) // 8)])
-    panel.legend(fontsize=7.5)
+    panel.set(title="Rollout", xlabel="steps ahead", ylabel="SmoothL1", xticks=still.index[::-(-len(still) // 8)])
+    panel.set_ylim(0, 1.4 * max(still.max(), found.rollouts.error.max()))
+    panel.legend(fontsize=7.5, ncols=2, loc="upper left")
 
 
 def _use(panel: Any, found: Played) -> None:
