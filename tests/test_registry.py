@@ -111,6 +111,7 @@ def test_the_registry_of_this_repository_matches_its_notebooks(monkeypatch):
 
 
 TUNED_OTHERWISE = {  # figures that were tuned with other values of these parameters than their defaults
+    "denoising": {"step_size"},  # one for each of its two data sets, below
     "facets": {"updates"}, "policy_tasks": {"simulator", "demonstrations"},  # tuned on one of its tasks
     "text_scaling": {"dim", "heads", "updates"}, "uncertainty": {"updates", "learning_rate"}}
 TUNINGS = sorted((ROOT / "figures").glob("*/tuning.json"))
@@ -131,6 +132,17 @@ def test_defaults_are_the_best_settings_of_equally_many_trials(path):
         assert chosen == min(done, key=lambda row: row["valid_loss"])
         named = {n: defaults.get(f"{n}_{kind}", defaults.get(n)) for n in chosen.keys() - other}
         assert all(value == chosen[n] for n, value in named.items() if value is not None)
+
+
+def test_denoising_has_the_best_settings_of_the_trials_on_each_of_its_data_sets():
+    chosen = json.loads((ROOT / "figures/denoising/tuning.json").read_text())["chosen"]
+    defaults = figures.parameter_defaults(ROOT / "nbs/figures/denoising.ipynb")
+    kinds = ("ebt", "one_pass", "dit")
+    assert {kind: chosen[f"digits {kind}"]["learning_rate"] for kind in kinds} == {
+        kind: defaults[f"learning_rate_{kind}"] for kind in kinds}
+    assert {kind: chosen[f"photographs {kind}"]["learning_rate"] for kind in kinds} == defaults["beside_rates"]
+    assert chosen["digits ebt"]["step_size"] == defaults["step_size"]
+    assert chosen["photographs ebt"]["step_size"] == defaults["beside_step_size"]
 
 
 # The GPU plan
