@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 import warnings
 from dataclasses import replace
 
@@ -204,6 +205,22 @@ def test_processes_that_encode_give_the_same_features(weights, monkeypatch, tmp_
     monkeypatch.setenv("EBWM_CACHE", str(tmp_path / "other"))
     found = load_task(replace(config, workers=1)).splits
     assert all(torch.allclose(found[split].whole(), expected[split].whole(), atol=1e-3) for split in SPLITS)
+
+
+def test_the_default_game_is_of_minigrid_and_its_absence_names_the_command(monkeypatch):
+    assert GameConfig().game.startswith("minigrid:")
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    with pytest.raises(ImportError, match=r"^'gymnasium' cannot be imported \(.*\): pip install 'ebwm\[games\]'$"):
+        load_task(GameConfig())
+
+
+def test_the_preset_of_games_learns_minigrid(tmp_path):
+    pytest.importorskip("minigrid", reason="minigrid is not installed: pip install 'ebwm[games]'")
+    counts = ["data.train_episodes=6", "data.eval_episodes=2", "data.frames=4", "data.encoder=principal:8"]
+    entries = [*counts, *SMALL, "model.candidates=latent"]
+    trained = load_run(train("game-xxs", tmp_path, progress=False, overrides=entries))
+    state = trained.task.state
+    assert (state.dim, state.action_dim) == (8, 6) and trained.config.data.size == 24
 
 
 @pytest.mark.parametrize("kind", ["ebt", "transformer", "gru", "diffusion"])
