@@ -37,7 +37,7 @@ TRANSFORMER = ("model.kind=transformer",)
 SOURCES = {  # preset, and what differs from it
     "digits": ("next_frame", "model.depth=3", "optimiser.learning_rate=0.002"),
     "game": ("game-xxs", "data.game=push:7", "data.encoder=pixels", "data.size=none", "model.depth=3",
-             "optimiser.learning_rate=0.004", "data.train_episodes=4096"),
+             "optimiser.learning_rate=0.004", "walk.start=noise", "data.train_episodes=4096"),
     "camera": ("features-xxs", "model.depth=3", "model.heads=4", "optimiser.learning_rate=0.002", "walk.start=noise",
                "data.encoder=pixels", "data.size=12", "data.pan=0.25", "data.train_clips=8192", "data.eval_clips=512"),
 }
