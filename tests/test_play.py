@@ -47,8 +47,8 @@ def run(tmp_path_factory):
 
 def test_a_small_model_of_large_frames_has_latent_candidates_and_energies(tmp_path, monkeypatch):
     monkeypatch.setattr(play, "LARGE", 10)
-    monkeypatch.setattr(play, "COMPRESSED", ("data.encoder=pixels", "data.train_episodes=32", "data.eval_episodes=4",
-                                             "model.dim=32", "model.candidates=latent"))
+    monkeypatch.setattr(play, "COMPRESSED", ("data.encoder=pixels", "data.size=none", "data.train_episodes=32",
+                                             "data.eval_episodes=4", "model.dim=32", "model.candidates=latent"))
     session = play.Session(play.open_run(play.train_small("push:5", tmp_path, updates=1, progress=False)))
     shown = session.press(UP)
     assert shown.energy is not None and shown.own_energy is not None and shown.predicted.shape == (5, 5, 3)
