@@ -65,7 +65,7 @@ def _page(folder: Path) -> Iterator[Any]:
 def _picture(page: Any, step: int) -> Image.Image:
     """The page at a step."""
     state = json.dumps({"clip": CLIP, "position": POSITION, "walk": 0, "step": step})
-    page.evaluate("(state) => { location.hash = encodeURIComponent(state); }", state)
+    page.evaluate("(state) => { location.hash = `frames=${encodeURIComponent(state)}`; }", state)
     page.wait_for_function("(text) => document.querySelector('.explore-step').textContent.startsWith(text)",
                            arg=f"step {step} ")
     taken = Image.open(io.BytesIO(page.screenshot(full_page=False, clip=_box(page))))

@@ -49,7 +49,7 @@ def _distances(
     for place, way in enumerate(order):
         single, style = by_seed[way] - by_seed["cloning"], dict(color=colour(_role(way)))
         if differences[way]["value"] > FAILED * by_seed["cloning"].mean():
-            text = f"{differences[way]['value']:,.0f}"
+            text = f"{differences[way]['value']:.2g}"
             panel.text(0.98, place, text, transform=right, va="center", ha="right", fontsize=9, **style)
             continue
         panel.plot(single, [place] * len(single), "o", ms=4, alpha=0.6, mew=0, **style)
@@ -61,9 +61,10 @@ def _distances(
     panel.text(1.02, -0.9, "x FLOPs", transform=right, va="center", fontsize=9)
     panels.zero(panel, across=False)
     panels.named_ticks(panel.yaxis, [WAYS[way].title for way in order])
+    panel.invert_yaxis()
     panel.grid(False, axis="y")
     panel.grid(True, axis="x")
-    panel.set(title="Test error less cloning's", xlabel="SmoothL1 of a chunk", ylim=(len(order) - 0.5, -0.5))
+    panel.set(title="Test error less cloning's", xlabel="SmoothL1 of a chunk")
 
 
 def _success(panel: Any, order: list[str], success: Mapping[str, Interval]) -> None:
