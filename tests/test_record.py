@@ -330,3 +330,6 @@ def test_the_summary_has_the_picture_the_answer_and_the_agreement_with_the_recor
     made = Record("tiny", defaults_of(scale="cpu", seeds=[0, 1, 2], updates=3, rate=0.5))
     made.close(best=0.5)
     assert "which has other parameters: updates." in summarised()
+    made = Record("tiny", defaults_of(scale="cpu", seeds=[0, 1, 2], updates=3, rate=0.5))
+    made.close(worst=0.5)
+    assert "The recorded answer names results that this run, with other parameters, does not have." in summarised()

@@ -50,7 +50,10 @@ def _answer(plan: Plan, manifest: dict[str, Any]) -> str:
         return f"Scale {SCALES[0]} only shows that the figure can be made: its numbers mean nothing."
     if plan.figure.answer is None:
         return ""
-    text, contradicted = answer_of(plan.figure, manifest["results"])
+    try:
+        text, contradicted = answer_of(plan.figure, manifest["results"])
+    except FigureError:
+        return "The recorded answer names results that this run, with other parameters, does not have."
     doubt = f" But the recorded answer does not hold for this run: {'; '.join(contradicted)}." if contradicted else ""
     return text + doubt
 
