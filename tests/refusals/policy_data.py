@@ -152,8 +152,6 @@ CASES = [(name, call, UsageError, part) for name, part, call in [
     ("lerobot filter", "mask='valid': needs an HDF5 file", lambda: read_demonstrations(good("set"), mask="valid")),
     ("lerobot JSON", "meta/info.json cannot be read", lambda: bytes_edited("set", half, INFO)),
     ("lerobot old", "convert_dataset_v21_to_v30", lambda: facts(lambda info: info.update(codebase_version="v2.1"))),
-    ("lerobot no state", "no feature observation.state", lambda: facts(
-        lambda info: info["features"].pop("observation.state"))),
     ("lerobot shape", "must be a vector", lambda: facts(lambda info: info["features"]["action"].update(shape=[2, 2]))),
     ("lerobot size", "it must be 5 numbers for each frame", lambda: facts(
         lambda info: info["features"]["action"].update(shape=[5]))),
