@@ -6,23 +6,20 @@ are encoded, so that the start of the processes is not counted; one process is a
 figures/benchmarks/encoding.json and encoding.md.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-import torch
 
 from benchmarks import measure
-from benchmarks.__main__ import FOLDER
+from benchmarks.reports import arguments, report
 from ebwm.compat import require
 from ebwm.data.configs import FramesConfig
 from ebwm.data.features import FrameEncoder, frame_encoder
 from ebwm.data.frames import _results
 from ebwm.data.sources import Source, make_source
-from ebwm.files import write_json, write_whole
 
 WORKERS = (1, 2)
 ENCODERS = {"full": ("efficientnet_lite0", 224), "smoke": ("pixels", 16)}  # name, and pixels along each side
@@ -83,21 +80,9 @@ def table(result: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.encoding", description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=("full", "smoke"), default="full", help="smoke: pixels instead of a network")
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each number of processes")
-    parser.add_argument("--out", type=Path, help="folder of the results; required for --size smoke")
-    given = parser.parse_args()
-    if given.size == "smoke" and not given.out:
-        raise SystemExit("--size smoke needs --out FOLDER: recorded results must be complete")
-    torch.set_num_threads(1)
-    out = given.out or FOLDER
+    given = arguments("encoding", __doc__.splitlines()[0], 5, "each number of processes", "pixels instead of a network")
     result = {"machine": measure.machine(), "rounds": given.rounds, "case": measured(given.size, given.rounds)}
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "encoding.json", result)
-    text = table(result)
-    write_whole(out / "encoding.md", lambda draft: draft.write_text(text, encoding="utf-8"))
-    print(text)
+    report(given.out, "encoding", result, table)
 
 
 if __name__ == "__main__":

@@ -5,20 +5,16 @@ their times divided by the ratio of their FLOPs: 1 would be a step that costs no
 in figures/benchmarks/joint.json and joint.md.
 """
 
-import argparse
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from benchmarks import measure
-from benchmarks.__main__ import FOLDER
+from benchmarks.reports import arguments, report
 from ebwm.denoising import Denoiser, DenoisingEBT
 from ebwm.evaluation.cost import flops, seconds
-from ebwm.files import write_json, write_whole
 from ebwm.objective import S1
 from ebwm.settings import generator
 from ebwm.walk import Walk
@@ -80,22 +76,9 @@ def table(result: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.joint", description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=("full", "smoke"), default="full", help="smoke: tiny models")
-    parser.add_argument("--rounds", type=int, default=11, help="measured rounds of each model")
-    parser.add_argument("--out", type=Path, help="folder of the results; required for --size smoke")
-    given = parser.parse_args()
-    if given.size == "smoke" and not given.out:
-        raise SystemExit("--size smoke needs --out FOLDER: recorded results must be complete")
-    torch.set_num_threads(1)
-    shapes, out = (SMALL if given.size == "smoke" else SHAPES), given.out or FOLDER
-    cases = [measured(shape, given.rounds) for shape in shapes]
-    result = {"machine": measure.machine(), "rounds": given.rounds, "cases": cases}
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "joint.json", json.loads(json.dumps(result)))
-    text = table(result)
-    write_whole(out / "joint.md", lambda draft: draft.write_text(text, encoding="utf-8"))
-    print(text)
+    given = arguments("joint", __doc__.splitlines()[0], 11, "each model", "tiny models")
+    cases = [measured(shape, given.rounds) for shape in (SMALL if given.size == "smoke" else SHAPES)]
+    report(given.out, "joint", {"machine": measure.machine(), "rounds": given.rounds, "cases": cases}, table)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def described() -> dict[str, Any]:
     """Everything that the page shows of the trained EBT, as JSON."""
     model, config, clips = trained()
     found = [clip(scene) | {"live": live(model, clips[number], scene)}
-             for number, scene in zip(CLIPS, scenes()[1], strict=True)]
+             for number, scene in zip(CLIPS, _scenes(model, config, clips), strict=True)]
     return {"steps": STEPS, "trained": config.walk.steps, "grid": GRID, "turns": TURNS, "factors": FACTORS,
             "size": config.data.size, "samplers": list(SHARES), "clips": found, "folder": FOLDER,
             "stepSize": model.step_size.item(), "mean": clips.mean, "std": clips.std,
@@ -62,9 +62,13 @@ def trained() -> tuple[nn.Module, Config, VideoDataset]:
 def scenes() -> tuple[Config, list[Scene]]:
     """The configuration of the included EBT, and its energy of the next frame of each clip."""
     model, config, clips = trained()
+    return config, _scenes(model, config, clips)
+
+
+def _scenes(model: nn.Module, config: Config, clips: VideoDataset) -> list[Scene]:
     usual = Settings("EBT", step_size=model.step_size.item(), temperature=TEMPERATURE, steps=config.walk.steps,
                      start=config.walk.start)
-    return config, [next_frame(model, clips[clip][: SEEN + 1], usual, clips.images) for clip in CLIPS]
+    return [next_frame(model, clips[clip][: SEEN + 1], usual, clips.images) for clip in CLIPS]
 
 
 def clip(
