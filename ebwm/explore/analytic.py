@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -64,13 +63,16 @@ def gaussian_modes() -> tuple[ClosedForm, Tensor]:  # energy; its modes [3 2]
     """Three Gaussians with weights 0.2, 0.3 and 0.5, and the standard deviation 0.7."""
     means = torch.tensor([[-2.0, -1.0], [1.5, -1.5], [0.5, 2.0]])
     mixture = GaussianMixture(means, torch.tensor([0.2, 0.3, 0.5]), std=0.7)
-    variance, wide = mixture.std**2, means.double()
+    variance, precision, wide = mixture.std**2, 1 / mixture.std**2, means.double()
     logits = mixture.weights.log() - wide.square().sum(-1) / (2 * variance)  # the square of y is in all shares
-    constants = _in_dtype(wide / variance, logits, wide.T / variance)
+    constants = _in_dtype(wide.T / variance, logits, wide / variance)
 
     def gradient(y: Tensor) -> Tensor:
+        if y.dim() != 2:
+            return gradient(y.reshape(-1, 2)).view(y.shape)
         factors, offsets, pulls = constants(y)
-        return y / variance - F.linear(F.linear(y, factors, offsets).softmax(-1), pulls)
+        shares = torch.addmm(offsets, y, factors).softmax(-1)  # a product of matrices that adds and scales as well
+        return torch.addmm(y, shares, pulls, beta=precision, alpha=-1)
 
     return ClosedForm(mixture, gradient), means
 
