@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_figure import NOTEBOOKS, YAML, refusal, rewrite, write_manifest
+from script_job import run_script
+from tiny_figure import FAN_PARAMETERS, NOTEBOOKS, YAML, code, refusal, rewrite, write_manifest, write_notebook
 
 from ebwm import cli, figures
 from ebwm.figures import rekey as engine
 from ebwm.figures.carried import carried
 from ebwm.figures.identical import identical
 from ebwm.figures.inputs import PACKAGE
-from ebwm.figures.manifest import JOB, load_manifest, read_manifest
+from ebwm.figures.job import run_job
+from ebwm.figures.manifest import JOB, MANIFEST, load_manifest, read_manifest
 from ebwm.figures.plan import jobs_of
 from ebwm.figures.report import ledger
 from ebwm.figures.summary import summary
@@ -190,6 +192,66 @@ def test_records_that_cannot_be_carried_are_refused(repository, no_runs):
     inputs = manifest["inputs"] | {"device": "cuda"}
     write_manifest(repository / "figures/tiny", **manifest | {"inputs": inputs})
     assert "is not up to date" in engine.rekey(["tiny"], first)[0].refused
+
+
+PARTS = """
+import pandas as pd
+from ebwm.figures.record import Record
+
+record = Record("fan", globals())
+
+def losses(seeds, sizes):
+    with open("figures/.batch_calls", "a") as log:
+        log.write("called\\n")
+    return {"losses": pd.DataFrame({"loss": [(seeds + 1) / sizes**power]})}
+
+made = record.each(losses, seeds=seeds, sizes=sizes)
+"""
+JOIN = """
+import matplotlib.pyplot as plt
+
+def draw():
+    fig, ax = plt.subplots()
+    ax.plot(made["losses"].loss, linewidth=1)
+    return fig
+
+record.data("means", made["losses"].groupby("sizes", as_index=False).loss.mean())
+record.picture("losses", draw)
+record.close(least=made["losses"].loss.min())
+"""
+
+
+def test_pictures_are_drawn_again_from_the_tables_of_the_parts(repository, monkeypatch, capsys):
+    """No part is computed again; a change that moves a number at the recorded scale alone is refused."""
+    monkeypatch.setattr("ebwm.figures.job._papermill", run_script)
+    rewrite(repository / YAML, "[0, 1]}\n    minutes: {smoke: 0.1}\n", "[0]}\n    minutes: {smoke: 0.1}\n")
+    fan, place = repository / NOTEBOOKS[1], repository / "figures/fan"
+    write_notebook(fan, code(FAN_PARAMETERS, "parameters", id="p"), code(PARTS, "parts", id="a"), code(JOIN, id="j"))
+    commit(repository)
+    for job in jobs_of(figures.plan("fan", "cpu")):
+        run_job(job)
+    figures.promote("fan", "cpu")
+    first, calls = commit(repository), (repository / "figures/.batch_calls").read_text()
+    old = read_manifest(place)
+    rewrite(fan, "linewidth=1", "linewidth=5")
+    second = commit(repository)
+    assert cli.main(["figures", "rekey", "fan", "--since", first, "--new-pictures"]) == 0
+    said = "the same at scale smoke: 2 tables, 1 result, 0 pictures; pictures drawn again\n"
+    assert capsys.readouterr().out.endswith(said)
+    new = read_manifest(place)
+    assert fresh("fan") and new["carried"][-1]["drawn"]
+    assert old["data"] == new["data"] and old["results"] == new["results"]
+    assert all(new["pictures"][name] != digest for name, digest in old["pictures"].items())
+    assert {path.name for path in place.iterdir() if path.is_file()} == {*new["data"], *new["pictures"], MANIFEST}
+    assert (repository / "figures/.batch_calls").read_text() == calls == "called\n" * 6
+
+    files = {path: path.read_bytes() for path in place.iterdir() if path.is_file()}
+    commit(repository)
+    rewrite(fan, "loss.mean()", "loss.agg('mean' if scale == 'smoke' else 'max')")
+    commit(repository)
+    (row,) = engine.rekey(["fan"], second, new_pictures=True)
+    assert row.refused.startswith("its pictures cannot be drawn again: column means.loss differs by ")
+    assert {path: path.read_bytes() for path in files} == files
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from ebwm.figures.plan import checked_scale, jobs_of, plan, registered
 from ebwm.figures.registry import Figure, registry
 from ebwm.settings import SCALES, Settings
 
-__all__ = ["Checked", "check", "promote", "staleness"]
+__all__ = ["Checked", "check", "promote", "replace_record", "staleness"]
 
 RECORDED = (".png", ".svg", ".parquet")  # suffixes of the files of a record
 
@@ -48,7 +48,7 @@ def promote(
     if (manifest.get("git") or {}).get("dirty"):
         raise FigureError(f"figure {id!r} was run from uncommitted changes; commit them and run it again")
     names = files_of(manifest)
-    _copy(run, record, names)
+    replace_record(run, record, names)
     write_answer(figure, config)
     return [record / name for name in names]
 
@@ -79,7 +79,11 @@ def _scale_of(path: Path) -> str:
         return SCALES[0]
 
 
-def _copy(source: Path, target: Path, names: list[str]) -> None:
+def replace_record(
+    source: Path,  # folder with the new files
+    target: Path,  # folder of the record
+    names: list[str],  # of all files of the record, the manifest last
+) -> None:
     """Copy files to a temporary folder in the target, then rename each into place, the manifest last."""
     partial = target / f".partial.{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
