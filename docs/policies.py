@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ebwm.figures.experiment.robots import KINDS, chosen_settings
-from ebwm.figures.experiment.runs import Experiment
 from ebwm.figures.manifest import load_manifest
 from ebwm.policy.models import LEVELS
 from ebwm.policy.policies import PolicySettings
@@ -36,11 +35,10 @@ def settings_tables(
 
 def _chosen(record: Path) -> Iterator[tuple[str, PolicySettings]]:
     """The settings of each kind in a figure on record, by its name."""
-    recorded = Experiment.__new__(Experiment)  # without a run: of it only the parameters are asked for
-    recorded.parameters = load_manifest(record)["parameters"]["effective"]
+    parameters = load_manifest(record)["parameters"]["effective"]
     trials = json.loads((record / "tuning.json").read_text(encoding="utf-8"))
     for kind, name in KINDS.items():
-        yield name, chosen_settings(recorded, trials, kind)
+        yield name, chosen_settings(parameters, trials, kind)
 
 
 def _shared(chosen: dict[str, dict[str, PolicySettings]]) -> str:

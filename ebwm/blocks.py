@@ -216,8 +216,6 @@ class Block(nn.Module):
         fed = self.feed_forward(modulate(self.feed_forward_norm(x), second))
         return x + _gate(fed, second), (k, v)
 
-    remember = forward_with_kv  # former name
-
 # %% ../nbs/core/08_blocks.ipynb #dc76fa8e
 def initialise(
     module: nn.Module,  # model whose weights have no values yet

@@ -290,7 +290,7 @@ class CausalEBM(StateEBM):
     def _keys_values(self, x: Tensor, positions: Tensor, condition: Tensor | None) -> KV:
         rotation, kv = rotary(positions, self.head_dim, x.dtype), []
         for block in self.blocks[:-1]:
-            x, pair = block.remember(x, rotation, condition=condition)
+            x, pair = block.forward_with_kv(x, rotation, condition=condition)
             kv.append(pair)
         last = self.blocks[-1]
         return [*kv, last.project(x, rotation, last.modulations(condition)[0])[1:]]

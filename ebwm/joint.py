@@ -108,7 +108,7 @@ class ObservingEBM(EBM):
         x, condition = self.observe(context), self.condition(step)
         rotation, kv = rotary(torch.arange(x.shape[1], device=x.device), self.head_dim, x.dtype), []
         for block in self.blocks:
-            x, pair = block.remember(x, rotation, F.scaled_dot_product_attention, condition)
+            x, pair = block.forward_with_kv(x, rotation, F.scaled_dot_product_attention, condition)
             kv.append(pair)
         return kv
 

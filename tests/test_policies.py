@@ -103,7 +103,7 @@ def test_denoising_equals_the_steps_of_diffusers(output):
                      prediction_type={"clean": "sample", "noise": "epsilon"}[output])
     scheduler.set_timesteps(10)
     context = observations()
-    memory = predictor.model.remember(context)
+    memory = predictor.model.prefill(context)
     y = torch.randn(5, 4, 2, generator=generator(0, "start"))
     with torch.no_grad():
         for level in scheduler.timesteps:
@@ -265,7 +265,7 @@ def test_an_update_costs_no_more_than_its_derivatives_need(trunk):
     with torch.no_grad():
         landscape = predictor.model.landscape(context)
         forward = flops(lambda: landscape.energy(target)).total
-        observed = flops(lambda: predictor.model.remember(context)).total
+        observed = flops(lambda: predictor.model.prefill(context)).total
     needed = (2 * 4 + 4) * forward + 3 * observed
     assert 0.9 * needed < flops(lambda: predictor.loss(context, target, generator(0)).backward()).total < 1.03 * needed
 

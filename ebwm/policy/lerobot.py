@@ -130,7 +130,7 @@ class LeRobotPolicy(nn.Module):
     ) -> Float[Tensor, "b action_dim"]:
         """The next action of each environment; predicts a chunk if none is queued."""
         if self._action_queue:
-            self.policy.remember(observation_of(batch, self.config.camera))
+            self.policy.observe(observation_of(batch, self.config.camera))
         else:
             self._action_queue.extend(self.predict_action_chunk(batch, **options).unbind(1))
         return self._action_queue.popleft()
@@ -152,7 +152,7 @@ class LeRobotPolicy(nn.Module):
             steps = [dict(zip(seen, parts, strict=True)) | spoken
                      for parts in zip(*(value.unbind(1) for value in seen.values()), strict=True)]
             for step in steps[:-1]:
-                self.policy.remember(step)
+                self.policy.observe(step)
             observation = steps[-1]
         return self.policy.predict_action_chunk(observation)
 

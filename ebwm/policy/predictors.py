@@ -121,14 +121,14 @@ class Diffusion(Predictor):
         noise = normal_like(target, generator)
         levels = (draw_like(torch.rand, target[:, 0, 0], generator) * LEVELS).long().clamp(max=LEVELS - 1)
         noisy = self.levels.add_noise(target, noise, levels)
-        found = self.model.denoise(noisy, levels, self.model.remember(context))
+        found = self.model.denoise(noisy, levels, self.model.prefill(context))
         return F.mse_loss(found, target if self.model.output == "clean" else noise)
 
     @torch.no_grad()
     def predict(self, context: Context, generator: torch.Generator, steps: int | None = None) -> Prediction:
         "Denoise from noise."
         checks.whole("steps", steps := steps or self.steps, 1, LEVELS)
-        memory, shape = self.model.remember(context), self.model.shape
+        memory, shape = self.model.prefill(context), self.model.shape
         y = memory[0].new_empty(len(memory[0]), shape.predict, shape.action_dim)
         y, signal = normal_like(y, generator), self.levels.alphas_cumprod.to(y)
         levels = [round(LEVELS * (1 - step / steps)) - 1 for step in range(steps)]

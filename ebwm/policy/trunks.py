@@ -191,7 +191,7 @@ class MLPTrunk(nn.Module):
         self.layers = nn.ModuleList(ResidualLayer(shape.dim) for _ in range(shape.depth))
         self.norm, self.decode = nn.RMSNorm(shape.dim, eps=1e-5), linear(shape.dim, shape.predict * outputs)
 
-    def remember(
+    def prefill(
         self,
         tokens: Float[Tensor, "b tokens d"],  # from `ObservationEncoder`
         present: Bool[Tensor, "b tokens"] | None = None,  # tokens that are there; None: all
@@ -215,7 +215,7 @@ class MLPTrunk(nn.Module):
     def forward(
         self,
         y: Float[Tensor, "b n a"],  # chunks
-        memory: list[Tensor],  # from `remember`
+        memory: list[Tensor],  # from `prefill`
         time: Float[Tensor, "b d"] | None = None,  # features of the noise level, for a trunk that is given it
     ) -> Float[Tensor, "b n outputs"]:
         x = self.embed(y.flatten(-2))
@@ -257,15 +257,15 @@ class TransformerTrunk(nn.Module):
         first = self.first + self.shape.observe
         return self.rotation(torch.arange(first, first + self.shape.predict, device=like.device), like)
 
-    def recall(
+    def unpacked(
         self,
-        memory: list[Tensor],  # from `remember`
+        memory: list[Tensor],  # from `prefill`
     ) -> tuple[list[tuple[Tensor, Tensor]], Bool[Tensor, "b tokens"] | None]:
         "Keys and values of the observations for each layer, and which of them are there; None: all."
         pairs = 2 * len(self.layers)
         return [*zip(memory[:pairs:2], memory[1:pairs:2], strict=True)], memory[pairs] if len(memory) > pairs else None
 
-    def remember(
+    def prefill(
         self,
         tokens: Float[Tensor, "b tokens d"],  # from `ObservationEncoder`
         present: Bool[Tensor, "b tokens"] | None = None,  # tokens that are there; None: all
@@ -284,11 +284,11 @@ class TransformerTrunk(nn.Module):
     def forward(
         self,
         y: Float[Tensor, "b n a"],  # chunks
-        memory: list[Tensor],  # from `remember`
+        memory: list[Tensor],  # from `prefill`
         time: Float[Tensor, "b d"] | None = None,  # features of the noise level
     ) -> Float[Tensor, "b n outputs"]:
         x = self.embed(y) + time.unsqueeze(1) if self.timed else self.embed(y)
-        rotation, (pairs, present) = self.action_rotation(y), self.recall(memory)
+        rotation, (pairs, present) = self.action_rotation(y), self.unpacked(memory)
         for layer, (k, v) in zip(self.layers, pairs, strict=True):
             x = layer(x, rotation, partial(attention, context_k=k, context_v=v, present=present))
         return self.decode(self.norm(x))

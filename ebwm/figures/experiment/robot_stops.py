@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
-import numpy as np
 import pandas as pd
 import torch
 
 from ebwm import settings
-from ebwm.figures.experiment.robots import episode_rows, episodes_of, learned
+from ebwm.figures.experiment.robots import attempts, episode_rows, episodes_of
 from ebwm.figures.experiment.runs import Experiment
 from ebwm.policy.chunks import Chunks
 from ebwm.policy.policies import Policy, PolicySettings
@@ -53,16 +53,10 @@ def attempt_stopping(
     count: int,  # episodes
     rules: Sequence[str],  # "gradient", "energy"
 ) -> dict[str, dict[str, pd.DataFrame | dict]]:  # by rule, "" without one: tables "episodes" and "runs"
-    """Train once, and evaluate without a stopping rule and with each; what is not finite fails in all its episodes."""
-    before, facts, found = exp.progress.n, dict(valid_loss=np.inf, diverged=True), {}
-    lost = pd.DataFrame(dict(episode=range(count), success=False, steps=0, retries=0, outcome="error"))
-    try:
-        trained = learned(exp, chunks, options, seed)
-        loss = trained.log[-1]["valid_loss"]
-        facts = dict(valid_loss=loss, diverged=not np.isfinite(loss))
-        for rule in ("", *rules):
-            policy = stopping(trained.policy, chunks, rule, seed) if rule else trained.policy
-            found[rule] = episode_rows(episodes_of(policy, simulator, seed, count))
-    except FloatingPointError:
-        exp.progress.update(options.updates - (exp.progress.n - before))
-    return {rule: {"episodes": found.get(rule, lost).assign(batch=1), "runs": facts} for rule in ("", *rules)}
+    """Train once, and evaluate without a stopping rule and with each."""
+    def episodes(policy: Policy, rule: str) -> pd.DataFrame:
+        return episode_rows(episodes_of(stopping(policy, chunks, rule, seed) if rule else policy, simulator, seed, count))
+
+    ways = {rule: partial(episodes, rule=rule) for rule in ("", *rules)}
+    found, facts = attempts(exp, chunks, options, seed, count, ways)
+    return {rule: {"episodes": rows.assign(batch=1), "runs": facts} for rule, rows in found.items()}

@@ -21,7 +21,7 @@ from ebwm.policy.reach import Reach, side_of_path
 from ebwm.policy.rollout import EpisodeResult, run_episodes
 from ebwm.policy.simulators import Disturbance, Observation, make_simulator
 
-__all__ = ["KINDS", "OWN", "RATES", "ROLES", "SharedStarts", "attempt", "chosen_settings", "demonstrated", "difference",
+__all__ = ["KINDS", "OWN", "RATES", "ROLES", "SharedStarts", "attempt", "attempts", "chosen_settings", "demonstrated", "difference",
            "episode_rows", "episodes_of", "filmed", "learned", "rate", "sides_from_states", "tuned", "windows", "with_steps"]
 
 KINDS = {"ebt": "EBT-Policy", "ebt_few": "EBT-Policy, 2 steps", "diffusion": "diffusion", "cloning": "cloning",
@@ -67,7 +67,7 @@ def tuned(
         return windows(demonstrated(simulator, count + 2 * held_out, seed), seed, share)
 
     def error(kind: str, seed: int, **chosen: Any) -> float:
-        options = chosen_settings(exp, {"chosen": {kind: chosen}}, kind)
+        options = chosen_settings(exp.parameters, {"chosen": {kind: chosen}}, kind)
         return learned(exp, data(seed), options, seed).log[-1]["valid_loss"]
 
     searches = {kind: search(RATES, *stages, **first) for kind, (stages, first) in OWN.items()}
@@ -76,7 +76,7 @@ def tuned(
 
 
 def chosen_settings(
-    exp: Experiment,  # its parameters give updates and sizes, if it has them
+    parameters: Mapping[str, Any],  # of the figure: they give updates and sizes, if it has them
     trials: Mapping[str, Any],  # from `Experiment.tune` or `Experiment.tuning`: "chosen" settings by kind
     kind: str,  # in KINDS
     **changes: Any,  # of `PolicySettings` or of the walk
@@ -85,9 +85,9 @@ def chosen_settings(
     skipped = {"model", "valid_loss", "seconds"}
     tuned = {name: value for name, value in trials["chosen"][kind].items() if name not in skipped}
     named = ("dim", "depth", "batch", "trunk")
-    sizes = {name: exp.parameters[name] for name in named if name in exp.parameters}
+    sizes = {name: parameters[name] for name in named if name in parameters}
     few = {"preset": "two_steps"} if kind == "ebt_few" else {}
-    updates = exp.parameters.get(f"updates_{kind}", exp.parameters.get("updates", 1000))
+    updates = parameters.get(f"updates_{kind}", parameters.get("updates", 1000))
     return PolicySettings.named(kind.partition("_")[0], **{"updates": updates} | sizes | few | tuned | changes)
 
 
@@ -215,6 +215,28 @@ def sides_from_states(
     return pd.DataFrame(rows)
 
 
+def attempts(
+    exp: Experiment,
+    chunks: Chunks,  # to learn from
+    options: PolicySettings,  # that may diverge
+    seed: int,  # of training
+    count: int,  # episodes
+    ways: Mapping[Any, Callable[[Policy], list[dict[str, Any]]]],  # policy -> rows of episodes, by name
+) -> tuple[dict[Any, pd.DataFrame], dict[str, Any]]:  # episodes by name; validation loss, and whether it diverged
+    """Train once and evaluate in some ways; what is not finite, in training or prediction, fails in all its episodes."""
+    before, facts, found = exp.progress.n, dict(valid_loss=np.inf, diverged=True), {}
+    lost = pd.DataFrame(dict(episode=range(count), success=False, steps=0, retries=0, outcome="error"))
+    try:
+        trained = learned(exp, chunks, options, seed)
+        loss = trained.log[-1]["valid_loss"]
+        facts = dict(valid_loss=loss, diverged=not np.isfinite(loss))
+        for name, evaluate in ways.items():
+            found[name] = evaluate(trained.policy)
+    except FloatingPointError:
+        exp.progress.update(options.updates - (exp.progress.n - before))
+    return {name: found.get(name, lost) for name in ways}, facts
+
+
 def attempt(
     exp: Experiment,
     chunks: Chunks,  # to learn from
@@ -224,14 +246,9 @@ def attempt(
     count: int,  # episodes
     batches: Sequence[int] = (1,),  # numbers of episodes side by side
 ) -> dict[str, Any]:  # tables "episodes" and "runs"
-    """Train and evaluate; a policy whose training or prediction is not finite fails in all its episodes."""
-    before, facts = exp.progress.n, dict(valid_loss=np.inf, diverged=True)
-    try:
-        trained = learned(exp, chunks, options, seed)
-        facts = dict(valid_loss=trained.log[-1]["valid_loss"], diverged=not np.isfinite(trained.log[-1]["valid_loss"]))
-        rows = [episode_rows(episodes_of(trained.policy, simulator, seed, count, batch), batch=batch) for batch in batches]
-    except FloatingPointError:
-        exp.progress.update(options.updates - (exp.progress.n - before))
-        rows = [pd.DataFrame(dict(episode=range(count), success=False, steps=0, retries=0, outcome="error", batch=batch))
-                for batch in batches]
-    return {"episodes": pd.concat(rows, ignore_index=True), "runs": facts}
+    """Train, and evaluate by some numbers of episodes side by side."""
+    ways = {batch: lambda policy, batch=batch: episode_rows(episodes_of(policy, simulator, seed, count, batch))
+            for batch in batches}
+    found, facts = attempts(exp, chunks, options, seed, count, ways)
+    return {"episodes": pd.concat([rows.assign(batch=batch) for batch, rows in found.items()], ignore_index=True),
+            "runs": facts}
