@@ -59,8 +59,8 @@ def test_predictions_equal_those_in_python_with_the_same_noise(page, name, steps
     rounded = {key: value.half().float() for key, value in model.state_dict().items() if value.ndim}
     model.load_state_dict(model.state_dict() | rounded)
     noise = torch.randn(1, 16, 2, generator=torch.Generator().manual_seed(0))
-    policy.observe({"state": torch.tensor(STATES[:1])})
-    policy.observe({"state": torch.tensor(STATES[1:])})
+    policy.add_observation({"state": torch.tensor(STATES[:1])})
+    policy.add_observation({"state": torch.tensor(STATES[1:])})
     context, same = policy.context(), torch.Generator().manual_seed(0)
     expected = policy.predictor.predict(context, same, steps).value
     found = page.evaluate(PREDICT, [name, STATES, noise.flatten().tolist(), steps])

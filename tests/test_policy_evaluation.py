@@ -218,7 +218,7 @@ class Learned(Walker):
         super().__init__()
         self.model, self.remembered = nn.Linear(2, 1), []
 
-    def observe(self, observation):
+    def add_observation(self, observation):
         self.remembered.append(observation["state"])
 
     def loss(self, observation, actions, generator):

@@ -123,7 +123,7 @@ def _run(policy: Policy, settings: EpisodeSettings) -> Episode:
     while not success and len(actions) < simulator.limit:
         if settings.push_at and len(actions) == settings.push_at:
             states[-1] = simulator.push(settings.push_x, settings.push_y)
-        policy.observe({"state": torch.from_numpy(states[-1])[None]})
+        policy.add_observation({"state": torch.from_numpy(states[-1])[None]})
         if not waiting:
             chunk = _predict(policy, policy.context(), policy.generator, settings.steps)
             choices.append(_choice(policy, settings, states[-1], len(actions), chunk))

@@ -130,7 +130,7 @@ class LeRobotPolicy(nn.Module):
     ) -> Float[Tensor, "b action_dim"]:
         """The next action of each environment; predicts a chunk if none is queued."""
         if self._action_queue:
-            self.policy.observe(observation_of(batch, self.config.camera))
+            self.policy.add_observation(observation_of(batch, self.config.camera))
         else:
             self._action_queue.extend(self.predict_action_chunk(batch, **options).unbind(1))
         return self._action_queue.popleft()
@@ -152,7 +152,7 @@ class LeRobotPolicy(nn.Module):
             steps = [dict(zip(seen, parts, strict=True)) | spoken
                      for parts in zip(*(value.unbind(1) for value in seen.values()), strict=True)]
             for step in steps[:-1]:
-                self.policy.observe(step)
+                self.policy.add_observation(step)
             observation = steps[-1]
         return self.policy.predict_action_chunk(observation)
 

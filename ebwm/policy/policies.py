@@ -169,7 +169,7 @@ class Policy:
         numbers of vectors "language_mask" [b vectors], true where a vector is there.
         """
         if self.waiting:
-            self.observe(observation)
+            self.add_observation(observation)
         else:
             self.waiting.extend(self.predict_action_chunk(observation).unbind(1))
         return self.waiting.popleft()
@@ -179,7 +179,7 @@ class Policy:
         observation: dict[str, Tensor],  # as for `select_action`
     ) -> Tensor:  # [b execute action_dim], in the simulator's units
         """The actions to execute from here; the facts about the prediction are appended to `facts`."""
-        self.observe(observation)
+        self.add_observation(observation)
         start = time.perf_counter()
         found = self.predictor.predict(self.context(), self.generator, self.options.steps)
         seconds = time.perf_counter() - start
@@ -194,7 +194,7 @@ class Policy:
         last = {name: part for name, part in seen[-1].items() if name in INSTRUCTION}
         return {name: torch.stack([one[name] for one in seen], 1) for name in seen[-1].keys() - last.keys()} | last
 
-    def observe(
+    def add_observation(
         self,
         observation: dict[str, Tensor],  # as for `select_action`
     ) -> None:
