@@ -12,6 +12,7 @@ from jaxtyping import Float
 from ebwm.compat import MissingPart
 from ebwm.evaluation.statistics import student_crossed, wilson
 from ebwm.figures.experiment.runs import Experiment
+from ebwm.figures.experiment.tables import over_seeds, within
 from ebwm.figures.experiment.tuning import search
 from ebwm.policy.chunks import Chunks, ChunksConfig
 from ebwm.policy.demonstrations import Demonstrations, collect
@@ -160,8 +161,15 @@ def filmed(
 def rate(
     rows: pd.DataFrame,  # episodes, with the column `success`
 ) -> dict[str, float]:  # value, low, high
-    """Success rate over seeds and episodes with Wilson's interval."""
-    return wilson(int(rows.success.sum()), len(rows))._asdict()
+    """Success rate of policies of several seeds: the wider bounds of Student's interval over seeds and Wilson's over episodes.
+
+    Wilson's alone holds for other episodes of these policies, not for other trained policies. One seed has Wilson's.
+    """
+    pooled, seeds = wilson(int(rows.success.sum()), len(rows)), over_seeds(rows.groupby("seed").success.mean())
+    if seeds["low"] is None:
+        return pooled._asdict()
+    wider = dict(value=pooled.value, low=min(pooled.low, seeds["low"]), high=max(pooled.high, seeds["high"]))
+    return within(wider, 0, 1)
 
 
 def difference(

@@ -13,7 +13,7 @@ from ebwm.evaluation.uncertainty import risk_coverage
 
 __all__ = ["Interval", "Tables", "Values", "bounds", "by_seed", "crossed", "cube", "frame_of", "grid", "interval_rows",
            "jackknife", "jackknifed", "join", "matrix", "over_clips", "over_seeds", "rank_correlation", "report",
-           "resampled", "risk_curve", "select", "share_of_gain", "shares_of_mean"]
+           "resampled", "risk_curve", "select", "share_of_gain", "shares_of_mean", "within"]
 
 Interval = dict[str, float | None]  # value, low, high
 Tables = Mapping[str, Any]  # table by name: a data frame, rows, or one row
@@ -153,6 +153,17 @@ def over_seeds(
     if len(values) > 1 and np.isfinite(values).all():
         return paired_difference(values, np.zeros(len(values)))._asdict()
     return _alone(values)
+
+
+def within(
+    interval: Interval,
+    low: float,  # least value that the quantity can have
+    high: float,  # largest
+) -> Interval:
+    """The interval without values that the quantity cannot have, such as correlations above 1; its coverage is the same."""
+    if interval["low"] is None:
+        return interval
+    return {**interval, "low": max(interval["low"], low), "high": min(interval["high"], high)}
 
 
 def _alone(values: np.ndarray) -> Interval:
