@@ -221,8 +221,8 @@ record.close(least=made["losses"].loss.min())
 """
 
 
-def test_pictures_are_drawn_again_from_the_tables_of_the_parts(repository, monkeypatch, capsys):
-    """No part is computed again; a change that moves a number at the recorded scale alone is refused."""
+def test_results_and_pictures_are_made_again_from_the_tables_of_the_parts(repository, monkeypatch, capsys):
+    """No part is computed again; a change that moves a table of the parts is refused."""
     monkeypatch.setattr("ebwm.figures.job._papermill", run_script)
     rewrite(repository / YAML, "[0, 1]}\n    minutes: {smoke: 0.1}\n", "[0]}\n    minutes: {smoke: 0.1}\n")
     fan, place = repository / NOTEBOOKS[1], repository / "figures/fan"
@@ -233,24 +233,28 @@ def test_pictures_are_drawn_again_from_the_tables_of_the_parts(repository, monke
     figures.promote("fan", "cpu")
     first, calls = commit(repository), (repository / "figures/.batch_calls").read_text()
     old = read_manifest(place)
+    assert old["part_tables"] == ["losses.parquet"]
     rewrite(fan, "linewidth=1", "linewidth=5")
-    second = commit(repository)
-    assert cli.main(["figures", "rekey", "fan", "--since", first, "--new-pictures"]) == 0
-    said = "the same at scale smoke: 2 tables, 1 result, 0 pictures; pictures drawn again\n"
-    assert capsys.readouterr().out.endswith(said)
+    rewrite(fan, "loss.mean()", "loss.max()")
+    rewrite(fan, "least=made", "largest=made")
+    commit(repository)
+    assert cli.main(["figures", "rekey", "fan", "--since", first, "--join"]) == 0
+    assert capsys.readouterr().out.endswith("the same at scale smoke: 1 table; joined again, with other results\n")
     new = read_manifest(place)
-    assert fresh("fan") and new["carried"][-1]["drawn"]
-    assert old["data"] == new["data"] and old["results"] == new["results"]
+    assert fresh("fan") and new["carried"][-1]["joined"] and new["git"] == old["git"]
+    assert new["data"]["losses.parquet"] == old["data"]["losses.parquet"] and new["parts"] == old["parts"]
+    means = pd.read_parquet(place / "means.parquet").set_index("sizes").loss
+    assert new["results"] == {"largest": 1 / 16} and means.to_dict() == {8: 3 / 8, 16: 3 / 16}
     assert all(new["pictures"][name] != digest for name, digest in old["pictures"].items())
     assert {path.name for path in place.iterdir() if path.is_file()} == {*new["data"], *new["pictures"], MANIFEST}
     assert (repository / "figures/.batch_calls").read_text() == calls == "called\n" * 6
 
     files = {path: path.read_bytes() for path in place.iterdir() if path.is_file()}
+    third = commit(repository)
+    rewrite(fan, "(seeds + 1)", "(seeds + 2)")
     commit(repository)
-    rewrite(fan, "loss.mean()", "loss.agg('mean' if scale == 'smoke' else 'max')")
-    commit(repository)
-    (row,) = engine.rekey(["fan"], second, new_pictures=True)
-    assert row.refused.startswith("its pictures cannot be drawn again: column means.loss differs by ")
+    (row,) = engine.rekey(["fan"], third, joined=True)
+    assert row.refused.startswith("the change of code has an effect at scale smoke: column losses.loss differs by ")
     assert {path: path.read_bytes() for path in files} == files
 
 

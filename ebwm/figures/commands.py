@@ -48,8 +48,8 @@ def add(
     rekey.add_argument("ids", nargs="*", metavar="ID", help="figures; default: all whose record is stale")
     rekey.add_argument("--since", required=True, metavar="COMMIT", help="commit at which the records were up to date")
     rekey.add_argument("--cores", type=count, metavar="N", help="number of processor cores; default: all")
-    rekey.add_argument("--new-pictures", action="store_true",
-                       help="draw pictures again from the tables on record where code that draws has changed")
+    rekey.add_argument("--join", action="store_true",
+                       help="make results and pictures again from the tables of the figures' parts on record")
     rekey.set_defaults(run=_rekey)
     adopt = commands.add_parser("adopt", help="take home the packed results of a bundle, with digests checked")
     adopt.add_argument("files", nargs="+", metavar="FILE", type=Path, help="results-1.tar.gz, and the others beside it")
@@ -202,17 +202,17 @@ def _promote(options: argparse.Namespace) -> int:
 def _rekey(options: argparse.Namespace) -> int:
     from ebwm.figures.rekey import rekey
 
-    rows = rekey(options.ids, options.since, options.cores, new_pictures=options.new_pictures)
-    for id, refused, entry in rows:
+    rows = rekey(options.ids, options.since, options.cores, joined=options.join)
+    for id, refused, entry, moved in rows:
         if refused or not entry:
             print(f"{id}: refused: {refused}" if refused else f"{id}: up to date")
             continue
         compared = entry["compared"]
-        counts = ((compared[f"{name}s"], name) for name in ("table", "result", "picture"))
+        counts = ((number, name) for name in ("table", "result", "picture") if (number := compared[f"{name}s"]))
         print(f"{id}: carried from {entry['from'][:7]} to {entry['to'][:7]}; the same at scale {compared['scale']}: "
               f"{', '.join(f'{number} {name}' + 's' * (number != 1) for number, name in counts)}"
               + (f"; {free} measured times not compared" if (free := compared["not_compared"]) else "")
-              + ("; pictures drawn again" if entry.get("drawn") else ""))
+              + (f"; joined again, {'with other' if moved else 'the same'} results" if entry.get("joined") else ""))
     if not rows:
         print("no record is stale")
     return FAILED if any(row.refused for row in rows) else 0

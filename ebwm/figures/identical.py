@@ -4,7 +4,7 @@ import functools
 import json
 import operator
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def identical(
     tolerances: Mapping[str, Any],  # by pattern of FILE.COLUMN or results.PATH
     times: Sequence[str] = (),  # patterns of further measured times
     drawing: bool = True,  # whether the runs differ in code that may draw
-    pictures: bool = True,  # whether pictures must be the same
+    only: Collection[str] | None = None,  # files of the tables to compare, without results and pictures; None: all
 ) -> dict[str, int]:  # numbers of tables, results and pictures that are the same, and of times not compared
     """Compare two runs to the last bit; the error names the first difference.
 
@@ -39,10 +39,13 @@ def identical(
     if differing := [name for name in SAME if old.get(name) != new.get(name)]:
         raise FigureError(f"the entry {differing[0]!r} of the manifests differs")
     is_time = functools.partial(_is_time, tolerances=tolerances, times=times)
-    clocked = _check_columns(one, other, is_time)
-    tables = [_tables(folder, manifest, clocked) for folder, manifest in zip((one, other), manifests, strict=True)]
+    chosen = [[name for name in manifest["data"] if only is None or name in only] for manifest in manifests]
+    clocked = _check_columns(one, other, is_time, {Path(name).stem for name in chosen[0] + chosen[1]})
+    tables = [_tables(folder, names, clocked) for folder, names in zip((one, other), chosen, strict=True)]
     if name := _first_difference(*tables):
         raise FigureError(f"table {name} differs in columns, types or signs of zeros")
+    if only is not None:
+        return {"tables": len(tables[0]), "results": 0, "pictures": 0, "not_compared": len(clocked)}
     results = [dict(_leaves(manifest["results"])) for manifest in manifests]
     timed = {path for path in results[0].keys() | results[1].keys() if _is_below_time(path, is_time)}
     checked = [{path: value for path, value in by_path.items() if path not in timed} for by_path in results]
@@ -51,7 +54,7 @@ def identical(
         raise FigureError(f"{path} differs: {before} before, {now} now")
     same = [name for name, digest in old["pictures"].items() if new["pictures"].get(name) == digest]
     picture = _first_difference(old["pictures"], new["pictures"])
-    if picture and pictures and (drawing or not clocked):
+    if picture and (drawing or not clocked):
         raise FigureError(f"picture {picture} differs")
     return {"tables": len(tables[0]), "results": len(checked[0]), "pictures": len(same),
             "not_compared": len(clocked | timed)}
@@ -62,9 +65,9 @@ def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return next((name for name in {**old, **new} if old.get(name) != new.get(name)), "")
 
 
-def _check_columns(one: Path, other: Path, is_time: Callable[[str], bool]) -> set[str]:
+def _check_columns(one: Path, other: Path, is_time: Callable[[str], bool], tables: Collection[str]) -> set[str]:
     """Raise if the values of a column differ, except measured times; returns the names of these."""
-    rows = compare(one, other, {})
+    rows = [row for row in compare(one, other, {}) if row.array.partition(".")[0] in tables]
     clocked = {row.array for row in rows if is_time(row.array)}
     if drifted := [row for row in rows if row.verdict == "drifted" and row.array not in clocked]:
         raise FigureError(f"column {drifted[0].array} {_difference(drifted[0], one, other)}")
@@ -88,10 +91,10 @@ def _shown(table: Path, column: str) -> list[str]:
     return list(map(repr, frame[column])) if column in frame else []
 
 
-def _tables(folder: Path, manifest: Mapping[str, Any], left_out: set[str]) -> dict[str, tuple[list[str], bytes]]:
+def _tables(folder: Path, names: Sequence[str], left_out: set[str]) -> dict[str, tuple[list[str], bytes]]:
     """The names of all columns of each table, and its bytes without some of them."""
     read = require("pandas", "figures").read_parquet
-    frames = {Path(name).stem: read(folder / name) for name in manifest["data"]}
+    frames = {Path(name).stem: read(folder / name) for name in names}
     kept = {name: [column for column in frame if f"{name}.{column}" not in left_out] for name, frame in frames.items()}
     return {name: (list(frame), frame[kept[name]].to_parquet(index=False)) for name, frame in frames.items()}
 

@@ -55,6 +55,7 @@ class Record:
         self.digests: dict[str, str] = {}
         self.pictures: dict[str, str] = {}
         self.parts: list[dict[str, Any]] = []
+        self.part_tables: list[str] = []
 
     def _folder(self, out: str | None) -> Path:
         """The folder that the runner set; without a runner, that of the scale's run."""
@@ -76,8 +77,7 @@ class Record:
             made = [_with_columns(work(**item), item) for item in items]
         concat = require("pandas", "figures").concat
         joined = {name: concat([frames[name] for frames in made], ignore_index=True) for name in made[0]}
-        for name, frame in joined.items():
-            self.data(name, frame)
+        self.part_tables = [self.data(name, frame).name for name, frame in joined.items()]
         if self.job.get("part"):
             self.close()
         return joined
@@ -139,6 +139,7 @@ class Record:
             "key": self.job.get("key"),
             "inputs": self.job.get("inputs"),
             "parts": self.parts,
+            "part_tables": self.part_tables,
             "results": results,
             "data": self.digests,
             "pictures": self.pictures,

@@ -21,8 +21,8 @@ from ebwm.figures.ledger import check
 from ebwm.figures.manifest import MANIFEST, read_manifest, sealed
 from ebwm.figures.packages import pins
 from ebwm.figures.record import OUTPUTS
-from ebwm.figures.redraw import redraw
 from ebwm.figures.registry import registry
+from ebwm.figures.rejoin import rejoin
 from ebwm.files import write_json
 from ebwm.settings import SCALES, Settings
 
@@ -53,6 +53,7 @@ class Rekeyed(NamedTuple):
     id: str  # figure
     refused: str = ""  # reason why it was not carried; empty if it was, or was up to date
     carried: dict[str, Any] | None = None  # the new entry of its manifest
+    moved: bool = False  # whether a result has changed
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,14 @@ def rekey(
     since: str,  # a commit at which the records were up to date
     cores: int | None = None,  # number of processor cores; default: all
     config: Settings | None = None,  # default: the settings in effect
-    new_pictures: bool = False,  # draw the pictures again, from the tables on record, where code that draws has changed
+    joined: bool = False,  # execute the cells after the parts again, with the tables of the parts on record
 ) -> list[Rekeyed]:
     """Give records the inputs and key of the present commit, if the change of code since another has no effect.
 
     A record must be up to date at that commit, and differ since only in modules and notebook. Its figure runs at scale
     smoke in both commits; all tables, results and pictures must be the same to the last bit, except measured times. A
-    record is not touched unless they are. With `new_pictures` the pictures may differ.
+    record is not touched unless they are. With `joined` only the tables of the figure's parts must be the same: results,
+    pictures and other tables are made of those on record by the present code.
     """
     config = config or settings.load()
     known = registry(config)
@@ -100,7 +102,7 @@ def rekey(
         found = _eligible(ids, trees, config)
         chosen = [id for id, row in found.items() if isinstance(row, _Record) and row.names]
         errors = [_run_smoke(tree, chosen, cores) for tree in trees] if chosen else []
-        return [_rekeyed(id, row, trees, errors, config, new_pictures) for id, row in found.items()]
+        return [_rekeyed(id, row, trees, errors, config, joined) for id, row in found.items()]
 
 
 # What may be carried
@@ -225,32 +227,32 @@ def _run_smoke(tree: _Tree, ids: Sequence[str], cores: int | None) -> list[str]:
 
 
 def _rekeyed(id: str, row: "_Record | str", trees: Sequence[_Tree], errors: Sequence[list[str]], config: Settings,
-             new_pictures: bool) -> Rekeyed:
-    """Compare the smoke runs of a figure, and write its manifest, and new pictures if asked, if they are the same."""
+             joined: bool) -> Rekeyed:
+    """Compare the smoke runs of a figure, and write its manifest if they are the same."""
     if isinstance(row, str) or not row.names:
         return Rekeyed(id, row if isinstance(row, str) else "")
     for tree, lines in zip(trees, errors, strict=True):
         if not (tree.smoke(id) / MANIFEST).is_file():
             message = _last([line for line in lines if f"figure '{id}" in line] or lines)
             return Rekeyed(id, f"its smoke run at {tree.name} failed: {message.removeprefix('ebwm: ')}")
-    drawing = any(name.startswith(DRAWING) for name in row.names)
-    again = drawing and new_pictures
+    figure, runs = registry(config)[id], [tree.smoke(id) for tree in trees]
+    tables = read_manifest(runs[1]).get("part_tables", []) if joined and figure.each else None
     try:
-        figure, runs = registry(config)[id], [tree.smoke(id) for tree in trees]
-        compared = identical(*runs, figure.tolerances, figure.times, drawing, pictures=not again)
+        drawing = any(name.startswith(DRAWING) for name in row.names)
+        compared = identical(*runs, figure.tolerances, figure.times, drawing, tables)
         if read_manifest(config.figures / id) != row.manifest:
             return Rekeyed(id, "its record was replaced meanwhile")
     except FigureError as error:
         return Rekeyed(id, f"the change of code has an effect at scale {SMOKE}: {error}; {_again(row.manifest)}")
     entry = {"from": trees[0].commit, "to": trees[1].commit, "key": row.manifest.get("key"), "changed": row.names,
-             "compared": {"scale": SMOKE, **compared}, "date": datetime.now(UTC).isoformat(timespec="seconds")}
-    history = [*row.manifest.get("carried", []), entry | ({"drawn": True} if again else {})]
+             "compared": {"scale": SMOKE, **compared}, "date": datetime.now(UTC).isoformat(timespec="seconds"),
+             **({"joined": True} if tables else {})}
+    history = [*row.manifest.get("carried", []), entry]
     new = row.manifest | {"inputs": row.now, "key": key_of(row.now), "carried": history}
-    if not again:
+    if not tables:
         write_json(config.figures / id / MANIFEST, sealed(new))
-        return Rekeyed(id, carried=history[-1])
+        return Rekeyed(id, carried=entry)
     try:
-        redraw(id, new, config)
+        return Rekeyed(id, carried=entry, moved=rejoin(id, new, tables, config))
     except FigureError as error:
-        return Rekeyed(id, f"its pictures cannot be drawn again: {error}; {_again(row.manifest)}")
-    return Rekeyed(id, carried=history[-1])
+        return Rekeyed(id, f"its parts cannot be joined again: {error}; {_again(row.manifest)}")
