@@ -14,7 +14,7 @@ from ebwm.figures.experiment.tables import Interval, over_seeds
 from ebwm.policy.policies import Policy
 from ebwm.policy.rollout import EpisodeResult
 
-__all__ = ["Contexts", "along", "areas", "contexts_of", "disagreement", "over_defined", "walks"]
+__all__ = ["Contexts", "along", "areas", "around_fault", "contexts_of", "disagreement", "over_defined", "walks"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,31 @@ def along(
     """Energy and steps of the walk of each chunk that was executed."""
     return pd.DataFrame([dict(episode=result.seed % 1000, success=result.success, at=chunk["at"], energy=chunk["energy"],
                               walk=chunk["steps"]) for result in results for chunk in result.chunks])
+
+
+def around_fault(
+    usual: Sequence[EpisodeResult],  # with their traces
+    faulty: Sequence[EpisodeResult],  # episodes of the same seeds with a fault
+) -> pd.DataFrame:  # columns episode, success, fault (its step), before, after, twin, last
+    """Energies of the executed chunks around a fault: the last one before it, the first one after it, and the last of all.
+
+    `twin` is the energy at the time of `after` in the episode without the fault, which is the same until then; not a number
+    if that has ended. Episodes without a fault are left out.
+    """
+    rows = []
+    for one, other in zip(usual, faulty, strict=True):
+        paths = [np.asarray(result.trace["states"]) for result in (one, other)]
+        length = min(map(len, paths))
+        differ = (paths[0][:length] != paths[1][:length]).any(-1)
+        energies = pd.Series({chunk["at"]: chunk["energy"] for chunk in other.chunks})
+        fault = int(differ.argmax()) if differ.any() else len(paths[1])
+        before, after = energies[energies.index < fault], energies[energies.index >= fault]
+        if len(before) and len(after):
+            twin = {chunk["at"]: chunk["energy"] for chunk in one.chunks}.get(after.index[0], np.nan)
+            rows.append(dict(episode=other.seed % 1000, success=other.success, fault=fault, before=before.iloc[-1],
+                             after=after.iloc[0], twin=twin, last=after.iloc[-1]))
+    kinds = dict(episode=int, success=bool, fault=int, before=float, after=float, twin=float, last=float)
+    return pd.DataFrame(rows, columns=[*kinds]).astype(kinds)
 
 
 def disagreement(
