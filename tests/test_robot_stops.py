@@ -35,13 +35,14 @@ def test_walks_stop_by_item_near_the_fewest_steps_of_training(stop):
 
 
 def test_energies_around_a_fault_are_those_of_the_chunks_beside_it():
-    """Paths differ from step 3 on; an episode without a fault is left out, and a twin that has ended is not a number."""
+    """Paths differ from step 3 on; episodes without a fault are left out; a twin that has ended is not a number."""
     def episode(seed, path, energies, outcome="success"):
         chunks = [dict(at=at, energy=energy) for at, energy in energies.items()]
         return EpisodeResult(seed, outcome, len(path) - 1, chunks, trace={"states": [[x] for x in path], "actions": []})
 
     same, other = [0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 1, 2, 3]
-    usual = [episode(7, same, {0: 1.0, 2: 2.0, 4: 3.0}), episode(8, same, {0: 1.0}), episode(9, same[:4], {0: 1.0, 2: 2.0})]
+    usual = [episode(7, same, {0: 1.0, 2: 2.0, 4: 3.0}), episode(8, same, {0: 1.0}),
+             episode(9, same[:4], {0: 1.0, 2: 2.0})]
     faulty = [episode(7, other, {0: 1.0, 2: 2.0, 4: 7.0, 6: 5.0}), episode(8, same, {0: 1.0}),
               episode(9, other, {0: 1.0, 2: 2.0, 4: 8.0}, "failure")]
     found = robot_scores.around_fault(usual, faulty)
