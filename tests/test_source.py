@@ -27,7 +27,8 @@ FLOORS = [floor.split() for floor in (
     "figures.carried figures.execution figures.job figures.local figures.progress figures.batch figures.claims"
     " figures.findings"
     " figures.ledger figures.comparison figures.table figures.summary figures.tune figures.offline figures.wheels"
-    " figures.bundle figures.adopt figures.identical figures.rejoin figures.rekey figures.report",
+    " figures.bundle figures.adopt figures.identical figures.rejoin figures.rekey"
+    " figures.report",
     "figures",
     "figures.experiment figures.experiment. figures.pictures figures.pictures.",
     "figures.commands figures.__main__ explore explore. writing",
