@@ -200,12 +200,12 @@ from ebwm.figures.record import Record
 
 record = Record("fan", globals())
 
-def losses(seeds, sizes):
+def losses(seed, size):
     with open("figures/.batch_calls", "a") as log:
         log.write("called\\n")
-    return {"losses": pd.DataFrame({"loss": [(seeds + 1) / sizes**power]})}
+    return {"losses": pd.DataFrame({"loss": [(seed + 1) / size**power]})}
 
-made = record.each(losses, seeds=seeds, sizes=sizes)
+made = record.each(losses, seed=seeds, size=sizes)
 """
 JOIN = """
 import matplotlib.pyplot as plt
@@ -215,7 +215,7 @@ def draw():
     ax.plot(made["losses"].loss, linewidth=1)
     return fig
 
-record.data("means", made["losses"].groupby("sizes", as_index=False).loss.mean())
+record.data("means", made["losses"].groupby("size", as_index=False).loss.mean())
 record.picture("losses", draw)
 record.close(least=made["losses"].loss.min())
 """
@@ -233,7 +233,7 @@ def test_results_and_pictures_are_made_again_from_the_tables_of_the_parts(reposi
     figures.promote("fan", "cpu")
     first, calls = commit(repository), (repository / "figures/.batch_calls").read_text()
     old = read_manifest(place)
-    assert old["part_tables"] == ["losses.parquet"]
+    assert old["part_tables"] == {"losses.parquet": ["seed", "size"]}
     rewrite(fan, "linewidth=1", "linewidth=5")
     rewrite(fan, "loss.mean()", "loss.max()")
     rewrite(fan, "least=made", "largest=made")
@@ -243,7 +243,7 @@ def test_results_and_pictures_are_made_again_from_the_tables_of_the_parts(reposi
     new = read_manifest(place)
     assert fresh("fan") and new["carried"][-1]["joined"] and new["git"] == old["git"]
     assert new["data"]["losses.parquet"] == old["data"]["losses.parquet"] and new["parts"] == old["parts"]
-    means = pd.read_parquet(place / "means.parquet").set_index("sizes").loss
+    means = pd.read_parquet(place / "means.parquet").set_index("size").loss
     assert new["results"] == {"largest": 1 / 16} and means.to_dict() == {8: 3 / 8, 16: 3 / 16}
     assert all(new["pictures"][name] != digest for name, digest in old["pictures"].items())
     assert {path.name for path in place.iterdir() if path.is_file()} == {*new["data"], *new["pictures"], MANIFEST}
@@ -251,7 +251,7 @@ def test_results_and_pictures_are_made_again_from_the_tables_of_the_parts(reposi
 
     files = {path: path.read_bytes() for path in place.iterdir() if path.is_file()}
     third = commit(repository)
-    rewrite(fan, "(seeds + 1)", "(seeds + 2)")
+    rewrite(fan, "(seed + 1)", "(seed + 2)")
     commit(repository)
     (row,) = engine.rekey(["fan"], third, joined=True)
     assert row.refused.startswith("the change of code has an effect at scale smoke: column losses.loss differs by ")

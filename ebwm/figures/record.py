@@ -55,7 +55,7 @@ class Record:
         self.digests: dict[str, str] = {}
         self.pictures: dict[str, str] = {}
         self.parts: list[dict[str, Any]] = []
-        self.part_tables: list[str] = []
+        self.part_tables: dict[str, list[str]] = {}  # columns that name the item, by file
 
     def _folder(self, out: str | None) -> Path:
         """The folder that the runner set; without a runner, that of the scale's run."""
@@ -77,7 +77,7 @@ class Record:
             made = [_with_columns(work(**item), item) for item in items]
         concat = require("pandas", "figures").concat
         joined = {name: concat([frames[name] for frames in made], ignore_index=True) for name in made[0]}
-        self.part_tables = [self.data(name, frame).name for name, frame in joined.items()]
+        self.part_tables = {self.data(name, frame).name: [*lists] for name, frame in joined.items()}
         if self.job.get("part"):
             self.close()
         return joined

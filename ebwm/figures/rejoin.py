@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import operator
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ COSTS = ("key", "seconds", "peak_memory_mib")  # entries of a manifest that desc
 def rejoin(
     id: str,  # a figure with a record
     manifest: dict[str, Any],  # new manifest of the record: the inputs of the present commit, the old results
-    tables: Sequence[str],  # names of the files that the figure's parts write
+    tables: Mapping[str, Sequence[str]],  # files that the figure's parts write, with the columns that name an item
     config: Settings,  # settings in effect
 ) -> bool:  # whether a result has changed
     """Replace the results, pictures and joined tables of a record by those that its notebook makes of its parts now."""
@@ -43,7 +43,7 @@ def rejoin(
     return found["results"] != manifest["results"]
 
 
-def _job(id: str, manifest: dict[str, Any], tables: Sequence[str], record: Path, place: Path) -> Job:
+def _job(id: str, manifest: dict[str, Any], tables: Mapping[str, Sequence[str]], record: Path, place: Path) -> Job:
     """The job that joins the parts of a figure; these are written from the record."""
     planned = plan(id, manifest["scale"])
     *parts, whole = jobs_of(planned)
@@ -53,7 +53,7 @@ def _job(id: str, manifest: dict[str, Any], tables: Sequence[str], record: Path,
         raise FigureError(f"the table {absent[0]} of its parts is not on record")
     each, defaults = planned.figure.each, parameter_defaults(planned.figure.notebook)
     read = require("pandas", "figures").read_parquet
-    frames = {name: read(record / name) for name in tables}
+    frames = {name: (read(record / name), columns) for name, columns in tables.items()}
     made = [_part(dataclasses.replace(job, each=each), defaults | job.parameters, manifest, frames, place / f"part-{number}")
             for number, job in enumerate(parts or [whole])]
     return dataclasses.replace(whole, folder=str(place / "joined"), each=each, parts=tuple(made), needs=(),
@@ -61,12 +61,13 @@ def _job(id: str, manifest: dict[str, Any], tables: Sequence[str], record: Path,
 
 
 def _part(
-    job: Job, effective: dict[str, Any], manifest: dict[str, Any], tables: dict[str, "pandas.DataFrame"], folder: Path
+    job: Job, effective: dict[str, Any], manifest: dict[str, Any],
+    tables: Mapping[str, tuple["pandas.DataFrame", Sequence[str]]], folder: Path,
 ) -> str:
     """Write the rows of one job's item as the result of that job; returns the folder."""
     folder.mkdir(parents=True)
-    for name, frame in tables.items():
-        same = [frame[column] == effective[column][0] for column in job.each]
+    for name, (frame, columns) in tables.items():
+        same = [frame[column] == effective[listed][0] for column, listed in zip(columns, job.each, strict=True)]
         frame[functools.reduce(operator.and_, same)].to_parquet(folder / name, index=False)
     cost = next((part for part in manifest["parts"] if part["part"] == Path(job.folder).name), manifest)
     content = {"scale": manifest["scale"], "seeds": manifest["seeds"], "results": {}, "pictures": {},
