@@ -42,11 +42,11 @@ def table(result: dict) -> str:
     """Milliseconds, ratios, memory and differences, in Markdown."""
     machine = result["machine"]
     shown = _shown(result["cases"])
-    head = ["", *shown, "official / manual", "manual / Transformer++", "lower bound"]
+    head = ["", *shown, "official / manual", "manual / Transformer++", "ratio of FLOPs"]
     place = machine["gpu"] if _of_gpu(result) else f"{machine['processor']}, {machine['threads']} thread(s)"
     text = (f"{place}, torch {machine['torch']}, "
             f"Python {machine['python']}. Milliseconds: median of {result['rounds']} rounds "
-            "(fastest to slowest); the lower bound is that of FLOPs.\n\n")
+            "(fastest to slowest); the ratio of FLOPs is that of the EBT to the Transformer++.\n\n")
     text += _markdown(head, [_row(record, shown) for record in result["cases"]])
     measured = [record for record in result["cases"] if "memory" in record]
     if measured:
@@ -106,7 +106,7 @@ def _bars(ax, records: list[dict]) -> None:
                 error_kw={"ecolor": colour("text"), "elinewidth": 0.8})
     for y, record in enumerate(records):
         ax.plot([record["bound"]] * 2, [y - 0.45, y + 0.45], color=colour("truth"), lw=1.5,
-                label="lower bound by FLOPs" if y == 0 else None)
+                label="ratio of FLOPs" if y == 0 else None)
     ax.set(yticks=range(len(records)), yticklabels=[r["case"]["name"] for r in records],
            xlabel="training step, in steps of the Transformer++ (median; lines: fastest to slowest)")
     ax.set_ylim(len(records) - 0.5, -0.5)
