@@ -141,13 +141,15 @@ def speed(
     times = lambda kind, ours, theirs: _range([
         case["seconds"][ours]["median"] / case["seconds"][theirs]["median"] for case in cases
         if case["case"]["kind"] == kind and {ours, theirs} <= case["seconds"].keys()])
-    ratios = {f"{kind}_{name}": times(kind, *pair) for kind in ("training", "generation") for name, pair in PAIRS.items()}
+    ratios = {f"{kind}_{name}": times(kind, *pair) for kind in KINDS for name, pair in PAIRS.items()}
     memory = _range([case["memory"]["manual"] / case["memory"]["official"] for case in cases if "memory" in case])
     worst = max(value for row in recorded["exactness"].values() for value in row.values())
     return SPEED.format(**ratios, memory=memory, exponent=math.ceil(math.log10(worst)))
 
 
-PAIRS = {"cost": ("manual", "Transformer++"), "official_cost": ("official", "Transformer++"), "gain": ("official", "manual")}
+KINDS = ("training", "generation")
+PAIRS = {"cost": ("manual", "Transformer++"), "official_cost": ("official", "Transformer++"),
+         "gain": ("official", "manual")}
 SPEED = """\
 The gradient of the energy and its derivative are written out by hand, and agree with the official code to 1e{exponent} in float64.
   On one CPU thread a training step costs {training_cost} times that of a Transformer++ of the same size (the official code
