@@ -153,8 +153,8 @@ PAIRS = {"cost": ("manual", "Transformer++"), "official_cost": ("official", "Tra
 SPEED = """\
 The gradient of the energy and its derivative are written out by hand, and agree with the official code to 1e{exponent}
   in float64. On one CPU thread a training step costs {training_cost} times that of a Transformer++ of the same size
-  (the official code {training_official_cost} times; memory here is {memory} times its), and generation {generation_cost}
-  times; the official code, which has no KV cache, takes {generation_gain} times as long to generate
+  (the official code {training_official_cost} times; memory here is {memory} times its), and generation
+  {generation_cost} times; the official code, which has no KV cache, takes {generation_gain} times as long to generate
   ([benchmarks](../figures/benchmarks/table.md)). No GPU has been measured yet."""
 
 
