@@ -39,6 +39,17 @@ BINS = """async ([name, temperature]) => {
     const {centre: [x, y], halfWidth} = ENERGIES[name];
     return [x - halfWidth, x + halfWidth, marginalBins(ENERGIES[name], temperature, 40)];
 }"""
+HEIGHTS = """async ([energies, low, high]) => {
+    const {drawEnergies} = await import('/explore/landscape_draw.js'), canvas = document.createElement('canvas');
+    Object.assign(canvas.style, {width: '300px', height: '120px', display: 'block'});
+    document.body.append(canvas);
+    const walk = {energy: {grid: {low, high}}, energies, steps: energies.length - 1};
+    drawEnergies(canvas, [walk], {theme: 'light', colours: ['#ff0000']});
+    const {width, height} = canvas, {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
+    const red = [...Array(width * height).keys()].filter((i) => data[4 * i] > 200 && data[4 * i + 1] < 100);
+    canvas.remove();
+    return red.map((i) => [i % width, Math.floor(i / width) * 120 / height]);
+}"""  # x, and y from the top in pixels, of the points of the curve
 NUMBERS = """async ([seed, count]) => {
     const stream = (await import('/explore/landscape.js')).randomStream(seed);
     return Array.from({length: count}, () => [stream.uniform(), stream.normal()]);
@@ -227,6 +238,18 @@ def test_samplers_are_added_removed_and_linked_and_divergence_is_named(explorer)
     explorer.get_by_role("button", name="One step").click(click_count=8)
     message = "step_size=2: gradient descent diverged at step "
     lab.wait_until(lambda: explorer.get_by_role("status").inner_text().startswith(message), explorer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shift", [0, -30])
+def test_the_curve_of_energies_is_drawn_whatever_their_sign(module, shift):
+    """As high for energies below 0 as for the same ones above; one that is far too high leaves the picture upwards."""
+    low, high = shift + 2, shift + 10
+    points = module.evaluate(HEIGHTS, [[value + shift for value in (10, 8, 6, 4, 3)], low, high])
+    heights = [y for _, y in sorted(points)]
+    assert heights[0] < 20 and 75 < heights[-1] < 100
+    diverged = module.evaluate(HEIGHTS, [[value + shift for value in (6, 8, 10, 1e7)], low, high])
+    assert min(y for _, y in diverged) < 8
 
 
 @pytest.mark.slow

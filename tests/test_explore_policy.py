@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ebwm.explore.policy import POLICIES, EpisodeSettings, PolicyExplorer, compute, shipped_policies
+from ebwm.explore.policy_plots import energy_figure
 from ebwm.policy.evaluation import FIRST_SEED, evaluate_policy
 from ebwm.policy.policies import load_policy
 from ebwm.policy.reach import Reach
@@ -53,6 +54,16 @@ def test_chosen_and_candidate_chunks_start_at_the_point_and_have_energies(polici
             assert choice.samples.shape == (5, 17, 2) and choice.chunk.shape == (17, 2)
             assert np.allclose(choice.samples[:, 0], choice.chunk[0])
             assert (choice.energies is None) == (choice.energy is None) == (name != "EBT-Policy")
+
+
+def test_the_energy_of_the_whole_episode_is_drawn_at_every_step(policies):
+    for step in (0, 9, Reach.limit):
+        episode = compute(policies, EpisodeSettings(step=step))
+        later, sofar, candidates, here = energy_figure(episode, "light")["data"]
+        last, energies = len(episode.path) - 1, [choice.energy for choice in episode.choices]
+        assert later["x"] == [*range(0, last, 8), last] and later["y"] == [*energies, energies[-1]]
+        assert sofar["x"][-1] == here["x"][0] == min(step, last) and sofar["y"][-1] == here["y"][0] == episode.choice.energy
+        assert len(candidates["x"]) == 8 * len(energies)
 
 
 @pytest.mark.parametrize("changes, named", [

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import html
 import math
+import re
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from typing import Any
@@ -17,7 +18,13 @@ __all__ = ["Explorer", "dropdown", "integer_box", "integer_slider", "is_rounding
            "update_figure"]
 
 WIDTH = "width:330px;line-height:1.4"
+MESSAGE = "600px"  # width of the message line
+WARNING = {"light": "#c2410c", "dark": "#fb923c"}  # its colour on the background of a theme
+LONG = 36  # characters of a value that has lines
 COLUMNS = "0 0 345px", "0 0 610px"  # flex layout of controls and figures
+
+
+MINUS = re.compile(r"(?<![\w.-])-(?=[\d.])")  # of a number
 
 
 # Widgets
@@ -342,7 +349,8 @@ class Explorer(ABC):
 
     def _show_message(self, line: str) -> None:
         line = html.escape(line)
-        self.message.value = f'<div style="{WIDTH};color:#c2410c"><b>{line}</b></div>' if line else ""
+        style = f"width:{MESSAGE};line-height:1.4;color:{WARNING[self.theme]}"
+        self.message.value = f'<div style="{style}"><b>{line}</b></div>' if line else ""
 
 
 def _table(lines: dict[str, str | tuple[str, ...]], note: str) -> str:
@@ -351,7 +359,7 @@ def _table(lines: dict[str, str | tuple[str, ...]], note: str) -> str:
     rows = ""
     for name, values in lines.items():
         values = (values,) if isinstance(values, str) else values
-        wrap = ";white-space:nowrap" if len(values) == 1 else ""
-        cells = "".join(cell.format(wrap, f"<b>{html.escape(value)}</b>") for value in values)
+        wrap = ";white-space:nowrap" if len(values) == 1 and len(values[0]) < LONG else ""
+        cells = "".join(cell.format(wrap, f"<b>{html.escape(MINUS.sub('−', value))}</b>") for value in values)
         rows += f'<tr>{cell.format("", html.escape(name))}{cells}</tr>'
     return f'<div style="{WIDTH}"><table>{rows}</table><p><i>{html.escape(note)}</i></p></div>'

@@ -70,7 +70,7 @@ def _tiles(result: FramesResult) -> tuple[list[Tensor], list[str]]:
              "true next frame": (result.truth, 0.0)}
     if result.baseline is not None:
         found["Transformer++"] = result.baseline, result.baseline_error
-    titles = [name if image is result.truth else f"{name}<br>{error:.3f}" for name, (image, error) in found.items()]
+    titles = [name if image is result.truth else f"{name}<br>SmoothL1 {error:.3f}" for name, (image, error) in found.items()]
     return [image for image, _ in found.values()], titles
 
 
@@ -81,9 +81,9 @@ def _axes(
     (height, width), bare = size, dict(showgrid=False, zeroline=False, ticks="", showline=False, constrain="domain")
     ticks = lambda count, side: [index * (side + 1) + (side - 1) / 2 for index in range(count)]
     x = dict(**bare, tickvals=ticks(len(columns), width), ticktext=columns, anchor=f"y{number}", tickangle=0,
-             range=[-0.5, len(columns) * (width + 1) - 1.5], side="top" if number == 1 else "bottom")
+             range=[-1.5, len(columns) * (width + 1) - 0.5], side="top" if number == 1 else "bottom")
     y = dict(**bare, tickvals=ticks(len(rows), height), ticktext=rows, anchor=f"x{number}", domain=domain,
-             range=[len(rows) * (height + 1) - 1.5, -0.5], scaleanchor=f"x{number}")
+             range=[len(rows) * (height + 1) - 0.5, -1.5], ticklabelstandoff=4, scaleanchor=f"x{number}")
     return {f"xaxis{number}": x, f"yaxis{number}": y}
 
 

@@ -107,7 +107,7 @@ def _by_slot(walks: Trajectories) -> list[Trajectories | None]:
 def _contour(where: Slice, grid: tuple[Tensor, Tensor, Tensor], theme: str) -> dict[str, Any]:
     (x, y, energies), (low, high) = grid, levels(grid, where.ceiling)
     gap = (high - low) / 12 or 1.0
-    bar = dict(title=dict(text="energy", side="right"), tickformat=".2g", nticks=7, len=400, lenmode="pixels", y=1.0,
+    bar = dict(title=dict(text="energy", side="top"), tickformat=".2g", nticks=7, len=400, lenmode="pixels", y=1.0,
                yanchor="top", thickness=12)
     return dict(type="contour", x=x.tolist(), y=y.tolist(), z=energies.clamp(max=high).tolist(), zmin=low, zmax=high,
                 name="energy", colorscale=colour_scale(theme), line=dict(width=0.5, color=COLOURS[theme]["floor"]),

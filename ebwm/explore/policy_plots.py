@@ -37,9 +37,10 @@ def chunks_figure(
         line=dict(color=colour, width=2), fillcolor=colour, opacity=filled, layer="below")
     x, y = (float(value) for value in episode.goal)
     axis = dict(range=[-1.05, 1.05], visible=False, fixedrange=True)
+    walls = dict(type="rect", x0=-1.05, x1=1.05, y0=-1.05, y1=1.05, line=dict(color=palette["grid"], width=2), layer="below")
     layout = dict(**theme_layout(theme), width=600, height=590, margin=dict(l=10, r=80, t=60, b=10),
                   xaxis=axis, yaxis=axis | dict(scaleanchor="x"), uirevision="episode",
-                  shapes=[circle((0.0, 0.0), OBSTACLE, palette["floor"], 0.6), circle((x, y), RADIUS, palette["ebt"], 0.4)],
+                  shapes=[walls, circle((0.0, 0.0), OBSTACLE, palette["floor"], 0.6), circle((x, y), RADIUS, palette["ebt"], 0.4)],
                   annotations=_annotations(episode, palette), legend=dict(orientation="h", x=0, y=1.01, yanchor="bottom"))
     return dict(data=data, layout=layout)
 
@@ -93,19 +94,28 @@ def energy_figure(
     episode: Episode,  # to draw
     theme: str,  # "light" or "dark"
 ) -> dict[str, Any]:
-    """Energy of the chosen chunks and of the candidates by time, with the step that is shown."""
-    palette, choices = COLOURS[theme], episode.choices
-    at = [choice.at for choice in choices]
+    """Energies of the whole episode, those after the shown step faint: of the executed chunks, and of the candidates."""
+    palette, step, choices = COLOURS[theme], episode.step, episode.choices
     spread = [[choice.at, float(energy)] for choice in choices for energy in choice.energies]
     points = dict(type="scatter", x=[x for x, _ in spread], y=[y for _, y in spread], mode="markers", name="candidates",
                   marker=dict(size=5, color=palette["floor"]), hoverinfo="skip")
-    line = dict(type="scatter", x=at, y=[choice.energy for choice in choices], mode="lines+markers", name="executed chunk",
-                line=dict(color=palette["ebt"], shape="hv", width=2), hovertemplate="step %{x}: %{y:.3g}<extra></extra>")
-    now = dict(type="line", x0=episode.step, x1=episode.step, yref="paper", y0=0, y1=1,
-               line=dict(color=palette["transformer"], width=2))
+    whole, past = _held(episode, len(episode.path) - 1), _held(episode, step)
+    line = dict(type="scatter", mode="lines", line=dict(color=palette["ebt"], shape="hv", width=2))
+    later = line | dict(x=whole[0], y=whole[1], name="later", opacity=0.35, showlegend=False,
+                        hovertemplate="step %{x}: %{y:.3g}<extra></extra>")
+    sofar = line | dict(x=past[0], y=past[1], name="executed chunk", hoverinfo="skip")
+    here = dict(type="scatter", x=[step], y=[episode.choice.energy], mode="markers", name="shown step", hoverinfo="skip",
+                showlegend=False, marker=dict(size=10, color=palette["ebt"]))
+    now = dict(type="line", x0=step, x1=step, yref="paper", y0=0, y1=1, line=dict(color=palette["transformer"], width=2))
     plain = dict(gridcolor=palette["grid"], zeroline=False)
     layout = dict(**theme_layout(theme), width=600, height=240, margin=dict(l=60, r=10, t=40, b=44), shapes=[now],
                   xaxis=dict(**plain, title=dict(text="time step"), range=[-1, len(episode.path)]),
                   yaxis=dict(**plain, title=dict(text="energy")),
                   legend=dict(orientation="h", x=0, y=1.01, yanchor="bottom"))
-    return dict(data=[points, line], layout=layout)
+    return dict(data=[later, sofar, points, here], layout=layout)
+
+
+def _held(episode: Episode, last: int) -> tuple[list[int], list[float]]:
+    """Steps up to the last one at which a chunk was chosen, and its energy, which holds up to the last step."""
+    choices = [choice for choice in episode.choices if choice.at <= last]
+    return [*(choice.at for choice in choices), last], [*(choice.energy for choice in choices), choices[-1].energy]

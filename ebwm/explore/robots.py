@@ -171,7 +171,7 @@ def _picture_figure(episode: FilmedEpisode, theme: str) -> dict[str, Any]:
     axis = dict(visible=False, fixedrange=True)
     layout = dict(**theme_layout(theme), width=SIDE + 280, height=SIDE + 130, margin=dict(l=10, r=10, t=10, b=10),
                   xaxis=axis, yaxis=axis)
-    return dict(data=[dict(type="image", source=source, hoverinfo="skip")], layout=layout)
+    return dict(data=[dict(type="image", source=source, hoverinfo="skip", zsmooth="fast")], layout=layout)
 
 
 def _energy_figure(episode: FilmedEpisode, theme: str) -> dict[str, Any]:

@@ -87,7 +87,7 @@ export const linePlot = (title, lines, { from } = {}) => {
   const [start, end] = [size.left, size.width - size.right];
   for (const tick of ticksOf(low, high)) {
     root.append(svg("line", { class: "grid", x1: start, x2: end, y1: y(tick), y2: y(tick) }),
-      svg("text", { x: start - 5, y: y(tick) + 4, "text-anchor": "end" }, short(tick)));
+      svg("text", { x: start - 5, y: y(tick) + 4, "text-anchor": "end" }, short(tick).replace("-", "−")));
   }
   for (let step = 0; step <= last; step += Math.ceil(last / 10)) {
     root.append(svg("text", { x: x(step), y: size.height - 19, "text-anchor": "middle" }, step));

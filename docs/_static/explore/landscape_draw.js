@@ -242,7 +242,8 @@ function drawAxes(ctx, layout, energy, palette) {
   const { left, top, side } = layout, { centre, halfWidth } = energy;
   Object.assign(ctx, { fillStyle: palette.muted, strokeStyle: palette.muted, lineWidth: 1 });
   ctx.strokeRect(left, top, side, side);
-  for (let tick = -9; tick <= 9; tick++) {
+  const apart = side / (2 * halfWidth) < 24 ? 2 : 1;  // a small map has room for every second number
+  for (let tick = -10; tick <= 10; tick += apart) {
     const [px, py] = layout.pixel([tick, tick]);
     Object.assign(ctx, { textAlign: "center", textBaseline: "top" });
     if (Math.abs(tick - centre[0]) < halfWidth) ctx.fillText(String(tick).replace("-", "−"), px, top + side + 4);
@@ -320,7 +321,7 @@ export function ticks(low, high) {
 /** Range of steps and energies; a walk that diverges leaves it. */
 function energyRange(walks) {
   const { low, high } = energyGrid(walks[0].energy), steps = Math.max(...walks.map((walk) => walk.steps));
-  const seen = walks.flatMap((walk) => walk.energies).filter((value) => value < 1.5 * high);
+  const seen = walks.flatMap((walk) => walk.energies).filter((value) => value < high + 0.5 * (high - low));
   const span = Math.min(Math.max(steps, 20), SPAN);
   return { low, high: Math.max(low + (high - low) / 8, ...seen), first: Math.max(steps - span, 0), span };
 }

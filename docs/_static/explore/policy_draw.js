@@ -4,6 +4,7 @@ import { PALETTES, arrow, cased, disc, prepared, ticks } from "./landscape_draw.
 import { RULES, choiceAt } from "./policy.js";
 
 const HALF = 1.06;  // half of the side of the square that is shown
+const FAINT = 0.35;  // opacity of what comes after the shown step
 const LOW = [0, 114, 178], HIGH = { light: [188, 195, 205], dark: [74, 83, 97] };  // colours of low and high energies
 
 /** Pixels of a point, and the point of a pixel. */
@@ -52,11 +53,11 @@ export function drawTask(canvas, episode, { theme, step, drag }) {
   if (drag) arrow(ctx, here, pixel(drag), palette.walks[0], palette.case);
 }
 
-/** Energies of the chosen chunks and of the candidates by time, with a mark at the step that is shown. */
+/** Energies of the chosen chunks and of the candidates by time: those after the step that is shown are faint. */
 export function drawEnergy(canvas, episode, { theme, step }) {
   const { ctx, width, height } = prepared(canvas), palette = PALETTES[theme], { choices } = episode;
   const all = choices.flatMap(({ energy, samples }) => [energy, ...samples.map((one) => one.energy)]), margin = 0.05;
-  const left = 40, right = width - 8, bottom = height - 20, last = Math.max(episode.step, 32);
+  const left = 40, right = width - 8, bottom = height - 20, last = episode.outcome ? episode.step : Math.max(episode.step, 32);
   const [least, most] = [Math.min(...all), Math.max(...all)], pad = margin * (most - least) || 1;
   const x = (time) => left + (time / last) * (right - left), y = (value) => 8 + (bottom - 8) * (most + pad - value) / (most - least + 2 * pad);
   Object.assign(ctx, { strokeStyle: palette.grid, fillStyle: palette.muted, lineWidth: 1, textAlign: "right", textBaseline: "middle" });
@@ -68,8 +69,16 @@ export function drawEnergy(canvas, episode, { theme, step }) {
   ctx.fillText("step 0", left, bottom + 6);
   ctx.textAlign = "right";
   ctx.fillText(String(last), right, bottom + 6);
-  for (const { at, samples } of choices) for (const { energy } of samples) disc(ctx, [x(at), y(energy)], 1.5, palette.muted, palette.muted, 1);
-  const steps = choices.flatMap(({ at, energy }, i) => [[x(at), y(energy)], [x(choices[i + 1]?.at ?? episode.step), y(energy)]]);
-  line(ctx, steps, palette.walks[3], 2);
+  const held = (end) => choices.filter(({ at }) => at <= end)
+    .flatMap(({ at, energy }, i) => [[x(at), y(energy)], [x(Math.min(choices[i + 1]?.at ?? end, end)), y(energy)]]);
   line(ctx, [[x(step), 8], [x(step), bottom]], palette.walks[0], 1.5);
+  ctx.globalAlpha = FAINT;
+  line(ctx, held(episode.step), palette.walks[3], 2);
+  for (const { at, samples } of choices) {
+    ctx.globalAlpha = at <= step ? 1 : FAINT;
+    for (const { energy } of samples) disc(ctx, [x(at), y(energy)], 1.5, palette.muted, palette.muted, 1);
+  }
+  ctx.globalAlpha = 1;
+  line(ctx, held(step), palette.walks[3], 2);
+  disc(ctx, [x(step), y(choiceAt(episode, step).energy)], 4.5, palette.walks[3], palette.case, 1.5);
 }

@@ -6,6 +6,7 @@ import { Clock, button, choice, element, labelled, onTheme, pageTheme, still } f
 import { SavedSettings } from "./saved.js";
 
 const PER_SECOND = 7, PAUSE = 1.6;  // steps a second; seconds after an episode
+const BREATH = 30;  // milliseconds between predictions of what comes later
 
 class PolicyExplorer {
   constructor(root, { policies, tasks }) {
@@ -26,7 +27,8 @@ class PolicyExplorer {
   skeleton() {
     this.map = element("canvas", { class: "ex-task", role: "img", "aria-label": "A point, an obstacle and a goal, with candidate chunks" });
     this.energies = element("canvas", { class: "ex-energies", role: "img", "aria-label": "Energy of the executed chunk by step" });
-    this.energyPart = element("div", {}, element("p", { class: "ex-title", textContent: "Energy of the chunks by step" }), this.energies);
+    this.energyPart = element("div", {}, element("p", { class: "ex-title", textContent: "Energy of the chunks by step" }), this.energies,
+      element("p", { class: "ex-keys", textContent: "Line: executed chunk; dots: candidates; faint: after the shown step." }));
     this.status = element("p", { class: "ex-message", role: "status" });
     this.facts = element("p", { class: "ex-facts" });
     this.bar = element("div", { class: "ex-bar" });
@@ -56,6 +58,18 @@ class PolicyExplorer {
     Object.assign(this, { shown: this.episode.step, due: 0, rest: 0 });
     this.build();
     this.saved.show(settings);
+    this.ahead(this.episode);
+  }
+
+  /** Compute the rest of an episode while the page is idle, one prediction at a time; a push or another episode ends it. */
+  ahead(episode) {
+    clearTimeout(this.later);
+    this.later = setTimeout(() => {
+      const { length } = episode.choices;
+      while (!episode.outcome && episode.choices.length <= length) episode.advance();
+      this.clock?.wake();
+      if (!episode.outcome) this.ahead(episode);
+    }, BREATH);
   }
 
   restore(given) {

@@ -2,6 +2,7 @@
 
 import { button, element, labelled } from "./parts.js";
 import { SavedSettings } from "./saved.js";
+import { ticks } from "./training.js";
 import { Tokenizer } from "./tokens_bpe.js";
 import { Models, STEPS, WALKS } from "./tokens_model.js";
 
@@ -91,9 +92,9 @@ function drawWalks(svg, energies, chosen, steps) {
   const path = (values) => values.map((value, step) => `${step ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const marks = [drawn("line", { x1: x(steps), x2: x(steps), y1: top, y2: height - bottom, class: "tk-now" })];
-  for (const value of [low, (low + high) / 2, high]) {
+  for (const value of ticks([low, high], 3, false)) {
     marks.push(drawn("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: "tk-grid" }),
-      drawn("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, signed(value, 2)));
+      drawn("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, String(Number(value.toPrecision(3))).replace("-", "−")));
   }
   for (let step = 0; step <= STEPS; step++) marks.push(drawn("text", { x: x(step), y: height - bottom + 16, "text-anchor": "middle" }, step));
   marks.push(drawn("text", { x: (left + width - right) / 2, y: height - 3, "text-anchor": "middle" }, "step"));

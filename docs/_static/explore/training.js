@@ -11,11 +11,13 @@ export function smoothed(values, weight) {
   });
 }
 
-/** Round numbers in a range, about `count` of them; powers of ten if the axis is logarithmic. */
+/** Round numbers in a range, about `count` of them; on a logarithmic axis, their logarithms. */
 export function ticks([low, high], count, logarithmic) {
   if (logarithmic) {
     const from = Math.ceil(low - 1e-9), powers = Array.from({ length: Math.floor(high + 1e-9) - from + 1 }, (_, i) => from + i);
     if (powers.length > 1) return powers;
+    const round = [from - 1, from].flatMap((at) => [1, 2, 5].map((factor) => Math.log10(factor) + at)).filter((at) => at >= low && at <= high);
+    return round.length > 1 ? round : ticks([10 ** low, 10 ** high], count, false).map(Math.log10);
   }
   const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((one) => one >= rough);

@@ -89,7 +89,7 @@ class TrainingPage {
     this.panels = FIRST.map((_, index) => this.panel(index));
     this.message = element("p", { class: "ex-message", role: "status" });
     this.root.replaceChildren(this.presets, this.lessonLine,
-      element("div", { class: "ex-bar" }, this.update.field, this.smoothing.field, buttons), choices, this.message,
+      element("div", { class: "ex-bar" }, buttons, this.update.field, this.smoothing.field), choices, this.message,
       element("div", { class: "ex-panels" }, ...this.panels.map((panel) => panel.figure)), this.saved.root);
   }
 
