@@ -26,7 +26,7 @@ RULES = (
     "and undecided otherwise. Where a slope has an interval over seeds and one of its fit, both must agree. A statistic "
     "without an interval decides as a number. Where the paper trains the two models on different data or noise, the same difference "
     "is also measured with both trained alike; a claim that is reproduced in the paper's comparison alone is counted separately, as "
-    "reproduced, but not trained alike. Scaling is not measured by models that are worse than a trivial prediction.",
+    "reproduced, but not trained alike. How loss scales is not measured by models that predict worse than a trivial rule.",
     "**In the paper's own setting** a claim is not tested where a named data set, weight or machine is missing; the command that "
     "comes closest stands beside it, and `make test` runs its figure at scale `smoke`. A stand-in decides no claim about the "
     "paper's setting, whichever way it comes out.",
@@ -65,7 +65,7 @@ def _summary(models: Sequence[Verdict], arithmetic: Sequence[Verdict]) -> Iterat
     in_paper = Counter(row.in_paper for row in models)
     decided = sum(row.verdict != "not measured" for row in models)
     yield f"{len(models)} claims about models. In our setting: {_counts(models)}. In the papers' own settings: " + (
-        ", ".join(f"{count} {name}" for name, count in in_paper.items()) or "none") + "."
+        "; ".join(f"{count} {name}" for name, count in in_paper.items()) or "none") + "."
     if decided:
         yield (f"The verdicts are not corrected for their number: of {decided} intervals at 95 %, about {LIKELY * decided:.1f} are "
                "expected to miss the value that they estimate. Claims of one figure share its runs, so they are not independent.")
