@@ -9,10 +9,10 @@ import pytest
 from tiny_figure import YAML, rewrite, write_manifest
 
 from ebwm import cli, figures, settings
-from ebwm.figures.claims import VERDICTS, Measured, shown, verdict, verdicts
+from ebwm.figures.claims import UNEQUAL, VERDICTS, Measured, shown, verdict, verdicts
 from ebwm.figures.commands import _assignment
 from ebwm.figures.findings import with_run
-from ebwm.figures.registry import Claim, Planned, StandIn
+from ebwm.figures.registry import Claim, Gate, Planned, StandIn
 from ebwm.figures.report import PAGES, learned, ledger, results
 
 ROOT = Path(__file__).parents[1]
@@ -60,6 +60,26 @@ def test_all_intervals_of_a_statistic_must_agree(project, seeds, fit, found):
     row = decided({"above": 0}, seeds, fit=fit and fit | {"method": "fit"}, also=("loss.fit",))
     assert row.verdict == found and row.measured[0] == Measured("loss.best", *seeds.values())
     assert len(row.measured) == (1 if fit is None else 2)
+
+
+@pytest.mark.parametrize("paper, alike, found", [
+    (interval(1, 2), interval(0.5, 3), "reproduced"), (interval(1, 2), interval(-1, 4), UNEQUAL),
+    (interval(1, 2), interval(-3, -1), UNEQUAL), (interval(1, 2), None, UNEQUAL),
+    (interval(-2, -1), interval(1, 2), "not reproduced"), (interval(-1, 2), interval(1, 2), "undecided")])
+def test_a_claim_that_needs_unequal_training_has_a_verdict_of_its_own(project, paper, alike, found):
+    row = decided({"above": 0}, paper, fit=alike, alike=("loss.fit",))
+    assert row.verdict == found and len(row.measured) == 1
+    assert row.alike == (() if alike is None else (Measured("loss.fit", *alike.values()),))
+
+
+@pytest.mark.parametrize("best, found, reason", [
+    (interval(1, 2), "reproduced", ""), (interval(4, 6), "not measured", "a loss of 5.0 (4.0 to 6.0), worse than 3.5")])
+def test_a_claim_whose_gate_is_closed_is_not_measured(project, best, found, reason):
+    gate = Gate(needs=("loss.best.high < loss.fit",), otherwise="a loss of {loss.best:.1f}, worse than {loss.fit:.1f}")
+    row = decided({"above": 0}, best, fit=3.5, gate=gate)
+    assert (row.verdict, row.reason, bool(row.measured)) == (found, reason, not reason)
+    with pytest.raises(figures.FigureError, match=r"claim 'c': gate: no result 'loss\.worst' on record"):
+        decided({"above": 0}, best, gate=gate.model_copy(update={"needs": ("loss.worst < 1",)}))
 
 
 def test_claims_without_a_measurement(project):
@@ -184,7 +204,8 @@ def test_every_claim_of_this_repository_is_measured_or_says_why_not(here):
     for row in rows:
         assert row.claim.source.replace(";", ",").split(",")[0].split()[0] in papers
         assert row.verdict in VERDICTS and row.claim.says.count("  ") == 0
-        assert bool(row.claim.unmeasured) == (row.verdict == "not measured"), "promote the figures that have a notebook"
+        assert bool(row.reason) == (row.verdict == "not measured"), "promote the figures that have a notebook"
+        assert row.verdict != "not measured" or row.claim.unmeasured or row.claim.gate
         assert row.claim.about == "arithmetic" or row.in_paper == "not tested"
     arithmetic = [(row.figure.id, row.verdict) for row in rows if row.claim.about == "arithmetic"]
     assert arithmetic == [("percent_faster", "reproduced")] * 9

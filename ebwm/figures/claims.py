@@ -1,19 +1,21 @@
 """The papers' claims: what each figure measures of them, and the verdict in its setting, which may be a stand-in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ebwm import settings
 from ebwm.figures.errors import FigureError
+from ebwm.figures.findings import contradicted, with_numbers
 from ebwm.figures.manifest import MANIFEST, load_manifest
 from ebwm.figures.notebook import fits
 from ebwm.figures.registry import Claim, Figure, Planned, Registry, registry
 from ebwm.settings import SCALES, Settings
 
-__all__ = ["VERDICTS", "Measured", "Verdict", "expected", "shown", "verdict", "verdicts"]
+__all__ = ["UNEQUAL", "VERDICTS", "Measured", "Verdict", "expected", "shown", "verdict", "verdicts"]
 
-VERDICTS = ("reproduced", "not reproduced", "undecided", "not measured")
+UNEQUAL = "reproduced, but not trained alike"
+VERDICTS = ("reproduced", UNEQUAL, "not reproduced", "undecided", "not measured")
 INTERVAL = ("value", "low", "high")
 OPEN = {"low": float("-inf"), "high": float("inf")}  # value of a bound that is None
 
@@ -36,6 +38,7 @@ class Verdict:
     figure: Figure | Planned  # its figure
     verdict: str  # one of VERDICTS
     measured: tuple[Measured, ...] = ()  # the statistic, then further intervals of it
+    alike: tuple[Measured, ...] = ()  # the same quantity where both models are trained alike
     reason: str = ""  # why the claim is not measured, or why it is undecided without an interval
     manifest: dict[str, Any] | None = None  # on record
 
@@ -51,16 +54,28 @@ def verdict(
     figure: Figure | Planned,  # its figure
     manifest: dict[str, Any] | None,  # manifest on record
 ) -> Verdict:
-    """Decide a claim by the record: by whole intervals, which must agree, else by the number."""
+    """Decide a claim by the record: by whole intervals, which must agree, else by the number.
+
+    A claim that is reproduced, but not where both models are trained alike, has a verdict of its own.
+    """
     if reason := _unmeasured(claim, figure, manifest):
         return Verdict(claim, figure, "not measured", reason=reason, manifest=manifest)
-    found = [_measured(path, claim, figure.id, manifest["results"]) for path in (claim.statistic, *claim.also)]
+    of = lambda paths: [_measured(path, claim, figure.id, manifest["results"]) for path in paths]
+    found, alike = of((claim.statistic, *claim.also)), tuple(item for item in of(claim.alike) if item is not None)
     measured = tuple(item for item in found if item is not None)
     if len(measured) < len(found):
         reason = "the statistic is left open, as an interval over one seed is"
-        return Verdict(claim, figure, "undecided", measured, reason, manifest)
+        return Verdict(claim, figure, "undecided", measured, alike, reason, manifest)
+    name = _agreed(claim, measured)
+    if name == "reproduced" and claim.alike and _agreed(claim, alike) != name:
+        name = UNEQUAL
+    return Verdict(claim, figure, name, measured, alike, manifest=manifest)
+
+
+def _agreed(claim: Claim, measured: Sequence[Measured]) -> str:
+    """The verdict on which all intervals agree."""
     decided = {_decided(claim.expect, item.low, item.high) for item in measured}
-    return Verdict(claim, figure, decided.pop() if len(decided) == 1 else "undecided", measured, manifest=manifest)
+    return decided.pop() if len(decided) == 1 else "undecided"
 
 
 def _unmeasured(claim: Claim, figure: Figure | Planned, manifest: dict[str, Any] | None) -> str:
@@ -73,6 +88,9 @@ def _unmeasured(claim: Claim, figure: Figure | Planned, manifest: dict[str, Any]
         return f"the record is at scale {SCALES[0]}, whose numbers mean nothing"
     if not claim.statistic:
         return claim.unmeasured or "no statistic of the figure answers it"
+    where = f"claim {claim.name!r}: gate"
+    if claim.gate and any(contradicted(claim.gate.needs, manifest["results"], where)):
+        return with_numbers(claim.gate.otherwise, manifest["results"], where)
     return ""
 
 

@@ -17,7 +17,8 @@ from ebwm.figures.registry import Figure, Finding, Statement, registry
 from ebwm.files import write_whole
 from ebwm.settings import Settings
 
-__all__ = ["Answer", "answer_cell", "answer_of", "answers", "opening", "stated", "with_run", "write_answer"]
+__all__ = ["Answer", "answer_cell", "answer_of", "answers", "contradicted", "opening", "stated", "with_numbers", "with_run",
+           "write_answer"]
 
 PLACE = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
 OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
@@ -65,8 +66,7 @@ def answer_of(
 ) -> tuple[str, list[str]]:  # sentences, comparisons that do not hold
     """The answer of a figure with the numbers of any run."""
     where = f"figure {figure.id!r}: answer"
-    contradicted = list(_contradicted(figure.answer, results, where))
-    return _with_numbers(figure.answer.found, results, where), contradicted
+    return with_numbers(figure.answer.found, results, where), list(contradicted(figure.answer.holds, results, where))
 
 
 def stated(
@@ -140,9 +140,9 @@ def _marked(content: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
 def _filled(statement: Statement | Finding, figure: Figure, config: Settings, name: str) -> str:
     """The sentences with the numbers on record, if all comparisons hold."""
     results, where = _results(statement, figure, config), f"figure {figure.id!r}: {name}"
-    for comparison in _contradicted(statement, results, where):
+    for comparison in contradicted(statement.holds, results, where):
         raise FigureError(f"{where}: {comparison!r} does not hold on record; correct figures.yaml, then run: make readme")
-    return _with_numbers(statement.found, results, where)
+    return with_numbers(statement.found, results, where)
 
 
 def _results(statement: Statement | Finding, figure: Figure, config: Settings) -> dict[str, Any]:
@@ -155,12 +155,21 @@ def _results(statement: Statement | Finding, figure: Figure, config: Settings) -
     return results | {head: load_manifest(config.figures / head)["results"] for head in others}
 
 
-def _contradicted(statement: Statement | Finding, results: dict[str, Any], where: str) -> Iterator[str]:
-    """The comparisons of a statement that do not hold."""
-    return (comparison for comparison in statement.holds if not _holds(comparison, results, where))
+def contradicted(
+    comparisons: Sequence[str],  # of statistics, as in "gain.low > 0"
+    results: dict[str, Any],  # of a run
+    where: str,  # place of the comparisons, for messages
+) -> Iterator[str]:
+    """The comparisons that do not hold."""
+    return (comparison for comparison in comparisons if not _holds(comparison, results, where))
 
 
-def _with_numbers(text: str, results: dict[str, Any], where: str) -> str:
+def with_numbers(
+    text: str,  # sentences, in which {path} stands for a statistic
+    results: dict[str, Any],  # of a run
+    where: str,  # place of the text, for messages
+) -> str:
+    """Sentences with the numbers of a run."""
     return PLACE.sub(lambda match: _shown(match[1], _value(match[1], results, where), match[2] or ".4g", where), text)
 
 

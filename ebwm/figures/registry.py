@@ -25,8 +25,8 @@ from pydantic import (  # noqa: E402
     model_validator,
 )
 
-__all__ = ["ANY", "Claim", "Counter", "Figure", "Finding", "Lesson", "Paper", "PaperItem", "Planned", "Registry", "StandIn",
-           "Statement", "Step", "registry"]
+__all__ = ["ANY", "Claim", "Counter", "Figure", "Finding", "Gate", "Lesson", "Paper", "PaperItem", "Planned", "Registry",
+           "StandIn", "Statement", "Step", "registry"]
 
 RESERVED = ("scale", "out")  # parameters that only the runner sets
 ANY = "any"  # tolerance of values that differ in every run, such as seconds
@@ -66,6 +66,13 @@ class Statement(_Entry):
     holds: tuple[str, ...] = ()  # comparisons of statistics that the sentences imply, as in "gain.low > 0"
 
 
+class Gate(_Entry):
+    """What must be true of a record, so that its statistic says something of a claim."""
+
+    needs: Annotated[tuple[str, ...], Field(min_length=1)]  # comparisons of statistics, as of a `Statement`
+    otherwise: str  # reason why the claim is not measured where one is false; with statistics, as of a `Statement`
+
+
 class Claim(_Entry):
     """A sentence of a paper, and the statistic that decides it."""
 
@@ -76,6 +83,8 @@ class Claim(_Entry):
     statistic: str = ""  # path of our statistic in the manifest's `results`, as in "percent.data"
     expect: dict[str, Number] = {}  # {equals, within}, {below} or {above}
     also: tuple[str, ...] = ()  # paths of other intervals of the same quantity; all must agree for a decision
+    gate: Gate | None = None  # without which the claim is not measured
+    alike: tuple[str, ...] = ()  # paths of the same quantity where both models are trained alike, unlike in the paper
     printed: Number | None = None  # the paper's value of the same quantity
     unmeasured: str = ""  # reason why no statistic of the figure answers the claim
     note: Statement | None = None  # what a reader must know about the verdict
@@ -89,8 +98,8 @@ class Claim(_Entry):
             raise ValueError("expect must be {equals, within}, {below} or {above}")
         if self.statistic and self.unmeasured:
             raise ValueError("a claim with a statistic is not unmeasured; remove one of the two")
-        if not self.statistic and (self.also or self.printed is not None):
-            raise ValueError("also and printed need a statistic")
+        if not self.statistic and (self.also or self.gate or self.alike or self.printed is not None):
+            raise ValueError("also, gate, alike and printed need a statistic")
         return self
 
 
@@ -325,7 +334,7 @@ def registry(
 # Messages
 
 ENTRIES = {"figures": Figure, "planned": Planned, "papers": Paper, "claims": Claim, "items": PaperItem,
-           "answer": Statement, "note": Statement, "findings": Finding, "gpu_plan": Step, "stand_in": StandIn,
+           "answer": Statement, "note": Statement, "gate": Gate, "findings": Finding, "gpu_plan": Step, "stand_in": StandIn,
            "counter_evidence": Counter, "learned": Lesson}
 
 

@@ -24,7 +24,9 @@ RULES = (
     "**Here** is our setting: small models on stand-ins for the papers' data, at the scale on record. A claim is reproduced "
     "here where the whole 95 % interval of our statistic lies where the claim expects it, not reproduced where none of it does, "
     "and undecided otherwise. Where a slope has an interval over seeds and one of its fit, both must agree. A statistic "
-    "without an interval decides as a number.",
+    "without an interval decides as a number. Where the paper trains the two models on different data or noise, the same difference "
+    "is also measured with both trained alike; a claim that is reproduced in the paper's comparison alone is counted separately, as "
+    "reproduced, but not trained alike. How loss scales is not measured by models that predict worse than a trivial rule.",
     "**In the paper's own setting** a claim is not tested where a named data set, weight or machine is missing; the command that "
     "comes closest stands beside it, and `make test` runs its figure at scale `smoke`. A stand-in decides no claim about the "
     "paper's setting, whichever way it comes out.",
@@ -63,7 +65,7 @@ def _summary(models: Sequence[Verdict], arithmetic: Sequence[Verdict]) -> Iterat
     in_paper = Counter(row.in_paper for row in models)
     decided = sum(row.verdict != "not measured" for row in models)
     yield f"{len(models)} claims about models. In our setting: {_counts(models)}. In the papers' own settings: " + (
-        ", ".join(f"{count} {name}" for name, count in in_paper.items()) or "none") + "."
+        "; ".join(f"{count} {name}" for name, count in in_paper.items()) or "none") + "."
     if decided:
         yield (f"The verdicts are not corrected for their number: of {decided} intervals at 95 %, about {LIKELY * decided:.1f} are "
                "expected to miss the value that they estimate. Claims of one figure share its runs, so they are not independent.")
@@ -73,7 +75,7 @@ def _summary(models: Sequence[Verdict], arithmetic: Sequence[Verdict]) -> Iterat
 
 def _counts(rows: Sequence[Verdict]) -> str:
     counts = Counter(row.verdict for row in rows)
-    return ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name]) or "none"
+    return "; ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name]) or "none"
 
 
 def _by_paper(rows: Sequence[Verdict], known: Registry) -> Iterator[tuple[str, list[Verdict]]]:
@@ -103,6 +105,7 @@ def _statistic(row: Verdict) -> str:
     first, *others = row.measured
     text = f"`{first.path}` = {_with_level(first)}, expected {expected(row.claim.expect)}"
     text += "".join(f"; `{item.path}` = {_with_level(item)}" for item in others)
+    text += "".join(f"; trained alike, `{item.path}` = {_with_level(item)}" for item in row.alike)
     if row.claim.printed is not None:
         inside = [item.low <= row.claim.printed <= item.high for item in row.measured]
         place = "inside" if all(inside) else "inside one of them" if any(inside) else "outside"
@@ -212,7 +215,7 @@ def results(
 
 def _folded(row: Verdict, known: Registry, config: Settings) -> str:
     """A claim as one line, and its details below."""
-    kind = row.verdict.replace(" ", "-")
+    kind = row.verdict.replace(",", "").replace(" ", "-")
     cells = {f"verdict {kind}": row.verdict, "source": row.claim.source, "says": row.claim.says, "ours": _first(row)}
     shown_cells = {name: html.escape(text, quote=False) for name, text in cells.items()}
     if row.measured:

@@ -24,12 +24,14 @@ from ebwm.evaluation.actions import (
     surprise,
     which_action,
 )
-from ebwm.figures.experiment.tables import Interval, Tables, over_seeds
+from ebwm.figures.experiment.tables import Interval, Tables, over_seeds, within
 from ebwm.settings import generator
 from ebwm.training.learner import Learner
 
 __all__ = ["Played", "World", "load_world", "measure", "predicted_frames", "scores_of", "statistics",
            "verdicts"]
+
+ERRORS = ("true actions", "shuffled actions", "use")  # measures that are not between 0 and 1
 
 
 class Played(NamedTuple):
@@ -198,12 +200,17 @@ def statistics(
     """Intervals over seeds: of each measure of each score, and of differences between two scores of one seed."""
     named = measures.assign(key=measures.model + " " + measures.score)
     wide = named.pivot(index="seed", columns=["key", "measure"], values="value")
-    values = {key: _intervals(wide[key]) for key in dict.fromkeys(named.key)}
+    values = {key: _bounded(_intervals(wide[key])) for key in dict.fromkeys(named.key)}
     return values, {name: _intervals(wide[first] - wide[second]) for name, (first, second) in pairs.items()}
 
 
 def _intervals(columns: pd.DataFrame) -> dict[str, Interval]:
     return {name: over_seeds(column) for name, column in columns.dropna(axis=1).items()}
+
+
+def _bounded(found: dict[str, Interval]) -> dict[str, Interval]:
+    """Shares and areas between 0 and 1; errors and their differences as they are."""
+    return {name: interval if name in ERRORS else within(interval, 0, 1) for name, interval in found.items()}
 
 
 def verdicts(

@@ -79,7 +79,8 @@ def _cell(found: Facets, kind: str, facet: str) -> tuple[str, str, str]:
     second = f"near no mode:\n{number('neither', True)}"
     if not own:
         return "0 %", second, "one answer, by construction"
-    return number("rarer", True), second, f"measured; bell: {number('bell', True).split(' %')[0]} %"
+    bell, known = (_number(found, *key, True).split(" %")[0] for key in ((kind, "bell"), ("truth", "rarer")))
+    return number("rarer", True), second, f"measured; bell {bell} %, known {known} %"
 
 
 def _table(panel: Any, found: Facets) -> None:
