@@ -49,7 +49,8 @@ def _told(mean: Any, times: Any, auroc: Mapping[str, Mapping[int, Interval]], ov
     for place, (panel, (name, (label, role))) in enumerate(zip(times, NAMES.items(), strict=True)):
         if found := bounds(overall[name]):
             mean.plot(np.clip(found[1:], 0, 1), [place, place], color=colour(role), lw=1.6)
-        mean.plot(overall[name]["value"], place, "o", color=colour(role), ms=6)
+        if overall[name]["value"] is not None:
+            mean.plot(overall[name]["value"], place, "o", color=colour(role), ms=6)
         rows = pd.DataFrame([dict(interval) for interval in auroc[name].values()]).astype(float).clip(0, 1)
         panels.error_bars(panel, list(auroc[name]), rows, role, fmt="o-", ms=3.5)
         panels.level(panel, 0.5)
