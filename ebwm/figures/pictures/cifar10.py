@@ -29,6 +29,7 @@ def draw(
     top, bottom = figure.subfigures(2, 1, height_ratios=[2, 1])
     grid, seeds = top.subplots(2, 3), parameters["seeds"]
     _training(grid[0, :2], made["history"], floor)
+    panels.legend_below(top, grid[0, 1], 5)
     _differences(grid[0, 2], made["by_image"], "loss", intervals["loss"])
     grid[0, 2].set(title="EBT less Transformer++", ylabel="difference in test SmoothL1")
     _by_patch(grid[1, :2], made["by_patch"], truth[1], parameters["patch"])
@@ -54,7 +55,6 @@ def _training(row: Any, history: pd.DataFrame, floor: Mapping[str, float]) -> No
         panels.logarithmic(panel)
     row[0].set(title="Loss by update", xlabel="update", ylabel="validation SmoothL1")
     row[1].set(title="Loss by FLOPs", xlabel="FLOPs of training")
-    row[1].legend(fontsize=7.5, loc="lower left")
 
 
 def _differences(panel: Any, images: pd.DataFrame, column: str, intervals: Mapping[str, Interval]) -> None:

@@ -15,6 +15,7 @@ ROWS = {"state": ("Prediction shapes\nthe inner state", "loss with that cut,\nle
         "score": ("Predictions are\nevaluated", "AUROC of the score\nagainst true error"),
         "compute": ("Compute follows\ndifficulty", "rank correlation,\nsteps and error"),
         "modes": ("Two modes are\nrecovered", "share of samples at\nthe less visited mode")}
+NAMES = {"ebt": "EBT"}  # as in the text
 
 
 class Facets(NamedTuple):
@@ -45,7 +46,7 @@ def draw(
     _steps(grid[2], found, pyplot)
     _modes(grid[3], found)
     what = f"Four facets, four architectures of {found.weights / 1e3:.0f} thousand weights in their layers"
-    panels.heading(top, what, seeds, "95 % intervals over seeds and clips", "forking digits, a stand-in, small models")
+    panels.heading(top, what, seeds, "95 % intervals over seeds and clips\ntinted cell: the facet holds for the model; grey: it does not, or is not decided", "forking digits, a stand-in, small models")
     bottom.suptitle("Points: seeds. * substitutes, see the text. Bars, from below: left future, right future, neither",
                     fontsize=9)
     return figure
@@ -54,7 +55,7 @@ def draw(
 def _number(found: Facets, kind: str, name: str, percent: bool = False) -> str:
     value, low, high = found.intervals[kind, name].values()
     places = 2 + sum(abs(value) < least for least in (0.1, 0.001))
-    show = (lambda x: f"{100 * x:.0f}") if percent else (lambda x: f"{x:.{places}f}")
+    show = (lambda x: f"{100 * x:.0f}") if percent else (lambda x: f"{x:z.{places}f}".replace("-", "\N{MINUS SIGN}"))
     span = f" ({show(low)} to {show(high)})" if low is not None else ""
     return f"{show(value)}{' %' if percent else ''}{span}"
 
@@ -87,7 +88,7 @@ def _table(panel: Any, found: Facets) -> None:
     patches = require("matplotlib.patches", "figures")
     panel.set(xlim=(0, 5.0), ylim=(4.35, 0))
     panel.axis("off")
-    for column, (kind, name) in enumerate({**found.kinds, "diffusion": "diffusion transf."}.items()):
+    for column, (kind, name) in enumerate({**found.kinds, **NAMES, "diffusion": "diffusion transf."}.items()):
         panel.text(column + 1.5, 0.24, name, color=colour(kind), weight="bold", ha="center", va="center", size=11)
     for row, (facet, (name, test)) in enumerate(ROWS.items()):
         top = row + 0.4
@@ -102,8 +103,8 @@ def _table(panel: Any, found: Facets) -> None:
             middle = dict(x=left + 0.5, ha="center")
             panel.text(y=top + 0.09, s=value, va="top", size=12, weight="bold", **middle)
             panel.text(y=top + 0.29, s=span and f"({span}", va="top", size=8, **middle)
-            panel.text(y=top + 0.43, s=second, va="top", size=8, **middle)
-            panel.text(y=top + 0.91, s=note, va="bottom", size=7.5, style="italic", color=colour("floor"), **middle)
+            panel.text(y=top + 0.43, s=second, va="top", size=7.5, **middle)
+            panel.text(y=top + 0.91, s=note, va="bottom", size=7, style="italic", color=colour("floor"), **middle)
 
 
 def _means(found: Facets, kind: str, name: str) -> np.ndarray:
@@ -121,7 +122,7 @@ def _cut(panel: Any, found: Facets) -> None:
         if kind in found.own["state"]:
             _mark(panel, place - 0.25, found, kind, "loss_cut", colour("background"))
     panel.set(title="Loss, whole (full) and cut (open)", ylabel="test SmoothL1", ylim=(0, None))
-    panels.named_ticks(panel.xaxis, found.kinds.values())
+    panels.named_ticks(panel.xaxis, {**found.kinds, **NAMES}.values())
 
 
 def _auroc(panel: Any, found: Facets) -> None:
@@ -130,7 +131,7 @@ def _auroc(panel: Any, found: Facets) -> None:
         _mark(panel, place + 0.12, found, kind, "within", colour("background"))
     panels.level(panel, 0.5, lw=1)
     panel.set(title="AUROC across (full), within (open)", ylabel="AUROC of the score", ylim=(None, 1.03))
-    panels.named_ticks(panel.xaxis, ["Transf.++ *", "GRU *", "diffusion", "EBWM"])
+    panels.named_ticks(panel.xaxis, ["Transf.++ *", "GRU *", "diffusion", "EBT"])
 
 
 def _steps(panel: Any, found: Facets, pyplot: Any) -> None:
@@ -140,7 +141,7 @@ def _steps(panel: Any, found: Facets, pyplot: Any) -> None:
             panel.plot(rows.used, rows["mean"], "-", color=colour(kind), lw=0.8, alpha=0.7)
             areas = rows["size"] / part["size"].max() * 70 + 3
             panel.scatter(rows.used, rows["mean"], areas, color=colour(kind), alpha=0.7, lw=0,
-                          label=None if number else found.kinds[kind])
+                          label=None if number else NAMES.get(kind, found.kinds[kind]))
     panel.xaxis.set_major_locator(pyplot.MaxNLocator(integer=True))
     panel.set(title="Error by steps used", xlabel="steps used (area: number of items)", ylabel="SmoothL1 at usual steps",
               ylim=(0, None))
@@ -158,4 +159,4 @@ def _modes(panel: Any, found: Facets) -> None:
         edges = np.cumsum([_means(found, kind, name) for name in ("left", "right")], 0)
         panel.plot(np.full(edges.size, place), 100 * edges.ravel(), "o", ms=3, color=colour("truth"))
     panel.set(title="Samples at open forks", ylabel="share of samples (%)", ylim=(0, 100))
-    panels.named_ticks(panel.xaxis, ["Transf.++", "GRU", "diffusion", "EBWM", "true\nprobabilities"])
+    panels.named_ticks(panel.xaxis, ["Transf.++", "GRU", "diffusion", "EBT", "true\nprobabilities"])

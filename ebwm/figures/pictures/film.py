@@ -15,7 +15,7 @@ OUTCOMES = {"success": "ebt", "failure": "transformer"}
 def draw(
     frames: pd.DataFrame,  # columns strip, at, pixels, energy, outcome, walk or not; empty without graphics
     labels: Mapping[str, str],  # of the strips, by name
-    title: str,  # of the picture
+    title: str,  # of the picture; the meaning of the frames' colours is added
 ) -> Any:  # the figure
     """Pictures of each episode by step, with the energy and the steps of the present chunk's walk where there are any."""
     strips = [name for name in labels if name in set(frames.strip)] if len(frames) else []
@@ -31,7 +31,7 @@ def draw(
             _picture(panel, frame)
         row[0].set_ylabel(labels[name])
         row[0].axis("on")
-    figure.suptitle(title)
+    figure.suptitle(f"{title}\nframes: blue where the episode succeeds, orange where it fails", fontsize=10)
     return figure
 
 
@@ -40,7 +40,7 @@ def _picture(panel: Any, frame: Any) -> None:
     panel.imshow(np.array(frame.pixels, dtype=np.uint8).reshape(side, side, 3))
     energy = "" if pd.isna(frame.energy) else f", energy {frame.energy:.2f}"
     walk = f"\nwalk of {frame.walk:.0f} steps" if hasattr(frame, "walk") else ""
-    panel.set_title(f"step {frame.at}{energy}{walk}", fontsize=8)
+    panel.set_title(f"step {frame.at}{energy}{walk}", fontsize=8, weight="normal")
     panel.axis("on")
     panel.set(xticks=[], yticks=[])
     for side in panel.spines.values():

@@ -26,13 +26,14 @@ def draw(
     _training(grid[0], made["history"], floor)
     _comparison(grid[1], made["test_loss"], intervals)
     for panel, column in zip(grid[2], ("energy", "loss"), strict=True):
-        panels.lines(panel, made["by_step"], "step", column, "ebt", "EBT")
+        panels.lines(panel, made["by_step"], "step", column, "ebt")
         panel.axvline(parameters["mcmc_steps"], color=colour("floor"), lw=1, ls=":", label="steps in training")
-        panel.set(xlabel="MCMC step", xticks=range(made["by_step"].step.max() + 1), title=f"{column.capitalize()} by step")
+        panel.set(xlabel="MCMC step", xticks=range(made["by_step"].step.max() + 1), title=f"{column.capitalize()} by step of the EBT")
     grid[2, 0].set_ylabel("mean energy (no unit)")
     grid[2, 0].legend()
     grid[2, 1].set_ylabel("test SmoothL1")
     panels.logarithmic(grid[2, 1])
+    panels.legend_below(top, grid[0, 1], 5, fontsize=9)
     panels.images(bottom, select(made["frames"], seed=seeds[0]), parameters["size"])
     where = "moving digits" if parameters["video_dir"] is None else "clips of a folder"
     weights = made["test_loss"].non_embedding_parameters.max() / 1e6
@@ -55,7 +56,6 @@ def _training(row: Any, history: pd.DataFrame, floor: Mapping[str, float]) -> No
     row[0].set(title="Loss by optimiser step", xlabel="optimiser step", ylabel="validation SmoothL1", ylim=(0, None))
     row[1].set(title="Loss by training time", xlabel="seconds of training (mean over seeds)")
     row[1].sharey(row[0])
-    row[1].legend(loc="lower right", ncols=2, fontsize=8)
 
 
 def _comparison(row: Any, results: pd.DataFrame, intervals: Mapping[str, Interval]) -> None:
@@ -63,10 +63,9 @@ def _comparison(row: Any, results: pd.DataFrame, intervals: Mapping[str, Interva
     for place, kind in enumerate(KINDS):
         panels.marks(row[0], place, by_seed[kind], kind)
     row[0].plot([0, 1], by_seed.T, color=colour("floor"), lw=0.8, zorder=0)
-    row[0].set(title="Test loss, pairs of a seed", ylabel="test SmoothL1", xlim=(-0.4, 1.4))
+    row[0].set(title="Test loss, pairs of a seed", ylabel="test SmoothL1", xlim=(-0.4, 1.4), ylim=(0, None))
     panels.named_ticks(row[0].xaxis, KINDS.values())
-    for place, interval in enumerate(intervals.values()):
-        panels.marks(row[1], place, by_seed.ebt - by_seed.transformer, "truth", interval)
+    panels.marks(row[1], 0, by_seed.ebt - by_seed.transformer, "truth", intervals["over_seeds_and_clips"])
     panels.zero(row[1])
-    row[1].set(title="EBT minus Transformer++", ylabel="difference in SmoothL1", xlim=(-0.4, 2.4))
-    panels.named_ticks(row[1].xaxis, ["t\nseeds", "t\nseeds, clips", "bootstrap\nseeds, clips"])
+    row[1].set(title="EBT minus Transformer++", ylabel="difference in SmoothL1", xlim=(-0.6, 0.7))
+    panels.named_ticks(row[1].xaxis, ["seeds, and the 95 % interval of their mean\nover seeds and clips"])

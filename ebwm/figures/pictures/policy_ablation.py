@@ -28,10 +28,12 @@ def draw(
         left.errorbar(row.value, place, xerr=spans, fmt="o", color=colour(role), capsize=3)
         values = losses.loc[name].to_numpy(dtype=float)
         right.plot(np.where(values < edge, values, edge), np.full(len(values), place), "o", ms=4, color=colour(role), alpha=0.75)
-    panels.named_ticks(left.yaxis, table.index, fontsize=8)
-    left.invert_yaxis()
+    panels.named_ticks(left.yaxis, [name.replace(" - ", " \N{MINUS SIGN} ") for name in table.index], fontsize=8)
+    left.set_ylim(len(table) - 0.4, -0.6)
     left.set(title="Success rate", xlim=(-0.03, 1.03))
-    right.set(title="Validation error (SmoothL1)", xscale="log", xlim=(None, 1.25 * edge))
+    right.axvline(edge, color=colour("floor"), lw=1, ls=":", zorder=0)
+    right.set(title="Validation error of single seeds", xscale="log", xlim=(None, 1.25 * edge),
+              xlabel="SmoothL1; on the dotted line:\nbeyond it, or not finite")
     panels.round_ticks(right.xaxis, (1, 2, 5))
     for panel in (left, right):
         panel.grid(axis="x")

@@ -32,7 +32,6 @@ def draw(
             panels.error_bars(left, places, rows, role, fmt=line, ms=5, label=f"{rule}, over {name}")
     panels.named_ticks(left.xaxis, ["alone" if size == 1 else f"{size} side by side" for size in sizes])
     left.set(title="Success", ylabel="success rate", ylim=(-0.03, 1.03))
-    left.legend(fontsize=8, loc="lower left")
     for place, name in enumerate(LABELS):
         for rule, shift in shifts.items():
             rows = pd.DataFrame([dict(differences[rule][name])])
@@ -42,6 +41,7 @@ def draw(
     panels.named_ticks(right.xaxis, LABELS.values(), fontsize=8)
     right.set(title="Paired differences", ylabel="success rate")
     right.legend(fontsize=8)
+    panels.legend_below(figure, left, 4, fontsize=8.5)
     what = f"{parameters['simulator']}, {parameters['demonstrations']} demonstrations, batches of {parameters['batch']}"
     panels.heading(figure, what, parameters["seeds"], "bars: 95 % intervals", "scripted demonstrations, small models")
     return figure

@@ -8,7 +8,8 @@ import pandas as pd
 from ebwm.compat import require
 from ebwm.figures.experiment import panels
 from ebwm.figures.experiment.robot_remedies import WAYS
-from ebwm.figures.experiment.tables import Interval, bounds
+from ebwm.figures.experiment.tables import Interval
+from ebwm.figures.pictures import distances
 from ebwm.figures.style import colour
 
 WALKED = {"ebt": ("ebt", "EBT-Policy, 2 steps in training"), "steps": ("gru", "EBT-Policy, 4 steps in training"),
@@ -27,9 +28,12 @@ def draw(
     """Distance to cloning by remedy with its cost, success rates, and errors by step."""
     figure, (left, middle, right) = require("matplotlib.pyplot", "figures").subplots(
         1, 3, figsize=(12, 5.6), width_ratios=[1.3, 0.8, 1.1])
-    order = sorted(differences, key=lambda way: differences[way]["value"])
-    _distances(left, order, made["item_error"], differences, costs)
-    _success(middle, order, success)
+    by_seed = made["item_error"].pivot_table(index="seed", columns="way", values="error")
+    names = {way: (WAYS[way].title, _role(way)) for way in differences}
+    distances.draw(left, by_seed.sub(by_seed["cloning"], axis=0), differences, names, costs.training_flops,
+                   FAILED * by_seed["cloning"].mean())
+    left.set(title="Test error minus cloning's", xlabel="SmoothL1 of a chunk")
+    _success(middle, distances.nearest_first(differences), success)
     _walks(right, made)
     panels.legend_below(figure, right, 3)
     what = f"{parameters['simulator']}, {parameters['demonstrations']} demonstrations, {parameters['updates']} updates"
@@ -40,31 +44,6 @@ def draw(
 
 def _role(way: str) -> str:
     return "transformer" if WAYS[way].kind == "cloning" else ROLES.get(way, "truth")
-
-
-def _distances(
-    panel: Any, order: list[str], errors: pd.DataFrame, differences: Mapping[str, Interval], costs: pd.DataFrame
-) -> None:
-    by_seed, right = errors.pivot_table(index="seed", columns="way", values="error"), panel.get_yaxis_transform()
-    for place, way in enumerate(order):
-        single, style = by_seed[way] - by_seed["cloning"], dict(color=colour(_role(way)))
-        if differences[way]["value"] > FAILED * by_seed["cloning"].mean():
-            text = f"{differences[way]['value']:.2g}"
-            panel.text(0.98, place, text, transform=right, va="center", ha="right", fontsize=9, **style)
-            continue
-        panel.plot(single, [place] * len(single), "o", ms=4, alpha=0.6, mew=0, **style)
-        panel.plot(differences[way]["value"], place, "|", ms=12, mew=2, **style)
-        if found := bounds(differences[way]):
-            panel.plot(found[1:], [place, place], lw=1.6, **style)
-    for place, way in enumerate(order):
-        panel.text(1.02, place, f"{costs.training_flops[way]:.1f}", transform=right, va="center", fontsize=9)
-    panel.text(1.02, -0.9, "x FLOPs", transform=right, va="center", fontsize=9)
-    panels.zero(panel, across=False)
-    panels.named_ticks(panel.yaxis, [WAYS[way].title for way in order])
-    panel.invert_yaxis()
-    panel.grid(False, axis="y")
-    panel.grid(True, axis="x")
-    panel.set(title="Test error less cloning's", xlabel="SmoothL1 of a chunk")
 
 
 def _success(panel: Any, order: list[str], success: Mapping[str, Interval]) -> None:

@@ -11,12 +11,13 @@ from ebwm.figures.experiment.robots import KINDS, ROLES
 from ebwm.figures.experiment.tables import select
 from ebwm.figures.style import colour
 
-LABELS = {"two_steps_minus_diffusion": "EBT for 2 steps, 2 steps\nless diffusion, 100",
-          "two_steps_minus_diffusion_two": "EBT for 2 steps, 2 steps\nless diffusion, 2",
-          "many_minus_diffusion": "EBT for 6 to 9, 9 steps\nless diffusion, 16",
-          "many_asked_two_minus_own": "EBT for 6 to 9, 2 steps\nless 9 steps",
-          "diffusion_minus_cloning": "diffusion, 16 steps\nless cloning",
-          "many_minus_cloning": "EBT for 6 to 9, 9 steps\nless cloning"}
+TRAINED = KINDS | {"ebt": "EBT-Policy trained for 6 to 9 steps", "ebt_few": "EBT-Policy trained for 2 steps"}
+LABELS = {"two_steps_minus_diffusion": "EBT (trained for 2) in 2 steps\nminus diffusion in 100",
+          "two_steps_minus_diffusion_two": "EBT (trained for 2) in 2 steps\nminus diffusion in 2",
+          "many_minus_diffusion": "EBT (trained for 6 to 9) in 9 steps\nminus diffusion in 16",
+          "many_asked_two_minus_own": "EBT (trained for 6 to 9) in 2 steps\nminus the same in 9",
+          "diffusion_minus_cloning": "diffusion in 16 steps\nminus cloning",
+          "many_minus_cloning": "EBT (trained for 6 to 9) in 9 steps\nminus cloning"}
 
 
 def draw(
@@ -26,32 +27,41 @@ def draw(
     parameters: Mapping[str, Any],  # of the notebook
 ) -> Any:  # the figure
     """Success by steps, by milliseconds and by updates, and paired differences."""
-    figure, grid = require("matplotlib.pyplot", "figures").subplots(2, 2, figsize=(9, 7.4))
-    by_steps, by_time, by_updates, pairs = grid.flat
-    for place, (kind, name) in enumerate(KINDS.items()):
+    figure = require("matplotlib.pyplot", "figures").figure(figsize=(9.6, 8.4))
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.06])
+    by_steps, by_time = top.subplots(1, 2, sharey=True)
+    by_updates, pairs = bottom.subplots(1, 2)
+    single = made["episodes"].groupby(["model", "asked", "seed"]).success.mean()
+    for place, (kind, name) in enumerate(TRAINED.items()):
         rows = select(rates, model=kind).sort_values("steps")
-        shift = 1 + 0.03 * (place - 2)
+        shift = 1 + 0.05 * (place - 2)
         for panel, column in ((by_steps, "steps"), (by_time, "milliseconds")):
             line = "o-" if len(rows) > 1 else "D"
             panels.error_bars(panel, rows[column] * shift, rows, ROLES[kind], fmt=line, ms=4, label=name)
+            for row in rows.to_dict("records"):
+                seeds = single[kind, row["steps"]]
+                panel.plot([row[column] * (shift + 0.03)] * len(seeds), seeds, "o", color=colour(ROLES[kind]), ms=3, mew=0, alpha=0.6)
         means = select(made["training"], model=kind).groupby("updates").success.mean()
         by_updates.plot(means.index, means, "o-", ms=4, color=colour(ROLES[kind]))
-    by_steps.set(title="Success by inference steps", xlabel="steps", ylabel="success rate", xscale="log")
+    by_steps.set(title="Success by inference steps", xlabel="inference steps", ylabel="success rate", xscale="log")
     by_time.set(title="Success by time", xlabel="milliseconds of a prediction", xscale="log")
     for panel in (by_steps, by_time):
         panels.round_ticks(panel.xaxis, (1, 2, 5))
     by_updates.set(title="Success by training", xlabel="updates", ylabel="success rate")
     for panel in (by_steps, by_time, by_updates):
         panel.set(ylim=(-0.03, 1.03))
-    rows = pd.DataFrame([dict(differences[name]) for name in LABELS])
-    value, places = rows["value"].astype(float), range(len(rows))
-    spans = [(value - rows.low.astype(float)).fillna(0), (rows.high.astype(float) - value).fillna(0)]
-    pairs.errorbar(value, places, xerr=spans, fmt="o", color=colour("ebt"), capsize=3)
-    panels.zero(pairs, across=False)
-    panels.named_ticks(pairs.yaxis, LABELS.values(), fontsize=8)
-    pairs.invert_yaxis()
-    pairs.set(title="Paired differences", xlabel="success rate")
-    panels.legend_below(figure, by_steps, len(KINDS))
+    _pairs(pairs, pd.DataFrame([dict(differences[name]) for name in LABELS]).astype(float))
+    figure.legend(*by_steps.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     what = f"{parameters['simulator']}, {parameters['demonstrations']} demonstrations, {parameters['episodes']} episodes a seed"
-    panels.heading(figure, what, parameters["seeds"], "bars: 95 % intervals", "scripted demonstrations, small models")
+    panels.heading(figure, what, parameters["seeds"], "bars: 95 % intervals; points: seeds", "scripted demonstrations, small models")
     return figure
+
+
+def _pairs(panel: Any, rows: pd.DataFrame) -> None:
+    spans = [(rows["value"] - rows.low).fillna(0), (rows.high - rows["value"]).fillna(0)]
+    panel.errorbar(rows["value"], range(len(rows)), xerr=spans, fmt="o", color=colour("truth"), capsize=3)
+    panels.zero(panel, across=False)
+    panels.named_ticks(panel.yaxis, LABELS.values(), fontsize=8)
+    panel.set(title="Paired differences", xlabel="difference in success rate", ylim=(len(rows) - 0.5, -0.5))
+    panel.grid(False, axis="y")
+    panel.grid(True, axis="x")

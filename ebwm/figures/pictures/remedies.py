@@ -1,5 +1,6 @@
 """The picture of the figure `remedies`."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,12 +9,14 @@ import pandas as pd
 from ebwm.compat import require
 from ebwm.figures.experiment import panels
 from ebwm.figures.experiment.remedies import Way
-from ebwm.figures.experiment.tables import Interval, bounds, select
+from ebwm.figures.experiment.tables import Interval, select
+from ebwm.figures.pictures import distances
 from ebwm.figures.style import colour
 
 SETS = {"digits": ("Moving digits", "SmoothL1"), "photographs": ("Photographs", "SmoothL1"),
         "text": ("Text in bytes", "nats per byte")}
-LINEAR = {"photographs": 0.02}  # distances above which the axes are logarithmic
+FAR = {"photographs": 0.1}  # distances that are written instead of drawn
+LOGARITHMIC = ("digits", "photographs")  # sets whose loss by steps has a logarithmic axis
 WALKED = {"ebt": ("ebt", "EBT, 2 steps in training"), "steps": ("gru", "EBT, 4 steps in training"),
           "proposal_full": ("diffusion", "refines one pass, 2 x weights")}
 ROLES = {way: role for way, (role, _) in WALKED.items()} | {"proposal": "diffusion"}
@@ -45,31 +48,13 @@ def _distances(
     costs: pd.DataFrame,
 ) -> None:
     by_seed = select(losses, set=name).pivot_table(index="seed", columns="way", values="loss")
-    order = sorted(differences, key=lambda way: differences[way]["value"])
-    edge = panel.get_yaxis_transform()
-    for place, way in enumerate(order):
-        role = "transformer" if ways[way].kind == "transformer" else ROLES.get(way, "truth")
-        single = by_seed[way] - by_seed["transformer"]
-        panel.plot(single, [place] * len(single), "o", color=colour(role), ms=4, alpha=0.6, mew=0)
-        panel.plot(differences[way]["value"], place, "|", color=colour(role), ms=12, mew=2)
-        if found := bounds(differences[way]):
-            panel.plot(found[1:], [place, place], color=colour(role), lw=1.6)
-        panel.text(1.02, place, f"{costs.training_flops[way]:.1f}", transform=edge, va="center", fontsize=9)
-    panel.text(1.02, -0.9, "x FLOPs", transform=edge, va="center", fontsize=9)
-    panels.zero(panel, across=False)
-    panels.named_ticks(panel.yaxis, [ways[way].title for way in order])
-    panel.invert_yaxis()
-    panel.grid(False, axis="y")
-    panel.grid(True, axis="x")
+    role = lambda way: "transformer" if ways[way].kind == "transformer" else ROLES.get(way, "truth")
+    names = {way: (ways[way].title, role(way)) for way in differences}
+    distances.draw(panel, by_seed.sub(by_seed["transformer"], axis=0), differences, names, costs.training_flops,
+                   FAR.get(name, math.inf))
     title, unit = SETS[name]
-    if name in LINEAR:
-        panel.set_xscale("symlog", linthresh=LINEAR[name], linscale=2)
-        near, low, high = LINEAR[name], *panel.get_xlim()
-        ticks = [tick for tick in (-near, -near / 2, 0, near / 2, near, 0.1, 0.5) if low <= tick <= high]
-        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        panel.set_xticks([], minor=True)
-        unit = f"{unit}, logarithmic beyond {near:g}"
-    panel.set(title=f"{title}: test loss less Transformer++'s", xlabel=unit)
+    panel.set(title=f"{title}: loss minus Transformer++'s", xlabel=f"difference in test {unit}")
+    panel.locator_params(axis="x", nbins=9)
 
 
 def _walks(panel: Any, name: str, made: Mapping[str, pd.DataFrame], ways: Mapping[str, Way], floor: float | None) -> None:
@@ -85,6 +70,6 @@ def _walks(panel: Any, name: str, made: Mapping[str, pd.DataFrame], ways: Mappin
         panels.level(panel, level, "transformer", ls=style, label=ways[way].title)
     if floor is not None:
         panels.level(panel, floor, ls="-.", label="repeats the last state")
-    if name in LINEAR:
+    if name in LOGARITHMIC:
         panels.logarithmic(panel)
     panel.set(title="Loss by steps in the test", xlabel="steps of a walk", ylabel=f"test {SETS[name][1]}")

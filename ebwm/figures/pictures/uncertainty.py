@@ -55,7 +55,8 @@ def draw(
         grid[place].legend(fontsize=8, loc="best")
     what = f"Forking digits: {found.weights / 1e6:.2f} million weights in the layers of each model"
     panels.heading(top, what, seeds, "bars: 95 % intervals")
-    panels.images(bottom, select(found.frames, seed=seeds[0]), size)
+    frames = select(found.frames, seed=seeds[0])
+    panels.images(bottom, frames.assign(column=frames.column.replace("Transformer++", "Transf.++")), size)
     bottom.suptitle(f"A fork with equal probabilities, and samples of the models of seed {seeds[0]}", fontsize=10)
     return figure
 

@@ -111,5 +111,5 @@ def _places(panel: Any, found: VideoUncertainty, kind: str) -> None:
         _bars(panel, rows, role, style, found.scores[score], 0.08 * shift)
     panels.zero(panel)
     panel.set(title=f"By position: {NAMES[kind]}", xlabel="predicted frame", ylabel="rank correlation\nwith the error",
-              ylim=(-1, 1))
-    panel.legend(fontsize=8, loc="lower right")
+              ylim=(-1, 1.5), yticks=(-1, -0.5, 0, 0.5, 1))
+    panel.legend(fontsize=8, loc="upper center", ncols=2)
