@@ -117,21 +117,21 @@ def _with_level(measured: Measured) -> str:
     return shown(measured).replace("(", "(95 % interval ") if measured.low < measured.high else f"{shown(measured)}, no interval"
 
 
-def _record(row: Verdict) -> str:
-    """Scale, seeds, machine, duration and command of a record."""
+def _record(row: Verdict, whole: bool) -> str:
+    """Scale, seeds, duration and command of a record; of the whole, also the machine and the changes of code since."""
     if row.manifest is None:
         return f"Figure `{row.figure.id}`"
     made, seeds = row.manifest, ", ".join(map(str, row.manifest["seeds"]))
     machine = made.get("cpu") if made.get("device") == "cpu" else made.get("device")
     duration = f"{made['seconds'] / 60:.0f} min" if made.get("seconds") else ""
-    parts = [f"Scale {made['scale']}", f"seeds {seeds}" if seeds else "", machine, duration, carried(made),
-             f"`ebwm figures run {row.figure.id} --scale {made['scale']}`"]
+    parts = [f"Scale {made['scale']}", f"seeds {seeds}" if seeds else "", *([machine] if whole else []), duration,
+             *([carried(made)] if whole else []), f"`ebwm figures run {row.figure.id} --scale {made['scale']}`"]
     return ", ".join(part for part in parts if part)
 
 
-def _details(row: Verdict, known: Registry, config: Settings) -> Iterator[tuple[str, str]]:
+def _details(row: Verdict, known: Registry, config: Settings, whole: bool = True) -> Iterator[tuple[str, str]]:
     """Labels and sentences on a claim."""
-    yield f"Here: {row.verdict}", f"{_statistic(row)}. {_record(row)}."
+    yield f"Here: {row.verdict}", f"{_statistic(row)}. {_record(row, whole)}."
     if row.claim.note and row.manifest is not None:
         yield "Note", stated(row.claim.note, row.figure, config, f"note of claim {row.claim.name!r}").removesuffix(".") + "."
     if row.in_paper == "not tested":
@@ -221,7 +221,7 @@ def _folded(row: Verdict, known: Registry, config: Settings) -> str:
     if row.measured:
         shown_cells["ours"] += f' <span class="expected">expected {expected(row.claim.expect)}</span>'
     head = " ".join(f'<span class="{name}">{text}</span>' for name, text in shown_cells.items())
-    lines = [f"- **{label}.** {text}" for label, text in _details(row, known, config)]
+    lines = [f"- **{label}.** {text}" for label, text in _details(row, known, config, whole=False)]
     if isinstance(row.figure, Figure):
         lines.append(f"- **Figure.** [{row.figure.id}]({_notebook(row.figure, config)}): {row.figure.title}.")
         if row.figure.stand_in and row.manifest is not None:
