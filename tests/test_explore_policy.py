@@ -62,7 +62,8 @@ def test_the_energy_of_the_whole_episode_is_drawn_at_every_step(policies):
         later, sofar, candidates, here = energy_figure(episode, "light")["data"]
         last, energies = len(episode.path) - 1, [choice.energy for choice in episode.choices]
         assert later["x"] == [*range(0, last, 8), last] and later["y"] == [*energies, energies[-1]]
-        assert sofar["x"][-1] == here["x"][0] == min(step, last) and sofar["y"][-1] == here["y"][0] == episode.choice.energy
+        assert sofar["x"][-1] == here["x"][0] == min(step, last)
+        assert sofar["y"][-1] == here["y"][0] == episode.choice.energy
         assert len(candidates["x"]) == 8 * len(energies)
 
 

@@ -101,7 +101,8 @@ def test_a_step_moves_the_point_and_a_drag_pushes_it(page):
 INKED = """() => {
     const canvas = document.querySelector('.ex-energies'), {width, height} = canvas;
     const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
-    const blue = [...Array(width * height).keys()].filter((i) => data[4 * i + 3] > 40 && data[4 * i + 2] > data[4 * i] + 60);
+    const isBlue = (i) => data[4 * i + 3] > 40 && data[4 * i + 2] > data[4 * i] + 60;
+    const blue = [...Array(width * height).keys()].filter(isBlue);
     return [Math.min, Math.max].map((end) => end(...blue.map((i) => i % width)) / width);
 }"""  # the range across the picture of what has the colour of the executed chunks, faint or not
 
@@ -112,7 +113,8 @@ def test_the_energies_of_the_whole_episode_are_there_at_the_first_step(page):
     assert page.locator(".ex-facts").inner_text().startswith("Step 0.")
     last = int(page.get_by_label("time").get_attribute("max"))
     page.get_by_label("time").press("End")
-    page.wait_for_function("(last) => document.querySelector('.ex-facts').textContent.startsWith(`Step ${last}: `)", arg=last)
+    shown = "(last) => document.querySelector('.ex-facts').textContent.startsWith(`Step ${last}: `)"
+    page.wait_for_function(shown, arg=last)
 
 
 @pytest.mark.slow
