@@ -32,8 +32,7 @@ def draw(
         value, style = differences[way]["value"], dict(color=colour(names[way][1]))
         panel.text(1.02, place, f"{costs[way]:.1f}", transform=edge, va="center", fontsize=9)
         if not abs(value) <= far:
-            panel.text(0.99, place, f"off scale: {_written(value)} \N{RIGHTWARDS ARROW}", transform=edge, va="center",
-                       ha="right", fontsize=8.5, **style)
+            _off_scale(panel, place, value, transform=edge, **style)
             continue
         panel.plot(single[way], [place] * len(single), "o", ms=4, alpha=0.6, mew=0, **style)
         panel.plot(value, place, "|", ms=12, mew=2, **style)
@@ -47,5 +46,9 @@ def draw(
     panel.grid(True, axis="x")
 
 
-def _written(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"
+def _off_scale(panel: Any, place: float, value: float, **style: Any) -> None:
+    """Write a value at the edge in whose direction it lies."""
+    number = (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}").replace("-", "\N{MINUS SIGN}")
+    low = value < 0
+    text = f"\N{LEFTWARDS ARROW} off scale: {number}" if low else f"off scale: {number} \N{RIGHTWARDS ARROW}"
+    panel.text(0.01 if low else 0.99, place, text, ha="left" if low else "right", va="center", fontsize=8.5, **style)
