@@ -39,7 +39,7 @@ class Verdict:
     verdict: str  # one of VERDICTS
     measured: tuple[Measured, ...] = ()  # the statistic, then further intervals of it
     alike: tuple[Measured, ...] = ()  # the same quantity where both models are trained alike
-    reason: str = ""  # why the claim is not measured, or why it is undecided without an interval
+    reason: str = ""  # why the claim is not measured, or why it is undecided without an interval or by its gate
     manifest: dict[str, Any] | None = None  # on record
 
     @property
@@ -56,7 +56,8 @@ def verdict(
 ) -> Verdict:
     """Decide a claim by the record: by whole intervals, which must agree, else by the number.
 
-    A claim that is reproduced, but not where both models are trained alike, has a verdict of its own.
+    A claim that is reproduced, but not where both models are trained alike, has a verdict of its own. A claim whose gate is
+    closed is undecided.
     """
     if reason := _unmeasured(claim, figure, manifest):
         return Verdict(claim, figure, "not measured", reason=reason, manifest=manifest)
@@ -65,6 +66,8 @@ def verdict(
     measured = tuple(item for item in found if item is not None)
     if len(measured) < len(found):
         reason = "the statistic is left open, as an interval over one seed is"
+        return Verdict(claim, figure, "undecided", measured, alike, reason, manifest)
+    if reason := _closed(claim, manifest["results"]):
         return Verdict(claim, figure, "undecided", measured, alike, reason, manifest)
     name = _agreed(claim, measured)
     if name == "reproduced" and claim.alike and _agreed(claim, alike) != name:
@@ -88,9 +91,14 @@ def _unmeasured(claim: Claim, figure: Figure | Planned, manifest: dict[str, Any]
         return f"the record is at scale {SCALES[0]}, whose numbers mean nothing"
     if not claim.statistic:
         return claim.unmeasured or "no statistic of the figure answers it"
+    return ""
+
+
+def _closed(claim: Claim, results: dict[str, Any]) -> str:
+    """Why the statistic says nothing of the claim; empty if it does."""
     where = f"claim {claim.name!r}: gate"
-    if claim.gate and any(contradicted(claim.gate.needs, manifest["results"], where)):
-        return with_numbers(claim.gate.otherwise, manifest["results"], where)
+    if claim.gate and any(contradicted(claim.gate.needs, results, where)):
+        return with_numbers(claim.gate.otherwise, results, where)
     return ""
 
 

@@ -70,7 +70,7 @@ class Gate(_Entry):
     """What must be true of a record, so that its statistic says something of a claim."""
 
     needs: Annotated[tuple[str, ...], Field(min_length=1)]  # comparisons of statistics, as of a `Statement`
-    otherwise: str  # reason why the claim is not measured where one is false; with statistics, as of a `Statement`
+    otherwise: str  # reason why the claim is undecided where one is false; with statistics, as of a `Statement`
 
 
 class Claim(_Entry):
@@ -83,7 +83,7 @@ class Claim(_Entry):
     statistic: str = ""  # path of our statistic in the manifest's `results`, as in "percent.data"
     expect: dict[str, Number] = {}  # {equals, within}, {below} or {above}
     also: tuple[str, ...] = ()  # paths of other intervals of the same quantity; all must agree for a decision
-    gate: Gate | None = None  # without which the claim is not measured
+    gate: Gate | None = None  # without which the claim is undecided
     alike: tuple[str, ...] = ()  # paths of the same quantity where both models are trained alike, unlike in the paper
     printed: Number | None = None  # the paper's value of the same quantity
     unmeasured: str = ""  # reason why no statistic of the figure answers the claim

@@ -26,7 +26,7 @@ RULES = (
     "and undecided otherwise. Where a slope has an interval over seeds and one of its fit, both must agree. A statistic "
     "without an interval decides as a number. Where the paper trains the two models on different data or noise, the same difference "
     "is also measured with both trained alike; a claim that is reproduced in the paper's comparison alone is counted separately, as "
-    "reproduced, but not trained alike. How loss scales is not measured by models that predict worse than a trivial rule.",
+    "reproduced, but not trained alike. How loss scales stays undecided where models predict worse than a trivial rule.",
     "**In the paper's own setting** a claim is not tested where a named data set, weight or machine is missing; the command that "
     "comes closest stands beside it, and `make test` runs its figure at scale `smoke`. A stand-in decides no claim about the "
     "paper's setting, whichever way it comes out.",
