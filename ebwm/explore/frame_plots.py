@@ -89,9 +89,9 @@ def _axes(
 
 def _heights(result: FramesResult, upper: int) -> list[float]:
     """Heights in pixels of: upper images, gap, walks, gap, spread."""
-    ratio, inner = result.truth.shape[0] / result.truth.shape[1], WIDTH - LEFT - RIGHT
-    cell = inner / len(shown_steps(result)) * ratio
-    return [inner / upper * ratio, 30, result.settings.walks * cell, 8, cell]
+    (height, width), steps = result.truth.shape[:2], len(shown_steps(result))
+    mosaic = lambda rows, columns: (WIDTH - LEFT - RIGHT) * (rows * (height + 1) + 1) / (columns * (width + 1) + 1)
+    return [mosaic(1, upper), 30, mosaic(result.settings.walks, steps), 8, mosaic(1, steps)]
 
 
 def _marked(result: FramesResult, width: int, theme: str) -> list[dict[str, Any]]:

@@ -92,7 +92,7 @@ function drawWalks(svg, energies, chosen, steps) {
   const path = (values) => values.map((value, step) => `${step ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const marks = [drawn("line", { x1: x(steps), x2: x(steps), y1: top, y2: height - bottom, class: "tk-now" })];
-  for (const value of ticks([low, high], 3, false)) {
+  for (const value of ticks([low, high], 4, false)) {
     marks.push(drawn("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: "tk-grid" }),
       drawn("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, String(Number(value.toPrecision(3))).replace("-", "−")));
   }
