@@ -53,7 +53,7 @@ class Case:
 
     @property
     def bound(self) -> float:  # of a training step of the EBT, in training steps of the Transformer++
-        """Lower bound by FLOPs: nearly 2 n + 1, with attention and the products of the vocabulary."""
+        """Ratio of FLOPs: nearly 2 n + 1, with attention and the products of the vocabulary."""
         return self.flops[MANUAL] / self.flops[PLAIN]
 
     @property

@@ -52,7 +52,7 @@ def _page(folder: Path) -> Iterator[Any]:
     style = (explorers.SCRIPTS / "frames.css").read_text(encoding="utf-8") + SHOWN
     data = (folder / "frames_data.js").read_text(encoding="utf-8")
     body = explorers.place("<!-- explorer: frames -->")
-    text = f"<!doctype html><style>{style}</style><script>{data}</script>{body}"
+    text = f"<!doctype html><meta charset='utf-8'><style>{style}</style><script>{data}</script>{body}"
     (folder / "page.html").write_text(text, encoding="utf-8")
     with sync_playwright() as play:
         opened = play.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-dev-shm-usage"])

@@ -3,7 +3,8 @@
 Usage: python docs/build.py [site | sphinx | quarto | readme] [--version NAME]
 
 `site` uses quarto if it is installed, else Sphinx; both read the notebooks that nbdev has processed. `readme` writes
-the answers on record into the notebooks of figures, the pages of results, and the animation of the home page, too. With
+the answers on record into the notebooks of figures, the pages of results, the animation of the home page, and
+nbs/llms.txt, which lists all modules, too. With
 `--version`, Sphinx builds into _docs/NAME, beside the versions there, and each page has a selector of versions; without
 it, _docs is replaced.
 """
@@ -90,10 +91,12 @@ def site() -> int:
 
 
 def readme() -> int:
-    """README.md from nbs/index.ipynb, its animation, the answers in notebooks of figures, and the pages of results."""
+    """README.md from nbs/index.ipynb, its animation, answers in notebooks, the pages of results, and nbs/llms.txt."""
     import animation
     import readme as source
     import records
+    import reference
+    import sidebar
 
     from ebwm import settings
     from ebwm.figures.findings import write_answer
@@ -104,6 +107,8 @@ def readme() -> int:
     write_pages(settings.load(ROOT))
     animation.write(ROOT)
     (ROOT / "README.md").write_text(source.render(ROOT), encoding="utf-8")
+    index = reference.plain_index(ROOT / "ebwm", sidebar.LEAD)  # without nbdev's mark, so that it leaves the file
+    (ROOT / "nbs" / "llms.txt").write_text(index, encoding="utf-8")
     return 0
 
 

@@ -151,11 +151,13 @@ KINDS = ("training", "generation")
 PAIRS = {"cost": ("manual", "Transformer++"), "official_cost": ("official", "Transformer++"),
          "gain": ("official", "manual")}
 SPEED = """\
-Gradient and second derivative are written out by hand, and agree with the official code to 1e{exponent} in float64.
-  On one CPU thread a training step costs {training_cost} times a Transformer++'s (the official code's
-  {training_official_cost} times; of its memory, {memory} is needed), and generation {generation_cost} times;
-  the official code, without a KV cache, takes {generation_gain} times as long to generate
-  ([benchmarks](../figures/benchmarks/table.md)). No GPU has been measured yet."""
+Gradient and second derivative are written out by hand, and agree with the official code to 1e{exponent} in float64. \
+On one
+  CPU thread a training step costs {training_cost} times that of a Transformer++ of the same size (the official code
+  {training_official_cost} times; of its memory, {memory} is needed), and generation {generation_cost} times; \
+the official code, which has no
+  KV cache, takes {generation_gain} times as long to generate ([benchmarks](../figures/benchmarks/table.md)). \
+No GPU has been measured yet."""
 
 
 def _range(values: list[float]) -> str:

@@ -23,10 +23,24 @@ def pages(
             for name, texts in found.items()}
 
 
+def plain_index(
+    package: Path,  # folder of the package
+    lead: str,  # what it is
+) -> str:
+    """Every module that has a purpose, as plain text for programs that read the repository."""
+    purposes = {_name(path, package): _purpose(ast.parse(path.read_text(encoding="utf-8")))
+                for path in sorted(package.rglob("*.py")) if path.stem not in OMITTED}
+    lines = [f"- `{name}`: {purpose}" for name, purpose in purposes.items() if purpose]
+    return "\n".join([f"# {package.name}\n\n> {lead}\n\n## Modules\n", *lines]) + "\n"
+
+
+def _name(path: Path, package: Path) -> str:
+    return ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
 def _module(path: Path, package: Path, sections: Container[str]) -> str:
     """Heading, purpose and names of a module; empty if it defines none."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    module = ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
+    tree, module = ast.parse(path.read_text(encoding="utf-8")), _name(path, package)
     nodes = [node for node in tree.body if isinstance(node, DEFINITIONS) and node.name in _public(tree)]
     names = [f"- {_linked(f'{module}.{node.name}', sections)}: {_purpose(node)}".removesuffix(": ") for node in nodes]
     return "\n\n".join([f"## `{module}`", _purpose(tree), "\n".join(names)]) if names else ""

@@ -128,7 +128,8 @@ SOURCE = 'claims: [{name: something, says: "It falls", source: "EBT, Figure 0"}]
 CLAIMED = """stand_in: {here: "{run.updates:.0f} updates", paper: "many < all", missing: "a disk"}
     claims:
       - {name: something, says: "It falls & stops", source: "EBT, Figure 0", statistic: speed, also: [fit],
-         printed: 3, expect: {above: 0}, note: {found: "Beside {other:.1f}", holds: ["other > 1"]},
+         measures: "speed of & fall", printed: 3, expect: {above: 0},
+         note: {found: "Beside {other:.1f}", holds: ["other > 1"]},
          command: "ebwm figures run tiny"}
       - {name: sum, says: "Two and two", source: "EBT, Figure 1", about: arithmetic, statistic: other,
          expect: {above: 1}, command: "ebwm figures run tiny"}"""
@@ -137,6 +138,9 @@ counter_evidence: [{claims: [something], found: "It rises", source: "arXiv:1", l
 learned: [{group: Undecided, figure: tiny, found: "It may fall: {speed:.1f}.", holds: ["speed.low > 0"]}]
 papers: [{name: EBT, arxiv: "2", items: [{item: F1, shows: speed, figure: tiny}]}]
 planned:"""
+
+
+EARLIER = {"notebook": "another", "device": "cpu"}  # inputs of a record
 
 
 def test_the_pages_state_what_is_known_of_a_claim(project):
@@ -157,8 +161,14 @@ def test_the_pages_state_what_is_known_of_a_claim(project):
         assert part in text
     page = results()
     assert '<span class="verdict undecided">undecided</span>' in page and "It falls &amp; stops</span>" in page
+    assert "- **Here: undecided.** Speed of & fall: 1.5 (95 % interval 1 to 2), expected above 0; also 1.5 (" in page
+    assert "Scale `cpu`, 2 seeds, 2 min over all jobs, `ebwm figures run tiny --scale cpu`." in page
+    assert "`other` = 2, no interval, expected above 1" in page and "older than the code" not in page
     assert "- **Distance.** Here: 7 updates." in page and page.count("<details") == page.count("</details>") == 2
     assert "**Undecided.** It may fall: 1.5 (1.0 to 2.0) ([tiny](../figures/tiny.ipynb))." in learned()
+    write_manifest(project / "figures/tiny", scale="cpu", parameters={"effective": {"updates": 7}}, inputs=EARLIER,
+                   results={"speed": interval(1, 2), "fit": interval(-1, 4), "other": 2.0})
+    assert results().count("- **Record.** It is older than the code; run the figure again.") == 2
     rewrite(project / YAML, "speed.low > 0", "speed.low > 1")
     with pytest.raises(figures.FigureError, match=r"'speed\.low > 1' does not hold"):
         learned()
@@ -204,6 +214,7 @@ def test_every_claim_of_this_repository_is_measured_or_says_why_not(here):
     for row in rows:
         assert row.claim.source.replace(";", ",").split(",")[0].split()[0] in papers
         assert row.verdict in VERDICTS and row.claim.says.count("  ") == 0
+        assert bool(row.claim.measures) == bool(row.claim.statistic), "say in words what the statistic measures"
         assert not row.reason or row.verdict == "not measured" or row.claim.gate, "promote the figures with a notebook"
         assert row.verdict != "not measured" or row.claim.unmeasured
         assert row.claim.about == "arithmetic" or row.in_paper == "not tested"

@@ -22,6 +22,7 @@ import policies  # noqa: E402
 import readme  # noqa: E402
 import records  # noqa: E402
 import reference  # noqa: E402
+import sidebar  # noqa: E402
 import symbols  # noqa: E402
 import yaml  # noqa: E402
 from tiny_figure import write_manifest  # noqa: E402
@@ -74,6 +75,12 @@ def test_the_readme_is_up_to_date():
     text = README.read_text(encoding="utf-8")
     assert text == readme.render(ROOT), "run: make readme"
     assert "#|" not in text and "<!--" not in text
+
+
+def test_the_index_in_plain_text_lists_all_modules():
+    text = (ROOT / "nbs/llms.txt").read_text(encoding="utf-8")
+    assert text == reference.plain_index(ROOT / "ebwm", sidebar.LEAD), "run: make readme"
+    assert "- `ebwm.sampler`: " in text and "- `ebwm.policy.lerobot`: " in text
 
 
 def test_the_readmes_links_lead_to_files():

@@ -173,5 +173,6 @@ def expected(
 ) -> str:
     """The expectation of a claim, in words."""
     if "equals" in expect:
-        return f"{expect['equals']:g} within {expect['within']:g}"
+        margin = f" ± {expect['within']:g}, a margin of ours" if expect["within"] else ""
+        return f"{expect['equals']:g}{margin}"
     return ", ".join(f"{name} {bound:g}" for name, bound in expect.items())

@@ -81,6 +81,7 @@ class Claim(_Entry):
     source: str  # place of the statement in the paper, which it begins with
     about: Literal["models", "arithmetic"] = "models"  # arithmetic: on points that the paper prints
     statistic: str = ""  # path of our statistic in the manifest's `results`, as in "percent.data"
+    measures: str = ""  # the statistic in words, as the page of results names it; default: its path
     expect: dict[str, Number] = {}  # {equals, within}, {below} or {above}
     also: tuple[str, ...] = ()  # paths of other intervals of the same quantity; all must agree for a decision
     gate: Gate | None = None  # without which the claim is undecided
@@ -98,8 +99,8 @@ class Claim(_Entry):
             raise ValueError("expect must be {equals, within}, {below} or {above}")
         if self.statistic and self.unmeasured:
             raise ValueError("a claim with a statistic is not unmeasured; remove one of the two")
-        if not self.statistic and (self.also or self.gate or self.alike or self.printed is not None):
-            raise ValueError("also, gate, alike and printed need a statistic")
+        if not self.statistic and (self.measures or self.also or self.gate or self.alike or self.printed is not None):
+            raise ValueError("measures, also, gate, alike and printed need a statistic")
         return self
 
 

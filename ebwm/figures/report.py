@@ -11,6 +11,7 @@ from ebwm import settings
 from ebwm.figures.carried import carried
 from ebwm.figures.claims import VERDICTS, Measured, Verdict, expected, shown, verdicts
 from ebwm.figures.findings import answers, stated, with_run
+from ebwm.figures.ledger import staleness
 from ebwm.figures.registry import Figure, Lesson, Planned, Registry, StandIn, registry
 from ebwm.files import write_whole
 from ebwm.settings import Settings
@@ -24,9 +25,10 @@ RULES = (
     "**Here** is our setting: small models on stand-ins for the papers' data, at the scale on record. A claim is reproduced "
     "here where the whole 95 % interval of our statistic lies where the claim expects it, not reproduced where none of it does, "
     "and undecided otherwise. Where a slope has an interval over seeds and one of its fit, both must agree. A statistic "
-    "without an interval decides as a number. Where the paper trains the two models on different data or noise, the same difference "
-    "is also measured with both trained alike; a claim that is reproduced in the paper's comparison alone is counted separately, as "
-    "reproduced, but not trained alike. How loss scales stays undecided where models predict worse than a trivial rule.",
+    "without an interval decides as a number. Bounds other than 0, and margins around a printed value, are ours. Where the paper "
+    "trains the two models on different data or noise, the same difference is also measured with both trained alike; a claim that is "
+    "reproduced in the paper's comparison alone is counted separately, as reproduced, but not trained alike. How loss scales stays "
+    "undecided where models predict worse than a trivial rule.",
     "**In the paper's own setting** a claim is not tested where a named data set, weight or machine is missing; the command that "
     "comes closest stands beside it, and `make test` runs its figure at scale `smoke`. A stand-in decides no claim about the "
     "paper's setting, whichever way it comes out.",
@@ -98,14 +100,17 @@ def _first(row: Verdict) -> str:
     return "; ".join([first, *(f"also{other[other.index(' ('):]}" if " (" in other else other for other in others)])
 
 
-def _statistic(row: Verdict) -> str:
-    """What is measured, where the claim expects it, and how this compares with the paper's value."""
+def _statistic(row: Verdict, whole: bool) -> str:
+    """What is measured, where the claim expects it, and how this compares with the paper's value; of the whole, with paths."""
     if not row.measured:
         return row.reason[:1].upper() + row.reason[1:]
     first, *others = row.measured
-    text = f"`{first.path}` = {_with_level(first)}, expected {expected(row.claim.expect)}"
-    text += "".join(f"; `{item.path}` = {_with_level(item)}" for item in others)
-    text += "".join(f"; trained alike, `{item.path}` = {_with_level(item)}" for item in row.alike)
+    words = "" if whole else row.claim.measures
+    number = _with_level if words else lambda item: f"`{item.path}` = {_with_level(item)}"
+    head = f"{words[:1].upper()}{words[1:]}: " if words else ""
+    text = f"{head}{number(first)}, expected {expected(row.claim.expect)}"
+    text += "".join(f"; {'also ' if words else ''}{number(item)}" for item in others)
+    text += f"; trained alike, {' and '.join(map(number, row.alike))}" if row.alike else ""
     if row.claim.printed is not None:
         inside = [item.low <= row.claim.printed <= item.high for item in row.measured]
         place = "inside" if all(inside) else "inside one of them" if any(inside) else "outside"
@@ -121,17 +126,29 @@ def _record(row: Verdict, whole: bool) -> str:
     """Scale, seeds, duration and command of a record; of the whole, also the machine and the changes of code since."""
     if row.manifest is None:
         return f"Figure `{row.figure.id}`"
-    made, seeds = row.manifest, ", ".join(map(str, row.manifest["seeds"]))
+    made, seeds = row.manifest, row.manifest["seeds"]
     machine = made.get("cpu") if made.get("device") == "cpu" else made.get("device")
     duration = f"{made['seconds'] / 60:.0f} min" if made.get("seconds") else ""
-    parts = [f"Scale {made['scale']}", f"seeds {seeds}" if seeds else "", *([machine] if whole else []), duration,
-             *([carried(made)] if whole else []), f"`ebwm figures run {row.figure.id} --scale {made['scale']}`"]
-    return ", ".join(part for part in parts if part)
+    command = f"`ebwm figures run {row.figure.id} --scale {made['scale']}`"
+    if whole:
+        parts = [f"Scale {made['scale']}", f"seeds {', '.join(map(str, seeds))}" if seeds else "", machine, duration, carried(made)]
+    else:
+        count = f", {len(seeds)} seed{'s' * (len(seeds) > 1)}" if seeds else ""
+        parts = [f"Scale `{made['scale']}`{count}", f"{duration} over all jobs" if duration else ""]
+    return ", ".join([*filter(None, parts), command])
+
+
+def _stale(row: Verdict, config: Settings) -> bool:
+    """Whether inputs of the record have changed since it was made; records without inputs are not compared."""
+    known = isinstance(row.figure, Figure) and row.manifest is not None and row.manifest.get("inputs")
+    return bool(known and staleness(row.figure, row.manifest, config))
 
 
 def _details(row: Verdict, known: Registry, config: Settings, whole: bool = True) -> Iterator[tuple[str, str]]:
-    """Labels and sentences on a claim."""
-    yield f"Here: {row.verdict}", f"{_statistic(row)}. {_record(row, whole)}."
+    """Labels and sentences on a claim; of the whole, also paths, machine and changes of code."""
+    yield f"Here: {row.verdict}", f"{_statistic(row, whole)}. {_record(row, whole)}."
+    if not whole and _stale(row, config):
+        yield "Record", "It is older than the code; run the figure again."
     if row.claim.note and row.manifest is not None:
         yield "Note", stated(row.claim.note, row.figure, config, f"note of claim {row.claim.name!r}").removesuffix(".") + "."
     if row.in_paper == "not tested":
