@@ -140,9 +140,6 @@ papers: [{name: EBT, arxiv: "2", items: [{item: F1, shows: speed, figure: tiny}]
 planned:"""
 
 
-EARLIER = {"notebook": "another", "device": "cpu"}  # inputs of a record
-
-
 def test_the_pages_state_what_is_known_of_a_claim(project):
     rewrite(project / YAML, SOURCE, CLAIMED)
     rewrite(project / YAML, "\nplanned:", OTHERS)
@@ -163,12 +160,9 @@ def test_the_pages_state_what_is_known_of_a_claim(project):
     assert '<span class="verdict undecided">undecided</span>' in page and "It falls &amp; stops</span>" in page
     assert "- **Here: undecided.** Speed of & fall: 1.5 (95 % interval 1 to 2), expected above 0; also 1.5 (" in page
     assert "Scale `cpu`, 2 seeds, 2 min over all jobs, `ebwm figures run tiny --scale cpu`." in page
-    assert "`other` = 2, no interval, expected above 1" in page and "older than the code" not in page
+    assert "`other` = 2, no interval, expected above 1" in page
     assert "- **Distance.** Here: 7 updates." in page and page.count("<details") == page.count("</details>") == 2
     assert "**Undecided.** It may fall: 1.5 (1.0 to 2.0) ([tiny](../figures/tiny.ipynb))." in learned()
-    write_manifest(project / "figures/tiny", scale="cpu", parameters={"effective": {"updates": 7}}, inputs=EARLIER,
-                   results={"speed": interval(1, 2), "fit": interval(-1, 4), "other": 2.0})
-    assert results().count("- **Record.** It is older than the code; run the figure again.") == 2
     rewrite(project / YAML, "speed.low > 0", "speed.low > 1")
     with pytest.raises(figures.FigureError, match=r"'speed\.low > 1' does not hold"):
         learned()

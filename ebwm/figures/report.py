@@ -11,7 +11,6 @@ from ebwm import settings
 from ebwm.figures.carried import carried
 from ebwm.figures.claims import VERDICTS, Measured, Verdict, expected, shown, verdicts
 from ebwm.figures.findings import answers, stated, with_run
-from ebwm.figures.ledger import staleness
 from ebwm.figures.registry import Figure, Lesson, Planned, Registry, StandIn, registry
 from ebwm.files import write_whole
 from ebwm.settings import Settings
@@ -138,17 +137,9 @@ def _record(row: Verdict, whole: bool) -> str:
     return ", ".join([*filter(None, parts), command])
 
 
-def _stale(row: Verdict, config: Settings) -> bool:
-    """Whether inputs of the record have changed since it was made; records without inputs are not compared."""
-    known = isinstance(row.figure, Figure) and row.manifest is not None and row.manifest.get("inputs")
-    return bool(known and staleness(row.figure, row.manifest, config))
-
-
 def _details(row: Verdict, known: Registry, config: Settings, whole: bool = True) -> Iterator[tuple[str, str]]:
     """Labels and sentences on a claim; of the whole, also paths, machine and changes of code."""
     yield f"Here: {row.verdict}", f"{_statistic(row, whole)}. {_record(row, whole)}."
-    if not whole and _stale(row, config):
-        yield "Record", "It is older than the code; run the figure again."
     if row.claim.note and row.manifest is not None:
         yield "Note", stated(row.claim.note, row.figure, config, f"note of claim {row.claim.name!r}").removesuffix(".") + "."
     if row.in_paper == "not tested":
