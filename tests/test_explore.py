@@ -565,6 +565,7 @@ def test_an_explorer_works_in_jupyterlab(jupyterlab, name):
         buttons.nth(0).click()
         lab.wait_until(lambda: step.inner_text() not in "01", page)
         buttons.nth(0).click()
+        lab.wait_until(lambda: json.loads(state.input_value())["step"] == int(step.inner_text()), page)
     if name in (checks := {"landscape": check_landscape, "frames": check_frames}):
         checks[name](page, state)
     assert page.locator("[data-mime-type$='stderr'], [data-mime-type$='error']").count() == 0
