@@ -2,10 +2,13 @@
 
 import asyncio
 import dataclasses
+import functools
 import html
 import math
 import re
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,9 +16,8 @@ from ..compat import require
 from ..usage import UsageError
 from .state import settings_from, state_text
 
-__all__ = ["Explorer", "dropdown", "integer_box", "integer_slider", "is_rounding", "log_slider", "player", "set_range",
-           "slider",
-           "update_figure"]
+__all__ = ["Explorer", "dropdown", "integer_box", "integer_slider", "is_rounding", "log_slider", "one_at_a_time",
+           "player", "set_range", "slider", "update_figure"]
 
 WIDTH = "width:330px;line-height:1.4"
 MESSAGE = "600px"  # width of the message line
@@ -139,6 +141,22 @@ def update_figure(
 # Explorers
 
 
+def one_at_a_time(
+    method: Callable,  # of an explorer, which reads and changes its settings
+) -> Callable:
+    """A method that waits while another thread is in such a method of the same explorer.
+
+    ipykernel answers a widget in the thread from which the widget last sent anything, so the messages of two controls
+    may arrive in two threads.
+    """
+    @functools.wraps(method)
+    def locked(self: "Explorer", *args: Any, **options: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **options)
+
+    return locked
+
+
 class Explorer(ABC):
     """Widgets that show a pure function of some settings; `view` displays all of them.
 
@@ -163,7 +181,7 @@ class Explorer(ABC):
         widgets = require("ipywidgets", "figures")
         require("anywidget", "figures")
         self.settings, self.controls, self.theme, self._updating = settings, controls, theme, False
-        self.coarse, self._timer = False, None
+        self.coarse, self._timer, self._lock = False, None, threading.RLock()
         self.dark = widgets.ToggleButton(value=theme == "dark", description="dark", tooltip="dark figures",
                                          layout=dict(width="90px"))
         self.message, self.table = widgets.HTML(layout=dict(min_height="28px")), widgets.HTML()
@@ -184,8 +202,8 @@ class Explorer(ABC):
     def _observe(self) -> None:
         for name, control in self.controls.items():
             control.observe(lambda change, name=name: self._changed(name, change["new"]), "value")
-        self.dark.observe(lambda change: self.show(self.settings, ("light", "dark")[change["new"]]), "value")
-        self.state.observe(lambda change: self._updating or self.show_json(change["new"]), "value")
+        self.dark.observe(lambda change: self._paint(("light", "dark")[change["new"]]), "value")
+        self.state.observe(lambda change: self._pasted(change["new"]), "value")
 
     # A subclass defines these
 
@@ -247,6 +265,7 @@ class Explorer(ABC):
 
     # The rest is the same for all explorers
 
+    @one_at_a_time
     def show(
         self,
         settings: Any,  # to show
@@ -264,6 +283,11 @@ class Explorer(ABC):
         self._update(drawn)
         return True
 
+    @one_at_a_time
+    def refresh(self) -> None:
+        """Compute and show the same settings again."""
+        self.show(self.settings)
+
     def figure(
         self,
         name: str,  # as in `draw`
@@ -275,6 +299,7 @@ class Explorer(ABC):
         """The settings as JSON."""
         return state_text(self.settings)
 
+    @one_at_a_time
     def show_json(
         self,
         text: str,  # of `to_json`
@@ -286,6 +311,15 @@ class Explorer(ABC):
             self._show_message(str(error))
             return
         self.show(settings)
+
+    @one_at_a_time
+    def _paint(self, theme: str) -> None:
+        self.show(self.settings, theme)
+
+    @one_at_a_time
+    def _pasted(self, text: str) -> None:
+        if not self._updating:
+            self.show_json(text)
 
     def _update(self, drawn: dict[str, dict[str, Any] | None]) -> None:
         """Set figures, controls, message and table; each control sends its changes at once."""
@@ -314,6 +348,7 @@ class Explorer(ABC):
             box.children = (require("plotly.graph_objects", "figures").FigureWidget(wanted),)
         self._drawn[name] = wanted
 
+    @one_at_a_time
     def _changed(self, name: str, value: Any) -> None:
         """React to a change by the user; ignore those that `_update` caused."""
         if self._updating:
@@ -342,7 +377,7 @@ class Explorer(ABC):
         self.coarse = True
         shown = self.show(settings)
         self.coarse = False
-        self._timer = loop.call_later(self.settle, lambda: self.show(self.settings)) if shown else None
+        self._timer = loop.call_later(self.settle, self.refresh) if shown else None
 
     def _show_error(self, error: Exception) -> None:
         self._show_message(str(error).partition("\n")[0] or repr(error))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..compat import require
-from .controls import Explorer, dropdown, integer_box, integer_slider, log_slider, set_range, slider
+from .controls import Explorer, dropdown, integer_box, integer_slider, log_slider, one_at_a_time, set_range, slider
 from .plots import figure_parts, frames_figure
 from .presets import FREE, preset_of, presets
 from .scenes import MAX_WALKS, Scene, Settings
@@ -182,6 +182,7 @@ class LandscapeExplorer(Explorer):
             return replace(settings, **{name: value, f"step_size{name[-2:]}": None, f"temperature{name[-2:]}": None})
         return replace(settings, **{name: value})
 
+    @one_at_a_time
     def _clicked(self, trace: Any, points: Any, selector: Any) -> None:
         if points.xs:
             self.show(replace(self.settings, x=float(points.xs[0]), y=float(points.ys[0])))

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..policy.policies import Policy
 from ..policy.reach import Reach
-from .controls import Explorer, dropdown, integer_box, integer_slider, set_range, slider
+from .controls import Explorer, dropdown, integer_box, integer_slider, one_at_a_time, set_range, slider
 from .episodes import (
     MAX_PUSH,
     MAX_SAMPLES,
@@ -86,6 +86,7 @@ class PolicyExplorer(Explorer):
         """The value that a control should have."""
         return self.result.step if name == "step" else getattr(self.settings, name)
 
+    @one_at_a_time
     def _clicked(self, trace: Any, points: Any, selector: Any) -> None:
         """Push the point from where it is towards a place."""
         if not points.xs:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from .boxes import text_box
-from .controls import Explorer, integer_box, integer_slider, set_range, slider
+from .controls import Explorer, integer_box, integer_slider, one_at_a_time, set_range, slider
 from .next_token import (
     EXAMPLES,
     MAX_SEED,
@@ -101,6 +101,7 @@ class TokensExplorer(Explorer):
             return replace(self.settings, steps=value, step=value)
         return super().settings_after(name, value)
 
+    @one_at_a_time
     def _clicked(self, trace: Any, points: Any, selector: Any) -> None:
         """Append the token of a bar."""
         if points.point_inds:

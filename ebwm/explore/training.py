@@ -105,10 +105,6 @@ class TrainingExplorer(Explorer):
 
     # Runs that are being trained
 
-    def refresh(self) -> None:
-        """Read the logs again; settings and zoom remain."""
-        self.show(self.settings)
-
     def watch(
         self,
         seconds: float = SECONDS,  # between readings
@@ -120,7 +116,7 @@ class TrainingExplorer(Explorer):
     def _switched(self, live: bool) -> None:
         """Start or stop to read."""
         if self._watching:
-            self._watching.cancel()
+            self._watching.get_loop().call_soon_threadsafe(self._watching.cancel)
         self._watching = asyncio.get_running_loop().create_task(self._watch()) if live else None
 
     async def _watch(self) -> None:
