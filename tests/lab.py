@@ -20,6 +20,7 @@ CONNECTED = """() => {
     return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
 }"""
 SITE = "http://site.test/"
+WINDOW = dict(width=1400, height=1250)  # pixels
 HEAD = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 FINISHED = """() => {
     const cells = window.jupyterapp.shell.currentWidget.content.widgets.filter(w => w.model.type === 'code');
@@ -68,7 +69,7 @@ def started(folder: Path, chromium: str, limit: float = 300) -> Iterator[Callabl
     with serve(folder) as address, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
         try:
-            page = browser.new_page(viewport=dict(width=1400, height=1250))
+            page = browser.new_page(viewport=WINDOW)
             page.set_default_timeout(1000 * limit)
             page.add_init_script(PATIENT)
             yield lambda name: _run_all(page, address, name)

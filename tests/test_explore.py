@@ -594,6 +594,11 @@ def test_an_explorer_works_in_jupyterlab(jupyterlab, name):
         buttons.nth(0).click()
     if name in (checks := {"landscape": check_landscape, "frames": check_frames}):
         checks[name](page, state)
+    page.set_viewport_size(dict(width=390, height=844))
+    box = page.locator(".widget-hbox").last
+    lab.wait_until(lambda: box.evaluate("box => box.getBoundingClientRect().right < innerWidth"), page)
+    assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
+    page.set_viewport_size(lab.WINDOW)
     assert page.locator("[data-mime-type$='stderr'], [data-mime-type$='error']").count() == 0
 
 

@@ -10,7 +10,7 @@ __all__ = ["choices", "set_choices", "text_box", "tick_box"]
 
 def _widget(kind: str, label: str, tip: str, **options: Any) -> Any:
     widgets = require("ipywidgets", "figures")
-    return getattr(widgets, kind)(description=label, tooltip=tip or label, layout=dict(width="330px"),
+    return getattr(widgets, kind)(description=label, tooltip=tip or label, layout=dict(width="330px", max_width="100%"),
                                   style=dict(description_width="100px"), **options)
 
 

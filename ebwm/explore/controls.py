@@ -16,14 +16,14 @@ from ..compat import require
 from ..usage import UsageError
 from .state import settings_from, state_text
 
-__all__ = ["Explorer", "dropdown", "integer_box", "integer_slider", "is_rounding", "log_slider", "one_at_a_time",
+__all__ = ["NARROW", "Explorer", "dropdown", "integer_box", "integer_slider", "is_rounding", "log_slider", "one_at_a_time",
            "player", "set_range", "slider", "update_figure"]
 
-WIDTH = "width:330px;line-height:1.4"
+NARROW = "max-width:330px;line-height:1.4"  # style of texts in the column of controls
 MESSAGE = "600px"  # width of the message line
 WARNING = {"light": "#c2410c", "dark": "#fb923c"}  # its colour on the background of a theme
 LONG = 36  # characters of a value that has lines
-COLUMNS = "0 0 345px", "0 0 610px"  # flex layout of controls and figures
+COLUMNS = "0 1 345px", "0 1 610px"  # flex layout of controls and figures
 
 
 MINUS = re.compile(r"(?<![\w.-])-(?=[\d.])")  # of a number
@@ -34,7 +34,7 @@ MINUS = re.compile(r"(?<![\w.-])-(?=[\d.])")  # of a number
 
 def _widget(kind: str, label: str, tip: str, **options: Any) -> Any:
     widgets = require("ipywidgets", "figures")
-    style, layout = dict(description_width="100px"), dict(width="330px")
+    style, layout = dict(description_width="100px"), dict(width="330px", max_width="100%")
     return getattr(widgets, kind)(description=label, tooltip=tip or label, layout=layout, style=style, **options)
 
 
@@ -191,11 +191,12 @@ class Explorer(ABC):
         self.result = self.compute(settings)
         drawn = self.draw(self.result, theme)
         self._drawn = {}
-        self._boxes = {name: widgets.Box(layout=dict(flex="0 0 auto")) for name in drawn}
+        self._boxes = {name: widgets.Box(layout=dict(flex="0 0 auto", overflow="auto")) for name in drawn}
         left = widgets.VBox([*self.rows(), self.dark, self.table, self.state])
         right = widgets.VBox([self.message, *self._boxes.values()])
-        left.layout.flex, right.layout.flex = COLUMNS
-        self.view = widgets.HBox([left, right])
+        for column, flex in zip((left, right), COLUMNS, strict=True):
+            column.layout = dict(flex=flex, min_width="0", max_width="100%")
+        self.view = widgets.HBox([left, right], layout=dict(flex_flow="row wrap"))
         self._update(drawn)
         self._observe()
 
@@ -384,7 +385,7 @@ class Explorer(ABC):
 
     def _show_message(self, line: str) -> None:
         line = html.escape(line)
-        style = f"width:{MESSAGE};line-height:1.4;color:{WARNING[self.theme]}"
+        style = f"max-width:{MESSAGE};line-height:1.4;color:{WARNING[self.theme]}"
         self.message.value = f'<div style="{style}"><b>{line}</b></div>' if line else ""
 
 
@@ -397,4 +398,4 @@ def _table(lines: dict[str, str | tuple[str, ...]], note: str) -> str:
         wrap = ";white-space:nowrap" if len(values) == 1 and len(values[0]) < LONG else ""
         cells = "".join(cell.format(wrap, f"<b>{html.escape(MINUS.sub('−', value))}</b>") for value in values)
         rows += f'<tr>{cell.format("", html.escape(name))}{cells}</tr>'
-    return f'<div style="{WIDTH}"><table>{rows}</table><p><i>{html.escape(note)}</i></p></div>'
+    return f'<div style="{NARROW}"><table>{rows}</table><p><i>{html.escape(note)}</i></p></div>'

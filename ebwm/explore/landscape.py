@@ -6,7 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 from ..compat import require
-from .controls import Explorer, dropdown, integer_box, integer_slider, log_slider, one_at_a_time, set_range, slider
+from .controls import (
+    NARROW,
+    Explorer,
+    dropdown,
+    integer_box,
+    integer_slider,
+    log_slider,
+    one_at_a_time,
+    set_range,
+    slider,
+)
 from .plots import figure_parts, frames_figure
 from .presets import FREE, preset_of, presets
 from .scenes import MAX_WALKS, Scene, Settings
@@ -148,7 +158,7 @@ class LandscapeExplorer(Explorer):
         _show(controls["angle"], scene.turns)
         controls["noise"].disabled = all(run.settings.sampler in THERMAL for run in self.result.runs)
         lesson = self.presets.get(controls["preset"].value)
-        self.lesson.value = f'<div style="width:330px;line-height:1.4"><i>{html.escape(lesson.lesson)}</i></div>' if lesson else ""
+        self.lesson.value = f'<div style="{NARROW}"><i>{html.escape(lesson.lesson)}</i></div>' if lesson else ""
 
     def _set_sampler(self, end: str, usual: Settings) -> None:
         """Set the controls of one sampler; `usual` are the settings that suit the energy."""
