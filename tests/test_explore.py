@@ -373,11 +373,13 @@ def test_a_value_that_a_slider_rounded_changes_nothing(explorer):
     before = explorer.settings
     for name in ("x", "y", "noise", "step_size", "temperature"):
         control, logarithmic = explorer.controls[name], name in ("step_size", "temperature")
-        change = 0.6 * control.step
+        change = 0.5 * control.step
         control.value = control.value * 10**change if logarithmic else control.value + change
         assert explorer.settings is before, name
-    explorer.controls["x"].value = before.x + explorer.controls["x"].step
-    assert explorer.settings.x == before.x + explorer.controls["x"].step
+    for share in (0.55, 1.0):
+        changed = explorer.settings.x + share * explorer.controls["x"].step
+        explorer.controls["x"].value = changed
+        assert explorer.settings.x == changed
 
 
 def test_an_energy_has_its_own_settings_ranges_and_figures_and_a_sampler_its_controls(explorer, scenes):

@@ -122,7 +122,7 @@ def is_rounding(
 ) -> bool:
     """Whether a value differs from the one that was sent only by rounding to the slider's steps."""
     logarithmic = hasattr(widget, "base") and min(value, sent) > 0
-    return abs(math.log(value / sent, widget.base) if logarithmic else value - sent) < 0.75 * widget.step
+    return abs(math.log(value / sent, widget.base) if logarithmic else value - sent) < 0.51 * widget.step
 
 
 def update_figure(
