@@ -16,7 +16,7 @@ from ebwm.cli import main
 from ebwm.ebt import EBT
 from ebwm.evaluation.statistics import student_crossed
 from ebwm.figures import commands
-from ebwm.figures.experiment import panels, row_space
+from ebwm.figures.experiment import panels, robots, row_space
 from ebwm.figures.experiment.ranking import wins
 from ebwm.figures.experiment.scaling import faster_by_student, log_shares, slope_shares
 from ebwm.figures.experiment.tables import (
@@ -242,3 +242,9 @@ def test_walks_choose_stop_and_decide_and_take_the_steps_of_the_library():
     assert np.allclose(flat.stopped(steps), 1) and np.allclose(flat.stopped_at_random(steps), 1)
     assert two.decide()[0] == two.losses.mean((0, 2, 3))[1:].argmin() + 1
     assert library_agreement(model, clips[:, :-1], two, two.tolerances()[4], settings.generator(1)) == 1
+
+
+@pytest.mark.parametrize("drop, count, shown", [
+    (None, 6, [0, 4, 8, 11, 15, 19]), (8, 6, [0, 7, 8, 12, 15, 19]), (1, 6, [0, 1, 7, 13, 19]), (19, 4, [0, 18, 19])])
+def test_pictures_of_an_episode_show_the_steps_around_a_drop(drop, count, shown):
+    assert robots._shown_steps(np.arange(20) >= (20 if drop is None else drop), count).tolist() == shown

@@ -150,6 +150,25 @@ def test_a_lifted_object_is_dropped_once(simulator):
 
 
 @needs_mujoco
+@pytest.mark.parametrize("simulator", ["robosuite:Lift"], indirect=True, scope="module")
+def test_an_object_is_dropped_before_a_fast_lift_succeeds(simulator, monkeypatch):
+    mujoco = pytest.importorskip("mujoco")
+    advance, none = simulator._advance, np.zeros(simulator.action_dim, np.float32)
+
+    def lift(action):
+        advance(action)
+        simulator._pose[2] += 0.1
+        mujoco.mj_forward(simulator.model, simulator.data)
+
+    for fault, lifts in ((None, 1), ("drop", 2)):
+        simulator.reset(3, Disturbance(fault=fault, at=0))
+        with monkeypatch.context() as lifting:
+            lifting.setattr(simulator, "_advance", lift)
+            found = [simulator.step(none).success for _ in range(lifts)]
+        assert found == [False] * (lifts - 1) + [True] and simulator.dropped == (fault == "drop")
+
+
+@needs_mujoco
 @needs_a_task
 def test_pictures_show_the_motion(simulator):
     observation = simulator.reset(0)

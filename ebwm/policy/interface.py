@@ -108,7 +108,7 @@ class Scene(Simulator):
         self._disturb()
         self._advance(self._checked(action))
         self.time += 1
-        return Step(self._observation(), self._success())
+        return Step(self._observation(), self._success() and not self._drops_now())
 
     def _observation(self) -> Observation:
         state = {"state": self._state().astype(np.float32, copy=False)}
@@ -117,9 +117,14 @@ class Scene(Simulator):
     def _disturb(self) -> None:
         if self.disturbance.push and self.time == self._event:
             self._push(self.disturbance.push)
-        if self.disturbance.fault == "drop" and not self.dropped and self._is_lifted() and self.time >= self._event:
+        if self._drops_now():
             self._drop()
             self.dropped = True
+
+    def _drops_now(self) -> bool:
+        """Whether the object leaves the gripper at the next step; the task is not solved before it."""
+        waiting = self.disturbance.fault == "drop" and not self.dropped
+        return waiting and self._is_lifted() and self.time >= self._event
 
     @property
     def _event(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from ebwm.compat import MissingPart
 from ebwm.evaluation.statistics import student_crossed, wilson
@@ -25,7 +25,7 @@ from ebwm.policy.simulators import Disturbance, Observation, make_simulator
 __all__ = ["KINDS", "OWN", "RATES", "ROLES", "SharedStarts", "attempt", "attempts", "chosen_settings", "demonstrated", "difference",
            "episode_rows", "episodes_of", "filmed", "learned", "rate", "sides_from_states", "tuned", "windows", "with_steps"]
 
-KINDS = {"ebt": "EBT-Policy", "ebt_few": "EBT-Policy, 2 steps", "diffusion": "diffusion", "cloning": "cloning",
+KINDS = {"ebt": "EBT-Policy", "ebt_few": "EBT-Policy trained for 2 steps", "diffusion": "diffusion", "cloning": "cloning",
          "mixture": "mixture"}
 RATES = "learning_rate", (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 _WALK = ((("factor", (3.0,)), ("normalise", ("sample",))), dict(factor=1.0, normalise="none"))
@@ -140,22 +140,29 @@ def filmed(
     policy: Policy,
     simulator: str,  # name
     seed: int,  # of the episode, as of `EpisodeResult`
-    count: int = 6,  # pictures, evenly spaced from the first to the last step
+    count: int = 6,  # pictures; evenly spaced, but for the first one and those before and after an object is dropped
     size: int = 72,  # pixels along each side
     disturbance: Disturbance | None = None,
 ) -> pd.DataFrame:  # columns at (the step), pixels, energy (of the present chunk), outcome; empty without graphics
     """Pictures of an episode."""
     pictures, environment = [], make_simulator(simulator)
-    see = lambda _, shown, chunks: pictures.append((shown.picture(size), chunks[-1].get("energy")))
+    see = lambda _, shown, chunks: pictures.append((shown.picture(size), chunks[-1].get("energy"), shown.dropped))
     try:
         [result] = run_episodes(policy, [environment], [seed], disturbance, watch=see)
     except MissingPart:
         return pd.DataFrame(columns=["at", "pixels", "energy", "outcome"])
     finally:
         environment.close()
-    steps = np.unique(np.linspace(0, len(pictures) - 1, count).round().astype(int))
+    steps = _shown_steps(np.array([dropped for *_, dropped in pictures]), count)
     return pd.DataFrame([dict(at=int(step), pixels=pictures[step][0].ravel().tolist(), energy=pictures[step][1],
                               outcome=result.outcome) for step in steps])
+
+
+def _shown_steps(dropped: Bool[np.ndarray, " steps"], count: int) -> Int[np.ndarray, " shown"]:
+    first = int(dropped.argmax())  # 0: nothing is dropped
+    before = [0, first - 1] if first > 0 else []
+    after = np.linspace(first, len(dropped) - 1, count - len(before)).round().astype(int)
+    return np.unique([*before, *after])
 
 
 def rate(
@@ -229,7 +236,7 @@ def attempts(
     options: PolicySettings,  # that may diverge
     seed: int,  # of training
     count: int,  # episodes
-    ways: Mapping[Any, Callable[[Policy], list[dict[str, Any]]]],  # policy -> rows of episodes, by name
+    ways: Mapping[Any, Callable[[Policy], pd.DataFrame]],  # policy -> rows of episodes, by name
 ) -> tuple[dict[Any, pd.DataFrame], dict[str, Any]]:  # episodes by name; validation loss, and whether it diverged
     """Train once and evaluate in some ways; what is not finite, in training or prediction, fails in all its episodes."""
     before, facts, found = exp.progress.n, dict(valid_loss=np.inf, diverged=True), {}

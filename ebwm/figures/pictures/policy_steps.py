@@ -11,7 +11,7 @@ from ebwm.figures.experiment.robots import KINDS, ROLES
 from ebwm.figures.experiment.tables import select
 from ebwm.figures.style import colour
 
-TRAINED = KINDS | {"ebt": "EBT-Policy trained for 6 to 9 steps", "ebt_few": "EBT-Policy trained for 2 steps"}
+TRAINED = KINDS | {"ebt": "EBT-Policy trained for 6 to 9 steps"}
 LABELS = {"two_steps_minus_diffusion": "EBT (trained for 2) in 2 steps\nminus diffusion in 100",
           "two_steps_minus_diffusion_two": "EBT (trained for 2) in 2 steps\nminus diffusion in 2",
           "many_minus_diffusion": "EBT (trained for 6 to 9) in 9 steps\nminus diffusion in 16",
