@@ -160,12 +160,12 @@ def test_an_object_is_dropped_before_a_fast_lift_succeeds(simulator, monkeypatch
         simulator._pose[2] += 0.1
         mujoco.mj_forward(simulator.model, simulator.data)
 
-    for fault, lifts in ((None, 1), ("drop", 2)):
-        simulator.reset(3, Disturbance(fault=fault, at=0))
+    for fault, at, wanted in ((None, 0, [True]), ("drop", 0, [False, True]), ("drop", 1, [False] * 3)):
+        simulator.reset(3, Disturbance(fault=fault, at=at))
         with monkeypatch.context() as lifting:
             lifting.setattr(simulator, "_advance", lift)
-            found = [simulator.step(none).success for _ in range(lifts)]
-        assert found == [False] * (lifts - 1) + [True] and simulator.dropped == (fault == "drop")
+            found = [simulator.step(none).success for _ in wanted]
+        assert found == wanted and simulator.dropped == (fault == "drop" and wanted[-1])
 
 
 @needs_mujoco

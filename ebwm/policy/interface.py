@@ -32,7 +32,7 @@ class Disturbance:
     dynamics: float = 1.0  # factor of the effect of actions, or of friction and mass, as the simulator says
     push: float = 0.0  # strength of one push of the object or the robot in mid-episode, 0: none
     fault: str | None = None  # "drop": the object leaves the gripper | "block": actions have no effect for a while
-    at: float = 0.5  # time of push or fault, as a share of the expert's usual number of steps; a drop waits for the lift
+    at: float = 0.5  # time of push or fault, as a share of the expert's usual steps; a drop waits for a lift, success for it
 
     def __post_init__(self):
         finite("noise", self.noise, UsageError)
@@ -108,7 +108,7 @@ class Scene(Simulator):
         self._disturb()
         self._advance(self._checked(action))
         self.time += 1
-        return Step(self._observation(), self._success() and not self._drops_now())
+        return Step(self._observation(), self._success() and not self._waits_for_drop)
 
     def _observation(self) -> Observation:
         state = {"state": self._state().astype(np.float32, copy=False)}
@@ -117,14 +117,14 @@ class Scene(Simulator):
     def _disturb(self) -> None:
         if self.disturbance.push and self.time == self._event:
             self._push(self.disturbance.push)
-        if self._drops_now():
+        if self._waits_for_drop and self._is_lifted() and self.time >= self._event:
             self._drop()
             self.dropped = True
 
-    def _drops_now(self) -> bool:
-        """Whether the object leaves the gripper at the next step; the task is not solved before it."""
-        waiting = self.disturbance.fault == "drop" and not self.dropped
-        return waiting and self._is_lifted() and self.time >= self._event
+    @property
+    def _waits_for_drop(self) -> bool:
+        """Whether the object is still to be dropped; the task is not solved before that."""
+        return self.disturbance.fault == "drop" and not self.dropped
 
     @property
     def _event(self) -> int:

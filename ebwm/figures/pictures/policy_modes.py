@@ -43,7 +43,7 @@ def draw(
     for panel in (left, right):
         panels.named_ticks(panel.xaxis, [name.replace(", ", ",\n") for name in KINDS.values()], fontsize=8)
     left.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=3)
-    what = f"Two ways around an obstacle, {parameters['demonstrations']} demonstrations half to each side"
+    what = f"Two ways around an obstacle, {parameters['demonstrations']} demonstrations to both sides"
     panels.heading(figure, what, parameters["seeds"], "bars: 95 % intervals over seeds; dashed: fair coins", "a made task")
     return figure
 
