@@ -28,6 +28,24 @@ def test_frames_become_states_and_come_back(world):
     assert torch.equal(world.data["test"][0].states, world.data["test"].whole().to(torch.device("cpu")).states[0])
 
 
+def test_what_is_told_without_a_score_is_known(world):
+    """Of an action, by its frequency and by the number of different frames; of the test, whether training had it."""
+    train, test = world.data["train"].whole(), world.data["test"].whole()
+    assert worlds.recalled(train, train) == 1 and worlds.recalled(train, test) < 1
+    assert worlds.recalled(test, worlds.Played(test.states + 1, test.actions)) == 0
+    known, asked = worlds.uninformed(world), world.probed.distinct
+    shares = [(world.probed.taken[asked] == action).mean() for action in range(5)]
+    assert known["by action"] == pytest.approx(max(shares)) and 0.2 <= known["by frame"] < 1
+
+
+def test_an_event_that_changes_no_component_is_not_visible(world, monkeypatch):
+    kind = "teleport"
+    assert (world.visible(kind) == world.probed.visible(kind)).all() and world.visible(kind).any()
+    flat = world.encoded.states
+    monkeypatch.setattr(type(world.encoded), "states", lambda self, frames: 0 * flat(frames))
+    assert not world.visible(kind).any()
+
+
 def test_a_model_that_repeats_the_last_frame_uses_no_action(world):
     learner = Learner(torch.nn.Module(), None, lambda context, noise: context[0], errors=state_errors)
     items = world.data["test"].whole()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ebwm.data.encoders import Encoded, principal
@@ -28,9 +28,10 @@ from ebwm.figures.experiment.tables import Interval, Tables, over_seeds, within
 from ebwm.settings import generator
 from ebwm.training.learner import Learner
 
-__all__ = ["Played", "World", "load_world", "measure", "predicted_frames", "scores_of", "statistics",
-           "verdicts"]
+__all__ = ["Played", "World", "load_world", "measure", "predicted_frames", "recalled", "scores_of", "statistics",
+           "uninformed", "verdicts"]
 
+SAME = 1e-3  # distance below which two states are the same
 ERRORS = ("true actions", "shuffled actions", "use")  # measures that are not between 0 and 1
 
 
@@ -76,6 +77,14 @@ class World(NamedTuple):
         items, frame = frames.shape[:-3], frames.shape[-3:]
         return self.encoded.states(frames.reshape(-1, 1, *frame))[:, 0].unflatten(0, items)
 
+    def visible(
+        self,
+        kind: str,  # of an impossible event
+    ) -> Bool[np.ndarray, " contexts"]:
+        """Contexts in which the event changes the state; components do not show what never varies in training."""
+        apart = self.states(self.probed.impossible[kind]) - self.states(self.probed.following)
+        return (apart.norm(dim=-1) > SAME).numpy()
+
     def pixels(
         self,
         states: Float[Tensor, "n state_dim"],  # or predictions of them
@@ -99,6 +108,31 @@ def load_world(
     raw = VideoDataset(pixels, float(pixels.mean() / 255), float(pixels.std() / 255))
     world = World(name, {}, probed, principal({"train": raw}, parameters["features"])["train"])
     return world._replace(data={split: Items(world.played(part)) for split, part in recorded.items()})
+
+
+def recalled(
+    train: Played,  # the whole training split
+    test: Played,  # the whole test split
+) -> float:
+    """Share of the steps of the test, of frame, action and next frame, that also occur in training."""
+    known = set(_steps(train))
+    return float(np.mean([step in known for step in _steps(test)]))
+
+
+def _steps(items: Played) -> list[bytes]:
+    states, actions = (part.cpu() for part in items)
+    both = torch.cat([(states[:, :-1] / SAME).round(), actions[:, :-1], (states[:, 1:] / SAME).round()], -1)
+    return [step.tobytes() for step in (both.flatten(0, 1) + 0.0).numpy()]
+
+
+def uninformed(
+    world: World,
+) -> dict[str, float]:  # by measure
+    """Accuracy of telling the action without a score: by the most frequent action, and by any of the different frames."""
+    asked = world.probed.distinct
+    frames = [len({frame.tobytes() for frame in branches}) for branches in world.probed.branches[asked]]
+    return {"by action": float(np.bincount(world.probed.taken[asked]).max() / asked.sum()),
+            "by frame": float(np.mean(1 / np.array(frames)))}
 
 
 # Measurements of one model
@@ -165,9 +199,9 @@ def _surprises(score: Score, world: World, items: Played) -> list[tuple[str, flo
     scored = lambda frames: score(context, world.states(frames)[:, None].to(device))[:, 0].cpu().numpy()
     true = scored(probed.following)
     for kind, frames in probed.impossible.items():
-        seen = probed.visible(kind)
+        seen = world.visible(kind)
         if seen.sum() > 1:
-            rows.append((kind, surprise(true, scored(frames)[seen]).value))
+            rows.append((kind, surprise(true[seen], scored(frames)[seen]).value))
     return rows
 
 

@@ -28,7 +28,7 @@ class Played(NamedTuple):
     rollouts: pd.DataFrame  # error and last_frame by model, ahead and seed
     frames: pd.DataFrame  # of one seed: row, ahead and pixels
     shape: tuple[int, ...]  # of a frame
-    choices: int  # number of actions
+    uninformed: Mapping[str, float]  # accuracy of telling the action without a score, by measure
 
 
 def draw(
@@ -91,7 +91,8 @@ def _series(panel: Any, found: Played, measures: Sequence[str]) -> None:
 
 def _told(panel: Any, found: Played) -> None:
     _series(panel, found, list(READINGS))
-    panels.level(panel, 1 / found.choices)
+    for place, name in enumerate(READINGS):
+        panel.hlines(found.uninformed[name], place - 0.5, place + 0.5, ls="--", lw=1, color=colour("floor"))
     panel.set(title="Which action was taken?", ylabel="accuracy", ylim=(0, 1.04))
     panels.named_ticks(panel.xaxis, READINGS.values())
 
