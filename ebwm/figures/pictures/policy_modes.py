@@ -27,7 +27,7 @@ def draw(
     top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.15])
     for panel, (kind, name) in zip(top.subplots(1, len(KINDS)), KINDS.items(), strict=True):
         _paths(panel, select(episodes, model=kind, seed=parameters["seeds"][0], state=_middle(episodes)))
-        panel.set_title(name, fontsize=9.5)
+        panel.set_title(name.replace(" trained", "\ntrained"), fontsize=9.5)
     left, right = bottom.subplots(1, 2)
     means = shares.groupby("model").mean().loc[list(KINDS)]
     below = 0
@@ -41,7 +41,7 @@ def draw(
     panels.level(right, known)
     right.set(title="Share of the rarer side of a state", ylim=(-0.02, 0.52))
     for panel in (left, right):
-        panels.named_ticks(panel.xaxis, [name.replace(", ", ",\n") for name in KINDS.values()], fontsize=8)
+        panels.named_ticks(panel.xaxis, [name.replace(" trained", "\ntrained") for name in KINDS.values()], fontsize=8)
     left.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=3)
     what = f"Two ways around an obstacle, {parameters['demonstrations']} demonstrations to both sides"
     panels.heading(figure, what, parameters["seeds"], "bars: 95 % intervals over seeds; dashed: fair coins", "a made task")
