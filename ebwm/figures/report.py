@@ -64,11 +64,12 @@ def _split(rows: Sequence[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
 def _summary(models: Sequence[Verdict], arithmetic: Sequence[Verdict]) -> Iterator[str]:
     """Counts, and what they do not account for."""
     in_paper = Counter(row.in_paper for row in models)
-    decided = sum(row.verdict != "not measured" for row in models)
+    intervals = {(row.figure.id, one.path) for row in models for one in row.measured[:1] if one.low < one.high}
     yield f"{len(models)} claims about models. In our setting: {_counts(models)}. In the papers' own settings: " + (
         "; ".join(f"{count} {name}" for name, count in in_paper.items()) or "none") + "."
-    if decided:
-        yield (f"The verdicts are not corrected for their number: of {decided} intervals at 95 %, about {LIKELY * decided:.1f} are "
+    if intervals:
+        missed = LIKELY * len(intervals)
+        yield (f"The verdicts are not corrected for their number: of {len(intervals)} intervals at 95 %, about {missed:.1f} are "
                "expected to miss the value that they estimate. Claims of one figure share its runs, so they are not independent.")
     if arithmetic:
         yield f"Apart from these, {len(arithmetic)} statements are arithmetic on the papers' own points: {_counts(arithmetic)}."
