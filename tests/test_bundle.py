@@ -16,7 +16,7 @@ from tiny_figure import NOTEBOOKS, refusal, rewrite, write_manifest, write_proje
 from ebwm import cli, figures
 from ebwm.figures import bundle as bundles
 from ebwm.figures import offline, wheels
-from ebwm.figures.adopt import DIGESTS, STATUS, adopt
+from ebwm.figures.adopt import DIGESTS, SAFELY, STATUS, adopt
 from ebwm.files import sha256
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -50,7 +50,7 @@ STEPS = [
 def unpack(tar: Path, folder: Path) -> Path:
     """The unpacked bundle."""
     with tarfile.open(tar) as file:
-        file.extractall(folder, filter="data")
+        file.extractall(folder, **SAFELY)
     return folder / bundles.TOP
 
 

@@ -28,6 +28,7 @@ ALLOWED = re.compile(  # paths in the packed results; no part of a path starts w
     rf"status\.json|logs/{NAME}|figures/benchmarks/{NAME}/{NAME}|figures/[a-z][a-z0-9_]*/runs/{NAME}(/{NAME})?/{NAME}",
     re.ASCII)
 DIGESTS, STATUS = "digests.json", "status.json"
+SAFELY = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python has no filter before 3.11.4
 MOST = 2**30  # bytes of all unpacked files
 
 
@@ -116,7 +117,7 @@ def _open(path: Path, draft: Path) -> dict[str, Any]:
         with tarfile.open(path) as tar:
             members = tar.getmembers()
             _check_members(path, members)
-            tar.extractall(draft, members, filter="data")
+            tar.extractall(draft, members, **SAFELY)
         content = json.loads((draft / DIGESTS).read_text(encoding="utf-8"))
         (draft / DIGESTS).unlink()
         digests, part, parts = content["files"], content["part"], content["parts"]
