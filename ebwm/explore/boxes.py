@@ -3,15 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from ..compat import require
+from .controls import labelled
 
 __all__ = ["choices", "set_choices", "text_box", "tick_box"]
-
-
-def _widget(kind: str, label: str, tip: str, **options: Any) -> Any:
-    widgets = require("ipywidgets", "figures")
-    return getattr(widgets, kind)(description=label, tooltip=tip or label, layout=dict(width="330px", max_width="100%"),
-                                  style=dict(description_width="100px"), **options)
 
 
 def text_box(
@@ -21,7 +15,7 @@ def text_box(
 ) -> Any:  # widget
     """A box for a text; it reports a change when it loses the focus."""
     kind, size = ("Text", {}) if rows == 1 else ("Textarea", {"rows": rows})
-    return _widget(kind, label, tip, continuous_update=False, **size)
+    return labelled(kind, label, tip, continuous_update=False, **size)
 
 
 def tick_box(
@@ -29,7 +23,7 @@ def tick_box(
     tip: str = "",  # tooltip; "": the label
 ) -> Any:  # widget
     """A box to tick."""
-    return _widget("Checkbox", label, tip)
+    return labelled("Checkbox", label, tip)
 
 
 def choices(
@@ -38,7 +32,7 @@ def choices(
     tip: str = "",  # tooltip; "": the label
 ) -> Any:  # widget
     """A list of which several entries can be chosen; `set_choices` fills it."""
-    return _widget("SelectMultiple", label, tip, rows=rows)
+    return labelled("SelectMultiple", label, tip, rows=rows)
 
 
 def set_choices(

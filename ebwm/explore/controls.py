@@ -16,8 +16,8 @@ from ..compat import require
 from ..usage import UsageError
 from .state import settings_from, state_text
 
-__all__ = ["NARROW", "Explorer", "dropdown", "integer_box", "integer_slider", "is_rounding", "log_slider", "one_at_a_time",
-           "player", "set_range", "slider", "update_figure"]
+__all__ = ["NARROW", "Explorer", "dropdown", "integer_box", "integer_slider", "is_rounding", "labelled", "log_slider",
+           "one_at_a_time", "player", "set_range", "slider", "update_figure"]
 
 NARROW = "max-width:330px;line-height:1.4"  # style of texts in the column of controls
 MESSAGE = "600px"  # width of the message line
@@ -32,7 +32,13 @@ MINUS = re.compile(r"(?<![\w.-])-(?=[\d.])")  # of a number
 # Widgets
 
 
-def _widget(kind: str, label: str, tip: str, **options: Any) -> Any:
+def labelled(
+    kind: str,  # class of ipywidgets
+    label: str,  # beside the control
+    tip: str,  # tooltip; "": the label
+    **options: Any,  # of the class
+) -> Any:  # widget
+    """A control with a label at its left, as wide as the column of controls."""
     widgets = require("ipywidgets", "figures")
     style, layout = dict(description_width="100px"), dict(width="330px", max_width="100%")
     return getattr(widgets, kind)(description=label, tooltip=tip or label, layout=layout, style=style, **options)
@@ -44,7 +50,7 @@ def dropdown(
     tip: str = "",  # tooltip; "": the label
 ) -> Any:  # widget
     """A list to choose from."""
-    return _widget("Dropdown", label, tip, options=list(options))
+    return labelled("Dropdown", label, tip, options=list(options))
 
 
 def slider(
@@ -56,7 +62,7 @@ def slider(
     tip: str = "",  # tooltip; "": the label
 ) -> Any:  # widget
     """A slider of numbers."""
-    return _widget("FloatSlider", label, tip, min=low, max=high, step=step, value=low, readout_format=digits)
+    return labelled("FloatSlider", label, tip, min=low, max=high, step=step, value=low, readout_format=digits)
 
 
 def log_slider(
@@ -67,7 +73,7 @@ def log_slider(
     tip: str = "",  # tooltip; "": the label
 ) -> Any:  # widget
     """A slider of positive numbers on a logarithmic scale."""
-    return _widget("FloatLogSlider", label, tip, min=low, max=high, step=0.01, value=value, readout_format=".3g")
+    return labelled("FloatLogSlider", label, tip, min=low, max=high, step=0.01, value=value, readout_format=".3g")
 
 
 def integer_slider(
@@ -77,7 +83,7 @@ def integer_slider(
     tip: str = "",  # tooltip; "": the label
 ) -> Any:  # widget
     """A slider of integers."""
-    return _widget("IntSlider", label, tip, min=low, max=high, step=1, value=low, readout_format="d")
+    return labelled("IntSlider", label, tip, min=low, max=high, step=1, value=low, readout_format="d")
 
 
 def integer_box(
@@ -86,7 +92,7 @@ def integer_box(
     tip: str = "",  # tooltip; "": the label
 ) -> Any:  # widget
     """A box for an integer."""
-    return _widget("BoundedIntText", label, tip, min=0, max=high)
+    return labelled("BoundedIntText", label, tip, min=0, max=high)
 
 
 def player(
@@ -185,7 +191,7 @@ class Explorer(ABC):
         self.dark = widgets.ToggleButton(value=theme == "dark", description="dark", tooltip="dark figures",
                                          layout=dict(width="90px"))
         self.message, self.table = widgets.HTML(layout=dict(min_height="28px")), widgets.HTML()
-        self.state = _widget("Textarea", "state", "the whole state: copy it, or paste one and leave the field",
+        self.state = labelled("Textarea", "state", "the whole state: copy it, or paste one and leave the field",
                              rows=4, continuous_update=False)
         self.play = player(controls["step"], self.interval) if "step" in controls else None
         self.result = self.compute(settings)
