@@ -22,6 +22,7 @@ from .blocks import EnergyTrunk, embedding, initialise, linear, rotary, size_nam
 from .context import KV, Context, FixedContext, GrowingContext, check_like
 from .energy import curvature, gradient_by_autograd
 from .gradient.attention import can_be_fused
+from .gradient.joint import folded_layer
 from .gradient.sweeps import Layer
 from .landscape import CausalLandscape, ContextLandscape
 from .saving import Saved
@@ -316,14 +317,8 @@ class CausalEBM(StateEBM):
         dtype: torch.dtype,  # of the products
     ) -> tuple[tuple[Layer, ...], Tensor]:  # matrices of each layer, and the head
         "The weights of the layers, with the gain of each norm multiplied into the next matrix."
-        layers = []
-        for block in self.blocks:
-            qkv = block.qkv.weight * block.attention_norm.weight
-            gate_up = block.feed_forward.gate_up.weight * block.feed_forward_norm.weight
-            matrices = qkv, block.out.weight, gate_up, block.feed_forward.down.weight
-            layers.append(Layer(*(matrix.to(dtype) for matrix in matrices)))
         head = self.head.weight[0] * self.norm.weight
-        return tuple(layers), head.to(self.residual_dtype)
+        return tuple(folded_layer(block, dtype) for block in self.blocks), head.to(self.residual_dtype)
 
 # %% ../nbs/core/13_ebt.ipynb #000957e0
 class EBT(CausalEBM):

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from . import checks
 from .attention import joint_attention
 from .blocks import initialise, linear, rotary
-from .context import KV, Context, FixedContext, check_like
+from .context import KV, Context, FixedContext, check_like, product_dtype
 from .ebt import EBM
 from .energy import Landscape, gradient_by_autograd
+from .gradient.joint import folded_layer, joint_energy
+from .gradient.sweeps import Energy, energy_gradient
 from .landscape import ContextLandscape, Expanded, check_items
 
 # %% ../nbs/core/14_joint.ipynb #57357d24
@@ -29,24 +31,33 @@ class JointLandscape(ContextLandscape):
         self,
         y: Float[Tensor, "b n c"],  # candidates of n rows
     ) -> Float[Tensor, " b"]:
-        "Energy of each candidate."
-        if self.context is not None:
-            self.check_context()
-        batch = len(y) if self.context is None else self.batch
-        check_like(y, "candidates", [batch, self.model.rows, self.model.candidate_dim], self.model)
-        nothing = [(None, None)] * len(self.model.blocks)
-        kv = self.selected_kv(self.context.kv(self.step)) if self.context else nothing
-        return self.model.candidate_energy(y, kv, self.step)
+        "Energy of each candidate by autograd's rules: differentiable any number of times."
+        return self.model.candidate_energy(y, self._checked(y), self.step)
 
     def value_and_grad(
         self,
         y: Float[Tensor, "b n c"],  # candidates of n rows
-        create_graph: bool = False,  # keep the gradient differentiable
+        create_graph: bool = False,  # keep the gradient differentiable, once more
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b n c"]]:
-        "Energies and gradient by autograd."
+        "Energies and gradient by the manual rule if the model has one, else by autograd."
         if self.context is not None:
             self.check_graph(create_graph)
-        return gradient_by_autograd(self.energy, y, create_graph)
+        model = self.model
+        if not model.manual_gradient:
+            return gradient_by_autograd(self.energy, y, create_graph)
+        kv = self._checked(y)
+        with torch.set_grad_enabled(create_graph):
+            inputs, offset = model.inputs(kv, len(y), self.step)
+            energies, grad = energy_gradient(inputs, model.embed(y).to(model.residual_dtype), create_graph)
+            return energies.sum(-1) + offset, (grad @ model.embed.weight).to(y.dtype)
+
+    def _checked(self, y: Tensor) -> KV | None:
+        "Keys and values of the context, after checks of the candidates and of the context."
+        if self.context is not None:
+            self.check_context()
+        batch = len(y) if self.context is None else self.batch
+        check_like(y, "candidates", [batch, self.model.rows, self.model.candidate_dim], self.model)
+        return None if self.context is None else self.selected_kv(self.context.kv(self.step))
 
     def select(
         self,
@@ -115,10 +126,11 @@ class ObservingEBM(EBM):
     def candidate_energy(
         self,
         candidates: Float[Tensor, "b n c"],  # candidates
-        kv: list[tuple[Tensor | None, Tensor | None]],  # keys and values of the context; None: no context
+        kv: KV | None,  # keys and values of the context; None: no context
         step: int = 0,  # index of the sampling step
     ) -> Float[Tensor, " b"]:  # means over the rows
-        "Energies of the candidates."
+        "Energies of the candidates by autograd's rules: the reference for the manual gradient."
+        kv = kv or [(None, None)] * len(self.blocks)
         seen = 0 if kv[0][0] is None else kv[0][0].shape[2]
         positions = torch.arange(self.rows, device=candidates.device) + seen
         rotation, condition = rotary(positions, self.head_dim, candidates.dtype), self.condition(step)
@@ -126,6 +138,25 @@ class ObservingEBM(EBM):
         for block, (k, v) in zip(self.blocks, kv, strict=True):
             x = block(x, rotation, partial(joint_attention, context_k=k, context_v=v), condition)
         return self.read_out(x, condition).mean(-1)
+
+    def inputs(
+        self,
+        kv: KV | None,  # keys and values of the context; None: no context
+        batch: int,  # candidates
+        step: int = 0,  # index of the sampling step
+    ) -> tuple[Energy, Float[Tensor, ""]]:
+        "Inputs of the manual gradient, and a constant: the part of an energy that no candidate changes."
+        low, condition = product_dtype(self.head.weight.device, self.dtype), self.condition(step)
+        if kv is None:
+            kv = [(self.head.weight.new_zeros(batch, self.heads, 0, self.head_dim),) * 2] * len(self.blocks)
+        layers = [folded_layer(block, low, condition) for block in self.blocks]
+        head, gain = self.head.weight[0], self.norm.weight
+        offset = head.new_zeros(())
+        if condition is not None:
+            shift, scale = self.modulation(F.silu(condition)).chunk(2, -1)
+            gain, offset = gain * (1 + scale), (head * shift).sum()
+        kv = [(k.to(low), v.to(low)) for k, v in kv]
+        return joint_energy(layers, head * gain, kv, self.rows), offset
 
 # %% ../nbs/core/14_joint.ipynb #fbaa180b
 class JointEBT(ObservingEBM):
@@ -145,11 +176,13 @@ class JointEBT(ObservingEBM):
         generator: torch.Generator | None = None,  # draws the initial weights
         step_conditioning: str = "none",  # how the energy depends on the sampling step: "none" or "adaln"
         conditioned_steps: int = 2,  # number of steps that differ, if the energy depends on the step
+        gradient: str = "auto",  # "handwritten" or "eager"; "auto": handwritten
     ):
         checks.one_of("step_conditioning", step_conditioning, ("none", "adaln"))
+        checks.one_of("gradient", gradient, ("auto", "handwritten", "eager"))
         checks.sizes(rows=rows, candidate_dim=candidate_dim, state_dim=state_dim)
         super().__init__(dim, depth, heads, step_conditioning, conditioned_steps)
-        self.rows, self.candidate_dim = rows, candidate_dim or dim
+        self.rows, self.candidate_dim, self.manual_gradient = rows, candidate_dim or dim, gradient != "eager"
         self.embed = linear(self.candidate_dim, dim)
         self.add_trunk()
         self.decode = nn.Identity()

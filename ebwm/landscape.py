@@ -17,7 +17,8 @@ from . import checks
 from .context import KV, Context, check_like, product_dtype
 from .energy import Landscape, Wrapper, gradient_by_autograd
 from .gradient.attention import FUSED, PLAIN, make_view
-from .gradient.sweeps import Energy, Sweeps, compiled_sweeps, energy_gradient
+from .gradient.compiled import compiled_sweeps
+from .gradient.sweeps import Energy, Sweeps, energy_gradient
 from .tensor_checks import check_integers
 
 # %% ../nbs/core/12_landscape.ipynb #b8d64bd0

@@ -115,6 +115,8 @@ KINDS = {
     "joint with context, adaln": joint(state_dim=6, step_conditioning="adaln"),
     "joint with context, adaln, a later step": joint(1, state_dim=6, step_conditioning="adaln"),
     "joint adaln": joint(step_conditioning="adaln"),
+    "joint eager": joint(gradient="eager"),
+    "joint eager with context, adaln": joint(gradient="eager", state_dim=6, step_conditioning="adaln"),
 }
 WRAPPERS = {
     "unwrapped": lambda landscape: landscape,

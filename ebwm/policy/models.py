@@ -17,8 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .. import checks
-from ..blocks import Block, Rotation, initialise, linear, rotate
+from ..blocks import initialise, linear
 from ..energy import Landscape, curvature
+from ..gradient.joint import folded_layer, joint_energy
+from ..gradient.sweeps import energy_gradient
 from ..landscape import Expanded
 from .trunks import ChunkShape, MLPTrunk, ObservationEncoder, TransformerTrunk, absent
 from ..saving import Saved
@@ -180,7 +182,6 @@ class MLPGradient:
                        for layer, parts in zip(trunk.layers, memory, strict=True)]
         self.row = trunk.decode.weight.mean(0)  # the energy is the mean of the outputs
 
-    @torch.no_grad()
     def __call__(
         self,
         y: Float[Tensor, "b n a"],  # chunks
@@ -202,67 +203,28 @@ class MLPGradient:
 
 # %% ../../nbs/policy/03_models.ipynb #c3e10a01
 class TransformerGradient:
-    "Energies of chunks and their gradient by the transformer, without autograd."
+    "Energies of chunks and their gradient by the transformer."
 
     def __init__(
         self,
         trunk: TransformerTrunk,  # of an energy
         memory: list[Tensor],  # from `TransformerTrunk.prefill`
     ):
-        pairs, present = trunk.unpacked(memory)
-        self.trunk, self.layers = trunk, [*zip(trunk.layers, pairs, strict=True)]
-        self.hidden = None if present is None else absent(present, trunk.shape.predict)
-        self.rotation = trunk.action_rotation(memory[0])
-        self.back = Rotation(self.rotation.cos, -self.rotation.sin)
-        self.row = trunk.decode.weight.mean(0)  # the energy is the mean of the outputs
+        (pairs, present), shape = trunk.unpacked(memory), trunk.shape
+        layers = [folded_layer(layer, memory[0].dtype) for layer in trunk.layers]
+        head = trunk.decode.weight.mean(0) * trunk.norm.weight  # the energy is the mean of the outputs
+        hidden = None if present is None else absent(present, shape.predict)
+        self.embed = trunk.embed
+        self.inputs = joint_energy(layers, head, pairs, shape.predict, hidden, trunk.first + shape.observe)
 
-    @torch.no_grad()
     def __call__(
         self,
         y: Float[Tensor, "b n a"],  # chunks
+        create_graph: bool = False,  # keep the gradient differentiable, once more
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b n a"]]:
         "Energies, and the gradient of their sum."
-        x, kept, norm = self.trunk.embed(y), [], Norm.of(self.trunk.norm)
-        for layer, pair in self.layers:
-            x, attended = self._attend(layer, pair, x)
-            x, fed = self._feed(layer, x)
-            kept.append((layer, attended, fed))
-        normed, root = norm.forward(x)
-        grad = norm.backward((self.row / y.shape[1]).expand_as(x), x, root)
-        for layer, attended, fed in reversed(kept):
-            grad = self._attend_back(layer, self._feed_back(layer, grad, *fed), *attended)
-        return (normed @ self.row).mean(-1), grad @ self.trunk.embed.weight
-
-    def _attend(self, layer: Block, pair: tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        normed, root = Norm.of(layer.attention_norm).forward(x)
-        q, k, v = layer.qkv(normed).unflatten(-1, (3, layer.heads, -1)).permute(2, 0, 3, 1, 4)
-        q = rotate(q, self.rotation) * q.shape[-1] ** -0.5
-        keys, values = torch.cat([pair[0], rotate(k, self.rotation)], 2), torch.cat([pair[1], v], 2)
-        scores = q @ keys.mT
-        weights = (scores if self.hidden is None else scores.masked_fill(self.hidden, -torch.inf)).softmax(-1)
-        return x + layer.out((weights @ values).transpose(1, 2).flatten(-2)), (x, root, q, keys, values, weights)
-
-    def _attend_back(
-        self, layer: Block, grad: Tensor, x: Tensor, root: Tensor, q: Tensor, keys: Tensor, values: Tensor,
-        weights: Tensor,
-    ) -> Tensor:
-        inner = (grad @ layer.out.weight).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
-        own = slice(-q.shape[2], None)  # keys and values of the actions themselves
-        share = inner @ values.mT
-        scores = weights * (share - (share * weights).sum(-1, keepdim=True))
-        parts = (rotate(scores @ keys * q.shape[-1] ** -0.5, self.back), rotate(scores[..., own].mT @ q, self.back),
-                 weights[..., own].mT @ inner)
-        qkv = torch.stack(parts).permute(1, 3, 0, 2, 4).flatten(-3)
-        return grad + Norm.of(layer.attention_norm).backward(qkv @ layer.qkv.weight, x, root)
-
-    def _feed(self, layer: Block, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        normed, root = Norm.of(layer.feed_forward_norm).forward(x)
-        hidden, parts = SwiGLU(layer.feed_forward.gate_up.weight).forward(normed)
-        return x + layer.feed_forward.down(hidden), (x, root, *parts)
-
-    def _feed_back(self, layer: Block, grad: Tensor, x: Tensor, root: Tensor, *parts: Tensor) -> Tensor:
-        inner = SwiGLU(layer.feed_forward.gate_up.weight).backward(grad @ layer.feed_forward.down.weight, *parts)
-        return grad + Norm.of(layer.feed_forward_norm).backward(inner, x, root)
+        energies, grad = energy_gradient(self.inputs, self.embed(y), create_graph)
+        return energies.sum(-1), grad @ self.embed.weight
 
 # %% ../../nbs/policy/03_models.ipynb #2b158cb7
 class ChunkLandscape(Landscape):
@@ -277,7 +239,7 @@ class ChunkLandscape(Landscape):
 
     @cached_property
     def _gradient(self) -> MLPGradient | TransformerGradient:
-        "The gradient without autograd, prepared for all steps of a walk."
+        "The gradient without a graph, prepared for all steps of a walk."
         kind = MLPGradient if isinstance(self.model.trunk, MLPTrunk) else TransformerGradient
         with torch.no_grad():
             return kind(self.model.trunk, self.memory)
@@ -295,12 +257,16 @@ class ChunkLandscape(Landscape):
         y: Float[Tensor, "b n a"],  # chunks
         create_graph: bool = False,  # keep the gradient differentiable
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b n a"]]:
-        "Energies and their gradient; autograd is needed only with a graph, and for the energy of half precision."
-        half = torch.promote_types(y.dtype, torch.float32) != y.dtype
-        if create_graph or half or torch.is_autocast_enabled(y.device.type):
+        "Energies and their gradient; autograd is needed for half precision, and for a graph of the small trunk."
+        half, small = torch.promote_types(y.dtype, torch.float32) != y.dtype, isinstance(self.model.trunk, MLPTrunk)
+        if half or torch.is_autocast_enabled(y.device.type) or (create_graph and small):
             return super().value_and_grad(y, create_graph)
         self._check(y)
-        return self._gradient(y.detach())
+        if create_graph:
+            with torch.enable_grad():
+                return TransformerGradient(self.model.trunk, self.memory)(y, create_graph=True)
+        with torch.no_grad():
+            return self._gradient(y)
 
     def _check(self, y: Tensor) -> None:
         shape = [len(self.memory[0]), self.model.shape.predict, self.model.shape.action_dim]
