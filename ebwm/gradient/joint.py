@@ -94,12 +94,14 @@ def _attend_adjoint_tangent(
 JOINT = Attention(_attend, _attend_adjoint, _attend_tangent, _attend_adjoint_tangent)
 
 # %% ../../nbs/gradient/04_joint.ipynb #c0121c9d
-def _folded(matrix: nn.Linear, norm: nn.RMSNorm, after: nn.Linear, modulation: Modulation | None) -> list[Tensor | None]:
+def _folded(
+    matrix: nn.Linear, norm: nn.RMSNorm, after: nn.Linear, modulation: Modulation | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     "The two matrices of one half of a layer, and the shift behind the first one."
     if modulation is None:
-        return [matrix.weight * norm.weight, after.weight, None]
+        return matrix.weight * norm.weight, after.weight, None
     gain = norm.weight * (1 + modulation.scale)
-    return [matrix.weight * gain, after.weight * modulation.gate.unsqueeze(-1), matrix.weight @ modulation.shift]
+    return matrix.weight * gain, after.weight * modulation.gate.unsqueeze(-1), matrix.weight @ modulation.shift
 
 
 def folded_layer(

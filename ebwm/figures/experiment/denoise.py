@@ -1,6 +1,6 @@
 """Denoising of images: learners of three kinds, and their errors by noise level and number of passes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from ebwm import settings
 from ebwm.checks import one_of
 from ebwm.data.images import Images, image_splits, to_patches
 from ebwm.denoising import Denoiser, DenoisingEBT, add_noise, psnr, remove_noise
+from ebwm.evaluation.cost import seconds
 from ebwm.evaluation.statistics import student_crossed
 from ebwm.figures.errors import FigureError
 from ebwm.figures.experiment.tables import Interval
@@ -24,7 +25,7 @@ from ebwm.training.learner import Learner
 from ebwm.walk import Walk
 
 __all__ = ["KINDS", "PatchRows", "Way", "decibel", "denoised", "denoising_learner", "errors_by_image", "image_rows",
-           "level_noise", "measured_ways", "psnr_interval", "psnr_shares", "verdict"]
+           "level_noise", "measured_ways", "psnr_interval", "psnr_shares", "update_cost", "verdict"]
 
 KINDS = {"ebt": "EBT", "one_pass": "one pass", "dit": "DiT"}
 Levels = tuple[int, int]  # lowest and highest noise level in training
@@ -104,6 +105,27 @@ def denoising_learner(
 
     same = lambda batch: (batch, batch)
     return Learner(model, loss, one_pass, errors=errors_by_image, pair=same)
+
+
+def update_cost(
+    learners: Mapping[str, Learner],  # from `denoising_learner`, by kind, that of the EBT first; they are changed
+    clean: Float[Tensor, "b rows features"],  # patches of a batch of images
+    rounds: int = 15,  # updates of each that are counted
+) -> dict[str, float]:  # by kind
+    """Seconds of an update of the first learner divided by those of each; updates are made in turns."""
+    def updates(learner: Learner) -> Callable[[], None]:
+        learner.model.to(clean.device)
+        optimiser, noise = torch.optim.AdamW(learner.model.parameters()), settings.generator(0, "cost")
+
+        def update() -> None:
+            optimiser.zero_grad()
+            learner.loss(clean, clean, noise).backward()
+            optimiser.step()
+
+        return update
+
+    found = seconds({kind: updates(learner) for kind, learner in learners.items()}, rounds)
+    return {kind: 1 / timing.ratio for kind, timing in found.items()}
 
 
 class Way(NamedTuple):
