@@ -115,7 +115,8 @@ def update_cost(
     """Seconds of an update of the first learner divided by those of each; updates are made in turns."""
     def updates(learner: Learner) -> Callable[[], None]:
         learner.model.to(clean.device)
-        optimiser, noise = torch.optim.AdamW(learner.model.parameters()), settings.generator(0, "cost")
+        optimiser = torch.optim.AdamW(learner.model.parameters())
+        noise = torch.Generator(clean.device).manual_seed(0)
 
         def update() -> None:
             optimiser.zero_grad()
