@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['JOINT', 'folded_layer', 'joint_energy']
 
-# %% ../../nbs/gradient/04_joint.ipynb #f90db6c5
+# %% ../../nbs/gradient/04_joint.ipynb #7001eea8
 from collections.abc import Sequence
 
 import torch
@@ -26,7 +26,7 @@ from ebwm.gradient.attention import (
 )
 from .sweeps import Energy, Layer
 
-# %% ../../nbs/gradient/04_joint.ipynb #9f05cb5a
+# %% ../../nbs/gradient/04_joint.ipynb #f975d00c
 def _columns(qkv: QKV, context: KeysValues) -> KeysValues:
     "Keys and values of the context and of the candidate, in the dtype of products."
     own = [part.to(keys.dtype).contiguous() for part, keys in zip(qkv[1:], context, strict=True)]
@@ -93,7 +93,7 @@ def _attend_adjoint_tangent(
 
 JOINT = Attention(_attend, _attend_adjoint, _attend_tangent, _attend_adjoint_tangent)
 
-# %% ../../nbs/gradient/04_joint.ipynb #c0121c9d
+# %% ../../nbs/gradient/04_joint.ipynb #6f546614
 def _folded(
     matrix: nn.Linear, norm: nn.RMSNorm, after: nn.Linear, modulation: Modulation | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
