@@ -116,7 +116,7 @@ class ObservingEBM(EBM):
         step: int = 0,  # index of the sampling step
     ) -> KV:
         "Keys and values of the observations, which attend to each other in both directions."
-        x, condition = self.observe(context), self.condition(step)
+        x, condition = self.observe(context).to(self.residual_dtype), self.condition(step)
         rotation, kv = rotary(torch.arange(x.shape[1], device=x.device), self.head_dim, x.dtype), []
         for block in self.blocks:
             x, pair = block.forward_with_kv(x, rotation, F.scaled_dot_product_attention, condition)
@@ -133,8 +133,8 @@ class ObservingEBM(EBM):
         kv = kv or [(None, None)] * len(self.blocks)
         seen = 0 if kv[0][0] is None else kv[0][0].shape[2]
         positions = torch.arange(self.rows, device=candidates.device) + seen
-        rotation, condition = rotary(positions, self.head_dim, candidates.dtype), self.condition(step)
-        x = self.embed(candidates)
+        rotation, condition = rotary(positions, self.head_dim, self.residual_dtype), self.condition(step)
+        x = self.embed(candidates).to(self.residual_dtype)
         for block, (k, v) in zip(self.blocks, kv, strict=True):
             x = block(x, rotation, partial(joint_attention, context_k=k, context_v=v), condition)
         return self.read_out(x, condition).mean(-1)

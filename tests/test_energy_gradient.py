@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from ebwm.ebt import EBT
 from ebwm.gradient import sweeps
 from ebwm.gradient.attention import can_be_fused
+from ebwm.joint import JointEBT
 from ebwm.objective import StreamedLoss, smooth_l1
 from ebwm.sampler import evaluate, gradient_descent, run
 from ebwm.settings import generator
@@ -121,9 +123,10 @@ def test_earlier_evaluations_do_not_change_training(conditioning, gradient):
 
 
 @by_gradient
-def test_bfloat16_stays_close_to_float64(gradient):
+@pytest.mark.parametrize("kind", [EBT, partial(JointEBT, state_dim=64)], ids=["causal", "joint"])
+def test_bfloat16_stays_close_to_float64(kind, gradient):
     """Products in bf16, all else in float32: energies within 1 %, gradients of the loss within 3 %."""
-    model = EBT(64, 3, 4, step_size=2.0, gradient=gradient, generator=generator(0, "weights"))
+    model = kind(64, 3, 4, step_size=2.0, gradient=gradient, generator=generator(0, "weights"))
     states, targets, start = torch.randn(3, 2, 16, 64, generator=generator(0))
 
     def learn(dtype):

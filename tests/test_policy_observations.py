@@ -205,17 +205,24 @@ def test_padding_has_no_effect_and_words_have_one(trunk, told):
 
 @pytest.mark.parametrize("trunk", ["mlp", "transformer"])
 @pytest.mark.parametrize("lengths", [None, [4, 1, 0, 2, 3]])
-def test_the_gradient_without_autograd_is_that_of_autograd(trunk, lengths):
+def test_gradients_by_hand_are_those_of_autograd(trunk, lengths):
     shape = ChunkShape(state_dim=3, action_dim=2, language_dim=4, trunk=trunk, dim=32, depth=3)
     draw = lambda *sizes: torch.randn(*sizes, dtype=torch.float64, generator=generator(0, str(sizes)))
     context = {"state": draw(5, 2, 3), "language": draw(5, 4, 4)}
     if lengths:
         context["language_mask"] = torch.arange(4) < torch.tensor(lengths).unsqueeze(1)
-    landscape, y = ChunkModel(shape, generator=generator(0, "weights")).double().landscape(context), draw(5, 16, 2)
+    model = ChunkModel(shape, generator=generator(0, "weights")).double()
+    landscape, y = model.landscape(context), draw(5, 16, 2).requires_grad_()
     for chosen in (landscape, landscape.select(torch.tensor([2, 0, 1, 4, 3]))):
         for quick, slow in zip(chosen.value_and_grad(y), gradient_by_autograd(chosen.energy, y), strict=True):
             torch.testing.assert_close(quick, slow, rtol=0, atol=1e-13)
             assert not quick.requires_grad
+    weights = [y, *(weight for name, weight in model.named_parameters() if name != "step_size")]
+    rules = landscape.value_and_grad, partial(gradient_by_autograd, landscape.energy)
+    of_weights = [torch.autograd.grad(energies.sin().sum() + grad.square().sum(), weights, retain_graph=True)
+                  for energies, grad in (rule(y, create_graph=True) for rule in rules)]
+    assert of_weights[0][0].abs().max() > 0
+    torch.testing.assert_close(*of_weights, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("spoken, message", [
