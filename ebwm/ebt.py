@@ -55,11 +55,11 @@ class EBTOptions:
         checks.one_of("embed", self.embed, EMBEDDINGS)
         checks.one_of("gradient", self.gradient, GRADIENTS)
         checks.finite("embedding_std", self.embedding_std)
-        if self.gradient in ("fused", "handwritten") and self.step_conditioning == "adaln":
-            raise checks.refusal("gradient", self.gradient, "must be 'eager' with step_conditioning='adaln'")
 
 
-def _check_maps(options: EBTOptions, dim: int, state_dim: int, vocabulary: int | None) -> None:
+def _check_options(options: EBTOptions, dim: int, state_dim: int, vocabulary: int | None) -> None:
+    if options.gradient in ("fused", "handwritten") and options.step_conditioning == "adaln":
+        raise checks.refusal("gradient", options.gradient, "must be 'eager' with step_conditioning='adaln'")
     if options.embed == "identity" and (state_dim != dim or vocabulary):
         raise checks.refusal("embed", "identity", f"needs vectors with state_dim={dim}, the model's width")
     if vocabulary and options.embed != "linear":
@@ -190,7 +190,7 @@ class StateEBM(EBM):
     ) -> None:
         "Create the maps from states and candidates to the width of the model."
         self.state_dim, self.latent = vocabulary or state_dim or self.dim, options.candidates == "latent"
-        _check_maps(options, self.dim, self.state_dim, vocabulary)
+        _check_options(options, self.dim, self.state_dim, vocabulary)
         self.candidate_dim = self.dim if self.latent else self.state_dim
         self.tokens = embedding(vocabulary, self.dim) if vocabulary else None
         identity, bias = options.embed == "identity", options.embed == "affine"

@@ -17,8 +17,9 @@ from . import checks
 from .attention import joint_attention
 from .blocks import initialise, linear, rotary
 from .context import KV, Context, FixedContext, check_like, product_dtype
-from .ebt import EBM
+from .ebt import EBM, EBTOptions
 from .energy import Landscape, gradient_by_autograd
+from .gradient.compiled import compiled_sweeps
 from .gradient.joint import folded_layer, joint_energy
 from .gradient.sweeps import Energy, energy_gradient
 from .landscape import ContextLandscape, Expanded, check_items
@@ -48,7 +49,8 @@ class JointLandscape(ContextLandscape):
         kv = self._checked(y)
         with torch.set_grad_enabled(create_graph):
             inputs, offset = model.inputs(kv, len(y), self.step)
-            energies, grad = energy_gradient(inputs, model.embed(y).to(model.residual_dtype), create_graph)
+            x = model.embed(y).to(model.residual_dtype)
+            energies, grad = energy_gradient(inputs, x, create_graph, model.recompute)
             return energies.sum(-1) + offset, (grad @ model.embed.weight).to(y.dtype)
 
     def _checked(self, y: Tensor) -> KV | None:
@@ -156,7 +158,16 @@ class ObservingEBM(EBM):
             shift, scale = self.modulation(F.silu(condition)).chunk(2, -1)
             gain, offset = gain * (1 + scale), (head * shift).sum()
         kv = [(k.to(low), v.to(low)) for k, v in kv]
-        return joint_energy(layers, head * gain, kv, self.rows), offset
+        energy = joint_energy(layers, head * gain, kv, self.rows)
+        return energy._replace(sweeps=compiled_sweeps()) if self.compile else energy, offset
+
+# %% ../nbs/core/14_joint.ipynb #fbaa1808
+def _check_options(options: EBTOptions) -> None:
+    "Refuse options that a joint EBT does not have."
+    known = {"candidates": ("state",), "step_conditioning": ("none", "adaln"), "embedding_std": (1.0,),
+             "embed": ("linear",), "gradient": ("auto", "handwritten", "eager")}
+    for name, values in known.items():
+        checks.one_of(name, getattr(options, name), values)
 
 # %% ../nbs/core/14_joint.ipynb #fbaa180b
 class JointEBT(ObservingEBM):
@@ -174,15 +185,15 @@ class JointEBT(ObservingEBM):
         state_dim: int | None = None,  # features of an observation; None: there is no context
         step_size: float | str = "auto",  # initial alpha; "auto": `standard_step_size`
         generator: torch.Generator | None = None,  # draws the initial weights
-        step_conditioning: str = "none",  # how the energy depends on the sampling step: "none" or "adaln"
-        conditioned_steps: int = 2,  # number of steps that differ, if the energy depends on the step
-        gradient: str = "auto",  # "handwritten" or "eager"; "auto": handwritten
+        options: EBTOptions | None = None,  # gradient rule, step conditioning and so on
+        **changes,  # single fields of EBTOptions
     ):
-        checks.one_of("step_conditioning", step_conditioning, ("none", "adaln"))
-        checks.one_of("gradient", gradient, ("auto", "handwritten", "eager"))
+        options = checks.changed(options or EBTOptions(), changes, "argument")
+        _check_options(options)
         checks.sizes(rows=rows, candidate_dim=candidate_dim, state_dim=state_dim)
-        super().__init__(dim, depth, heads, step_conditioning, conditioned_steps)
-        self.rows, self.candidate_dim, self.manual_gradient = rows, candidate_dim or dim, gradient != "eager"
+        super().__init__(dim, depth, heads, options.step_conditioning, options.conditioned_steps)
+        self.manual_gradient, self.recompute = options.gradient != "eager", options.recompute
+        self.compile, self.rows, self.candidate_dim = options.compile, rows, candidate_dim or dim
         self.embed = linear(self.candidate_dim, dim)
         self.add_trunk()
         self.decode = nn.Identity()

@@ -50,10 +50,11 @@ def test_streaming_stores_nothing_of_a_step():
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_recomputation_repeats_the_first_sweeps_in_the_backward_pass(recompute, monkeypatch):
+@pytest.mark.parametrize("kind", [EBT, partial(JointEBT, rows=4, state_dim=12)], ids=["causal", "joint"])
+def test_recomputation_repeats_the_first_sweeps_in_the_backward_pass(kind, recompute, monkeypatch):
     calls, first_order = [], sweeps.first_order
     monkeypatch.setattr(sweeps, "first_order", lambda *given: calls.append(1) or first_order(*given))
-    model = model_of("auto", recompute=recompute)
+    model = kind(12, 2, 2, recompute=recompute, generator=generator(0)).double()
     grad = evaluate(model.landscape(draw(2, 4, 12)), draw(2, 4, 12, stream="start"), create_graph=True).grad
     before = len(calls)
     grad.square().sum().backward()
@@ -144,18 +145,19 @@ def test_bfloat16_stays_close_to_float64(kind, gradient):
 
 COMPILED = """
 import torch
-from ebwm.ebt import EBT
+from ebwm import EBT, JointEBT
 from ebwm.objective import S1
 from ebwm.settings import generator
 
-found = []
-for compile in (False, True):
-    model = EBT(16, 2, 2, generator=generator(0), compile=compile).double()
-    states, targets = torch.randn(2, 2, 5, 16, dtype=torch.float64, generator=generator(0))
-    S1(2)(model, states, targets, generator=generator(0)).backward()
-    found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-assert found[0].abs().max() > 1e-3
-assert (found[0] - found[1]).abs().max() < 1e-12, (found[0] - found[1]).abs().max()
+for kind, options in ((EBT, {}), (JointEBT, {"rows": 5, "state_dim": 16, "step_conditioning": "adaln"})):
+    found = []
+    for compile in (False, True):
+        model = kind(16, 2, 2, generator=generator(0), compile=compile, **options).double()
+        states, targets = torch.randn(2, 2, 5, 16, dtype=torch.float64, generator=generator(0))
+        S1(2)(model, states, targets, generator=generator(0)).backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert found[0].abs().max() > 1e-3
+    assert (found[0] - found[1]).abs().max() < 1e-12, (found[0] - found[1]).abs().max()
 """
 
 

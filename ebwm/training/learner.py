@@ -112,7 +112,8 @@ def _ebt(config: ModelSettings, state: StateSpec, weights: torch.Generator) -> L
 
 def _joint_ebt(config: ModelSettings, state: StateSpec, weights: torch.Generator) -> Learner:
     model, walk = config.model, config.walk
-    shape = {name: getattr(model, name) for name in ("dim", "depth", "heads")} | state.sizes()
+    names = ("dim", "depth", "heads", "gradient", "recompute", "compile")
+    shape = {name: getattr(model, name) for name in names} | state.sizes()
     conditioning = {"step_conditioning": model.step_conditioning, "conditioned_steps": walk.steps}
     ebt = JointEBT(**shape, **conditioning, step_size=walk.step_size, generator=weights)
     return ebt_learner(ebt, state, config.make_recipe(), capacity=config.recipe.capacity)

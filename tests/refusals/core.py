@@ -97,6 +97,7 @@ CASES = [
     *refused(partial(ebt, vocabulary=5), embed="affine", candidates="latent"),
     *refused(joint, step_conditioning="context_token", rows=0, candidate_dim=0),
     *refused(partial(joint, step_conditioning="adaln"), conditioned_steps=0),
+    *refused(joint, gradient="fused", candidates="latent", embed="affine", embedding_std=0.03),
     *refused(partial(run, bowl, steps=1, kernel=mala(0.1), generator=generator(0)), start=ONES * NAN),
     *refused(partial(run, bowl, ONES, steps=2), kernel=[[descent]]),
     *(row for make in (gradient_descent, nesterov, *SAMPLERS)
