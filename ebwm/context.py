@@ -33,8 +33,8 @@ def product_dtype(
     dtype: torch.dtype,  # of the model
 ) -> torch.dtype:  # autocast's dtype inside autocast, else that of the model
     "Dtype of matrix products; norms, softmax, energies and updates stay in float32."
-    kind = device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else dtype
+    low = torch.is_autocast_enabled(device.type) and dtype != torch.float64  # which autocast leaves alone
+    return torch.get_autocast_dtype(device.type) if low else dtype
 
 
 def check_like(

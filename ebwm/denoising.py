@@ -62,8 +62,9 @@ class DenoisingEBT(JointEBT):
         candidate_dim: int | None = None,  # features of a patch; None: the width of the model
         step_size: float | str = "auto",  # initial alpha; "auto": `standard_step_size`
         generator: torch.Generator | None = None,  # draws the initial weights
+        **changes,  # fields of EBTOptions: gradient, recompute, compile
     ):
-        options: dict[str, Any] = dict(step_conditioning="adaln", conditioned_steps=1)
+        options: dict[str, Any] = dict(step_conditioning="adaln", conditioned_steps=1) | changes
         super().__init__(dim, depth, heads, rows, candidate_dim, None, step_size, generator, **options)
 
     def encode(

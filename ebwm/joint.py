@@ -44,7 +44,7 @@ class JointLandscape(ContextLandscape):
         if self.context is not None:
             self.check_graph(create_graph)
         model = self.model
-        if not model.manual_gradient:
+        if not (model.manual_gradient and len(y)):
             return gradient_by_autograd(self.energy, y, create_graph)
         kv = self._checked(y)
         with torch.set_grad_enabled(create_graph):

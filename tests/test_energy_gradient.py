@@ -1,5 +1,6 @@
 """The manual gradient (exactness: test_contract.py): streaming, outdated contexts, dtypes, compiled and fused forms."""
 
+import gc
 import shutil
 import subprocess
 import sys
@@ -29,8 +30,10 @@ def test_a_third_derivative_is_refused_and_a_second_backward_pass_is_not():
     (once,) = torch.autograd.grad(value, y, retain_graph=True)
     (second,) = torch.autograd.grad(value, y, create_graph=True)
     assert once.equal(second)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        second.sum().backward()
+    with pytest.raises(RuntimeError, match=r"third derivative of the energy: .*; use gradient='eager'"):
+        second.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="third derivative"):
+        torch.autograd.grad(second.square().sum() + y.square().sum(), y)
 
 
 # Streaming
@@ -59,6 +62,20 @@ def test_recomputation_repeats_the_first_sweeps_in_the_backward_pass(kind, recom
     before = len(calls)
     grad.square().sum().backward()
     assert before == 1 and len(calls) == 1 + recompute
+
+
+def test_evaluations_without_a_graph_keep_no_results_of_a_layer(monkeypatch):
+    held, adjoint = [], sweeps.Sweeps().adjoint
+    model = model_of("auto", depth=4)
+    energy = model.landscape(draw(2, 4, 12)).inputs()
+
+    def counted(bar, inputs, forward):
+        held.append(sum(type(thing) is sweeps._Forward for thing in gc.get_objects()))
+        return adjoint(bar, inputs, forward)
+
+    x = draw(2, 4, 12, stream="start")
+    sweeps.energy_gradient(energy._replace(sweeps=sweeps.Sweeps()._replace(adjoint=counted)), x)
+    assert held == [4, 3, 2, 1]
 
 
 # Contexts that are out of date
@@ -120,7 +137,28 @@ def test_earlier_evaluations_do_not_change_training(conditioning, gradient):
     assert_same(*found)
 
 
+class Doubled(torch.nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_layers_with_a_forward_of_their_own_are_refused():
+    model = model_of("auto")
+    model.blocks[0].out = Doubled(12, 12, bias=False).double()
+    with pytest.raises(TypeError, match=r"layer='Doubled': must be nn.Linear; use gradient='eager'"):
+        model.landscape(draw(2, 4, 12)).value_and_grad(draw(2, 4, 12, stream="start"))
+
+
 # Dtypes, compiled and fused forms
+
+
+@by_gradient
+def test_autocast_leaves_float64_alone(gradient):
+    model, y = model_of(gradient), draw(2, 4, 12, stream="start")
+    expected = model.landscape(draw(2, 4, 12)).value_and_grad(y)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.landscape(draw(2, 4, 12)).value_and_grad(y)
+    assert all(map(torch.equal, found, expected))
 
 
 @by_gradient

@@ -51,8 +51,15 @@ def test_a_landscape_selects_expands_and_differentiates(trunk):
         assert torch.allclose(quick, slow, rtol=0, atol=1e-12)
     landscape.value_and_grad(y[0], create_graph=True)[1].square().sum().backward()
     assert all(p.grad is not None for name, p in model.named_parameters() if name != "step_size")
+    none = landscape.select(torch.tensor([], dtype=torch.long)).value_and_grad(y[0, :0])
+    assert [list(part.shape) for part in none] == [[0], [0, 4, 2]]
     with pytest.raises(ValueError, match="candidates has shape"):
         landscape(y[0, :2])
+    chosen = landscape.select(torch.tensor([0]))
+    with torch.no_grad():
+        model.trunk.norm.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="parameters have changed"):
+        chosen(y[0, :1])
 
 
 @pytest.mark.parametrize("changes, context, message", [

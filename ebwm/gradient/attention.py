@@ -18,7 +18,7 @@ from ..blocks import rotary
 
 # %% ../../nbs/gradient/01_attention.ipynb #a5e51031
 QKV = tuple[Tensor, Tensor, Tensor]  # queries, keys and values of candidates, each [b h n e]
-KeysValues = tuple[Tensor, Tensor]  # of the context, each [b h s e]; the last column is free
+KeysValues = tuple[Tensor, Tensor]  # of the context, each [b h s e]; for PLAIN and FUSED the last column is free
 
 
 class View(NamedTuple):
@@ -27,7 +27,7 @@ class View(NamedTuple):
     cos: Float[Tensor, "2 #b 1 n pairs"]  # rotation of queries, scaled by 1 / sqrt(e), and of keys
     sin: Float[Tensor, "2 #b 1 n pairs"]
     hidden: Bool[Tensor, "#b 1 n s"] | None  # True where a column is hidden; None: no column is
-    last: Int[Tensor, "*b n"]  # index of the last column that each candidate sees
+    last: Int[Tensor, "*b n"] | None = None  # index of the last column that each candidate sees, for FUSED
 
 
 def make_view(
@@ -71,7 +71,7 @@ class AttentionForward(NamedTuple):
 
     qkv: QKV
     o: Tensor  # output
-    saved: tuple[Tensor, ...]  # probabilities, or their log-sum-exp
+    saved: tuple[Tensor, ...]  # probabilities, or their log-sum-exp, and more
 
 
 class AttentionAdjoint(NamedTuple):

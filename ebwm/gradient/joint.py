@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from .. import checks
 from ..blocks import Block, Modulation, rotary
 from ebwm.gradient.attention import (
     QKV,
@@ -111,8 +112,11 @@ def folded_layer(
 ) -> Layer:
     "The weights of a layer, with what follows each norm multiplied into the next matrix."
     first, second = block.modulations(condition)
-    qkv, out, qkv_shift = _folded(block.qkv, block.attention_norm, block.out, first)
     feed = block.feed_forward
+    for part in (block.qkv, block.out, feed.gate_up, feed.down):
+        if type(part).forward is not nn.Linear.forward:
+            raise checks.refusal("layer", type(part).__name__, "must be nn.Linear", "use gradient='eager'", TypeError)
+    qkv, out, qkv_shift = _folded(block.qkv, block.attention_norm, block.out, first)
     gate_up, down, gate_up_shift = _folded(feed.gate_up, block.feed_forward_norm, feed.down, second)
     matrices = [matrix.to(dtype) for matrix in (qkv, out, gate_up, down)]
     return Layer(*matrices, qkv_shift, gate_up_shift)
@@ -131,6 +135,5 @@ def joint_energy(
     first = seen if first is None else first
     cos, sin = rotary(torch.arange(first, first + rows, device=head.device), head_dim, head.dtype)
     scale = torch.tensor([head_dim**-0.5, 1.0], dtype=head.dtype, device=head.device).view(2, 1, 1, 1, 1)
-    last = torch.full((rows,), seen - 1, device=head.device)
-    view = View(cos * scale, sin * scale, hidden, last)
+    view = View(cos * scale, sin * scale, hidden)
     return Energy(tuple(layers), head / rows, tuple(kv), view, heads, JOINT)

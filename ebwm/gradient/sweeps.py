@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ebwm.gradient.attention import (
     PLAIN,
@@ -280,7 +279,7 @@ class Energy(NamedTuple):
 
     layers: tuple[Layer, ...]
     head: Float[Tensor, " d"]  # reads out the energies; the gain of the last norm is multiplied into it
-    kv: tuple[KeysValues, ...]  # keys and values of each layer, each [b h s e]; the last column is zero
+    kv: tuple[KeysValues, ...]  # keys and values of each layer, each [b h s e], as its attention takes them
     view: View
     heads: int
     attention: Attention = PLAIN
@@ -318,18 +317,20 @@ class FirstOrder(NamedTuple):
 def first_order(
     energy: Energy,  # all inputs but the candidates
     x: Float[Tensor, "b n d"],  # candidates in the model's width
+    keep: bool = True,  # keep the results for sweeps 3 and 4
 ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n d"], FirstOrder]:  # energies, gradient, results for later
     "Sweeps 1 and 2."
     rows, layers, adjoints = x.reshape(-1, x.shape[-1]), [], []
     for inputs in energy.inputs():
         rows, forward = energy.sweeps.forward(rows, inputs)
         layers.append((inputs, forward))
+    del forward
     unit, scale = normalise(rows)
     energies = (unit * energy.head).sum(-1).view(x.shape[:-1])
     bar = _normalise_adjoint(energy.head.expand_as(unit), unit, scale)
-    for inputs, forward in reversed(layers):
-        bar, adjoint = energy.sweeps.adjoint(bar, inputs, forward)
-        adjoints.append(adjoint)
+    for index in reversed(range(len(layers))):
+        bar, adjoint = energy.sweeps.adjoint(bar, *(layers[index] if keep else layers.pop()))
+        adjoints += [adjoint] if keep else []
     return energies, bar.view(x.shape), FirstOrder(layers, adjoints[::-1], unit, scale)
 
 
@@ -364,6 +365,18 @@ def _without_autocast(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
+class _Last(torch.autograd.Function):
+    "Second derivatives, and what they depend on: a third derivative through either is refused."
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *given: Tensor):
+        return tuple(part.view_as(part) for part in given[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *bars: Tensor):
+        raise RuntimeError("a third derivative of the energy: must be at most the second; use gradient='eager'")
+
+
 class EnergyGrad(torch.autograd.Function):
     "(x, tensors of an energy) -> (energies, gradient with respect to x), differentiable once more."
 
@@ -371,21 +384,23 @@ class EnergyGrad(torch.autograd.Function):
     def forward(ctx: Any, energy: Energy, recompute: bool, x: Tensor, *tensors: Tensor):
         "Sweeps 1 and 2."
         with _without_autocast(x):
-            energies, gradient, results = first_order(energy.replaced(tensors), x)
+            energies, gradient, results = first_order(energy.replaced(tensors), x, not recompute)
         ctx.energy, ctx.results = energy, None if recompute else results
         ctx.save_for_backward(x, *tensors)
         return energies, gradient
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, energy_bar: Tensor, dot: Tensor):
         "Sweeps 3 and 4."
         x, *tensors = ctx.saved_tensors
         energy = ctx.energy.replaced(tensors)
-        with _without_autocast(x):
+        with torch.no_grad(), _without_autocast(x):
             results, ctx.results = ctx.results or first_order(energy, x)[2], None
             x_bar, bars = second_order(energy, results, energy_bar, dot)
-        return None, None, x_bar, *bars
+        found = [x_bar, *bars]
+        if torch.is_grad_enabled():
+            found = _Last.apply(len(found), *found, energy_bar, dot, x, *tensors)
+        return None, None, *found
 
 
 def energy_gradient(
@@ -396,9 +411,10 @@ def energy_gradient(
 ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n d"]]:  # energies, and the gradient of their sum
     "Energies and their gradient by the manual rule, with manual derivatives."
     if create_graph:
-        plain = energy.replaced([tensor.detach() for tensor in energy.tensors()])
-        return EnergyGrad.apply(plain, recompute, x, *energy.tensors())
+        tensors = [tensor.clone() if tensor.is_inference() else tensor for tensor in energy.tensors()]
+        plain = energy.replaced([tensor.detach() for tensor in tensors])
+        return EnergyGrad.apply(plain, recompute, x, *tensors)
     plain = energy.sweeps == Sweeps()  # compiled ones would be compiled once more for inference mode
     with torch.inference_mode() if plain else torch.no_grad(), _without_autocast(x):
-        energies, gradient, _ = first_order(energy, x)
+        energies, gradient, _ = first_order(energy, x, False)
     return energies.clone(), gradient.clone()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OUTPUTS', 'LEVELS', 'Mixture', 'mixture_of', 'level_features', 'ChunkModel', 'Norm', 'SwiGLU', 'MLPGradient',
-           'TransformerGradient', 'ChunkLandscape', 'standard_step_size']
+           'TransformerGradient', 'versions_of', 'ChunkLandscape', 'standard_step_size']
 
 # %% ../../nbs/policy/03_models.ipynb #e0007029
 import math
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .. import checks
 from ..blocks import initialise, linear
+from ..context import product_dtype
 from ..energy import Landscape, curvature
 from ..gradient.joint import folded_layer, joint_energy
 from ..gradient.sweeps import energy_gradient
@@ -211,7 +212,8 @@ class TransformerGradient:
         memory: list[Tensor],  # from `TransformerTrunk.prefill`
     ):
         (pairs, present), shape = trunk.unpacked(memory), trunk.shape
-        layers = [folded_layer(layer, memory[0].dtype) for layer in trunk.layers]
+        low = product_dtype(memory[0].device, trunk.norm.weight.dtype)
+        layers, pairs = [folded_layer(layer, low) for layer in trunk.layers], [(k.to(low), v.to(low)) for k, v in pairs]
         head = trunk.decode.weight.mean(0) * trunk.norm.weight  # the energy is the mean of the outputs
         hidden = None if present is None else absent(present, shape.predict)
         self.embed = trunk.embed
@@ -223,10 +225,18 @@ class TransformerGradient:
         create_graph: bool = False,  # keep the gradient differentiable, once more
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b n a"]]:
         "Energies, and the gradient of their sum."
-        energies, grad = energy_gradient(self.inputs, self.embed(y), create_graph)
-        return energies.sum(-1), grad @ self.embed.weight
+        x = self.embed(y).to(self.inputs.head.dtype)
+        energies, grad = energy_gradient(self.inputs, x, create_graph)
+        return energies.sum(-1), (grad @ self.embed.weight).to(y.dtype)
 
 # %% ../../nbs/policy/03_models.ipynb #2b158cb7
+def versions_of(
+    model: nn.Module,  # any model
+) -> list[int]:  # changed by an optimiser, but not through `parameter.data`
+    "Versions of the weights."
+    return [0 if weight.is_inference() else weight._version for weight in model.parameters()]
+
+
 class ChunkLandscape(Landscape):
     "Energies [b] of chunks [b n a]."
 
@@ -235,7 +245,7 @@ class ChunkLandscape(Landscape):
         model: ChunkModel,  # with the output "energy"
         memory: list[Tensor],  # from `ChunkModel.prefill`
     ):
-        self.model, self.memory = model, memory
+        self.model, self.memory, self.versions = model, memory, versions_of(model)
 
     @cached_property
     def _gradient(self) -> MLPGradient | TransformerGradient:
@@ -257,18 +267,20 @@ class ChunkLandscape(Landscape):
         y: Float[Tensor, "b n a"],  # chunks
         create_graph: bool = False,  # keep the gradient differentiable
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b n a"]]:
-        "Energies and their gradient; autograd is needed for half precision, and for a graph of the small trunk."
+        "Energies and their gradient; autograd is needed in half precision, and to train the small trunk."
         half, small = torch.promote_types(y.dtype, torch.float32) != y.dtype, isinstance(self.model.trunk, MLPTrunk)
-        if half or torch.is_autocast_enabled(y.device.type) or (create_graph and small):
+        autocast = torch.is_autocast_enabled(y.device.type)
+        if half or (small and (autocast or create_graph)) or not len(y):
             return super().value_and_grad(y, create_graph)
         self._check(y)
-        if create_graph:
-            with torch.enable_grad():
-                return TransformerGradient(self.model.trunk, self.memory)(y, create_graph=True)
-        with torch.no_grad():
+        with torch.set_grad_enabled(create_graph):
+            if create_graph or autocast:
+                return TransformerGradient(self.model.trunk, self.memory)(y, create_graph)
             return self._gradient(y)
 
     def _check(self, y: Tensor) -> None:
+        if versions_of(self.model) != self.versions:
+            raise RuntimeError("the model's parameters have changed since this landscape was made: make a new one")
         shape = [len(self.memory[0]), self.model.shape.predict, self.model.shape.action_dim]
         if list(y.shape) != shape:
             raise ValueError(f"candidates has shape {list(y.shape)}: must be {shape}")
@@ -278,7 +290,9 @@ class ChunkLandscape(Landscape):
         items: Int[Tensor, " m"],  # indices of observations
     ) -> "ChunkLandscape":
         "The landscape of some of the observations."
-        return ChunkLandscape(self.model, [part[items] for part in self.memory])
+        other = ChunkLandscape(self.model, [part[items] for part in self.memory])
+        other.versions = self.versions
+        return other
 
     def expand(
         self,
