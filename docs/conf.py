@@ -42,6 +42,8 @@ pygments_dark_style = "github-dark"
 
 
 TEX = {r"\\frac(\w)(\w)": r"\\frac{\1}{\2}", r"\\dots\b": r"\\ldots"}  # commands unknown to docutils
+# Without a mathematical font, browsers draw accents into the letter, and do not draw the bar of docutils at all
+ACCENTS = {'<mover accent="true">': '<mover accent="false">', "\N{MODIFIER LETTER MACRON}": "\N{MACRON}"}
 
 
 def _mathml(self, node: nodes.Element) -> None:
@@ -50,6 +52,7 @@ def _mathml(self, node: nodes.Element) -> None:
     latex = functools.reduce(lambda text, rule: re.sub(*rule, text), TEX.items(), node.astext())
     try:
         formula = tex2mathml(latex, as_block=block)
+        formula = functools.reduce(lambda text, pair: text.replace(*pair), ACCENTS.items(), formula)
     except MathError as error:
         logging.getLogger(__name__).warning("formula %s: %s", node.astext(), error, location=node)
         raise nodes.SkipNode from None
