@@ -30,9 +30,9 @@ from .sweeps import Energy, Layer
 # %% ../../nbs/gradient/04_joint.ipynb #f975d00c
 def _columns(qkv: QKV, context: KeysValues) -> KeysValues:
     "Keys and values of the context and of the candidate, in the dtype of products."
-    own = [part.to(keys.dtype).contiguous() for part, keys in zip(qkv[1:], context, strict=True)]
+    own = [part.to(keys.dtype) for part, keys in zip(qkv[1:], context, strict=True)]
     if not context[0].shape[2]:
-        return tuple(own)
+        return tuple(part.contiguous() for part in own)
     return tuple(torch.cat(pair, 2) for pair in zip(context, own, strict=True))
 
 

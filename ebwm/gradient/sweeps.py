@@ -150,7 +150,8 @@ def _join(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
     batch, heads, count, width = q.shape
     joined = q.new_empty(batch, count, 3, heads, width)
     parts = joined.permute(2, 0, 3, 1, 4)
-    rotate_pairs(torch.stack([q, k]), view.cos, -view.sin, out=parts[:2])
+    for part, of, cos, sin in zip(parts[:2], (q, k), view.cos, view.sin, strict=True):
+        rotate_pairs(of, cos, -sin, out=part)
     parts[2] = v
     return joined.view(batch * count, -1)
 
@@ -164,6 +165,11 @@ def _added(x: Tensor | None, y: Tensor, matrix: Tensor) -> Tensor:
     if x is None:
         return _mapped(y, matrix)
     return torch.addmm(x, y, matrix) if y.dtype == matrix.dtype else x + _mapped(y, matrix)
+
+
+def _added_(x: Tensor, y: Tensor, matrix: Tensor) -> Tensor:
+    "The same in place: new memory for each result would cost as much as the arithmetic of a narrow layer."
+    return x.addmm_(y, matrix) if y.dtype == matrix.dtype else x.add_(_mapped(y, matrix))
 
 
 def _shift_bar(y_bar_dot: Tensor, shift: Tensor | None) -> Tensor | None:
@@ -188,7 +194,7 @@ def _layer_forward(x: Tensor, inputs: LayerInputs) -> tuple[Tensor, _Forward]:
     gate, up = gate_up.chunk(2, -1)
     sigmoid = torch.sigmoid(gate)
     silu = gate * sigmoid
-    x = _added(x, silu * up, matrices.down.mT)
+    x = _added_(x, silu * up, matrices.down.mT)
     return x, _Forward(unit, scale, attention, unit_2, scale_2, gate_up, sigmoid, silu)
 
 
@@ -197,7 +203,10 @@ def _layer_adjoint(bar: Tensor, inputs: LayerInputs, forward: _Forward) -> tuple
     matrices, up = inputs.matrices, forward.gate_up.chunk(2, -1)[1]
     hidden = _mapped(bar, matrices.down)
     slope = torch.addcmul(forward.sigmoid, forward.silu, 1 - forward.sigmoid)
-    gate_up = torch.cat([(hidden * up).mul_(slope), hidden * forward.silu], -1)
+    gate_up = torch.cat([hidden, hidden], -1)
+    of_gate, of_up = gate_up.chunk(2, -1)
+    of_gate.mul_(up).mul_(slope)
+    of_up.mul_(forward.silu)
     unit_2 = _mapped(gate_up, matrices.gate_up)
     middle = _normalise_adjoint(unit_2, forward.unit_2, forward.scale_2).add_(bar)
     o = _heads(_mapped(middle, matrices.out), inputs.batch, inputs.heads)
@@ -221,7 +230,7 @@ def _layer_tangent(
     gate_dot, up_dot = _mapped(unit_2, matrices.gate_up.mT).chunk(2, -1)
     silu = adjoint.slope * gate_dot
     hidden = (silu * up).addcmul_(forward.silu, up_dot)
-    dot = _added(dot, hidden, matrices.down.mT)
+    dot = _added_(dot, hidden, matrices.down.mT)
     return dot, _Tangent(unit, m, attention, unit_2, m_2, gate_dot, up_dot, silu, hidden)
 
 

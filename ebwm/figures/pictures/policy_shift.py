@@ -11,7 +11,7 @@ from ebwm.figures.experiment.robots import KINDS, ROLES
 from ebwm.figures.experiment.tables import Interval, select
 from ebwm.figures.style import colour
 
-UNITS = {"noise": "standard deviations", "dynamics": "factor of the motion", "push": "m/s"}
+UNITS = {"noise": "standard deviations", "dynamics": "factor of the motion", "push": "m/s", "early push": "m/s"}
 
 
 def draw(
@@ -20,7 +20,7 @@ def draw(
     parameters: Mapping[str, Any],  # of the notebook
 ) -> Any:  # the figure
     """Success by strength of each shift, and paired differences."""
-    figure, grid = require("matplotlib.pyplot", "figures").subplots(2, 2, figsize=(9, 7))
+    figure, grid = require("matplotlib.pyplot", "figures").subplots(2, 3, figsize=(12, 7))
     models = [kind for kind in KINDS if kind in set(success.model)]
     for panel, (shift, unit) in zip(grid.flat, UNITS.items(), strict=False):
         shown = select(success, shift=shift)
@@ -31,8 +31,10 @@ def draw(
                               label=KINDS[kind])
         script = select(shown, model="script").sort_values("strength")
         panel.plot(script.strength, script["value"], "--", color=colour("floor"), label="the script")
-        panel.set(title=shift.capitalize(), xlabel=unit, ylabel="success rate", ylim=(-0.03, 1.03))
-    last = grid.flat[3]
+        title = {"push": "Push in mid-episode", "early push": "Push before the hand arrives"}.get(shift, shift.capitalize())
+        panel.set(title=title, xlabel=unit, ylabel="success rate", ylim=(-0.03, 1.03))
+    last = grid.flat[4]
+    grid.flat[5].set_axis_off()
     for place, (name, role) in enumerate((("ebt_minus_diffusion", "diffusion"), ("ebt_minus_cloning", "transformer"))):
         rows = pd.DataFrame([dict(value) for value in differences[name].values()])
         places = [spot + 0.12 * (place - 0.5) for spot in range(len(rows))]
