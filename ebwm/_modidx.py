@@ -154,6 +154,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'ebwm.data.documents._parquet_rows': ('data/documents.html#_parquet_rows', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._python_texts': ('data/documents.html#_python_texts', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._redpajama': ('data/documents.html#_redpajama', 'ebwm/data/documents.py'),
+                                     'ebwm.data.documents._statements': ('data/documents.html#_statements', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._stream': ('data/documents.html#_stream', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._text_files': ('data/documents.html#_text_files', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._text_of': ('data/documents.html#_text_of', 'ebwm/data/documents.py'),

@@ -21,6 +21,7 @@ import urllib.parse
 import urllib.request
 import warnings
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -51,14 +52,26 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 ADDED = re.compile(r"_?add_(newdoc|docstr)\w*")  # names of functions that document compiled code
 
 
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a tree without expressions, which are most of them and contain no docstrings; by levels."""
+    left = deque([tree])
+    while left:
+        node = left.popleft()
+        left.extend(child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
+        yield node
+
+
 def _documentation(path: Path, compiled: bool = False) -> str:
     """All docstrings of a file, in their order, and those that it adds to compiled code if wanted."""
+    source = path.read_bytes()
+    compiled = compiled and ADDED.search(source.decode("latin-1")) is not None
     try:
         with warnings.catch_warnings(action="ignore"):
-            tree = ast.parse(path.read_bytes())
+            tree = ast.parse(source)
     except (SyntaxError, ValueError):  # some distributions include files with invalid syntax
         return ""
-    nodes = [node for node in ast.walk(tree) if isinstance(node, (*DOCUMENTED, ast.Call))]
+    every = ast.walk(tree) if compiled else _statements(tree)
+    nodes = [node for node in every if isinstance(node, (*DOCUMENTED, ast.Call))]
     nodes.sort(key=lambda node: getattr(node, "lineno", 0))
     found = [text for node in nodes for text in _texts_of(node, compiled) if text]
     return "\n\n".join(dict.fromkeys(found))
