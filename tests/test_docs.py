@@ -28,6 +28,7 @@ import yaml  # noqa: E402
 from tiny_figure import write_manifest  # noqa: E402
 
 from ebwm import cli, settings  # noqa: E402
+from ebwm.data import documents  # noqa: E402
 from ebwm.figures import FigureError, registry  # noqa: E402
 from ebwm.figures.findings import answer_cell, opening  # noqa: E402
 
@@ -107,7 +108,9 @@ def commands(block: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", sorted((ROOT / "nbs/howto").glob("*.md")), ids=lambda page: page.stem)
 def test_the_examples_of_how_to_pages_run(page, runs, tmp_path, monkeypatch):
-    """Commands of ebwm at tiny settings, and Python as it is, in one folder for each page."""
+    """Commands of ebwm at tiny settings and with one package's text, and Python as it is, in a folder for each page."""
+    monkeypatch.setattr(documents, "PACKAGES", {"jinja2": documents.PACKAGES["jinja2"]})
+    monkeypatch.setattr(documents, "_package_files", documents._package_files.__wrapped__)
     monkeypatch.chdir(tmp_path)
     np.save("recordings.npy", torch.randn(40, 6, 3, generator=settings.generator(0)).numpy())
     names, found = {}, BLOCK.findall(page.read_text(encoding="utf-8"))

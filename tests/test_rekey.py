@@ -1,5 +1,6 @@
 """Records carried over a change of code, in a small repository: jobs run as scripts, in one test in kernels."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -7,16 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from script_job import run_script
 from tiny_figure import FAN_PARAMETERS, NOTEBOOKS, YAML, code, refusal, rewrite, write_manifest, write_notebook
 
 from ebwm import cli, figures
 from ebwm.figures import rekey as engine
 from ebwm.figures.carried import carried
+from ebwm.figures.errors import NotebookError
 from ebwm.figures.identical import identical
 from ebwm.figures.inputs import PACKAGE
 from ebwm.figures.job import run_job
 from ebwm.figures.manifest import JOB, MANIFEST, load_manifest, read_manifest
+from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.plan import jobs_of
 from ebwm.figures.report import ledger
 from ebwm.figures.summary import summary
@@ -63,6 +65,27 @@ def repository(project, monkeypatch):
     git(project, "init", "--quiet")
     commit(project)
     return project
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Cells of figures run in this process, also those of smoke runs."""
+    def cells(job, folder, log, watch):
+        first, *rest = code_of(cells_of(Path(job.notebook), job.part))
+        given = [f"{name} = {value!r}" for name, value in {**job.parameters, "out": str(folder)}.items()]
+        exec("\n".join([first, *given, *rest]), {})
+
+    def smoke(tree, ids, cores):
+        with contextlib.chdir(tree.root):
+            try:
+                for job in (job for id in ids for job in jobs_of(figures.plan(id, "smoke"))):
+                    run_job(job)
+            except NotebookError as error:
+                return [str(error)]
+        return []
+
+    monkeypatch.setattr("ebwm.figures.job._papermill", cells)
+    monkeypatch.setattr(engine, "_run_smoke", smoke)
 
 
 def fresh(id="tiny"):
@@ -116,7 +139,7 @@ def test_a_harmless_change_of_code_is_carried_and_written_down(repository, capsy
     assert carried(again) == f"carried over 2 changes of code, last to {third[:7]}"
 
 
-def test_a_change_that_moves_a_number_is_refused_with_the_column(repository, capsys):
+def test_a_change_that_moves_a_number_is_refused_with_the_column(repository, in_process, capsys):
     first = put_on_record(repository)
     rewrite(repository / FIGURE, *EFFECT)
     commit(repository)
@@ -221,9 +244,8 @@ record.close(least=made["losses"].loss.min())
 """
 
 
-def test_results_and_pictures_are_made_again_from_the_tables_of_the_parts(repository, monkeypatch, capsys):
+def test_results_and_pictures_are_made_again_from_the_tables_of_the_parts(repository, in_process, capsys):
     """No part is computed again; a change that moves a table of the parts is refused."""
-    monkeypatch.setattr("ebwm.figures.job._papermill", run_script)
     rewrite(repository / YAML, "[0, 1]}\n    minutes: {smoke: 0.1}\n", "[0]}\n    minutes: {smoke: 0.1}\n")
     fan, place = repository / NOTEBOOKS[1], repository / "figures/fan"
     write_notebook(fan, code(FAN_PARAMETERS, "parameters", id="p"), code(PARTS, "parts", id="a"), code(JOIN, id="j"))
