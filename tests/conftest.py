@@ -5,17 +5,20 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import lab
 import matplotlib
 import pytest
+import shapes
 import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported
 
-from tiny_figure import write_project
+shapes.check()
 
-from tests import helpers
+import lab  # noqa: E402
+from tiny_figure import write_project  # noqa: E402
+
+from tests import helpers  # noqa: E402
 
 matplotlib.use("agg")
 

@@ -5,6 +5,11 @@ import json
 import check
 import language
 import pytest
+import torch
+from jaxtyping import TypeCheckError
+from shapes import LATER
+
+from ebwm.gradient.sweeps import normalise
 
 
 @pytest.fixture
@@ -39,6 +44,16 @@ def test_groups_are_expanded_and_a_failure_ends_the_sequence(words, code, expect
     monkeypatch.setattr(check, "GROUPS", {"test": ("one", "three")})
     assert check.main(words) == code and ran == expected
     assert "".join(capsys.readouterr()).splitlines()[-1].startswith(printed)
+
+
+def test_shapes_are_checked_at_some_calls():
+    refused = 0
+    for _ in range(LATER):
+        try:
+            normalise(torch.ones(3))
+        except TypeCheckError as error:
+            refused += "normalise" in str(error)
+    assert refused
 
 
 def test_phrases_to_avoid_are_found_in_docstrings_comments_messages_and_text(tmp_path, monkeypatch, capsys):

@@ -98,7 +98,7 @@ def contents(project):
     return {path: path.read_bytes() for path in (project / "figures/tiny").iterdir() if path.is_file()}
 
 
-def test_a_harmless_change_of_code_is_carried_and_written_down(repository, capsys):
+def test_a_harmless_change_of_code_is_carried_and_written_down(repository, in_process, capsys):
     first = put_on_record(repository)
     before = load_manifest(repository / "figures/tiny")
     files = contents(repository)

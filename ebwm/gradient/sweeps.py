@@ -169,7 +169,7 @@ def _added(x: Tensor | None, y: Tensor, matrix: Tensor) -> Tensor:
 
 def _added_(x: Tensor, y: Tensor, matrix: Tensor) -> Tensor:
     "The same in place: new memory for each result would cost as much as the arithmetic of a narrow layer."
-    return x.addmm_(y, matrix) if y.dtype == matrix.dtype else x.add_(_mapped(y, matrix))
+    return torch.addmm(x, y, matrix, out=x) if y.dtype == matrix.dtype else x.add_(_mapped(y, matrix))
 
 
 def _shift_bar(y_bar_dot: Tensor, shift: Tensor | None) -> Tensor | None:
