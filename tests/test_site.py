@@ -1,6 +1,7 @@
 """The built site in a browser without a network: search, navigation, themes, explorers, and a phone's width."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory, worker_id):
-    """The folder of the site, built once for all processes of a test run."""
+    """The folder of the site, built once for all processes of a test run, or before."""
+    if "EBWM_SITE" in os.environ:
+        return Path(os.environ["EBWM_SITE"])
     pytest.importorskip("myst_nb", reason="myst-nb is not installed: pip install 'ebwm[docs]'")
     base = tmp_path_factory.getbasetemp()
     root = (base if worker_id == "master" else base.parent) / "site"
