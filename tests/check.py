@@ -79,7 +79,7 @@ def language() -> bool:
 
 def fast() -> bool:
     """The tests that are not marked as slow."""
-    return call("python", "-m", "pytest", "-m", "not slow", "-n", "auto", OMP_NUM_THREADS="1")
+    return call("python", "-m", "pytest", "-m", "not slow", "-n", "auto", "--dist", "worksteal", OMP_NUM_THREADS="1")
 
 
 def notebooks() -> bool:
@@ -88,10 +88,14 @@ def notebooks() -> bool:
     return call("nbdev-test", *options, OMP_NUM_THREADS="1")
 
 
-def tests() -> bool:
+def tests(*options: str) -> bool:
+    """All tests."""
+    return call("python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", *options, OMP_NUM_THREADS="1")
+
+
+def coverage() -> bool:
     """All tests; they cover at least 85 % of the package's lines."""
-    options = ("-n", "auto", "--cov", "--cov-report=term", "--cov-fail-under=85")
-    return call("python", "-m", "pytest", *options, OMP_NUM_THREADS="1")
+    return tests("--cov", "--cov-report=term", "--cov-fail-under=85")
 
 
 def figures() -> bool:
@@ -107,7 +111,7 @@ def docs() -> bool:
 
 
 CHECKS: dict[str, Callable[[], bool]] = {
-    check.__name__: check for check in (export, clean, style, language, fast, notebooks, tests, figures, docs)
+    check.__name__: check for check in (export, clean, style, language, fast, notebooks, tests, coverage, figures, docs)
 }
 GROUPS = {"check": ("export", "clean", "style", "language", "fast"),
           "test": ("export", "clean", "style", "language", "docs", "notebooks", "tests", "figures")}

@@ -68,6 +68,7 @@ def test_the_lower_bound_agrees_with_counted_flops():
     assert counted == pytest.approx(replace(case, dim=64, heads=2).flops, rel=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the peak of memory cannot be reset")
 def test_memory_is_measured_in_a_separate_process():
     found = measure.memory(0, "smoke", 1, [PLAIN, MANUAL])
@@ -88,6 +89,7 @@ def test_a_joint_ebt_is_measured_beside_its_one_pass_twin():
     assert f"| {cases[0]['floor']:.2f} |" in text
 
 
+@pytest.mark.slow
 def test_encoding_is_measured_with_one_process_and_with_two():
     pytest.importorskip("av", reason="av is not installed: pip install 'ebwm[video]'")
     case = encoding.measured("smoke", 1)

@@ -227,6 +227,7 @@ def write_tiny(project, *sources):
     write_notebook(path, parameters, *(code(source, id=f"s{i}") for i, source in enumerate(sources)))
 
 
+@pytest.mark.slow
 def test_a_job_beyond_its_memory_or_without_progress_is_killed_with_its_children(project, monkeypatch):
     monkeypatch.setattr("ebwm.figures.job._papermill", run_script)
     hoard = "x = bytearray(600 * 2**20); x[::4096] = b'x' * len(x[::4096]); import time; time.sleep(60)"
@@ -409,6 +410,7 @@ def write_fan(project, work="", sizes="[8]"):
     write_notebook(path, cells[0] | {"source": rewrite_sizes}, part, code(leave_cell("'joined'"), id="j"))
 
 
+@pytest.mark.slow
 def test_jobs_run_in_parallel_and_only_failed_or_changed_ones_run_again(project, ebwm_command):
     write_fan(project, "if (seeds, sizes) == ([1], [8]) and os.path.exists('fail'): os._exit(9)")
     write_tiny(project, leave_cell())

@@ -59,6 +59,7 @@ def test_a_name_that_is_too_long_is_shortened_in_the_message(tmp_path, monkeypat
     assert line.startswith("ebwm: ") and "too long" in line and len(line) < 250
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["train --list", "info", "runs list"])
 def test_output_that_is_full_closed_or_unread_gives_no_traceback(tmp_path, words):
     assert "No space left" in error_of(call(f"$EBWM {words} > /dev/full", tmp_path))

@@ -197,6 +197,7 @@ def test_states_of_the_camera_are_standardised_and_kept_with_the_run(encoder, tm
     assert torch.equal(torch.stack([*task.splits["train"]]), states)
 
 
+@pytest.mark.slow
 def test_processes_that_encode_give_the_same_features(weights, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "PART", 3)
     config = FramesConfig(source="digits", encoder="timm:test_vit", weights=str(weights), size=32, frames=2,

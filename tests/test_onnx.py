@@ -60,6 +60,7 @@ def check_walk(model, graphs, context, draw, steps=3, walks=2):
     close(torch.stack(energies, 1), torch.tensor(expected), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore")  # of the packages about each other
 def test_onnxruntime_gives_what_pytorch_gives(kind, tmp_path):

@@ -111,6 +111,7 @@ def test_a_signal_stops_after_the_update_and_saves(runs, monkeypatch, capfd, nam
     assert_same_end(parts, whole(*S2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task, entries", [("clips", [*S2, "run.workers=1"]), ("text", []), ("pairs", S2)])
 def test_a_killed_run_resumes_from_its_last_checkpoint(runs, task, entries):
     """Also while its loader workers still run, and with an incomplete last line of the log."""
