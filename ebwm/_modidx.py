@@ -866,7 +866,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'ebwm/gradient/sweeps.py'),
                                       'ebwm.gradient.sweeps._Tangent': ('gradient/sweeps.html#_tangent', 'ebwm/gradient/sweeps.py'),
                                       'ebwm.gradient.sweeps._added': ('gradient/sweeps.html#_added', 'ebwm/gradient/sweeps.py'),
-                                      'ebwm.gradient.sweeps._added_': ('gradient/sweeps.html#_added_', 'ebwm/gradient/sweeps.py'),
                                       'ebwm.gradient.sweeps._feed_forward_adjoint_tangent': ( 'gradient/sweeps.html#_feed_forward_adjoint_tangent',
                                                                                               'ebwm/gradient/sweeps.py'),
                                       'ebwm.gradient.sweeps._heads': ('gradient/sweeps.html#_heads', 'ebwm/gradient/sweeps.py'),

@@ -43,6 +43,7 @@ class JointLandscape(ContextLandscape):
         "Energies and gradient by the manual rule if the model has one, else by autograd."
         if self.context is not None:
             self.check_graph(create_graph)
+        checks.instance("candidates", y, Tensor, "must be a tensor")
         model = self.model
         if not (model.manual_gradient and len(y)):
             return gradient_by_autograd(self.energy, y, create_graph)
@@ -57,6 +58,7 @@ class JointLandscape(ContextLandscape):
         "Keys and values of the context, after checks of the candidates and of the context."
         if self.context is not None:
             self.check_context()
+        checks.instance("candidates", y, Tensor, "must be a tensor")
         batch = len(y) if self.context is None else self.batch
         check_like(y, "candidates", [batch, self.model.rows, self.model.candidate_dim], self.model)
         return None if self.context is None else self.selected_kv(self.context.kv(self.step))

@@ -30,7 +30,8 @@ WRONG_TYPES = {  # names in messages, and the calls
     "context": "model.landscape(None) | model.landscape(states.numpy()) | generate(model, (states, states), 1)",
     "len(context)": "EBT(16, 1, 2, action_dim=2).landscape((states,))",
     "actions": "EBT(16, 1, 2, action_dim=2).landscape((states, None))",
-    "candidates": "model.landscape(states)(None) | evaluate(bowl, 3.0)",
+    "candidates": "model.landscape(states)(None) | evaluate(bowl, 3.0) | joint.value_and_grad(None) | joint(None) | "
+                  "JointEBT(16, 1, 2, 3, gradient='eager').landscape(None).value_and_grad([1.0])",
     "items": "model.landscape(states).select(None)",
     "items.dtype": "model.landscape(states).select(states)",
     "model": "predict(None, states) | generate(None, states, 1) | S1()(None, states, states)",
@@ -56,13 +57,13 @@ WRONG_TYPES = {  # names in messages, and the calls
 }
 CALLS = f"""
 import torch
-from ebwm import EBT, S1, S2, Walk, generate, modifiers, predict, sampler, schedules
+from ebwm import EBT, S1, S2, JointEBT, Walk, generate, modifiers, predict, sampler, schedules
 from ebwm.generation import generate_tokens
 from ebwm.replay import Replay
 from ebwm.sampler import evaluate, run
 from ebwm.stopping import budget, either
 states, bowl, descent = torch.ones(2, 3, 16), lambda y: y.square().sum(-1), sampler.gradient_descent(0.1)
-model = EBT(16, 1, 2)
+model, joint = EBT(16, 1, 2), JointEBT(16, 1, 2, 3).landscape(None)
 for name, calls in {WRONG_TYPES}.items():
     for call in calls.split(" | "):
         try:

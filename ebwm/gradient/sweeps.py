@@ -160,16 +160,11 @@ def _mapped(x: Tensor, matrix: Tensor) -> Tensor:
     return product(x, matrix, matrix.dtype)
 
 
-def _added(x: Tensor | None, y: Tensor, matrix: Tensor) -> Tensor:
-    "`x + y @ matrix`, in one operation if dtypes are equal; without x the product alone."
+def _added(x: Tensor | None, y: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
+    "`x + y @ matrix`, in one operation if dtypes are equal; without x the product alone. `out` saves new memory."
     if x is None:
         return _mapped(y, matrix)
-    return torch.addmm(x, y, matrix) if y.dtype == matrix.dtype else x + _mapped(y, matrix)
-
-
-def _added_(x: Tensor, y: Tensor, matrix: Tensor) -> Tensor:
-    "The same in place: new memory for each result would cost as much as the arithmetic of a narrow layer."
-    return torch.addmm(x, y, matrix, out=x) if y.dtype == matrix.dtype else x.add_(_mapped(y, matrix))
+    return torch.addmm(x, y, matrix, out=out) if y.dtype == matrix.dtype else x + _mapped(y, matrix)
 
 
 def _shift_bar(y_bar_dot: Tensor, shift: Tensor | None) -> Tensor | None:
@@ -194,7 +189,7 @@ def _layer_forward(x: Tensor, inputs: LayerInputs) -> tuple[Tensor, _Forward]:
     gate, up = gate_up.chunk(2, -1)
     sigmoid = torch.sigmoid(gate)
     silu = gate * sigmoid
-    x = _added_(x, silu * up, matrices.down.mT)
+    x = _added(x, silu * up, matrices.down.mT, out=x)
     return x, _Forward(unit, scale, attention, unit_2, scale_2, gate_up, sigmoid, silu)
 
 
@@ -204,9 +199,8 @@ def _layer_adjoint(bar: Tensor, inputs: LayerInputs, forward: _Forward) -> tuple
     hidden = _mapped(bar, matrices.down)
     slope = torch.addcmul(forward.sigmoid, forward.silu, 1 - forward.sigmoid)
     gate_up = torch.cat([hidden, hidden], -1)
-    of_gate, of_up = gate_up.chunk(2, -1)
-    of_gate.mul_(up).mul_(slope)
-    of_up.mul_(forward.silu)
+    gate_up.chunk(2, -1)[0].mul_(up).mul_(slope)
+    gate_up.chunk(2, -1)[1].mul_(forward.silu)
     unit_2 = _mapped(gate_up, matrices.gate_up)
     middle = _normalise_adjoint(unit_2, forward.unit_2, forward.scale_2).add_(bar)
     o = _heads(_mapped(middle, matrices.out), inputs.batch, inputs.heads)
@@ -217,9 +211,7 @@ def _layer_adjoint(bar: Tensor, inputs: LayerInputs, forward: _Forward) -> tuple
     return x, _Adjoint(bar, hidden, slope, gate_up, unit_2, middle, attention, qkv, unit)
 
 # %% ../../nbs/gradient/02_sweeps.ipynb #74fed48a
-def _layer_tangent(
-    dot: Tensor, inputs: LayerInputs, forward: _Forward, adjoint: _Adjoint
-) -> tuple[Tensor, _Tangent]:
+def _layer_tangent(dot: Tensor, inputs: LayerInputs, forward: _Forward, adjoint: _Adjoint) -> tuple[Tensor, _Tangent]:
     "Up through a layer: from the tangent of its input to that of its output."
     matrices, up = inputs.matrices, forward.gate_up.chunk(2, -1)[1]
     unit, m = _normalise_tangent(dot, forward.unit, forward.scale)
@@ -230,7 +222,7 @@ def _layer_tangent(
     gate_dot, up_dot = _mapped(unit_2, matrices.gate_up.mT).chunk(2, -1)
     silu = adjoint.slope * gate_dot
     hidden = (silu * up).addcmul_(forward.silu, up_dot)
-    dot = _added_(dot, hidden, matrices.down.mT)
+    dot = _added(dot, hidden, matrices.down.mT, out=dot)
     return dot, _Tangent(unit, m, attention, unit_2, m_2, gate_dot, up_dot, silu, hidden)
 
 
@@ -357,8 +349,7 @@ def second_order(
     unit_dot, m = _normalise_tangent(rows, unit, scale)
     weight = energy_bar.reshape(-1, 1)
     head = (unit_dot + weight * unit).sum(0)
-    bar = _normalise_adjoint_tangent(
-        energy.head.expand_as(unit), weight * energy.head, unit, unit_dot, scale, m)
+    bar = _normalise_adjoint_tangent(energy.head.expand_as(unit), weight * energy.head, unit, unit_dot, scale, m)
     matrix_bars, kv_bars = [], []
     while layers:
         (inputs, forward), adjoint, tangent = layers.pop(), adjoints.pop(), tangents.pop()

@@ -268,11 +268,11 @@ class ChunkLandscape(Landscape):
         create_graph: bool = False,  # keep the gradient differentiable
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b n a"]]:
         "Energies and their gradient; autograd is needed in half precision, and to train the small trunk."
+        self._check(y)
         half, small = torch.promote_types(y.dtype, torch.float32) != y.dtype, isinstance(self.model.trunk, MLPTrunk)
         autocast = torch.is_autocast_enabled(y.device.type)
         if half or (small and (autocast or create_graph)) or not len(y):
             return super().value_and_grad(y, create_graph)
-        self._check(y)
         with torch.set_grad_enabled(create_graph):
             if create_graph or autocast:
                 return TransformerGradient(self.model.trunk, self.memory)(y, create_graph)
@@ -281,6 +281,7 @@ class ChunkLandscape(Landscape):
     def _check(self, y: Tensor) -> None:
         if versions_of(self.model) != self.versions:
             raise RuntimeError("the model's parameters have changed since this landscape was made: make a new one")
+        checks.instance("candidates", y, Tensor, "must be a tensor")
         shape = [len(self.memory[0]), self.model.shape.predict, self.model.shape.action_dim]
         if list(y.shape) != shape:
             raise ValueError(f"candidates has shape {list(y.shape)}: must be {shape}")
