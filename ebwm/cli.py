@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ebwm import __version__, settings
+from ebwm import __version__, allocator, settings
 from ebwm.compat import MissingPart, extras, lacking
 from ebwm.checks import between, refusal
 from ebwm.settings import SettingsError
@@ -43,6 +43,7 @@ def main(
     """Run one command; errors of the user are reported in one line on stderr."""
     if argv is None:
         _use_utf8()
+        allocator.keep_freed_memory()
         warnings.formatwarning = lambda message, *_: f"ebwm: {message}\n"
     words = sys.argv[1:] if argv is None else argv
     try:
@@ -107,7 +108,6 @@ def _tell(message: object, code: int) -> int:
         print("ebwm:", line, file=sys.stderr)
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
         get_error_handler().record_exception(message if isinstance(message, Exception) else RuntimeError(line))
     return code
 

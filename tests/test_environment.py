@@ -1,6 +1,7 @@
 """The command in unusual surroundings: other locales, places that cannot be written, output that nobody reads."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -70,3 +71,25 @@ def test_output_that_is_full_closed_or_unread_gives_no_traceback(tmp_path, words
 
 def test_more_threads_than_openmp_can_start_are_refused(tmp_path):
     assert "threads='100000'" in error_of(call("$EBWM train smoke", tmp_path, EBWM_THREADS="100000"))
+
+
+PAGES = """
+import os, resource, sys
+import numpy as np
+from ebwm.allocator import OPTIONS, keep_freed_memory
+if "keep" in sys.argv:
+    assert keep_freed_memory() and set(OPTIONS) <= set(os.environ)
+for step in range(12):
+    if step == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    kept = [np.ones(2**17) for _ in range(40)]
+    del kept
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
+def test_pages_of_freed_memory_are_used_again():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    count = lambda *words: int(subprocess.check_output([sys.executable, "-c", PAGES, *words], env=environment))
+    assert 3 * count("keep") < count()

@@ -13,8 +13,8 @@ from sizes import MODULES, NOTEBOOKS, ROOT
 
 # A module imports from floors below it, and on its own floor without a cycle. "data." stands for every module in it.
 FLOORS = [floor.split() for floor in (
-    "checks entries tensor_checks parameters usage sizes settings files compat states saving randomness energy"
-    " evaluation evaluation.",
+    "checks entries tensor_checks parameters usage sizes settings files allocator compat states saving randomness"
+    " energy evaluation evaluation.",
     "sampler modifiers schedules stopping replay diagnostics blocks",
     "attention gradient gradient. kv_cache context landscape ebt joint baselines diffusion denoising",
     "gradient.vocabulary walk objective thinking generation onnx_export interop",
