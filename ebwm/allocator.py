@@ -1,4 +1,4 @@
-"""Memory that tensors leave is kept by the process for the next ones."""
+"""Keep the memory of freed tensors in the process instead of returning it to the system."""
 
 import ctypes
 import os

@@ -79,7 +79,7 @@ def language() -> bool:
 
 def fast() -> bool:
     """The tests that are not marked as slow."""
-    return call("python", "-m", "pytest", "-m", "not slow", "-n", "auto", "--dist", "worksteal", OMP_NUM_THREADS="1")
+    return tests("-m", "not slow")
 
 
 def notebooks() -> bool:

@@ -36,12 +36,17 @@ def leave(names: dict, values: object) -> None:
         "parameters": {"effective": effective}, "key": job["key"], "inputs": job["inputs"]}))
 
 
-def run_script(job: engine.Job, folder: Path, log: object, watch: engine._Watch) -> None:
-    """Instead of papermill: the parameters and the cells as one script in a process."""
+def script_of(job: engine.Job, folder: Path) -> str:
+    """The parameters and the cells of a job as one script."""
     first, *rest = code_of(cells_of(Path(job.notebook), job.part))
     given = [f"{name} = {value!r}" for name, value in {**job.parameters, "out": str(folder)}.items()]
-    process = subprocess.Popen([sys.executable, "-c", "\n".join([first, *given, *rest])], cwd=job.root,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return "\n".join([first, *given, *rest])
+
+
+def run_script(job: engine.Job, folder: Path, log: object, watch: engine._Watch) -> None:
+    """Instead of papermill: the script in a process."""
+    process = subprocess.Popen([sys.executable, "-c", script_of(job, folder)], cwd=job.root, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     watch.pid = process.pid
     try:
         with process.stdout as lines:

@@ -1,4 +1,4 @@
-"""Records carried over a change of code, in a small repository: jobs run as scripts, in one test in kernels."""
+"""Records carried over a change of code, in a small repository: jobs run in this process, in one test in kernels."""
 
 import contextlib
 import os
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from script_job import script_of
 from tiny_figure import FAN_PARAMETERS, NOTEBOOKS, YAML, code, refusal, rewrite, write_manifest, write_notebook
 
 from ebwm import cli, figures
@@ -18,7 +19,6 @@ from ebwm.figures.identical import identical
 from ebwm.figures.inputs import PACKAGE
 from ebwm.figures.job import run_job
 from ebwm.figures.manifest import JOB, MANIFEST, load_manifest, read_manifest
-from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.plan import jobs_of
 from ebwm.figures.report import ledger
 from ebwm.figures.summary import summary
@@ -70,11 +70,6 @@ def repository(project, monkeypatch):
 @pytest.fixture
 def in_process(monkeypatch):
     """Cells of figures run in this process, also those of smoke runs."""
-    def cells(job, folder, log, watch):
-        first, *rest = code_of(cells_of(Path(job.notebook), job.part))
-        given = [f"{name} = {value!r}" for name, value in {**job.parameters, "out": str(folder)}.items()]
-        exec("\n".join([first, *given, *rest]), {})
-
     def smoke(tree, ids, cores):
         with contextlib.chdir(tree.root):
             try:
@@ -84,7 +79,7 @@ def in_process(monkeypatch):
                 return [str(error)]
         return []
 
-    monkeypatch.setattr("ebwm.figures.job._papermill", cells)
+    monkeypatch.setattr("ebwm.figures.job._papermill", lambda job, folder, *_: exec(script_of(job, folder), {}))
     monkeypatch.setattr(engine, "_run_smoke", smoke)
 
 

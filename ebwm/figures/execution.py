@@ -35,7 +35,7 @@ def execute_cells(
     output: Any = None,  # receives the output of the cells; None: stderr
 ) -> None:
     """Execute the first cells of a notebook with papermill."""
-    sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema can do without it, and half of the time of imports is its
+    sys.modules.setdefault("rfc3987_syntax", None)  # optional in jsonschema, and slow to import
     papermill, nbformat = require("papermill", "figures"), require("nbformat", "figures")
     content = nbformat.read(notebook, as_version=4)
     content.cells = content.cells[:count]
