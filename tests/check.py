@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,33 +105,57 @@ def figures() -> bool:
 
 def docs() -> bool:
     """The site builds without warnings; the tests of it then need not build it."""
-    built = call("python", "docs/build.py", "sphinx")
-    os.environ |= {"EBWM_SITE": str(ROOT / "_docs")} if built else {}
-    return built
+    return call("python", "docs/build.py", "sphinx")
 
 
 CHECKS: dict[str, Callable[[], bool]] = {
     check.__name__: check for check in (export, clean, style, language, fast, notebooks, tests, coverage, figures, docs)
 }
-GROUPS = {"check": ("export", "clean", "style", "language", "fast"),
-          "test": ("export", "clean", "style", "language", "docs", "notebooks", "tests", "figures")}
+Step = tuple[str, ...]  # checks that run at the same time: the first one prints as it runs
+GROUPS: dict[str, tuple[Step, ...]] = {
+    "check": (("export",), ("clean",), ("style",), ("language",), ("fast",)),
+    "test": (("export",), ("clean",), ("style",), ("language",), ("notebooks", "docs"), ("tests", "figures")),
+}
+
+
+def run(name: str) -> bool:
+    """Run a check, and print what it is, whether it is good and how long it took."""
+    started = time.monotonic()
+    print(f"== {name}: {CHECKS[name].__doc__}", flush=True)
+    good = CHECKS[name]()
+    print(f"== {name}: {'good' if good else 'FAILED'}, {time.monotonic() - started:.0f} s", flush=True)
+    return good
+
+
+def run_together(step: Step) -> bool:
+    """Run checks at the same time, those after the first one in processes whose output follows when they end."""
+    with ExitStack() as stack:
+        logs = [stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in step[1:]]
+        others = [stack.enter_context(subprocess.Popen([sys.executable, __file__, name], stdout=log, stderr=log))
+                  for name, log in zip(step[1:], logs, strict=True)]
+        good = run(step[0])
+        for process, log in zip(others, logs, strict=True):
+            good &= process.wait() == 0
+            log.seek(0)
+            print(log.read(), end="", flush=True)
+    return good
 
 
 def main(names: Iterable[str]) -> int:
     """Run the named checks and groups of checks; by default the group `test`."""
-    names = [check for name in list(names) or ["test"] for check in GROUPS.get(name, [name])]
-    if unknown := [name for name in names if name not in CHECKS]:
+    steps = [step for name in list(names) or ["test"] for step in GROUPS.get(name, ((name,),))]
+    checks = [name for step in steps for name in step]
+    if unknown := [name for name in checks if name not in CHECKS]:
         print(f"check={unknown[0]!r}: must be one of {', '.join([*GROUPS, *CHECKS])}", file=sys.stderr)
         return 2
     beginning = time.monotonic()
-    for name in names:
-        started = time.monotonic()
-        print(f"== {name}: {CHECKS[name].__doc__}", flush=True)
-        good = CHECKS[name]()
-        print(f"== {name}: {'good' if good else 'FAILED'}, {time.monotonic() - started:.0f} s", flush=True)
-        if not good:
+    for step in steps:
+        if not run_together(step):
             return 1
-    print(f"== {len(names)} checks good, {time.monotonic() - beginning:.0f} s")
+        if "docs" in step:
+            os.environ["EBWM_SITE"] = str(ROOT / "_docs")  # the tests of the site need not build it
+    if len(checks) > 1:
+        print(f"== {len(checks)} checks good, {time.monotonic() - beginning:.0f} s")
     return 0
 
 

@@ -37,13 +37,22 @@ def test_files_that_differ_are_named_with_the_remedy(folders, capsys):
     (["two", "test"], 0, ["two", "one", "three"], "== 3 checks good"), ([], 0, ["one", "three"], "== 2 checks good"),
     (["one", "bad", "two"], 1, ["one", "bad"], "== bad: FAILED"), (["one", "nope"], 2, [], "check='nope'")])
 def test_groups_are_expanded_and_a_failure_ends_the_sequence(words, code, expected, printed, monkeypatch, capsys):
-    assert all(name in check.CHECKS for names in check.GROUPS.values() for name in names)
+    assert all(name in check.CHECKS for steps in check.GROUPS.values() for step in steps for name in step)
     ran, results = [], {"one": True, "two": True, "three": True, "bad": False}
     stubs = {name: lambda name=name: ran.append(name) or results[name] for name in results}
     monkeypatch.setattr(check, "CHECKS", stubs)
-    monkeypatch.setattr(check, "GROUPS", {"test": ("one", "three")})
+    monkeypatch.setattr(check, "GROUPS", {"test": (("one",), ("three",))})
     assert check.main(words) == code and ran == expected
     assert "".join(capsys.readouterr()).splitlines()[-1].startswith(printed)
+
+
+@pytest.mark.parametrize("here, other", [(True, 0), (True, 1), (False, 0)])
+def test_checks_run_together_fail_if_one_fails_and_all_show_their_output(here, other, tmp_path, monkeypatch, capsys):
+    (script := tmp_path / "check.py").write_text(f"import sys\nprint('ran', sys.argv[1])\nsys.exit({other})\n")
+    monkeypatch.setattr(check, "__file__", str(script))
+    monkeypatch.setattr(check, "CHECKS", {"one": lambda: here})
+    assert check.run_together(("one", "two")) == (here and not other)
+    assert capsys.readouterr().out.splitlines()[-1] == "ran two"
 
 
 def test_shapes_are_checked_at_some_calls():
