@@ -219,9 +219,9 @@ class Counter(_Entry):
 class Lesson(Statement):
     """A sentence of the page "What we learned"."""
 
-    group: Literal["In short", "Good for", "Not good for", "Undecided"]  # its heading
+    group: Literal["In short", "If you train one", "Not good for", "Mixed", "Undecided"]  # its heading
     figure: str  # id of the figure with the statistics
-    home: StrictBool = False  # whether the home page shows it
+    home: str = ""  # shorter form for the home page; "": not shown there
 
 
 class Step(_Entry):
