@@ -148,8 +148,8 @@ SPEED = """\
 On one CPU thread the official code takes {training_gain} times as long for a training step, in which this one
   needs {memory} of its memory and agrees with it to 1e{exponent} in float64, and {generation_gain} times as long to
   generate, as it has no KV cache. An EBT still costs
-  {training_cost} times the training step of a Transformer++ of the same size, and {generation_cost} times its generation
-  ([benchmarks](../figures/benchmarks/table.md)). No GPU has been measured yet."""
+  {training_cost} times the training step of a Transformer++ of the same size, and {generation_cost} times its
+  generation ([benchmarks](../figures/benchmarks/table.md)). No GPU has been measured yet."""
 
 
 def _range(values: list[float]) -> str:

@@ -1431,5 +1431,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'ebwm.walk.Walk.__post_init__': ('core/walk.html#walk.__post_init__', 'ebwm/walk.py'),
                            'ebwm.walk.Walk.bind': ('core/walk.html#walk.bind', 'ebwm/walk.py'),
                            'ebwm.walk.Walk.initial': ('core/walk.html#walk.initial', 'ebwm/walk.py'),
+                           'ebwm.walk.Walk.plain': ('core/walk.html#walk.plain', 'ebwm/walk.py'),
                            'ebwm.walk.Walk.run': ('core/walk.html#walk.run', 'ebwm/walk.py'),
                            'ebwm.walk.walk_of': ('core/walk.html#walk_of', 'ebwm/walk.py')}}}

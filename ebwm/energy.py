@@ -352,15 +352,17 @@ def curvature(
     energy: Callable,  # a landscape, or any callable from candidates [*items *features] to energies [*items]
     y: Float[Tensor, "..."],  # candidates
     iterations: int = 10,  # products with the Hessian, at least 1
-    generator: torch.Generator | None = None,  # draws the first direction
+    generator: torch.Generator | None = None,  # draws the first direction; None is refused
 ) -> Float[Tensor, "..."]:  # [*items], an absolute value
     "Largest absolute eigenvalue of the Hessian of each item's energy, by power iteration; a lower bound."
     checks.whole("iterations", iterations)
+    remedy = "use ebwm.settings.generator(seed)"
+    checks.instance("generator", generator, torch.Generator, "must be a torch.Generator", remedy)
     y = y.detach().requires_grad_()
     energies, grad = gradient_by_autograd(as_landscape(energy).energy, y, create_graph=True)
     features = tuple(range(energies.ndim, y.ndim))
     length = lambda vector: torch.linalg.vector_norm(vector, dim=features, keepdim=True)
-    product = torch.randn(y.shape, generator=generator, dtype=y.dtype).to(y.device)
+    product = torch.randn(y.shape, generator=generator, dtype=y.dtype, device=generator.device).to(y.device)
     for _ in range(iterations):
         vector = product / length(product).clamp_min(torch.finfo(y.dtype).tiny)
         product = torch.autograd.grad((grad * vector).sum(), y, retain_graph=True)[0]

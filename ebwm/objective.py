@@ -220,7 +220,8 @@ class S1:
     ) -> Float[Tensor, ""]:  # call backward() before the model's next forward pass
         "Reconstruction loss."
         _check_batch(model, target, generator)
-        if loss is None and model.tokens is not None and self.stream and model.manual_gradient:
+        chunked = loss is None and self.stream and self.walk.plain
+        if chunked and model.tokens is not None and model.manual_gradient:
             return _token_loss(self.walk, self.rows, model, context, target, generator, ignore_index, start)
         loss, learning = loss or default_loss(model, ignore_index), torch.is_grad_enabled()
         landscape = model.landscape(context)

@@ -38,7 +38,7 @@ class Walk:
     clamp: float | None = None  # largest absolute entry of the gradient; None: no bound
     guard: bool = False  # accept a step only if it lowers the energy
     kernel: Callable[[Any], Kernel] | None = None  # from a step size to a kernel, such as `nesterov`
-    stop: StoppingRule | None = None  # decides which items stop early
+    stop: StoppingRule | None = None  # decides which items of a prediction stop early; not used in training
 
     def __post_init__(self):
         checks.whole("steps", self.steps)
@@ -54,6 +54,11 @@ class Walk:
             check_rule(self.stop)
         if self.clamp is not None:
             checks.positive("clamp", self.clamp)
+
+    @property
+    def plain(self) -> bool:
+        "Whether each step is that of the update alone, with the model's step size."
+        return self.step_size is None and not (self.noise or self.clamp or self.guard or self.kernel)
 
     def initial(
         self,

@@ -80,7 +80,7 @@ def test_one_part_is_made_alone_and_kept_for_the_whole(project, bare):
     runs = project / "figures/fan/runs"
     assert [path.name for path in runs.iterdir()] == ["smoke.parts"]
     assert [path.name for path in (runs / "smoke.parts").iterdir()] == ["seeds-0_sizes-8"]
-    assert bare("run", "fan", "--part", "seeds-0_sizes-8").stdout == "part seeds-0_sizes-8: up to date\n"
+    assert bare("run", "fan", "--part", "seeds-0_sizes-8").stdout == "fan: part seeds-0_sizes-8: up to date\n"
 
 
 @pytest.mark.slow
@@ -92,3 +92,5 @@ def test_a_failed_script_is_reported_and_other_jobs_go_on(project, bare):
     assert any("'fan.seeds-1_sizes-8'" in line and "AssertionError: no such seed" in line for line in lines)
     assert any("'fan' was not run: it needs fan.seeds-1" in line for line in lines)
     assert (project / "figures/fan/runs/smoke.parts").is_dir()
+    alone = bare("run", "fan", "--part", "seeds-1_sizes-8")
+    assert alone.returncode == 1 and not alone.stdout.strip() and "no such seed" in alone.stderr

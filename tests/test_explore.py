@@ -203,6 +203,9 @@ def test_the_scene_of_a_run_uses_its_data_and_describes_it(tmp_path):
     scene = module.run_scene(folder, clip=3)
     assert scene.note.startswith(f"run {folder.name}, trained for 1 updates on clips, 16x16 pixels, width 16")
     assert walks_of({MODEL: scene}, MODEL).finite.all()
+    seeded = module.run_scene(train(replace(TINY, seed=1), tmp_path, progress=False), clip=3)
+    truths = [one.slice("last", 0).frames.truth for one in (scene, seeded)]
+    assert torch.equal(*truths), "the data of a run do not depend on its seed"
     other = train(replace(TINY, model=replace(TINY.model, kind="transformer")), tmp_path, progress=False)
     for arguments, named in (((folder, 4), "clip=4"), ((other,), "folder=")):
         with pytest.raises(ValueError, match=named):
@@ -440,7 +443,7 @@ def test_samplers_can_be_added_and_have_settings_of_their_own(explorer):
 
 
 def test_a_picture_is_coarse_while_a_control_moves(explorer):
-    """The fine one follows; after an error nothing follows, so that its message stays."""
+    """The fine one follows, also if other settings are refused meanwhile, whose message stays."""
     async def turn():
         explorer.settle = 0.01
         explorer.controls["energy"].value = MODEL
@@ -448,11 +451,13 @@ def test_a_picture_is_coarse_while_a_control_moves(explorer):
         sizes = [len(explorer.figure("landscape").data[0].x)]
         await asyncio.sleep(0.2)
         sizes.append(len(explorer.figure("landscape").data[0].x))
+        explorer.controls["angle"].value = 50.0
         explorer._show_soon(replace(explorer.settings, start="none"))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
+        sizes.append(len(explorer.figure("landscape").data[0].x))
         return [*sizes, "start" in explorer.message.value]
 
-    assert asyncio.run(turn()) == [24, 64, True]
+    assert asyncio.run(turn()) == [24, 64, 64, True]
 
 
 def test_the_first_steps_of_a_walk_are_shown_while_a_control_moves(explorer):

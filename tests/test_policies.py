@@ -194,6 +194,14 @@ def test_a_fixed_step_size_stays(preset, trained, chunks):
     assert len({row["step_size"] for row in log}) == (len(log) if trained else 1)
 
 
+def test_a_saved_policy_is_loaded_with_other_settings(demonstrations, tmp_path):
+    train_policy(demonstrations, tmp_path, PolicySettings.named("ebt", **TINY))
+    changed = load_policy(tmp_path, samples=3, steps=5, execute=1)
+    assert (changed.predictor.samples, changed.options.steps, changed.execute) == (3, 5, 1)
+    with pytest.raises(UsageError, match="setting='dim'"):
+        load_policy(tmp_path, dim=32)
+
+
 @pytest.mark.parametrize("text, message", [
     (None, "contains no policy.json"),
     ("{", "cannot be read"),

@@ -14,12 +14,13 @@ from torch import nn
 
 from ebwm import cli
 from ebwm.evaluation.statistics import paired_difference, student_crossed
-from ebwm.policy import evaluation
+from ebwm.policy import evaluation, rollout
 from ebwm.policy.evaluation import EPISODES, best_kept, evaluate_policy, fingerprint, success_difference, summarise
 from ebwm.policy.film import film_episode
 from ebwm.policy.lerobot import LeRobotConfig, LeRobotPolicy, observation_of
 from ebwm.policy.rollout import EpisodeResult, count_retries
 from ebwm.policy.simulators import Disturbance
+from ebwm.settings import generator
 from ebwm.usage import Failure, UsageError
 from tests.tiny_policy import Corridor, Walker, missing
 
@@ -44,6 +45,14 @@ def test_episodes_depend_on_their_seed_alone():
     assert plain(here(walker, seeds=SEEDS)) != plain(alone), "the noise reaches the policy"
     slow = here(walker, seeds=SEEDS, disturbance=Disturbance(dynamics=0.5))
     assert all(s.steps > r.steps for s, r in zip(slow, here(walker, seeds=SEEDS), strict=True))
+
+
+def test_noise_is_drawn_on_the_device_of_the_policy(monkeypatch):
+    asked = []
+    monkeypatch.setattr(rollout, "generator", lambda *words: asked.extend(words[2:]) or generator(*words[:2]))
+    walker = Walker()
+    walker.device = torch.device("cuda")
+    assert plain(here(walker, seeds=[0])) == plain(here(Walker(), seeds=[0])) and asked == [walker.device, "cpu"]
 
 
 def test_a_batch_advances_side_by_side_until_its_last_episode_ends():

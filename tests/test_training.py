@@ -1,6 +1,7 @@
 """Training runs: reproducible, with the golden losses; their logs, configurations and files."""
 
 import dataclasses
+import itertools
 import json
 import sys
 from importlib.util import find_spec
@@ -178,14 +179,16 @@ def test_tensorboard_has_the_values_of_the_log(runs):
 
 def test_weights_and_biases_has_the_values_of_the_log(runs, monkeypatch):
     calls, wandb = [], ModuleType("wandb")
-    note = lambda row, step: calls.append((step, row["loss"]))
-    run = SimpleNamespace(log=note, finish=lambda: calls.append("end"))
+    run = SimpleNamespace(log=calls.append, finish=lambda: calls.append("end"),
+                          define_metric=lambda name, step_metric: calls.append((name, step_metric)))
     wandb.init = lambda **about: calls.append(about) or run
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     folder = trained(runs, "run.logger=wandb")
-    about, *steps, end = calls
+    about, axis, *rows, end = calls
     assert about["name"] == folder.name and about["config"]["model"]["dim"] == 16 and end == "end"
-    assert steps == [(row["update"], row["loss"]) for row in log_of(folder)]
+    assert axis == ("*", "update"), "rows after a rollback have earlier updates, which a step may not"
+    shown = lambda rows: [(row["update"], row["loss"]) for row in rows]
+    assert shown(rows) == shown(log_of(folder))
 
 
 def test_energies_stay_in_float32_with_bf16_products():
@@ -195,6 +198,14 @@ def test_energies_stay_in_float32_with_bf16_products():
 
 
 # Configurations
+
+
+def test_overrides_that_need_each_other_come_in_any_order():
+    entries = ["data.symbolic=true", "data.encoder=pixels", "data.size=none"]
+    found = [load_config("game-xxs", order) for order in itertools.permutations(entries)]
+    assert found[0].data.symbolic and all(config == found[0] for config in found)
+    with pytest.raises(ConfigError, match=r"data\.sise"):
+        load_config("game-xxs", [*entries, "data.sise=3"])
 
 
 def test_overrides_keep_their_types():

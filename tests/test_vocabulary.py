@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ebwm.evaluation import cost
 from ebwm.gradient.vocabulary import UPDATES
 from ebwm.objective import S1
-from ebwm.sampler import STARTS
+from ebwm.sampler import STARTS, nesterov
 from ebwm.settings import generator
 from tests.helpers import MANUAL, assert_same, close, draw, draw_tokens, ebt, learned
 
@@ -58,6 +58,15 @@ def test_loss_and_gradients_equal_autograd(update, conditioning, steps, shape, r
     assert_same(found, learn(eager, data, S1(steps, update=update, stream=stream), ignore_index))
     whole = S1(steps, update=update, stream=False)
     assert_same(found, learn(tiny(**settings), data, whole, ignore_index))
+
+
+@pytest.mark.parametrize("change", [
+    {"noise": 0.5}, {"clamp": 1e-3}, {"step_size": 1.0}, {"kernel": nesterov}, {"guard": True, "step_size": 1e4}])
+def test_settings_of_the_walk_count_with_and_without_streaming(change):
+    states, targets, start = batch((2, 3))
+    losses = [S1(2, stream=stream, **more)(tiny(), states, targets, start=start, generator=generator(0)).item()
+              for stream in (True, False) for more in (change, {})]
+    assert losses[0] == pytest.approx(losses[2], rel=1e-12) and losses[0] != pytest.approx(losses[1], rel=1e-6)
 
 
 @by_update

@@ -300,18 +300,19 @@ class Scale:
         values: Float[Tensor, "*items features"],  # in their units
     ) -> Float[Tensor, "*items features"]:
         """Values of mean 0 and standard deviation 1."""
-        return ((values.double() - self._tensor(self.mean)) / self._tensor(self.std)).float()
+        return ((values.double() - _like(self.mean, values)) / _like(self.std, values)).float()
 
     def restore(
         self,
         values: Float[Tensor, "*items features"],  # standardised, such as predictions
     ) -> Float[Tensor, "*items features"]:
         """Values in their units."""
-        return (values.double() * self._tensor(self.std) + self._tensor(self.mean)).to(values.dtype)
+        return (values.double() * _like(self.std, values) + _like(self.mean, values)).to(values.dtype)
 
-    @staticmethod
-    def _tensor(numbers: list[float]) -> Tensor:
-        return torch.tensor(numbers, dtype=torch.float64)
+
+def _like(numbers: list[float], values: Tensor) -> Float[Tensor, " features"]:
+    """Numbers in double precision on the device of values."""
+    return torch.tensor(numbers, dtype=torch.float64, device=values.device)
 
 
 def split_items(

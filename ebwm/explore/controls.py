@@ -379,12 +379,22 @@ class Explorer(ABC):
         if loop is None:
             self.show(settings)
             return
-        if self._timer:
-            self._timer.cancel()
+        waiting, self._timer = self._timer, None
+        if waiting:
+            waiting.cancel()
         self.coarse = True
-        shown = self.show(settings)
-        self.coarse = False
-        self._timer = loop.call_later(self.settle, self.refresh) if shown else None
+        try:
+            shown = self.show(settings)
+        finally:
+            self.coarse = False
+        if shown or waiting:
+            self._timer = loop.call_later(self.settle, self.refresh if shown else self._refine)
+
+    def _refine(self) -> None:
+        """Show the fine picture of the present settings, and keep the message that refused others."""
+        message = self.message.value
+        self.refresh()
+        self.message.value = message
 
     def _show_error(self, error: Exception) -> None:
         self._show_message(str(error).partition("\n")[0] or repr(error))

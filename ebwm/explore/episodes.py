@@ -118,7 +118,7 @@ def _run(policy: Policy, settings: EpisodeSettings) -> Episode:
     simulator, seed = _Pushed(), FIRST_SEED + settings.seed
     states, actions, choices = [simulator.reset(seed)["state"]], [], []
     waiting: deque[Tensor] = deque()
-    policy.reset(generator(seed, "policy"))
+    policy.reset(generator(seed, "policy", policy.device))
     success = False
     while not success and len(actions) < simulator.limit:
         if settings.push_at and len(actions) == settings.push_at:
@@ -145,14 +145,14 @@ def _predict(
     energies = None
     if isinstance(policy.predictor, EnergyPolicy):
         with torch.no_grad():
-            energies = policy.model.landscape(context)(found)
-    return policy.normaliser.restore(found), energies
+            energies = policy.model.landscape(context)(found).cpu()
+    return policy.normaliser.restore(found.cpu()), energies
 
 
 def _choice(policy: Policy, settings: EpisodeSettings, state: np.ndarray, at: int, chosen: tuple) -> Choice:
     """The chunk that was chosen at a step, and others from other noise."""
     context = {name: part.expand(settings.samples, *part.shape[1:]) for name, part in policy.context().items()}
-    noise = generator(settings.seed, f"samples {at}")
+    noise = generator(settings.seed, f"samples {at}", policy.device)
     actions, energies = _predict(policy, context, noise, settings.steps)
     energy = None if energies is None else float(chosen[1])
     places = None if energies is None else energies.numpy()

@@ -123,7 +123,7 @@ def run_models(
                       "train with data.encoder=pixels")
     other = None if baseline is None else _baseline(baseline, config)
     note = f"run {Path(folder).name}, trained for {config.optimiser.updates} updates with {config.walk.steps} steps"
-    clips = Clips(load_task(data, config.seed).splits["valid"]) if data.kind == "clips" else CLIPS_OF[data.kind](trained)
+    clips = Clips(load_task(data).splits["valid"]) if data.kind == "clips" else CLIPS_OF[data.kind](trained)
     return _models(trained, other, clips, note)
 
 

@@ -202,12 +202,17 @@ def compute(
     if len(tokens) < 2:
         raise refusal("text", text, "must have at least one token", "write some words")
     seen = tokens[-window:]
-    truth = None if settings.text else models.ebt.prompt(example.text + example.following)[len(tokens)]
+    truth = None if settings.text else _next(tokens, models.ebt.prompt(example.text + example.following))
     context, walk = torch.tensor([seen]), _walk(models.ebt, settings.steps)
     scores, transformer = _context_scores(models, context, walk, settings.seed)
     logits, energies = _walks(models.ebt.model, context, walk, settings)
     return TokensResult(settings, models, text, seen, len(tokens) - len(seen), truth, logits, energies, transformer,
                         scores)
+
+
+def _next(tokens: list[int], whole: list[int]) -> int | None:
+    """The token that follows; None if a tokenizer divides the whole text in another way."""
+    return whole[len(tokens)] if len(whole) > len(tokens) and whole[: len(tokens)] == tokens else None
 
 
 # Summary

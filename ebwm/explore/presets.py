@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from .scenes import Scene, Settings
+from .walks import MAX_STEPS
 
 __all__ = ["FREE", "Preset", "preset_of", "presets"]
 
@@ -46,11 +47,16 @@ def presets(
     found = {name: preset for name, preset in PRESETS.items() if preset.settings.energy in scenes}
     for name, scene in scenes.items():
         if scene.turns:
-            longer = replace(scene.settings, energy=name, steps=min(10 * scene.settings.steps, 40))
+            longer = replace(scene.settings, energy=name, steps=_more(scene.settings.steps))
             found[f"more steps than trained: {name}"] = Preset(
                 longer, "Further steps lower the energy, but the objective never saw them: see whether the distance to "
                 "the truth follows.")
     return found
+
+
+def _more(steps: int) -> int:
+    """More steps than a model was trained with: ten times as many, but about 40 at most unless it was trained with as many."""
+    return min(10 * steps, max(40, 2 * steps), MAX_STEPS)
 
 
 def preset_of(

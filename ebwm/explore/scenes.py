@@ -317,7 +317,7 @@ def run_scene(
     learner, _, config = load_run(folder)
     _check_model(learner.model, folder)
     trained = f"run {folder.name}, trained for {config.optimiser.updates} updates"
-    return _model_scene(learner, load_task(config.data, config.seed), config, clip, trained)
+    return _model_scene(learner, load_task(config.data), config, clip, trained)
 
 
 def _check_model(model: nn.Module, folder: Path) -> None:

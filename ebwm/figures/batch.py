@@ -80,7 +80,8 @@ def make(
                 _snakemake(folder, todo, plans[0].config, cores, profile, report)
                 outcome.failed = _failures(folder, todo, plans[0].config.root)
                 _keep_logs(folder, outcome.failed)
-        outcome.made = {id: place for id, place in outcome.made.items() if id not in outcome.failed}
+        lost = {job.figure for job in todo if job.name in outcome.failed}
+        outcome.made = {id: place for id, place in outcome.made.items() if id not in lost}
     return outcome
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ebwm import settings
 from ebwm.figures.errors import FigureError
-from ebwm.figures.findings import contradicted, with_numbers
+from ebwm.figures.findings import contradicted, result_at, with_numbers
 from ebwm.figures.manifest import MANIFEST, load_manifest
 from ebwm.figures.notebook import fits
 from ebwm.figures.registry import Claim, Figure, Planned, Registry, registry
@@ -104,12 +104,7 @@ def _closed(claim: Claim, results: dict[str, Any]) -> str:
 
 def _measured(path: str, claim: Claim, id: str, results: dict[str, Any]) -> Measured | None:
     """A statistic of a claim; None if the figure has no value, as for an interval over one seed."""
-    found: Any = results
-    for name in path.split("."):
-        if not isinstance(found, dict) or name not in found:
-            raise FigureError(f"claim {claim.name!r}: figure {id!r} has no result {path!r} "
-                              "on record; promote a run that has, or correct the registry")
-        found = found[name]
+    found = result_at(path, results, f"claim {claim.name!r}, figure {id!r}")
     known = found if isinstance(found, dict) else dict.fromkeys(INTERVAL, found)
     if known.get("value", "") is None:
         return None

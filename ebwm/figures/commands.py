@@ -121,8 +121,9 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{plan.figure.id}: {_title(plan.figure.title, plan.parameters)} ({plan.scale})", file=sys.stderr)
     outcome = figures.make(plans, options.cores, options.force, options.profile, options.part)
     if options.part:
-        print("\n".join(f"{id}: part {options.part}: made" for id in outcome.made)
-              or f"part {options.part}: up to date", flush=True)
+        lines = [f"{id}: part {options.part}: {state}" for state, ids in (("made", outcome.made), ("up to date", outcome.fresh))
+                 for id in ids]
+        print("\n".join(lines), flush=True)
     else:
         from ebwm.figures.summary import summary
 
@@ -161,7 +162,7 @@ def _value(text: str) -> Any:
         return words[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return text
 
 

@@ -17,8 +17,8 @@ from ebwm.figures.registry import Figure, Finding, Statement, registry
 from ebwm.files import write_whole
 from ebwm.settings import Settings
 
-__all__ = ["Answer", "answer_cell", "answer_of", "answers", "contradicted", "opening", "stated", "with_numbers", "with_run",
-           "write_answer"]
+__all__ = ["Answer", "answer_cell", "answer_of", "answers", "contradicted", "opening", "result_at", "stated", "with_numbers",
+           "with_run", "write_answer"]
 
 PLACE = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
 OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
@@ -89,7 +89,7 @@ def with_run(
                                              manifest["parameters"]["effective"].items()}}
 
     def show(match: re.Match) -> str:
-        values = [_value(path.strip(), results, where) for path in match[1].split("*")]
+        values = [result_at(path.strip(), results, where) for path in match[1].split("*")]
         if len(values) > 1 and not all(fits(value, 0.0) for value in values):
             raise FigureError(f"{where}: {match[1]!r} has the factors {values!r}; a product needs numbers")
         return _shown(match[1], values[0] if len(values) == 1 else math.prod(values), match[2] or ".4g", where)
@@ -170,11 +170,15 @@ def with_numbers(
     where: str,  # place of the text, for messages
 ) -> str:
     """Sentences with the numbers of a run."""
-    return PLACE.sub(lambda match: _shown(match[1], _value(match[1], results, where), match[2] or ".4g", where), text)
+    return PLACE.sub(lambda match: _shown(match[1], result_at(match[1], results, where), match[2] or ".4g", where), text)
 
 
-def _value(path: str, results: Any, where: str) -> Any:
-    """The statistic at a path of keys, as in "gain.s2.low"."""
+def result_at(
+    path: str,  # keys with dots between them, as in "gain.s2.low"; a key may have dots itself
+    results: Any,  # of a run
+    where: str,  # place of the path, for messages
+) -> Any:
+    """The statistic at a path."""
     try:
         return _at(results, path.split("."))
     except KeyError:
@@ -213,7 +217,7 @@ def _operand(text: str, results: dict[str, Any], where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        value = _value(text, results, where)
+        value = result_at(text, results, where)
     if not fits(value, 0.0):
         raise FigureError(f"{where}: result {text!r} is {value!r}; a comparison needs a number")
     return value

@@ -35,7 +35,7 @@ def rejoin(
     """Replace the results, pictures and joined tables of a record by those that its notebook makes of its parts now."""
     record = config.figures / id
     with tempfile.TemporaryDirectory(prefix="ebwm-rejoin-") as place:
-        made = run_job(_job(id, manifest, tables, record, Path(place)))
+        made = run_job(_job(id, manifest, tables, config, Path(place)))
         found = read_manifest(made)
         new = manifest | {name: found[name] for name in ("results", "pictures", "data", "part_tables")}
         write_json(made / MANIFEST, sealed(new))
@@ -43,9 +43,9 @@ def rejoin(
     return found["results"] != manifest["results"]
 
 
-def _job(id: str, manifest: dict[str, Any], tables: Mapping[str, Sequence[str]], record: Path, place: Path) -> Job:
+def _job(id: str, manifest: dict[str, Any], tables: Mapping[str, Sequence[str]], config: Settings, place: Path) -> Job:
     """The job that joins the parts of a figure; these are written from the record."""
-    planned = plan(id, manifest["scale"])
+    planned, record = plan(id, manifest["scale"], config=config), config.figures / id
     *parts, whole = jobs_of(planned)
     if whole.inputs != manifest["inputs"]:
         raise FigureError("the running ebwm is not that of the present commit")

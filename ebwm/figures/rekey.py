@@ -236,7 +236,7 @@ def _rekeyed(id: str, row: "_Record | str", trees: Sequence[_Tree], errors: Sequ
             message = _last([line for line in lines if f"figure '{id}" in line] or lines)
             return Rekeyed(id, f"its smoke run at {tree.name} failed: {message.removeprefix('ebwm: ')}")
     figure, runs = registry(config)[id], [tree.smoke(id) for tree in trees]
-    tables = read_manifest(runs[1]).get("part_tables", {}) if joined and figure.each else None
+    tables = (read_manifest(runs[1]).get("part_tables") or None) if joined and figure.each else None
     try:
         drawing = any(name.startswith(DRAWING) for name in row.names)
         compared = identical(*runs, figure.tolerances, figure.times, drawing, tables)

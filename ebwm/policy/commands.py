@@ -211,10 +211,8 @@ def find_policy(
 def _policy(options: argparse.Namespace) -> tuple[Path, "Policy", str, dict[str, Any], dict[str, Any]]:
     """Folder of the policy, the policy, name of the simulator and its options, and settings to change; all checked."""
     folder, changes = find_policy(options.name), _settings(options.settings)
-    from ebwm.policy.policies import PolicySettings, load_policy
+    from ebwm.policy.policies import load_policy
 
-    for name in changes:
-        checks.one_of("setting", name, PolicySettings.__dataclass_fields__, UsageError)
     instruction = None if options.instruction is None else _vectors(options.instruction)
     with _usage():
         policy = load_policy(folder, instruction, **changes)

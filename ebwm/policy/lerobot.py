@@ -115,11 +115,12 @@ class LeRobotPolicy(nn.Module):
                 raise refusal(name, getattr(config, name), rule, error=UsageError)
         config.validate_features()
         self.config, self.policy, self.model = config, policy, policy.model
+        self._device = getattr(policy, "device", "cpu")
         self.reset()
 
     def reset(self) -> None:
         """Start an episode."""
-        self.policy.reset(generator(int(torch.randint(2**31, ())), "policy"))
+        self.policy.reset(generator(int(torch.randint(2**31, ())), "policy", self._device))
         self._action_queue: deque[Tensor] = deque()  # the name under which LeRobot drops queued actions
 
     @torch.no_grad()
@@ -163,7 +164,7 @@ class LeRobotPolicy(nn.Module):
     ) -> tuple[Tensor, dict[str, float]]:  # the loss, and its value for logs
         """The training loss."""
         one_of("reduction", reduction, ["mean"], UsageError)
-        noise = generator(int(torch.randint(2**31, ())), "training")
+        noise = generator(int(torch.randint(2**31, ())), "training", self._device)
         loss = self.policy.loss(observation_of(batch, self.config.camera), _entry(batch, ACTION), noise)
         return loss, {"loss": loss.item()}
 

@@ -151,10 +151,10 @@ class Policy:
 
     def reset(
         self,
-        generator: torch.Generator | None = None,  # noise of the predictions; None: a fixed one
+        generator: torch.Generator | None = None,  # noise of the predictions, on the device of the policy; None: a fixed one
     ) -> None:
         """Start an episode: forget observations and actions."""
-        self.generator = generator or settings.generator(0, "policy")
+        self.generator = generator or settings.generator(0, "policy", self.device)
         self.seen: deque[dict[str, Tensor]] = deque(maxlen=self.options.observe)
         self.waiting: deque[Tensor] = deque()
         self.facts: list[dict[str, Any]] = []
@@ -391,25 +391,30 @@ def train_policy(
     return policy
 
 
+CHANGEABLE = ("steps", "samples", "execute", "walk")  # settings of a trained policy that its weights do not depend on
+
+
 def load_policy(
     folder: Path | str,  # written by `train_policy`
     instruction: Float[Tensor, "vectors l"] | None = None,  # of a policy that takes one, in every observation without its own
-    **changes: Any,  # of its settings, such as steps=2
+    **changes: Any,  # of the settings in CHANGEABLE, such as steps=2
 ) -> Policy:  # on the device of the settings
     """A trained policy; no code in the folder is executed."""
+    for name in changes:
+        checks.one_of("setting", name, CHANGEABLE, UsageError)
     path = Path(folder) / FILE
     if not path.is_file():
         remedy = "give a folder written by `ebwm policy train`"
         raise checks.refusal("folder", str(folder), f"contains no {FILE}", remedy, UsageError)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        options = _settings(values["settings"])
+        options = replace(_settings(values["settings"]), **changes)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         rule = f"holds a {FILE} that cannot be read ({error})"
         raise checks.refusal("folder", str(folder), rule, "train again", UsageError) from None
     normaliser, _ = Normaliser.load(Path(folder))
     predictor = PREDICTORS[options.kind](ChunkModel.load(folder).to(settings.device()), **options.of_predictor)
-    return Policy(predictor, normaliser, replace(options, **changes), frozen_encoder(options.images), instruction)
+    return Policy(predictor, normaliser, options, frozen_encoder(options.images), instruction)
 
 
 def _settings(values: dict[str, Any]) -> PolicySettings:

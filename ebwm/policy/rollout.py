@@ -123,7 +123,7 @@ def run_episodes(
     std = state_std(policy) if disturbance.noise else None
     records = [Record(simulator, seed, disturbance, std) for simulator, seed in zip(simulators, seeds, strict=True)]
     batch = [record for record in records if record.observation is not None]
-    policy.reset(generator(seeds[0], "policy"))
+    policy.reset(generator(seeds[0], "policy", getattr(policy, "device", "cpu")))
     while active := [record for record in batch if not record.outcome]:
         try:
             actions = _choose(policy, batch)

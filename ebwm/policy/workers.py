@@ -1,5 +1,6 @@
 """Episodes in processes of their own, so that a failing simulator costs no more than its episode."""
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -108,14 +109,15 @@ def _answer(running: dict[Connection, "Worker"], pipe: Connection, waiting: dequ
     except (EOFError, OSError):
         del running[pipe]
         code = worker.stop()
-        if worker.job is None:
+        if not worker.ready:
             raise Failure(f"workers: a process ended before its first episode (exit code {code}); "
                           "find the reason with workers=0") from None
         message = f"the process of the simulator ended (exit code {code})"
-        yield [EpisodeResult(seed, "crashed", 0, message=message) for seed in worker.job]
+        yield [EpisodeResult(seed, "crashed", 0, message=message) for seed in worker.job or ()]
         return
     if kind == "refused":
         raise value
+    worker.ready = True
     if kind == "done":
         yield value
     worker.begin(waiting.popleft() if waiting else None)
@@ -130,6 +132,7 @@ class Worker:
             context.set_forkserver_preload([__name__])  # torch is imported once, not by every worker
         self.pipe, other = context.Pipe()
         self.job: Sequence[int] | None = None
+        self.ready = False  # whether it has answered
         self.process = context.Process(target=_serve, args=(other, payload, dict(os.environ)), daemon=True)
         self.process.start()
         other.close()  # the end of the process is then the end of the pipe
@@ -138,7 +141,8 @@ class Worker:
         """Send a job; None: there is none left."""
         self.job = job
         if job is not None:
-            self.pipe.send(job)
+            with contextlib.suppress(OSError):  # its end is then read from the pipe
+                self.pipe.send(job)
 
     def stop(self) -> int | None:  # the exit code
         """End the process."""

@@ -175,9 +175,10 @@ class _Wandb:
 
         about = {"name": path.name, "id": _wandb_id(path), "config": as_dict(config), "resume": "allow"}
         self.run = wandb.init(project="ebwm", dir=path, **about)
+        self.run.define_metric("*", step_metric="update")  # a row after a rollback may have an earlier update
 
     def write(self, row: dict[str, Any]) -> None:
-        self.run.log(row, step=row["update"])
+        self.run.log(row)
 
     def close(self) -> None:
         self.run.finish()

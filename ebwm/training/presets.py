@@ -164,15 +164,28 @@ def override_all(
     config: Config,  # a configuration
     overrides: Iterable[str],  # "key=value", dotted keys
 ) -> Config:  # a changed copy
-    """A configuration with some entries changed."""
+    """A configuration with some entries changed; their order does not matter, unless one is given twice."""
     if isinstance(overrides, str) or not isinstance(overrides, Iterable):
         raise checks.refusal("overrides", overrides, 'must be a list such as ["seed=3"]', error=ConfigError)
-    for entry in overrides:
-        key, equals, text = entry.partition("=") if isinstance(entry, str) else ("", "", "")
-        if not equals:
-            raise ConfigError(f"entry={entry!r}: must have the form key=value")
-        config = override(config, key, text)
+    waiting, refused = [_assignment(entry) for entry in overrides], []
+    while waiting:
+        for key, text in waiting:
+            try:
+                config = override(config, key, text)
+            except ConfigError as error:  # it may only be allowed together with a later one
+                refused.append((key, text, error))
+        if len(refused) == len(waiting):
+            raise refused[0][2]
+        waiting, refused = [(key, text) for key, text, _ in refused], []
     return config
+
+
+def _assignment(entry: Any) -> tuple[str, str]:
+    """The key and the value of "key=value"."""
+    key, equals, text = entry.partition("=") if isinstance(entry, str) else ("", "", "")
+    if not equals:
+        raise ConfigError(f"entry={entry!r}: must have the form key=value")
+    return key, text
 
 
 def _read(path: Path) -> Config:

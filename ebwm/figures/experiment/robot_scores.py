@@ -52,11 +52,12 @@ def walks(
     seed: int,  # of their noise
 ) -> tuple[Float[Tensor, "samples contexts"], Float[Tensor, "samples contexts"]]:
     """Energies of predicted chunks, and the steps of their walks."""
-    generator = settings.generator(seed, "energies")
+    generator = settings.generator(seed, "energies", policy.device)
     with torch.no_grad():
         landscape = policy.predictor.model.landscape(context := _normalised(policy, contexts))
         found = [policy.predictor.predict(context, generator) for _ in range(samples)]
-        return torch.stack([landscape(one.value) for one in found]), torch.stack([one.steps.float() for one in found])
+        energies, steps = [landscape(one.value) for one in found], [one.steps.float() for one in found]
+        return torch.stack(energies).cpu(), torch.stack(steps).cpu()
 
 
 def along(
@@ -98,10 +99,10 @@ def disagreement(
     seed: int,  # of the noise
 ) -> Float[Tensor, " contexts"]:
     """Standard deviation over predictions, as a root mean square over the executed actions in the simulator's units."""
-    found, generator = [], settings.generator(seed, "disagreement")
+    found, generator = [], settings.generator(seed, "disagreement", policies[0].device)
     for policy in policies:
         value = policy.predictor.predict(_normalised(policy, contexts), generator, policy.options.steps).value
-        found.append(policy.normaliser.restore(value[:, : policy.execute]))
+        found.append(policy.normaliser.restore(value[:, : policy.execute].cpu()))
     return torch.stack(found).var(0).mean((-1, -2)).sqrt()
 
 

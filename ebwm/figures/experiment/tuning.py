@@ -47,7 +47,10 @@ def best(
     trials: Iterable[Mapping[str, Any]],  # at least one with a loss
 ) -> Mapping[str, Any]:
     """The trial with the lowest validation loss; trials whose training diverged have none."""
-    return min((row for row in trials if row["valid_loss"] is not None), key=lambda row: row["valid_loss"])
+    ended = [row for row in trials if row["valid_loss"] is not None]
+    if not ended:
+        raise FigureError("all trials diverged; try lower values")
+    return min(ended, key=lambda row: row["valid_loss"])
 
 
 def make_trials(
