@@ -164,7 +164,8 @@ def _wrapped(text: str, indent: str = "", first: str = "") -> str:
 
 def _table(rows: Sequence[Verdict]) -> str:
     lines = ["| claim | paper | ours | verdict here |", "|---|---|---|---|"]
-    return "\n".join([*lines, *(f"| {row.claim.name} | {row.claim.says} ({row.claim.source}) | {_first(row)} | {row.verdict} |"
+    named = lambda row: ": ".join(filter(None, [row.claim.measures if row.measured else "", _first(row)]))
+    return "\n".join([*lines, *(f"| {row.claim.name} | {row.claim.says} ({row.claim.source}) | {named(row)} | {row.verdict} |"
                                 for row in rows)])
 
 
