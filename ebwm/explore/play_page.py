@@ -119,8 +119,9 @@ def serve(
             if not (asked and self._here()):
                 self._send(403, json.dumps({"error": "only for the page of ebwm play"}))
                 return
+            content = self.rfile.read(int(size))
             with lock:
-                code, body = answer(session, self.path.strip("/"), self.rfile.read(int(size)))
+                code, body = answer(session, self.path.strip("/"), content)
             self._send(code, json.dumps(body))
 
         def _here(self) -> bool:

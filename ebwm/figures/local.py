@@ -45,6 +45,8 @@ def queue(
             time.sleep(INTERVAL)
     finally:
         for process in running.values():
+            process.terminate()
+        for process in running.values():
             _end(process)
 
 
@@ -55,7 +57,6 @@ def _fits(name: str, running: Mapping[str, Any], rules: Mapping[str, Any], limit
 
 
 def _end(process: subprocess.Popen) -> None:
-    process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=20)
     process.kill()

@@ -40,7 +40,7 @@ def _row(figure: Figure, scale: str, config: Settings) -> tuple[str, str, str, s
 
 def _last_run(figure: Figure, scale: str, config: Settings) -> str:
     """Whether there is a run at a scale, with the registry's parameters and the present code."""
-    if not (config.figures / figure.id / "runs" / scale / MANIFEST).is_file():
+    if not (figure.has(scale) and (config.figures / figure.id / "runs" / scale / MANIFEST).is_file()):
         return f"no run at scale {scale}"
     job = jobs_of(plan(figure.id, scale, config=config, means=False))[-1]
     return f"run at scale {scale}: {'up to date' if up_to_date(job) else 'other parameters or older code'}"

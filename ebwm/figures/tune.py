@@ -30,7 +30,7 @@ def tune(
     """Make the trials that a figure's notebook declares, and write them."""
     planned = plan(id, scale or RECORDED, overrides)
     notebook, config = planned.figure.notebook, planned.config
-    tagged = [place for place, cell in enumerate(cells_of(notebook)) if TUNING in cell["metadata"].get("tags", [])]
+    tagged = [place for place, cell in enumerate(cells_of(notebook)) if TUNING in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
         raise FigureError(f"{notebook.name} has {len(tagged)} cells tagged {TUNING!r}; exactly one must declare trials")
     with tempfile.TemporaryDirectory() as name:

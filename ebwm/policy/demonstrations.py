@@ -97,6 +97,8 @@ def _attempts(simulator: str, style: str, image: int | None, seeds: range, worke
             yield itertools.chain.from_iterable(pool.map(functools.partial(_record, style), part) for part in parts)
         except BrokenProcessPool as error:
             raise Failure(f"a process of {simulator!r} stopped: run it with workers=1 to see why") from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def record(
