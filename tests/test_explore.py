@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import lab
 import pytest
 import torch
+from tiny_run import SHAPE
 
 from ebwm.data.tasks import ClipsConfig
 from ebwm.ebt import EBT
@@ -207,7 +208,10 @@ def test_the_scene_of_a_run_uses_its_data_and_describes_it(tmp_path):
     truths = [one.slice("last", 0).frames.truth for one in (scene, seeded)]
     assert torch.equal(*truths), "the data of a run do not depend on its seed"
     other = train(replace(TINY, model=replace(TINY.model, kind="transformer")), tmp_path, progress=False)
-    for arguments, named in (((folder, 4), "clip=4"), ((other,), "folder=")):
+    small = ["data.game=push:5", "data.encoder=pixels", "data.size=none", "data.train_episodes=6", "data.frames=4",
+             *SHAPE, "model.candidates=latent", "optimiser.updates=1", "optimiser.batch=4", "eval_every=1"]
+    game = train("game-xxs", tmp_path, progress=False, overrides=small)
+    for arguments, named in (((folder, 4), "clip=4"), ((other,), "folder="), ((game,), "without actions")):
         with pytest.raises(ValueError, match=named):
             module.run_scene(*arguments)
 

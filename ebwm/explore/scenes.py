@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..checks import between, instance, refusal
 from ..data.task import Task
 from ..data.tasks import ClipsConfig, load_task
+from ..ebt import EBT
 from ..energy import Landscape
 from ..landscape import CausalLandscape
 from ..objective import smooth_l1
@@ -327,6 +328,9 @@ def _check_model(model: nn.Module, folder: Path) -> None:
     if model.tokens is not None:
         remedy = f"continue a text with: ebwm generate --model {folder}"
         raise refusal("folder", str(folder), "must contain a model of vectors, not of tokens", remedy)
+    if not isinstance(model, EBT) or model.embed_actions is not None:
+        rule = "must contain an EBT that predicts the next of its states, without actions"
+        raise refusal("folder", str(folder), rule, "for games and videos use FramesExplorer")
 
 
 def _model_scene(learner: Learner, task: Task, config: Config, clip: int, trained: str) -> Scene:
