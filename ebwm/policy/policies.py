@@ -408,10 +408,11 @@ def load_policy(
         raise checks.refusal("folder", str(folder), f"contains no {FILE}", remedy, UsageError)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        options = replace(_settings(values["settings"]), **changes)
+        options = _settings(values["settings"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         rule = f"holds a {FILE} that cannot be read ({error})"
         raise checks.refusal("folder", str(folder), rule, "train again", UsageError) from None
+    options = replace(options, **changes)
     normaliser, _ = Normaliser.load(Path(folder))
     predictor = PREDICTORS[options.kind](ChunkModel.load(folder).to(settings.device()), **options.of_predictor)
     return Policy(predictor, normaliser, options, frozen_encoder(options.images), instruction)
