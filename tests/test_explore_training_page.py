@@ -89,3 +89,14 @@ def test_what_is_shown_is_in_the_address_and_can_be_copied(browser, page):
     lab.wait_until(lambda: other.get_by_role("status").inner_text().startswith("settings: must be JSON"), other)
     assert settings(other)["update"] == 40
     other.context.close()
+
+
+@pytest.mark.slow
+def test_nothing_is_wider_than_a_phone_and_the_theme_changes_the_colours(browser):
+    with paused(browser, "training", width=360) as page:
+        for preset in page.locator(".ex-presets button").all():
+            preset.click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        light = page.locator("svg").first.inner_html()
+        page.evaluate("document.body.dataset.theme = 'dark'")
+        lab.wait_until(lambda: page.locator("svg").first.inner_html() != light, page)

@@ -1,5 +1,6 @@
 """The built site in a browser without a network: search, navigation, themes, explorers, and a phone's width."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -155,3 +156,12 @@ def test_the_home_page_is_not_wider_than_a_window(visit, width):
     page = visit("index.html", width=width)
     page.wait_for_load_state("load")
     assert page.evaluate(WIDTH) <= width
+
+
+def test_settings_in_an_address_of_the_site_are_restored(visit):
+    page = visit("explorers/training_page.html")
+    explorer_of(page, "training").get_by_role("button", name="Beside a Transformer").click()
+    lab.wait_until(lambda: "#training=" in page.url, page)
+    again = visit(page.url.removeprefix(lab.SITE))
+    shown = json.loads(explorer_of(again, "training").locator("textarea").input_value())
+    assert shown["runs"] == ["step size auto", "Transformer"]

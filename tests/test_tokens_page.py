@@ -54,14 +54,14 @@ def files(page_files):
 @pytest.fixture
 def site(browser, data):
     """A function that opens a page with the explorer alone; no other host is asked and no error is raised."""
-    def opened(path="", served=(), size=1):
+    def opened(path="", served=(), size=1, width=900, theme="light"):
         sheets = [explorers.SCRIPTS / name for name in ("explore.css", "tokens.css")]
         style = "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
         script = f"window.ebwmTokens = {json.dumps(data | {'bytes': size})}"
         body = explorers.place("<!-- explorer: tokens -->")
-        files = {"/": f"{lab.HEAD}<style>{style}</style><body data-theme='light'><script>{script}</script>{body}"}
+        files = {"/": f"{lab.HEAD}<style>{style}</style><body data-theme='{theme}'><script>{script}</script>{body}"}
         files |= {f"/_static/explore/{file.name}": file for file in explorers.SCRIPTS.glob("*.js")}
-        return visit(files | dict(served), path, viewport=dict(width=900, height=900))
+        return visit(files | dict(served), path, viewport=dict(width=width, height=900))
 
     with lab.visiting(browser) as visit:
         yield opened
@@ -170,6 +170,15 @@ def test_settings_are_restored_from_a_paste_and_from_the_address(site):
         page.get_by_label("Settings as JSON").fill(text)
         page.get_by_role("button", name="Apply the pasted settings").click()
         assert message in page.get_by_role("alert").inner_text()
+
+
+def test_a_phone_shows_everything_and_the_theme_changes_the_colours(site):
+    colours = []
+    for theme in ("light", "dark"):
+        page = site(size=0, width=360, theme=theme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        colours.append(page.locator(".tk-dot.tk-chosen").evaluate("dot => getComputedStyle(dot).fill"))
+    assert colours[0] != colours[1]
 
 
 def test_an_archive_with_another_digest_is_refused(tmp_path, monkeypatch):
