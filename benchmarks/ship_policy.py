@@ -13,8 +13,9 @@ import torch
 from ebwm.files import write_json
 from ebwm.policy.demonstrations import collect
 from ebwm.policy.evaluation import evaluate_policy, evaluation_seeds, summarise
-from ebwm.policy.policies import PolicySettings, load_policy, train_policy
+from ebwm.policy.policies import PolicySettings, load_policy
 from ebwm.policy.reach import side_of_path
+from ebwm.policy.training import train_policy
 from ebwm.writing import INCLUDED
 
 EPISODES, UPDATES, TESTED = 100, 3000, 200

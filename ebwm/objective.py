@@ -37,7 +37,6 @@ from .walk import Walk, walk_of
 Loss = Callable[[Tensor, Tensor], Tensor]  # (prediction, target) -> scalar
 
 
-
 def smooth_l1(
     prediction: Float[Tensor, "*shape"],  # predicted states
     target: Float[Tensor, "*shape"],  # true states

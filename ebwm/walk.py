@@ -101,7 +101,7 @@ class Walk:
         with torch.no_grad():
             return run(landscape, start, kernel, self.steps, generator, callback=callback)
 
-
+# %% ../nbs/core/17_walk.ipynb #df55065d
 def walk_of(
     walk: Walk | int | None,  # settings, or a number of steps; None: the defaults
     changes: dict[str, Any],  # single fields of a Walk

@@ -13,8 +13,9 @@ from ebwm.policy.chunks import Chunks, ChunksConfig
 from ebwm.policy.demonstrations import Demonstrations, collect
 from ebwm.policy.formats import write_demonstrations
 from ebwm.policy.models import OUTPUTS, ChunkModel
-from ebwm.policy.policies import FILE, TRAINING, Policy, PolicySettings, fit_policy, load_policy, train_policy
+from ebwm.policy.policies import FILE, Policy, PolicySettings, load_policy
 from ebwm.policy.predictors import PREDICTORS, Diffusion, make_predictor
+from ebwm.policy.training import TRAINING, fit_policy, train_policy
 from ebwm.policy.trunks import ChunkShape
 from ebwm.policy.walk import PRESETS
 from ebwm.settings import generator
@@ -167,7 +168,7 @@ def test_weights_are_kept_during_training(demonstrations, chunks):
 
 @pytest.mark.parametrize("kind", ["ebt", "diffusion"])
 def test_an_interrupted_training_ends_as_a_whole_one(kind, demonstrations, tmp_path, monkeypatch):
-    monkeypatch.setattr("ebwm.policy.policies.SAVE_EVERY", 2)
+    monkeypatch.setattr("ebwm.policy.training.SAVE_EVERY", 2)
     options = PolicySettings.named(kind, **TINY | {"updates": 5})
     whole = train_policy(demonstrations, tmp_path / "whole", options)
     seen = []

@@ -14,9 +14,10 @@ from ebwm.policy.evaluation import evaluate_policy, evaluation_seeds
 from ebwm.policy.formats import read_demonstrations, write_demonstrations
 from ebwm.policy.lerobot import LeRobotConfig, LeRobotPolicy
 from ebwm.policy.models import ChunkModel
-from ebwm.policy.policies import FILE, PolicySettings, fit_policy, load_policy, train_policy
+from ebwm.policy.policies import FILE, PolicySettings, load_policy
 from ebwm.policy.reach import side, side_of_path
 from ebwm.policy.simulators import Disturbance
+from ebwm.policy.training import fit_policy, train_policy
 from ebwm.policy.trunks import ChunkShape
 from ebwm.settings import generator
 from ebwm.usage import UsageError

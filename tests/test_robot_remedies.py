@@ -17,7 +17,7 @@ from ebwm.figures.experiment.robot_remedies import (
 )
 from ebwm.policy.chunks import Chunks
 from ebwm.policy.demonstrations import collect
-from ebwm.policy.policies import fit_policy
+from ebwm.policy.training import fit_policy
 from ebwm.randomness import normal_like
 from ebwm.sampler import State
 from ebwm.schedules import random_steps

@@ -12,8 +12,9 @@ from ebwm.figures.experiment.tables import over_seeds
 from ebwm.policy.chunks import Chunks
 from ebwm.policy.demonstrations import collect
 from ebwm.policy.evaluation import evaluate_policy, evaluation_seeds
-from ebwm.policy.policies import PolicySettings, fit_policy
+from ebwm.policy.policies import PolicySettings
 from ebwm.policy.rollout import EpisodeResult
+from ebwm.policy.training import fit_policy
 from ebwm.settings import generator
 
 

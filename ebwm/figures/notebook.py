@@ -5,6 +5,7 @@ import copy
 import functools
 import json
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ __all__ = ["PARAMETERS", "PARTS", "cells_of", "code_of", "fits", "own_data", "pa
            "read_registry", "registry_path"]
 
 PARAMETERS, PARTS = "parameters", "parts"  # tags of cells
+MAX_NESTING = 100  # levels of the registry
 STAND_INS = ("python", "packages")  # sources of text that stand in for the papers'
 
 
@@ -58,6 +60,10 @@ def _yaml(text: str) -> Any:
                     raise yaml.YAMLError(f"line {line}: the key {key.value!r} occurs twice in one mapping; keep one")
             return super().construct_mapping(node, deep)
 
+    started, ended = yaml.CollectionStartEvent, yaml.CollectionEndEvent
+    levels = accumulate(isinstance(event, started) - isinstance(event, ended) for event in yaml.parse(text, Loader))
+    if any(level > MAX_NESTING for level in levels):  # the loader in C crashes the process at great depths
+        raise yaml.YAMLError(f"collections are nested more than {MAX_NESTING} deep; reduce the nesting")
     return yaml.load(text, Loader)
 
 

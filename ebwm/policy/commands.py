@@ -143,7 +143,8 @@ def _train(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ebwm.policy.formats import read_demonstrations
-    from ebwm.policy.policies import PolicySettings, train_policy
+    from ebwm.policy.policies import PolicySettings
+    from ebwm.policy.training import train_policy
     from ebwm.training.checkpoint import locked
 
     with _usage():

@@ -1,12 +1,9 @@
-"""Policies: act on observations with a predictor of chunks, train on demonstrations, save and load."""
+"""Policies: act on observations with a predictor of chunks, save and load."""
 
-import copy
 import json
-import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,30 +12,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ebwm import checks, settings
-from ebwm.files import write_json
-from ebwm.policy.cameras import frozen_encoder, part_of, prepared, with_features
-from ebwm.policy.chunks import Chunks, ChunksConfig, Normaliser, Windows
-from ebwm.policy.demonstrations import Demonstrations
-from ebwm.policy.models import ChunkModel, standard_step_size
-from ebwm.policy.predictors import PREDICTORS, EnergyPolicy, Predictor, chunk_learner, make_predictor
+from ebwm.policy.cameras import frozen_encoder, part_of, with_features
+from ebwm.policy.chunks import Normaliser
+from ebwm.policy.models import ChunkModel
+from ebwm.policy.predictors import PREDICTORS, Predictor, make_predictor
 from ebwm.policy.trunks import ChunkShape
 from ebwm.policy.walk import PRESETS, PolicyWalk
-from ebwm.training.checkpoint import Checkpoints
-from ebwm.training.configuration import Config, OptimiserConfig
-from ebwm.training.learner import BatchOrder
-from ebwm.training.trainer import Observer, Trainer, load_weights, restore, train_loop, trainer_state
 from ebwm.usage import UsageError
 
 if TYPE_CHECKING:
     from ebwm.data.features import FrameEncoder
 
-__all__ = ["Policy", "PolicySettings", "Trained", "fit_policy", "load_policy", "train_policy"]
+__all__ = ["Policy", "PolicySettings", "load_policy"]
 
 FILE = "policy.json"  # settings and normalisation, in the folder of a policy
-TRAINING = "training"  # folder of checkpoints, until the training is finished
 INSTRUCTION = ("language", "language_mask")  # parts of an observation that have no axis of time
-PROBED = 64  # windows on which the step size is measured
-SAVE_EVERY = 500  # updates between checkpoints
 
 
 @dataclass(frozen=True)
@@ -245,150 +233,6 @@ class Policy:
         vectors = torch.as_tensor(self.instruction).float().to(self.device)
         vectors = vectors.unsqueeze(0) if vectors.ndim == 1 else vectors
         return {"language": vectors.expand(batch, *vectors.shape)}
-
-
-@dataclass
-class Trained:
-    """A policy with the log of its training."""
-
-    policy: Policy
-    log: list[dict[str, Any]]
-    kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)  # averaged weights after some updates
-
-    def after(
-        self,
-        updates: int,  # one of those kept
-    ) -> Policy:
-        """The policy as it was after some updates."""
-        checks.one_of("updates", updates, self.kept)
-        predictor = copy.copy(self.policy.predictor)
-        predictor.model = copy.deepcopy(predictor.model)
-        load_weights(predictor.model, self.kept[updates])
-        return Policy(predictor, self.policy.normaliser, self.policy.options, self.policy.encoder, self.policy.instruction)
-
-
-class _Log(Observer):
-    """Rows of the log and weights to keep; checkpoints if there is a place for them."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        note: Callable[[dict[str, Any]], Any] | None,
-        keep: Container[int],
-        checkpoints: Checkpoints | None,
-        facts: dict[str, Any],
-    ):
-        self.trainer, self.note, self.keep, self.checkpoints, self.facts = trainer, note, keep, checkpoints, facts
-        self.rows, self.kept = [], {}
-
-    def updated(self, row: dict[str, Any], batch: Any) -> None:
-        self.rows.append(row)
-        if (updates := self.trainer.updates) in self.keep:
-            self.kept[updates] = {name: weight.clone() for name, weight in self.trainer.average.items()}
-        if self.checkpoints and updates % SAVE_EVERY == 0:
-            tensors, meta = trainer_state(self.trainer)
-            self.checkpoints.save(updates, tensors, meta | self.facts)
-        if self.note:
-            self.note(row)
-
-
-def fit_policy(
-    chunks: Chunks,  # windows of demonstrations
-    options: PolicySettings,  # the policy and its training
-    seed: int = 0,  # fixes initial weights, batches and noise
-    note: Callable[[dict[str, Any]], Any] | None = None,  # receives every row of the log
-    keep: Container[int] = (),  # numbers of updates after which the averaged weights are kept
-    device: torch.device | str | None = None,  # None: that of the settings
-    checkpoints: Path | None = None,  # folder of checkpoints, from which an interrupted training resumes
-) -> Trained:
-    """Train a policy; it predicts with the moving average of its weights, at the end of training.
-
-    A training that resumes ends as if it had not stopped, to the last bit; its log has the rows since then.
-    """
-    for name in ("observe", "predict"):
-        if getattr(options, name) != (known := getattr(chunks.config, name)):
-            raise checks.refusal(name, getattr(options, name), f"must be {known}, as for the windows of demonstrations")
-    device = torch.device(device or settings.device())
-    data, batch = chunks.splits["train"], min(options.batch, len(chunks.splits["train"]))
-    trainer, predictor = _trainer(data, batch, options, seed, device)
-    facts = json.loads(json.dumps({"settings": asdict(options), "seed": seed, "data": data.digest if checkpoints else ""}))
-    saved = Checkpoints(checkpoints, keep=1) if checkpoints else None
-    if saved:
-        _resume(trainer, saved, facts)
-    log = _Log(trainer, note, keep, saved, facts)
-    valid = _moved(chunks.items("valid"), device)
-    train_loop(trainer, _batches(data, batch, seed, device, trainer.batches), valid, log)
-    load_weights(predictor.model, trainer.average)
-    return Trained(Policy(predictor, chunks.normaliser, options), log.rows, log.kept)
-
-
-def _trainer(
-    data: Windows, batch: int, options: PolicySettings, seed: int, device: torch.device
-) -> tuple[Trainer, Predictor]:
-    predictor = options.predictor(options.shape(data[0]), seed)
-    predictor.model.to(device)
-    fixed = isinstance(predictor, EnergyPolicy) and not _set_step_size(predictor, data, seed, device)
-    optimiser = OptimiserConfig(
-        options.updates, batch, options.learning_rate, warmup=max(1, options.updates // 20),
-        weight_decay=options.weight_decay, average=options.average, step_size_multiplier=0.0 if fixed else 3.0)
-    config = Config(optimiser=optimiser, seed=seed, eval_every=options.updates)
-    return Trainer(chunk_learner(predictor), config, device), predictor
-
-
-def _resume(trainer: Trainer, saved: Checkpoints, facts: dict[str, Any]) -> None:
-    """Continue from the newest checkpoint, if there is one."""
-    checkpoint, _ = saved.newest()
-    if checkpoint is None:
-        return
-    if different := [name for name, value in facts.items() if checkpoint.meta.get(name) != value]:
-        rule = f"holds an interrupted training with other {' and '.join(different)}"
-        raise checks.refusal("folder", str(saved.folder.parent), rule, "repeat its command, or delete it", UsageError)
-    restore(trainer, checkpoint.tensors, checkpoint.meta)
-
-
-def _moved(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: part.to(device) for name, part in batch.items()}
-
-
-def _batches(
-    data: Windows, batch: int, seed: int, device: torch.device, first: int = 0
-) -> Iterator[dict[str, Tensor]]:
-    """Batches in the order of `ebwm train`, each gathered at once."""
-    for items in BatchOrder(len(data), batch, seed, first):
-        yield _moved(data.gather(torch.tensor(items)), device)
-
-
-def _set_step_size(
-    predictor: EnergyPolicy, data: Windows, seed: int, device: torch.device
-) -> bool:  # whether it is trained
-    model, walk = predictor.model, predictor.walk
-    context, _ = Chunks.pair(next(_batches(data, min(PROBED, len(data)), seed, device)))
-    model.step_size.data.fill_(walk.step_size or walk.factor * standard_step_size(model, context))
-    return walk.learned
-
-
-def train_policy(
-    demonstrations: Demonstrations,  # to learn from
-    folder: Path | str,  # receives the policy
-    options: PolicySettings | None = None,  # the policy and its training
-    seed: int = 0,  # fixes initial weights, batches and noise
-    note: Callable[[dict[str, Any]], Any] | None = None,  # receives every row of the log
-) -> Policy:
-    """Train a policy on demonstrations and save it; an interrupted training in the folder is resumed."""
-    options, folder = options or PolicySettings(), Path(folder)
-    if demonstrations.episodes and "state" not in demonstrations.episodes[0].observations:
-        options = replace(options, state=False)
-    config = ChunksConfig(observe=options.observe, predict=options.predict)
-    encoder = frozen_encoder(options.images)
-    chunks = Chunks.of(prepared(demonstrations, options.images, encoder, options.state), config, seed)
-    policy = fit_policy(chunks, options, seed, note, checkpoints=folder / TRAINING).policy
-    policy.encoder = encoder
-    policy.predictor.model.save(folder)
-    chunks.save(folder)
-    write_json(folder / FILE, {"simulator": demonstrations.simulator, "demonstrations": demonstrations.digest,
-                               "seed": seed, "settings": asdict(options)})
-    shutil.rmtree(folder / TRAINING, ignore_errors=True)
-    return policy
 
 
 CHANGEABLE = ("steps", "samples", "execute", "walk")  # settings of a trained policy that its weights do not depend on

@@ -200,7 +200,8 @@ NO_PATH = mock.patch.dict(os.environ, PATH="")
 FIGURES = [
     *((f"registry {new or old}", within(figures.registry, edit=(YAML, old, new)), named)
       for old, new, named in REGISTRY),
-    ("registry, deep", within(figures.registry, files={YAML: "figures: " + "[" * 3000}), "figures.yaml: while parsing"),
+    ("registry, deep", within(figures.registry, files={YAML: "figures: " + "[" * 100_000}),
+     "figures.yaml: collections are nested more than 100 deep"),
     ("registry, UTF-16", within(lambda: (Path(YAML).write_bytes(b"\xff\xfea"), figures.registry())), "must be YAML"),
     ("no registry", within(lambda: (Path(YAML).unlink(), figures.registry())), "figures.yaml"),
     *((f"parameter {name}", within(figures.run, "tiny", overrides={name: value}), name)

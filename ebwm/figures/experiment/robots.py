@@ -17,7 +17,8 @@ from ebwm.figures.experiment.tuning import search
 from ebwm.policy.chunks import Chunks, ChunksConfig
 from ebwm.policy.demonstrations import Demonstrations, collect
 from ebwm.policy.evaluation import FIRST_SEED, evaluate_policy, evaluation_seeds
-from ebwm.policy.policies import Policy, PolicySettings, Trained, fit_policy
+from ebwm.policy.policies import Policy, PolicySettings
+from ebwm.policy.training import Trained, fit_policy
 from ebwm.policy.reach import Reach, side_of_path
 from ebwm.policy.rollout import EpisodeResult, run_episodes
 from ebwm.policy.simulators import Disturbance, Observation, make_simulator
