@@ -52,7 +52,7 @@ def run(given: argparse.Namespace, official: theirs.Official | None) -> dict:
     for index, case in cases:
         print(f"{case.name} ...", file=sys.stderr, flush=True)
         record = measure.timed(case, official, given.rounds)
-        if case.memory:
+        if case.memory and measure.has_peak():
             record["memory"] = measure.memory(index, given.size, given.threads, measure.names(case, official))
         records.append(record)
     cost = []

@@ -1,6 +1,7 @@
 """Measurement: seconds in interleaved rounds, memory in a separate process for each contender."""
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -79,10 +80,18 @@ def _status(name: str) -> int:
     return int(found[1])
 
 
+CLEAR = "/proc/self/clear_refs"
+
+
+def has_peak() -> bool:
+    """Whether the system can reset the peak of a process's memory; without, times are measured alone."""
+    return os.access(CLEAR, os.W_OK)
+
+
 def own_peak(case: Case, name: str, official: theirs.Official | None) -> float:  # MiB
     """Memory of two steps of a contender beyond its model and data; called in a separate process."""
     function = function_of(case, name, official)
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # reset the peak
+    Path(CLEAR).write_text("5", encoding="utf-8")  # reset the peak
     before = _status("VmRSS")
     for _ in range(2):
         function()

@@ -42,7 +42,7 @@ def described(
 
 
 def _half(values: Tensor) -> str:
-    return base64.b64encode(values.detach().numpy().astype("<f2").tobytes()).decode()
+    return base64.b64encode(values.detach().cpu().numpy().astype("<f2").tobytes()).decode()
 
 
 def tasks() -> list[dict[str, list[float]]]:

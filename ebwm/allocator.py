@@ -5,7 +5,7 @@ import os
 
 __all__ = ["keep_freed_memory"]
 
-KEPT = 2**30  # bytes
+KEPT = 2**30, 2**25  # bytes, the first that is accepted: glibc before 2.35 maps blocks of 32 MiB or more by themselves
 OPTIONS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}  # variables of glibc, and numbers in malloc.h
 
 
@@ -15,10 +15,11 @@ def keep_freed_memory() -> bool:  # whether this C library can
     The default of glibc gives freed memory back to the system, so that each step of a small model on a CPU asks for the
     same pages again (mallopt(3)). Variables that are set already are left alone.
     """
-    chosen = [name for name in OPTIONS if name not in os.environ]
-    os.environ |= dict.fromkeys(chosen, str(KEPT))
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return all([mallopt(OPTIONS[name], KEPT) for name in chosen])
+    accepted = {name: next((value for value in KEPT if mallopt(option, value)), 0)
+                for name, option in OPTIONS.items() if name not in os.environ}
+    os.environ |= {name: str(value) for name, value in accepted.items() if value}
+    return all(accepted.values())

@@ -4,11 +4,13 @@ import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from sizes import ROOT
 
 from ebwm import cli
+from ebwm.allocator import OPTIONS, keep_freed_memory
 
 LONG = "a" * 5000
 
@@ -95,3 +97,11 @@ def test_pages_of_freed_memory_are_used_again():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     count = lambda *words: int(subprocess.check_output([sys.executable, "-c", PAGES, *words], env=environment))
     assert 3 * count("keep") < count()
+
+
+def test_an_older_glibc_gets_the_largest_threshold_that_it_accepts(monkeypatch):
+    older = SimpleNamespace(mallopt=lambda option, value: option == OPTIONS["MALLOC_TRIM_THRESHOLD_"] or value <= 2**25)
+    monkeypatch.setattr("ctypes.CDLL", lambda name: older)
+    monkeypatch.setattr(os, "environ", {})
+    assert keep_freed_memory()
+    assert os.environ == {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}

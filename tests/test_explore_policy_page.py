@@ -52,7 +52,7 @@ def drawn(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, steps", [(name, steps) for name in POLICIES for steps in (2, 9)])
+@pytest.mark.parametrize("name, steps", [(name, steps) for name in POLICIES for steps in (2, 9, 16)])
 def test_predictions_equal_those_in_python_with_the_same_noise(page, name, steps):
     policy = shipped_policies()[name]
     model = policy.predictor.model = copy.deepcopy(policy.model)

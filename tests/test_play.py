@@ -199,12 +199,14 @@ def test_the_widget_answers_as_the_page_does():
     for id, (path, body) in enumerate([("press", {"action": UP}), ("press", {"action": 9})]):
         widget._handle_custom_msg(dict(id=id, path=path, body=body), [])
     assert [(message["id"], message["code"]) for message in sent] == [(0, 200), (1, 400)]
-    assert sent[0]["body"]["step"] == 1 and widget.first["step"] == 0
+    assert sent[0]["body"]["step"] == 1 and widget.latest["step"] == 1
 
 
 def test_keys_are_unique():
     names = [entry["key"] for entry in play.keys_of(("noop", "fire", "up", "forward", "upright", "stay"))]
     assert names == ["1", " ", "ArrowUp", "4", "5", "6"]
+    many = [entry["key"] for entry in play.keys_of(tuple(map(str, range(18))))]  # as many as an Atari game has
+    assert many[8:11] == ["9", "a", "b"] and len({*many}) == 18 and all(len(key) == 1 for key in many)
 
 
 def test_an_interruption_while_the_small_model_is_trained_is_told_in_one_line(tmp_path, monkeypatch, capsys):

@@ -90,6 +90,7 @@ function view(root, first, call) {
   }
 
   function press(action) {
+    if (busy) return;
     const kind = event;
     event = null;
     return ask("press", { action, event: kind });

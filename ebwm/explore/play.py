@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import string
 import struct
 import zlib
 from collections.abc import Callable
@@ -30,7 +31,8 @@ __all__ = ["DEFAULT", "MODES", "Player", "Session", "Shown", "keys_of", "open_ru
 MODES = ("track", "dream")
 PLAYED = "game.json"  # of a run on states: the game, and the number of states of an episode
 KEYS = {"up": "ArrowUp", "forward": "ArrowUp", "down": "ArrowDown", "left": "ArrowLeft", "right": "ArrowRight",
-        "stay": " ", "fire": " "}  # other actions have digits
+        "stay": " ", "fire": " "}
+SIGNS = string.digits[1:] + string.ascii_lowercase  # keys of other actions, by number
 KEPT = 60  # steps whose errors and energies are shown
 DEFAULT = "push:5"  # game of a small model
 FRAMES, EPISODES = 8, 2048  # of an episode on which a small model is trained; number of episodes
@@ -165,11 +167,12 @@ def _number(value: float | None) -> float | None:
 def keys_of(
     actions: tuple[str, ...],  # names
 ) -> list[dict[str, str]]:  # name and key of each, as browsers call it
-    """A key for each action: arrows and space where the name says so, else a digit."""
+    """A key for each action: arrows and space where the name says so, else a digit, or a letter from the tenth on."""
     found, used = [], set()
-    for number, name in enumerate(actions, start=1):
-        key = KEYS.get(name, str(number))
-        found.append({"name": name, "key": str(number) if key in used else key})
+    for number, name in enumerate(actions):
+        sign = SIGNS[number:number + 1]
+        key = KEYS.get(name, sign)
+        found.append({"name": name, "key": sign if key in used else key})
         used.add(key)
     return found
 
@@ -249,7 +252,8 @@ def small_run(
     runs: Path,  # folder of runs
 ) -> Path | None:  # None: there is none
     """The newest run of `train_small` on a game."""
-    found = [path.parent for path in sorted(runs.glob(f"*/{PLAYED}")) if (path.parent / FILE).is_file()]
+    found = [path.parent for path in sorted(runs.glob(f"*/{PLAYED}"), key=lambda path: path.stat().st_mtime)
+             if (path.parent / FILE).is_file()]
     return next((path for path in reversed(found) if _facts(path)["game"] == game), None)
 
 

@@ -25,7 +25,7 @@ function render({ model, el }) {
   });
   const root = document.createElement("div");
   el.append(root);
-  view(root, model.get("first"), call);
+  view(root, model.get("latest"), call);
 }
 export default { render };
 """
@@ -39,12 +39,13 @@ def play_widget(
 
     class Play(anywidget.AnyWidget):
         _esm, _css = source("js") + RENDER, source("css")
-        first = traitlets.Dict().tag(sync=True)
+        latest = traitlets.Dict().tag(sync=True)  # from which a further view starts
 
-    made = Play(first=session.summary())
+    made = Play(latest=session.summary())
 
     def received(_: Any, message: dict[str, Any], buffers: Any) -> None:
         code, body = answer(session, message["path"], json.dumps(message["body"]).encode())
+        made.latest = body if code == 200 else made.latest
         made.send({"id": message["id"], "code": code, "body": body})
 
     made.on_msg(received)

@@ -115,8 +115,12 @@ class LeRobotPolicy(nn.Module):
                 raise refusal(name, getattr(config, name), rule, error=UsageError)
         config.validate_features()
         self.config, self.policy, self.model = config, policy, policy.model
-        self._device = getattr(policy, "device", "cpu")
         self.reset()
+
+    @property
+    def _device(self) -> torch.device | str:
+        """Where the policy is now: LeRobot moves it after it was made."""
+        return getattr(self.policy, "device", "cpu")
 
     def reset(self) -> None:
         """Start an episode."""

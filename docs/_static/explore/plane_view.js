@@ -144,7 +144,7 @@ class PlaneExplorer {
   tick(seconds) {
     if (this.clock.playing) {
       this.due += seconds * PLANE_PACE;
-      if (this.due >= 1) this.change({ step: this.settings.step + 1 });
+      if (this.due >= 1) this.change({ step: Math.min(this.settings.step + 1, this.data.steps) });
       if (this.due >= 1) this.due -= 1;
       if (this.settings.step === this.data.steps) this.play(false);
     }

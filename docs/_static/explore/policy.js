@@ -6,6 +6,11 @@ import { randomStream } from "./landscape.js";
 export const RULES = { speed: 0.06, obstacle: 0.3, goal: 0.08, limit: 60, push: 0.5 };
 const NOISE_LEVELS = 100;
 
+function halfEven(value) {
+  const floor = Math.floor(value), rest = value - floor;
+  return rest > 0.5 || (rest === 0.5 && floor % 2) ? floor + 1 : floor;
+}
+
 // Weights: half precision, in base64
 
 /** Numbers of 16 bits as an array of 32 bits. */
@@ -131,9 +136,9 @@ export class Policy {
     return [y, this.energy(y, modulations).energy];
   }
 
-  /** DDIM without randomness, from a model of the clean chunk. */
+  /** DDIM without randomness, from a model of the clean chunk. Levels are rounded as in Python, halves to even. */
   denoise(features, noise, steps) {
-    const levels = Array.from({ length: steps }, (_, step) => Math.round(NOISE_LEVELS * (1 - step / steps)) - 1);
+    const levels = Array.from({ length: steps }, (_, step) => halfEven(NOISE_LEVELS * (1 - step / steps)) - 1);
     let y = Float64Array.from(noise);
     levels.forEach((level, step) => {
       const time = this.time(level), signal = this.signal[level], after = step + 1 < steps ? this.signal[levels[step + 1]] : 1;

@@ -56,8 +56,10 @@ class PolicyExplorer {
     this.say("");
     while (this.episode.step < step && !this.episode.outcome) this.episode.advance();
     Object.assign(this, { shown: this.episode.step, due: 0, rest: 0 });
-    this.build();
+    if (!this.fields) this.build();
+    for (const [name, show] of Object.entries(this.fields)) show(settings[name]);
     this.saved.show(settings);
+    this.clock?.wake();
     this.ahead(this.episode);
   }
 
@@ -126,29 +128,30 @@ class PolicyExplorer {
   // Controls
 
   build() {
-    const { settings } = this, focused = document.activeElement?.dataset?.control;
+    this.fields = {};
     this.playButton = button("", "Play or pause", () => this.play(!this.clock.playing));
     this.playButton.classList.add("ex-play");
     const range = (name, text, low, high) => {
-      const output = element("span", { class: "ex-value", "aria-hidden": "true", textContent: settings[name] });
-      const input = element("input", { type: "range", min: low, max: high, step: 1, value: settings[name], "data-control": name,
+      const output = element("span", { class: "ex-value", "aria-hidden": "true" });
+      const input = element("input", { type: "range", min: low, max: high, step: 1, "data-control": name,
         oninput: () => this.apply({ ...this.settings, [name]: Number(input.value) }, this.shown) });
+      this.fields[name] = (value) => { input.value = output.textContent = value; };
       return labelled(text, input, output);
     };
     this.slider = element("input", { type: "range", min: 0, max: 1, step: 1, oninput: () => {
       this.play(false);
       this.show(Number(this.slider.value));
     } });
+    const policies = choice(Object.keys(this.policies), this.settings.policy, (policy) =>
+      this.apply({ ...this.settings, policy, steps: policy === "EBT-Policy" ? 9 : 16 }));
+    this.fields.policy = (name) => { policies.value = name; };
     this.bar.replaceChildren(
       element("div", { class: "ex-buttons" }, this.playButton,
         button("Step", "One step", () => this.stepOnce(1)),
         button("Reset", "Start again without pushes", () => this.apply({ ...this.settings, pushes: [] })),
         button("Next", "Next episode", () => this.next())),
-      labelled("policy", choice(Object.keys(this.policies), settings.policy, (policy) =>
-        this.apply({ ...this.settings, policy, steps: policy === "EBT-Policy" ? 9 : 16 }))),
+      labelled("policy", policies),
       range("steps", "think steps", 1, 20), range("samples", "candidates", 1, 16), labelled("time", this.slider));
-    if (focused) this.root.querySelector(`[data-control="${focused}"]`)?.focus();
-    if (this.clock) this.play(this.clock.playing);
   }
 
   stepOnce(count) {
@@ -173,6 +176,7 @@ class PolicyExplorer {
       return places(canvas).point([event.clientX - left, event.clientY - top]);
     };
     canvas.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
       canvas.setPointerCapture(event.pointerId);
       this.drag = at(event);
       this.clock.wake();
@@ -186,7 +190,10 @@ class PolicyExplorer {
       this.drag = null;
       this.clock.wake();
     });
-    canvas.addEventListener("pointercancel", () => { this.drag = null; });
+    canvas.addEventListener("pointercancel", () => {
+      this.drag = null;
+      this.clock.wake();
+    });
   }
 
   key(event) {

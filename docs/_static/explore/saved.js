@@ -18,7 +18,10 @@ export class SavedSettings {
 
   /** Show the settings of the address, or call `otherwise`; follow the address from here on, and keep changes in it. */
   open(otherwise) {
-    if (!this.restoreAddress()) otherwise();
+    if (!this.restoreAddress()) {
+      otherwise();
+      this.restoreAddress();  // `otherwise` cleared what was wrong with the address
+    }
     addEventListener("hashchange", () => this.restoreAddress());
     this.opened = true;
   }

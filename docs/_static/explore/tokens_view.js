@@ -183,9 +183,10 @@ class TokensExplorer {
     if (Number(this.seed.value) !== seed || !this.seed.value) this.seed.value = seed;
     this.saved.show(state);
     this.status.textContent = "";
+    clearTimeout(this.typing);
     const key = JSON.stringify([shown, seed]);
-    if (key === this.shownKey) return void this.draw();
     this.wantedKey = key;
+    if (key === this.shownKey) return void this.draw();
     const recorded = DATA.examples.find((one) => one.text === shown);
     if (recorded && seed === 0) this.show(key, recorded, recorded.truth, "Recorded with PyTorch when this site was built.");
     else this.compute(key, shown, seed, recorded?.truth);
