@@ -14,7 +14,7 @@ from ebwm import settings
 from ebwm.figures.claims import expected, shown, verdicts
 from ebwm.figures.findings import MARK, answer_cell, answers
 from ebwm.figures.registry import Figure, registry
-from ebwm.figures.report import ledger, sentences
+from ebwm.figures.report import ledger, sentences, tally
 
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*?figures/(\w+)/(\w+)\.(?:png|gif))\)")
 HARDWARE = {"smoke": "2 cores", "cpu": "2 cores", "long": "2 cores", "gpu": "one GPU"}
@@ -108,6 +108,13 @@ def headlines(
     return "\n".join(f"- {text} ({_link(figure, root)})." for figure, text in sentences(short, known, config))
 
 
+def count_of_claims(
+    root: Path,  # root of the repository
+) -> str:
+    """The number of claims by verdict, in one sentence."""
+    return tally(settings.load(root))
+
+
 def gallery(
     root: Path,  # root of the repository
 ) -> str:
@@ -157,7 +164,7 @@ def _range(values: list[float]) -> str:
 
 
 TABLES = {"figures": figures_table, "gallery": gallery, "findings": findings_table, "headlines": headlines,
-          "policies": settings_tables, "speed": speed}
+          "policies": settings_tables, "speed": speed, "verdicts": count_of_claims}
 
 
 def _link(figure: Figure, root: Path) -> str:

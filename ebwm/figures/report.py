@@ -15,7 +15,7 @@ from ebwm.figures.registry import Figure, Lesson, Planned, Registry, StandIn, re
 from ebwm.files import write_whole
 from ebwm.settings import Settings
 
-__all__ = ["PAGES", "learned", "ledger", "results", "sentences", "write_pages"]
+__all__ = ["PAGES", "learned", "ledger", "results", "sentences", "tally", "write_pages"]
 
 WIDTH = 100
 LIKELY = 0.05  # share of 95 % intervals that miss the value
@@ -255,7 +255,7 @@ def learned(
 ) -> str:  # Markdown, relative to nbs/guides
     """What an EBT is good for as measured here, what not, and what is undecided."""
     config = config or settings.load()
-    known, rows = registry(config), _split(verdicts(config))[0]
+    known = registry(config)
     lessons = {group: [lesson for lesson in known.learned if lesson.group == group]
                for group in Lesson.model_fields["group"].annotation.__args__}
     parts = ["# What we learned", LEARNED]
@@ -263,8 +263,15 @@ def learned(
         if members:
             said = [f"{text} ([{figure.id}]({_notebook(figure, config)}))." for figure, text in sentences(members, known, config)]
             parts += [f"**{group}.** {said[0]}"] if len(said) == 1 else [f"**{group}**", "\n".join(f"- {text}" for text in said)]
-    return "\n\n".join([*parts, f"Of {len(rows)} claims of the papers about models, here: {_counts(rows)}. "
-                        "[All results](results.md)."])
+    return "\n\n".join([*parts, f"{tally(config)} [All results](results.md)."])
+
+
+def tally(
+    config: Settings | None = None,  # default: the settings in effect
+) -> str:
+    """The number of claims about models by verdict, in one sentence."""
+    rows = _split(verdicts(config or settings.load()))[0]
+    return f"Of {len(rows)} claims of the papers about models, here: {_counts(rows)}."
 
 
 LEARNED = (
