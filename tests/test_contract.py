@@ -86,7 +86,7 @@ def joint(step=0, **settings):
         model = make()
         return model.landscape(batch(model)[0]).at_step(step), draw(2, 3, 4, stream="start")
 
-    return Kind(landscape, (2,), make, batch)
+    return Kind(landscape, (2,), *(() if step else (make, batch)))  # trained as at step 0
 
 
 double = partial(torch.tensor, dtype=torch.float64)

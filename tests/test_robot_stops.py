@@ -18,10 +18,15 @@ from ebwm.policy.training import fit_policy
 from ebwm.settings import generator
 
 
-@pytest.mark.parametrize("stop", ["gradient", "energy"])
-def test_walks_stop_by_item_near_the_fewest_steps_of_training(stop):
+@pytest.fixture(scope="module")
+def trained():
     chunks = Chunks.of(collect("reach", 12, 0))
-    policy = fit_policy(chunks, PolicySettings.named("ebt", updates=40, dim=16, depth=1), device="cpu").policy
+    return chunks, fit_policy(chunks, PolicySettings.named("ebt", updates=40, dim=16, depth=1), device="cpu").policy
+
+
+@pytest.mark.parametrize("stop", ["gradient", "energy"])
+def test_walks_stop_by_item_near_the_fewest_steps_of_training(trained, stop):
+    chunks, policy = trained
     changed = stopping(policy, chunks, stop, seed=0)
     assert (changed.predictor.walk.stop, policy.predictor.walk.stop) == (stop, "none")
     assert changed.predictor.model is policy.predictor.model
