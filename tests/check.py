@@ -13,14 +13,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}  # many processes import the same modules
 COPIED = ("nbs", "ebwm", "pyproject.toml")  # files that nbdev reads and writes
 
 
 def call(program: str, *arguments: str, folder: Path = ROOT, quiet: bool = False, **environment: str) -> bool:
     """Run a program of this environment; whether it succeeded. `quiet`: print its output only if it fails."""
     result = subprocess.run(
-        [BIN / program, *arguments], cwd=folder, env={**os.environ, **BYTECODE, **environment}, text=True,
+        [BIN / program, *arguments], cwd=folder, env={**os.environ, **environment}, text=True,
         stdout=subprocess.PIPE if quiet else None, stderr=subprocess.STDOUT if quiet else None,
     )
     if quiet and result.returncode:
@@ -132,8 +131,7 @@ def run_together(step: Step) -> bool:
     """Run checks at the same time, those after the first one in processes whose output follows when they end."""
     with ExitStack() as stack:
         logs = [stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in step[1:]]
-        others = [stack.enter_context(subprocess.Popen([sys.executable, __file__, name], stdout=log, stderr=log,
-                                                  env={**os.environ, **BYTECODE}))
+        others = [stack.enter_context(subprocess.Popen([sys.executable, __file__, name], stdout=log, stderr=log))
                   for name, log in zip(step[1:], logs, strict=True)]
         good = run(step[0])
         for process, log in zip(others, logs, strict=True):
@@ -151,6 +149,7 @@ def main(names: Iterable[str]) -> int:
         print(f"check={unknown[0]!r}: must be one of {', '.join([*GROUPS, *CHECKS])}", file=sys.stderr)
         return 2
     beginning = time.monotonic()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # many processes import the same modules
     for step in steps:
         if not run_together(step):
             return 1

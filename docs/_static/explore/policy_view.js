@@ -133,7 +133,7 @@ class PolicyExplorer {
     this.playButton.classList.add("ex-play");
     const range = (name, text, low, high) => {
       const output = element("span", { class: "ex-value", "aria-hidden": "true" });
-      const input = element("input", { type: "range", min: low, max: high, step: 1, "data-control": name,
+      const input = element("input", { type: "range", min: low, max: high, step: 1,
         oninput: () => this.apply({ ...this.settings, [name]: Number(input.value) }, this.shown) });
       this.fields[name] = (value) => { input.value = output.textContent = value; };
       return labelled(text, input, output);
