@@ -231,6 +231,11 @@ def test_samplers_are_added_removed_and_linked_and_divergence_is_named(explorer)
     assert explorer.get_by_role("button", name="Add a sampler").is_disabled()
     explorer.get_by_label("Remove gradient descent").first.click()
     assert explorer.locator(".ex-panel").count() == 3
+    chosen = explorer.get_by_label("Sampler 2")
+    chosen.focus()
+    chosen.select_option("Nesterov")
+    assert chosen.evaluate("(select) => select === document.activeElement")
+    chosen.select_option("gradient descent")
     explorer.get_by_label("same settings for all").check()
     explorer.get_by_label("step size").first.press("End")
     assert {walk["step_size"] for walk in settings_of(explorer)["walks"]} == {2}

@@ -98,6 +98,22 @@ def test_a_step_moves_the_point_and_a_drag_pushes_it(page):
     page.wait_for_function("() => document.querySelector('.ex-facts').textContent.startsWith('Step 2')")
 
 
+TOUCHED = """([x, y]) => {
+    const canvas = document.querySelector('.ex-task'), {left, top, width} = canvas.getBoundingClientRect();
+    const touch = new Touch({identifier: 1, target: canvas, clientX: left + x * width, clientY: top + y * width});
+    const event = new TouchEvent('touchstart', {touches: [touch], cancelable: true, bubbles: true});
+    return !canvas.dispatchEvent(event);
+}"""  # whether the page keeps a touch for itself, so that the browser does not scroll
+
+
+@pytest.mark.slow
+def test_a_finger_pushes_from_the_point_and_scrolls_elsewhere(page):
+    x, y = page.evaluate("() => ebwmPolicy.tasks[0].start.slice(0, 2)")
+    assert page.evaluate(TOUCHED, [0.5 + x / 2.12, 0.5 - y / 2.12])  # the picture shows 1.06 to each side
+    assert not page.evaluate(TOUCHED, [0.95, 0.05])
+    assert page.locator(".ex-task").evaluate("(canvas) => getComputedStyle(canvas).touchAction") == "manipulation"
+
+
 INKED = """() => {
     const canvas = document.querySelector('.ex-energies'), {width, height} = canvas;
     const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);

@@ -84,7 +84,9 @@ class Explorer {
     const steps = replay ? Math.min(this.walks[0].steps, REPLAYED) : 0;
     this.settings = settings;
     this.begin(steps);
+    const selects = () => [...this.root.querySelectorAll("select")], focused = selects().indexOf(document.activeElement);
     this.build();
+    selects()[focused]?.focus();  // the new one instead of the one that was replaced
     this.saved.show(this.settings);
   }
 

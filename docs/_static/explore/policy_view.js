@@ -170,13 +170,18 @@ class PolicyExplorer {
     this.apply({ ...this.settings, pushes: [...pushes, [step, round(x - hx), round(y - hy)]] }, step + 1);
   }
 
+  /** A drag or click pushes the point; a finger must start at the point or tap, so that others can scroll the page. */
   pointer() {
     const canvas = this.map, at = (event) => {
       const { left, top } = canvas.getBoundingClientRect();
       return places(canvas).point([event.clientX - left, event.clientY - top]);
     };
+    const near = ({ clientX, clientY }) => {
+      const { left, top } = canvas.getBoundingClientRect(), [px, py] = places(canvas).pixel(this.episode.points[this.shown].place);
+      return Math.hypot(px - clientX + left, py - clientY + top) < 36;
+    };
     canvas.addEventListener("pointerdown", (event) => {
-      if (event.button) return;
+      if (event.button || (event.pointerType === "touch" && !near(event))) return;
       canvas.setPointerCapture(event.pointerId);
       this.drag = at(event);
       this.clock.wake();
@@ -194,6 +199,8 @@ class PolicyExplorer {
       this.drag = null;
       this.clock.wake();
     });
+    canvas.addEventListener("click", (event) => { if (event.pointerType === "touch" && !near(event)) this.push(at(event)); });
+    canvas.addEventListener("touchstart", (event) => { if (near(event.touches[0])) event.preventDefault(); }, { passive: false });
   }
 
   key(event) {
