@@ -146,7 +146,7 @@ class Figure(_Entry):
     findings: tuple[Finding, ...] = ()  # answers in the README
 
     def has(self, scale: str) -> bool:
-        """Whether the figure can be made at a scale: `long` is only for figures whose answer more training may change."""
+        """Whether the figure can be made at a scale: `long` is only where more data, training or seeds may matter."""
         return scale != "long" or scale in self.parameters
 
     @field_validator("notebook", "data")
