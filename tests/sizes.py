@@ -4,6 +4,7 @@
 """
 
 import ast
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ EXCEPTIONS = ROOT / "tests" / "sizes.json"
 LIMITS = {"module": 420, "function": 50, "parameters": 10, "cell": 80, "notebook": 60}
 MODULES = sorted(p for p in (ROOT / "ebwm").rglob("*.py") if p.name != "_modidx.py")
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+parsed = functools.cache(ast.parse)
 
 
 def functions(tree: ast.AST) -> list[ast.FunctionDef]:
@@ -28,7 +30,7 @@ def arguments(function: ast.FunctionDef) -> list[ast.arg]:
 def of_module(source: str, name: str) -> Iterator[tuple[str, str, int]]:
     """Kind, name and size of a module and its functions."""
     yield "module", name, len(source.splitlines())
-    for function in functions(ast.parse(source)):
+    for function in functions(parsed(source)):
         yield "function", f"{name}: {function.name}", function.end_lineno - function.lineno + 1
         yield "parameters", f"{name}: {function.name}", len(arguments(function))
 

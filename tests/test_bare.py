@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from tiny_figure import FAN_PARAMETERS, code, write_notebook
+from script_job import leave_cell
+from tiny_figure import FAN_PARAMETERS, NOTEBOOKS, PARAMETERS, code, write_notebook
 
+from ebwm import cli
 from ebwm.figures.inputs import PACKAGE
 
 HIDDEN = ("papermill", "ipykernel", "nbformat", "nbclient", "jupyter_client", "nbdev", "execnb", "snakemake")
@@ -39,58 +41,42 @@ def bare(project):
     return run
 
 
-FAN = """
-import pandas as pd
-
-from ebwm.figures.record import Record
-
-record = Record("fan", globals())
-made = record.each(lambda seed, size: {"losses": pd.DataFrame({"loss": [size + seed]})}, seed=seeds, size=sizes)
-"""
-
-
-def write_fan(project, first=""):
-    cells = [code(FAN_PARAMETERS, "parameters", id="p"), code(first + FAN, "parts", id="a")]
-    join = code('record.close(total=float(made["losses"].loss.sum()))', id="j")
-    write_notebook(project / "nbs/figures/fan.ipynb", *cells, join)
+def write_fan(project):
+    """Make `fan` a script of two parts, one of which fails until there is a file `mended`."""
+    fails = "import os\nassert seeds != [1] or os.path.exists('mended'), 'no such seed'\n"
+    cells = [code(FAN_PARAMETERS.replace("[8, 16]", "[8]"), "parameters", id="p"),
+             code(fails + leave_cell("[seeds, sizes]"), "parts", id="a"), code(leave_cell("'joined'"), id="j")]
+    write_notebook(project / "nbs/figures/fan.ipynb", *cells)
 
 
 @pytest.mark.slow
-def test_figures_are_made_as_scripts_in_a_queue(project, bare):
+def test_figures_are_made_as_scripts_in_a_queue_and_a_failed_part_is_made_alone_for_the_whole(project, bare, capsys):
     write_fan(project)
-    done = bare("run", "tiny", "fan", "--cores", "2")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("tiny: made:") and "fan: made:" in done.stdout
-    for name in ("tiny", "fan"):
-        run = project / f"figures/{name}/runs/smoke"
-        assert json.loads((run / "manifest.json").read_text())["parameters"]["effective"]["scale"] == "smoke"
-        cells = json.loads((run / f"{name}.ipynb").read_text())["cells"]
-        (injected,) = [cell for cell in cells if "injected-parameters" in cell["metadata"].get("tags", [])]
-        assert "scale = 'smoke'" in injected["source"]
-        assert not [*run.glob(".*.py")]
-    assert "up to date" in bare("run", "tiny", "fan").stdout
+    write_notebook(project / NOTEBOOKS[0], code(PARAMETERS, "parameters", id="p"), code(leave_cell(), id="l"))
+    parts = ["--part", "seeds-0_sizes-8"], ["--part", "seeds-1_sizes-8"]
+    alone = bare("run", "fan", *parts[1])
+    assert alone.returncode == 1 and not alone.stdout.strip() and "no such seed" in alone.stderr
 
-
-@pytest.mark.slow
-def test_one_part_is_made_alone_and_kept_for_the_whole(project, bare):
-    write_fan(project)
-    refused = bare("run", "fan", "--part", "seeds-2_sizes-8")
-    assert refused.returncode == 2 and "part='seeds-2_sizes-8': must be one of seeds-0_sizes-8" in refused.stderr
-    assert bare("run", "fan", "--part", "seeds-0_sizes-8").stdout == "fan: part seeds-0_sizes-8: made\n"
-    runs = project / "figures/fan/runs"
-    assert [path.name for path in runs.iterdir()] == ["smoke.parts"]
-    assert [path.name for path in (runs / "smoke.parts").iterdir()] == ["seeds-0_sizes-8"]
-    assert bare("run", "fan", "--part", "seeds-0_sizes-8").stdout == "fan: part seeds-0_sizes-8: up to date\n"
-
-
-@pytest.mark.slow
-def test_a_failed_script_is_reported_and_other_jobs_go_on(project, bare):
-    write_fan(project, "assert seeds != [1], 'no such seed'\n")
-    done = bare("run", "fan", "tiny")
-    assert done.returncode == 1 and "tiny: made:" in done.stdout
+    done = bare("run", "fan", "tiny", "--cores", "2")
+    assert done.returncode == 1 and done.stdout.startswith("tiny: made:") and "fan" not in done.stdout
     lines = done.stderr.splitlines()
     assert any("'fan.seeds-1_sizes-8'" in line and "AssertionError: no such seed" in line for line in lines)
     assert any("'fan' was not run: it needs fan.seeds-1" in line for line in lines)
-    assert (project / "figures/fan/runs/smoke.parts").is_dir()
-    alone = bare("run", "fan", "--part", "seeds-1_sizes-8")
-    assert alone.returncode == 1 and not alone.stdout.strip() and "no such seed" in alone.stderr
+    run, runs = project / "figures/tiny/runs/smoke", project / "figures/fan/runs"
+    assert json.loads((run / "manifest.json").read_text())["parameters"]["effective"]["scale"] == "smoke"
+    cells = json.loads((run / "tiny.ipynb").read_text())["cells"]
+    (injected,) = [cell for cell in cells if "injected-parameters" in cell["metadata"].get("tags", [])]
+    assert "scale = 'smoke'" in injected["source"]
+    assert not [*run.glob(".*.py")]
+
+    (project / "mended").touch()
+    assert bare("run", "fan", *parts[1]).stdout == "fan: part seeds-1_sizes-8: made\n"
+    assert [path.name for path in runs.iterdir()] == ["smoke.parts"]
+    for part in parts:
+        assert cli.main(["figures", "run", "fan", *part]) == 0
+        assert capsys.readouterr().out == f"fan: part {part[1]}: up to date\n"
+    assert cli.main(["figures", "run", "fan", "--part", "seeds-2_sizes-8"]) == 2
+    assert "part='seeds-2_sizes-8': must be one of seeds-0_sizes-8" in capsys.readouterr().err
+    whole = bare("run", "tiny", "fan")
+    assert "tiny: up to date: " in whole.stdout and "fan: made: " in whole.stdout, whole.stderr
+    assert json.loads((runs / "smoke/manifest.json").read_text())["results"] == {"values": "joined"}

@@ -19,11 +19,11 @@ import pytest
 from script_job import leave_cell, run_script
 from tiny_figure import NOTEBOOKS, YAML, code, rewrite, write_manifest, write_notebook
 
-from ebwm import figures
+from ebwm import cli, figures
 from ebwm.figures import NotebookError, Record
 from ebwm.figures.batch import stale
 from ebwm.figures.inputs import PACKAGE, bare, changed, modules, packages
-from ebwm.figures.job import _alive, main, run_job, up_to_date
+from ebwm.figures.job import _alive, _run, main, run_job, up_to_date
 from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.plan import as_json, jobs_of
 from ebwm.figures.progress import Progress, duration, last_line, share_done, time_left
@@ -188,6 +188,13 @@ def failure(job, **changes):
     return str(caught.value)
 
 
+def write_tiny(project, *sources):
+    """Replace the cells of `tiny` after its parameters."""
+    path = project / NOTEBOOKS[0]
+    parameters = json.loads(path.read_text())["cells"][0]
+    write_notebook(path, parameters, *(code(source, id=f"s{i}") for i, source in enumerate(sources)))
+
+
 @pytest.mark.slow
 def test_a_notebook_runs_in_a_kernel_and_leaves_a_record_or_its_traceback(project, capfd, monkeypatch):
     """Also when the kernel first exits at its start."""
@@ -212,19 +219,13 @@ def test_a_notebook_runs_in_a_kernel_and_leaves_a_record_or_its_traceback(projec
     shown = capfd.readouterr().err
     assert "retrying once" in shown and "walking: 100%" in shown and "WARNING" not in shown
 
-    message = failure(only_job(folder="nowhere"))
+    write_tiny(project, "raise ValueError('the walk diverged\\nat step 3')")
+    message = failure(only_job())
     assert message == ("figure 'tiny' failed: ValueError: the walk diverged; "
                        "the partial notebook is figures/tiny/runs/smoke.failed/tiny.ipynb")
     assert "diverged" in (project / "figures/tiny/runs/smoke.failed/tiny.ipynb").read_text()
     assert json.loads((folder / "manifest.json").read_text()) == manifest
     assert sorted(p.name for p in folder.parent.iterdir()) == ["smoke", "smoke.failed"]
-
-
-def write_tiny(project, *sources):
-    """Replace the cells of `tiny` after its parameters."""
-    path = project / NOTEBOOKS[0]
-    parameters = json.loads(path.read_text())["cells"][0]
-    write_notebook(path, parameters, *(code(source, id=f"s{i}") for i, source in enumerate(sources)))
 
 
 @pytest.mark.slow
@@ -411,7 +412,7 @@ def write_fan(project, work="", sizes="[8]"):
 
 
 @pytest.mark.slow
-def test_jobs_run_in_parallel_and_only_failed_or_changed_ones_run_again(project, ebwm_command):
+def test_jobs_run_in_parallel_and_only_failed_or_changed_ones_run_again(project, ebwm_command, monkeypatch, capsys):
     write_fan(project, "if (seeds, sizes) == ([1], [8]) and os.path.exists('fail'): os._exit(9)")
     write_tiny(project, leave_cell())
     (project / "fail").touch()
@@ -424,10 +425,12 @@ def test_jobs_run_in_parallel_and_only_failed_or_changed_ones_run_again(project,
     folder = project / "figures/fan/runs/smoke.parts"
     assert (folder / "seeds-1_sizes-8.failed").is_dir()
     (project / "fail").unlink()
-    status, out, err = finished(ebwm_command("run", "fan", "tiny"))
-    assert status == 0 and jobs_of_log(err) == {parts[1]: "made", "fan": "made"}
-    assert "2 of 2 jobs" in err and "about" in err and "tiny: up to date: " in out
-    assert not list(folder.glob("*.failed"))
+    monkeypatch.setattr("ebwm.figures.job._papermill", run_script)
+    todo = stale(jobs_of(figures.plan("fan")))
+    assert [run_job(job).name for job in todo] == ["seeds-1_sizes-8", "smoke"] and not list(folder.glob("*.failed"))
+    assert cli.main(["figures", "run", "fan", "tiny"]) == 0
+    out, err = capsys.readouterr()
+    assert "fan: up to date: " in out and "tiny: up to date: " in out and jobs_of_log(err) == {}
 
     waiting = lambda **overrides: [job.name for job in stale(jobs_of(figures.plan("fan", overrides=overrides)))]
     assert waiting(sizes=[8, 32]) == ["fan.seeds-0_sizes-32", "fan.seeds-1_sizes-32", "fan"]
@@ -460,44 +463,57 @@ def scripts_of(project):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_a_batch_that_is_ended_leaves_no_process_and_resumes(project, ebwm_command, end):
-    write_fan(project, "time.sleep(300 if seeds == [1] and os.path.exists('slow') else 0)")
-    (project / "slow").touch()
-    parts = project / "figures/fan/runs/smoke.parts"
-    process = ebwm_command("run", "fan", "--cores", "3")
-    wait_for(lambda: list(parts.glob("seeds-0_*/manifest.json")) and len(scripts_of(project)) == 1, 90)
-
-    status, out, err = finished(ebwm_command("run", "tiny"))
-    assert status == 2 and out == ""
-    assert f"another batch is running in figures (process {process.pid} on" in err.splitlines()[-1]
-    assert process.poll() is None and len(scripts_of(project)) == 1
-
-    process.send_signal(end)
-    assert finished(process)[0] == (130 if end == signal.SIGTERM else -9)
-    wait_for(lambda: not scripts_of(project), 15)
-    done = {path: path.stat().st_mtime_ns for path in parts.glob("seeds-0_*/manifest.json")}
-    (project / "slow").unlink()
-    status, _, err = finished(ebwm_command("run", "fan"))
-    assert status == 0 and set(jobs_of_log(err)) == {"fan.seeds-1_sizes-8", "fan"}
-    assert {path: path.stat().st_mtime_ns for path in done} == done
-
-
-@pytest.mark.slow
-def test_a_batch_that_ignores_interrupts_starts_no_job_after_its_end(project, ebwm_command):
-    """As background jobs of a shell and `nohup` do."""
-    write_fan(project, "open(f'started{seeds[0]}', 'w').close(); time.sleep(300)")
+def test_a_batch_that_is_ended_leaves_no_process_starts_no_job_and_resumes(project, ebwm_command, capsys):
+    """Also one that ignores interrupts, as background jobs of a shell and `nohup` do; no other batch runs beside it."""
+    rewrite(project / YAML, "[0, 1]}\n    minutes: {smoke: 0.1}\n", "[0, 1, 2]}\n    minutes: {smoke: 0.1}\n")
+    parts, slow = project / "figures/fan/runs/smoke.parts", project / "slow"
+    made = lambda: {path: path.stat().st_mtime_ns for path in parts.glob("seeds-*/manifest.json")}
+    write_fan(project, f"""
+if os.path.exists('slow') and any(name[0] != '.' for name in os.listdir({str(parts)!r})):
+    open(f'slow{{seeds[0]}}', 'w').close()
+    time.sleep(300)  # all but the first part
+""")
+    slow.touch()
     ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
     process = ebwm_command("run", "fan", "--cores", "1", preexec_fn=ignore)
-    wait_for(lambda: list(project.glob("started*")), 90)
+    wait_for(lambda: made() and scripts_of(project), 90)
+
+    assert cli.main(["figures", "run", "tiny"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and f"another batch is running in figures (process {process.pid} on" in err.splitlines()[-1]
+    assert process.poll() is None and len(scripts_of(project)) == 1
+
     process.send_signal(signal.SIGTERM)
-    assert finished(process)[0] == 130 and len(list(project.glob("started*"))) == 1
+    assert finished(process)[0] == 130
+    wait_for(lambda: not scripts_of(project), 15)
+    assert len(list(project.glob("slow?"))) == 1, "the third part does not start"
+    process, first = ebwm_command("run", "fan", "--cores", "3"), made()
+    wait_for(lambda: len(scripts_of(project)) == 2, 90)
+    process.kill()
+    assert finished(process)[0] == -9
+    wait_for(lambda: not scripts_of(project), 15)
+    slow.unlink()
+    status, _, err = finished(ebwm_command("run", "fan"))
+    (done,) = first
+    left = {f"fan.seeds-{seed}_sizes-8" for seed in range(3)} - {f"fan.{done.parent.name}"}
+    assert status == 0 and jobs_of_log(err) == dict.fromkeys([*left, "fan"], "made")
+    assert "3 of 3 jobs" in err and "about" in err and made()[done] == first[done]
 
 
 @pytest.mark.slow
-def test_torchrun_inside_a_job(project, ebwm_command):
+def test_torchrun_inside_a_job(project, monkeypatch):
     """The record of rank 0 counts once all ranks have succeeded."""
-    runs = project / "figures/tiny/runs"
+    runs, path = project / "figures/tiny/runs", project / "batch/jobs/tiny.json"
+    monkeypatch.setattr("ebwm.figures.job.RUNNER", (str(ROOT / "tests/script_job.py"),))
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
+    rewrite(project / YAML, "headline: true", "headline: true\n    processes: {smoke: 2}")
+
+    def launch():
+        job = only_job()
+        write_json(path, {"job": as_json(job), "batch": None})
+        write_json(project / "batch/status/tiny.json", RUNNING)
+        _run(job, None, path)
+
     write_tiny(project, """
 import os, torch.distributed as distributed, torch
 distributed.init_process_group("gloo")
@@ -505,16 +521,15 @@ total = torch.ones(1) * (1 + distributed.get_rank())
 distributed.all_reduce(total)
 distributed.destroy_process_group()
 """, leave_cell("int(total)"))
-    rewrite(project / YAML, "headline: true", "headline: true\n    processes: {smoke: 2}")
-    status, _, err = finished(ebwm_command("run", "tiny"))
-    assert status == 0, err
+    launch()
     before = (runs / "smoke/manifest.json").read_bytes()
     assert json.loads(before)["results"]["values"] == 3 and [path.name for path in runs.iterdir()] == ["smoke"]
 
     lost = "import os, time\nif os.environ['RANK'] == '1':\n    time.sleep(1)\n    raise ValueError('lost')"
     write_tiny(project, leave_cell(), lost)
-    status, _, err = finished(ebwm_command("run", "tiny"))
-    assert status == 1 and jobs_of_log(err) == {"tiny": "failed"} and "exit code 1" in err
+    with pytest.raises(NotebookError, match="torchrun ended with exit code 1"):
+        launch()
+    assert json.loads((project / "batch/status/tiny.json").read_text())["state"] == "failed"
     assert (runs / "smoke/manifest.json").read_bytes() == before
     assert (runs / "smoke.failed.1").is_dir() and not list(runs.glob(".*"))
 

@@ -34,16 +34,14 @@ def error_of(result):
 
 
 @pytest.mark.slow
-def test_a_run_is_trained_and_resumed_in_a_locale_without_utf8(tmp_path):
+def test_a_run_is_trained_and_shown_in_a_locale_without_utf8(tmp_path):
     folder = tmp_path / "Größe"
     folder.mkdir()
     ascii_only = dict(LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0", EBWM_RUNS="läufe")
     trained = call("$EBWM train smoke run.logger=tensorboard", folder, **ascii_only)
     assert trained.stdout.decode().strip() == str(folder / "läufe/001")
-    (folder / "läufe/001/result.json").unlink()
-    resumed = call("$EBWM train --resume läufe/001", folder, **ascii_only)
-    assert resumed.returncode == 0 and (folder / "läufe/001/result.json").is_file()
-    assert "läufe" in call("$EBWM runs show läufe/001", folder, **ascii_only).stdout.decode()
+    shown = call("$EBWM runs show läufe/001", folder, **ascii_only)
+    assert shown.returncode == 0 and "läufe/001" in shown.stdout.decode()
 
 
 @pytest.mark.parametrize("runs", ["file", "dangling", "/proc/none", LONG, "file/inside"], ids=lambda name: name[:10])
@@ -64,17 +62,17 @@ def test_a_name_that_is_too_long_is_shortened_in_the_message(tmp_path, monkeypat
     assert "too long" in line and len(line) < 250
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("words", ["train --list", "info", "runs list"])
-def test_output_that_is_full_closed_or_unread_gives_no_traceback(tmp_path, words):
-    assert "No space left" in error_of(call(f"$EBWM {words} > /dev/full", tmp_path))
-    for ending in (">&-", "2>&-", "| true"):
-        result = call(f"$EBWM {words} {ending}", tmp_path)
+def test_output_that_is_full_or_closed_gives_no_traceback(tmp_path):
+    assert "No space left" in error_of(call("$EBWM runs list > /dev/full", tmp_path))
+    for ending in (">&-", "2>&-"):
+        result = call(f"$EBWM runs list {ending}", tmp_path)
         assert result.returncode == 0 and result.stderr == b""
 
 
-def test_more_threads_than_openmp_can_start_are_refused(tmp_path):
-    assert "threads='100000'" in error_of(call("$EBWM train smoke", tmp_path, EBWM_THREADS="100000"))
+def test_more_threads_than_openmp_can_start_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EBWM_THREADS", "100000")
+    assert "threads='100000'" in explained(cli.main(["train", "smoke"]), capsys.readouterr().err)
 
 
 PAGES = """

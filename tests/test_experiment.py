@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from sizes import ROOT
-from tiny_figure import PARAMETERS, code, write_notebook
+from tiny_figure import PARAMETERS, code, refusal, write_notebook
 
 from ebwm import settings
 from ebwm.cli import main
@@ -35,6 +35,7 @@ from ebwm.figures.experiment.tokens import random_text, words
 from ebwm.figures.experiment.tuning import make_trials, search, times
 from ebwm.figures.experiment.walks import Walks, library_agreement, state_losses, traces
 from ebwm.figures.notebook import cells_of, code_of
+from ebwm.figures.tune import tune
 from ebwm.objective import smooth_l1
 
 NOTEBOOKS = sorted((ROOT / "nbs/figures").glob("*.ipynb"))
@@ -119,8 +120,12 @@ def test_the_command_makes_declared_trials_and_keeps_those_of_other_kinds(projec
         assert main(["figures", "tune", "tiny", "--only", "two"]) == 0
         again = json.loads(path.read_text())["trials"]
         assert [row["seconds"] == 7.0 for row in again] == [True, True, False, False]
-    assert main(["figures", "tune", "tiny", "--only", "three"]) == 1  # in a kernel
-    assert "three" in capsys.readouterr().err and json.loads(path.read_text())["trials"] == again
+        assert "--only='three': must be one of one, two" in refusal(tune, "tiny", only=["three"])
+    told = code("raise ValueError(open(f'{out}/job.json').read())", "tuning", id="t")
+    write_notebook(project / "nbs/figures/tiny.ipynb", code(PARAMETERS, "parameters", id="p"), told)
+    assert main(["figures", "tune", "tiny", "--only", "two"]) == 1  # in a kernel
+    assert "failed: ValueError: { \"tune\": [ \"two\" ]" in capsys.readouterr().err
+    assert json.loads(path.read_text())["trials"] == again
 
 
 # Tables and intervals

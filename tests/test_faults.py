@@ -189,14 +189,20 @@ def parts(runs):
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_is_used(parts, name):
-    (damage, reason), path = DAMAGE[name], checkpoint_of(parts, 5)
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_is_read(parts, name):
+    (damage, reason), path, kept = DAMAGE[name], checkpoint_of(parts, 5), Checkpoints(parts / "checkpoints")
     damage(path)
+    found, (refused,) = kept.newest()
+    assert str(path) in refused and reason in refused
+    assert found.path == kept.best() == checkpoint_of(parts, 4)
+    assert not (parts / "mark").exists()
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_resumes_from_the_one_before_it(parts):
+    flipped(checkpoint_of(parts, 5), -5)
     resumed(parts)
     (refused,), (restarted,) = events_of(parts, "refused"), events_of(parts, "resumed")
-    assert str(path) in refused["what"] and reason in refused["what"]
-    assert refused["update"] == restarted["update"] == 4
-    assert not (parts / "mark").exists()
+    assert "is damaged" in refused["what"] and refused["update"] == restarted["update"] == 4
     assert sha256(parts / "model.safetensors") == sha256(whole(*S2) / "model.safetensors")
     assert untimed(parts) == untimed(whole(*S2))
 

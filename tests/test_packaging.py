@@ -12,7 +12,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -147,26 +146,19 @@ def test_make_figures_passes_its_variables(tmp_path, arguments, command):
 
 
 @pytest.mark.slow
-def test_the_wheel_contains_what_the_command_needs(tmp_path):
-    """Installed elsewhere, with no repository around, it generates text with the included model, and trains."""
-    copy = tmp_path / "source"
+def test_the_wheel_contains_every_file_of_the_package(tmp_path):
+    """Installed elsewhere, with no repository around, it generates text with the included model."""
+    copy, installed = tmp_path / "source", tmp_path / "installed"
     shutil.copytree(ROOT / "ebwm", copy / "ebwm", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    options = ["--no-deps", "--no-build-isolation", "--no-index", "-q"]
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--no-compile", "-q"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("EBWM_", "PYTHON"))}
     python = lambda *words, **place: subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True,
                                                     cwd=tmp_path, env=environment | place)
     python("pip", "install", *options, "--target", "installed", str(copy)).check_returncode()
-    command = lambda *words: python("ebwm", *words, PYTHONPATH=str(tmp_path / "installed"))
-    assert command("--version").stdout == f"ebwm {ebwm.__version__}\n"
-    text = command("generate", "Return a new", "--tokens", "8").stdout
+    files = lambda root: {path.relative_to(root) for path in (root / "ebwm").rglob("*") if path.is_file()}
+    assert files(installed) == files(copy)
+    text = python("ebwm", "generate", "Return a new", "--tokens", "8", PYTHONPATH=str(installed)).stdout
     assert text.startswith("Return a new") and len(text) > 15
-    refused = command("figures", "list")
-    assert refused.returncode == 2 and refused.stderr.endswith("run this inside a checkout of ebwm\n")
     assert {path.name for path in tmp_path.iterdir()} == {"source", "installed"}
-    np.savez(tmp_path / "pairs.npz", context=np.ones((40, 2, 3), np.float32), target=np.ones((40, 1, 3), np.float32))
-    small = ["data.source=pairs.npz", "model.dim=16", "model.depth=1", "model.heads=2", "optimiser.updates=1"]
-    trained = command("train", "pairs", *small)
-    assert trained.returncode == 0, trained.stderr
-    assert Path(trained.stdout.strip()) == tmp_path / "runs/001"

@@ -39,7 +39,7 @@ WRONG_TYPES = {  # names in messages, and the calls
     "dim": "EBT(None, 1, 2) | EBT(16.5, 1, 2)",
     "heads": "EBT(16, 1, 2.0)",
     "vocabulary": "EBT(16, 1, 2, vocabulary=1.5)",
-    "folder": "model.save(3) | EBT.load(3)",
+    "folder": "model.save(3) | EBT.load(3) | learner.load_learner(None) | scenes.run_scene(None)",
     "generator": "EBT(16, 1, 2, generator=3) | predict(model, states, generator=3) | run(bowl, states, descent, 1, 3)",
     "start": "run(bowl, states.numpy(), descent, 1) | Walk(start=3) | Walk(start=states.numpy())",
     "steps": "Walk(1.5) | run(bowl, states, descent, 'a') | budget(1.5) | schedules.linear(0, 1, 1.5)",
@@ -54,14 +54,33 @@ WRONG_TYPES = {  # names in messages, and the calls
     "prompts": "generate_tokens(EBT(16, 1, 2, vocabulary=7), None, 2)",
     "prompts[0]": "generate_tokens(EBT(16, 1, 2, vocabulary=7), 'abc', 2)",
     "end": "generate_tokens(EBT(16, 1, 2, vocabulary=7), [[1]], 2, end=3)",
+    "config": "training.train(3) | learner.make_learner(None, 3, 0) | scenes.trained_scene('a')",
+    "overrides": "training.train('smoke', overrides=3)",
+    "entry": "training.train('smoke', overrides=[3])",
+    "runs": "training.train('smoke', runs=3)",
+    "path": "training.resume(None)",
+    "task": "learner.make_learner(learner.ModelConfig(), 'a', 0)",
+    "seed": "learner.make_learner(learner.ModelConfig(), 3, 'a')",
+    "resamples": "statistics.bootstrap([1, 2], resamples=1.5)",
+    "successes": "statistics.wilson(1.5, 3)",
+    "bins": "uncertainty.calibration([0.5], [1], 1.5)",
+    "modes": "uncertainty.mode_coverage(None, None, 1.0)",
+    "samples": "diagnostics.r_hat(None)",
+    "weights": "interop.read_weights(3)",
+    "logs": "curves.draw(None)",
 }
 CALLS = f"""
 import torch
-from ebwm import EBT, S1, S2, JointEBT, Walk, generate, modifiers, predict, sampler, schedules
+from ebwm import EBT, S1, S2, JointEBT, Walk, diagnostics, generate, interop, modifiers, predict, sampler, schedules
+from ebwm.evaluation import statistics, uncertainty
+from ebwm.explore import scenes
+from ebwm.figures import curves
 from ebwm.generation import generate_tokens
 from ebwm.replay import Replay
 from ebwm.sampler import evaluate, run
 from ebwm.stopping import budget, either
+from ebwm.training import learner
+from ebwm.training import run as training
 states, bowl, descent = torch.ones(2, 3, 16), lambda y: y.square().sum(-1), sampler.gradient_descent(0.1)
 model, joint = EBT(16, 1, 2), JointEBT(16, 1, 2, 3).landscape(None)
 for name, calls in {WRONG_TYPES}.items():
@@ -80,33 +99,3 @@ def test_arguments_of_other_types_are_refused_by_name():
     """In a process of its own, because the types of the signatures are checked in the tests alone."""
     done = subprocess.run([sys.executable, "-c", CALLS], capture_output=True, text=True, check=True)
     assert done.stdout == ""
-
-
-WRONG_TYPES_OF_TRAINING = """
-from ebwm import diagnostics, interop
-from ebwm.evaluation import statistics, uncertainty
-from ebwm.explore import scenes
-from ebwm.figures import curves
-from ebwm.settings import generator
-from ebwm.training import learner, run
-model = learner.ModelConfig()
-for call in (lambda: run.train(3), lambda: run.train("smoke", overrides=3), lambda: run.train("smoke", overrides=[3]),
-             lambda: run.train("smoke", runs=3), lambda: run.resume(None), lambda: learner.load_learner(None),
-             lambda: learner.make_learner(None, 3, 0), lambda: learner.make_learner(model, "a", 0),
-             lambda: learner.make_learner(model, 3, "a"), lambda: statistics.bootstrap([1, 2], resamples=1.5),
-             lambda: statistics.wilson(1.5, 3), lambda: uncertainty.calibration([0.5], [1], 1.5),
-             lambda: uncertainty.mode_coverage(None, None, 1.0), lambda: diagnostics.r_hat(None),
-             lambda: interop.read_weights(3), lambda: scenes.run_scene(None), lambda: scenes.trained_scene("a"),
-             lambda: curves.draw(None)):
-    try:
-        call()
-    except (TypeError, ValueError) as error:
-        print(str(error).partition("=")[0])
-"""
-
-
-def test_arguments_of_other_types_are_refused_by_name_in_training():
-    done = subprocess.run([sys.executable, "-c", WRONG_TYPES_OF_TRAINING], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == (
-        "config overrides entry runs path folder config task seed resamples successes bins modes samples weights "
-        "folder config logs").split()

@@ -1,14 +1,18 @@
-"""Records carried over a change of code, in a small repository: jobs run in this process, in one test in kernels."""
+"""Records carried over a change of code, in a small repository: jobs run in this process, in one test in others."""
 
 import contextlib
+import io
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
-from script_job import script_of
+from script_job import leave_cell, script_of
+from test_bare import SITE
 from tiny_figure import FAN_PARAMETERS, NOTEBOOKS, YAML, code, refusal, rewrite, write_manifest, write_notebook
 
 from ebwm import cli, figures
@@ -53,10 +57,18 @@ def put_on_record(project, id="tiny"):
     return commit(project)
 
 
+def inputs_here(tree, scales):
+    """The inputs of figures at a commit, determined in this process."""
+    with contextlib.chdir(tree.root), mock.patch("sys.argv", ["-c", json.dumps(scales)]):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(engine.INPUTS, {})
+    return json.loads(out.getvalue())
+
+
 @pytest.fixture
 def repository(project, monkeypatch):
-    """The small project in git, with data and a pin; smoke runs are scripts. Returns its folder."""
-    monkeypatch.setattr(engine, "EBWM", (str(Path(__file__).with_name("script_job.py")),))
+    """The small project in git, with data and a pin. Returns its folder."""
+    monkeypatch.setattr(engine, "_inputs", inputs_here)
     (project / ".gitignore").write_text("figures/*/runs/\nfigures/.batch*\nebwm/\n")
     (project / "points.csv").write_text("1\n")
     (project / "constraints.txt").write_text("pandas==1\n")
@@ -156,21 +168,18 @@ def no_runs(monkeypatch):
     monkeypatch.setattr(engine, "_run_smoke", lambda *arguments: pytest.fail("a run was started"))
 
 
-@pytest.mark.parametrize(("path", "old", "new", "name"), [
-    ("constraints.txt", "pandas==1", "pandas==2", "package pandas"),
-    ("points.csv", "1", "2", "data points.csv"),
-    ("settings.ini", "threads = 1", "threads = 1\nseeds = 4 5", "parameter seeds"),
-    (FIGURE, "import sys", "import sys, scipy", "package scipy"),
-])
-def test_other_changes_than_of_code_need_a_new_run(repository, no_runs, path, old, new, name):
+def test_other_changes_than_of_code_need_a_new_run(repository, no_runs):
+    """Of the version of a package, of data, of parameters, and the import of a package that had no pin."""
     first = put_on_record(repository)
-    (repository / "constraints.txt").write_text("pandas==1\nscipy==1\n")
-    rewrite(repository / FIGURE, *HARMLESS)
-    rewrite(repository / path, old, new)
+    for path, old, new in (("constraints.txt", "pandas==1", "pandas==2\nscipy==1"), ("points.csv", "1", "2"),
+                           ("settings.ini", "threads = 1", "threads = 1\nseeds = 4 5"),
+                           (FIGURE, "import sys", "import sys, scipy"), (FIGURE, *HARMLESS)):
+        rewrite(repository / path, old, new)
     commit(repository)
     files = contents(repository)
     (row,) = engine.rekey([], first)
-    assert row.refused == f"not only code has changed: {name}; run it again: ebwm figures run tiny --scale cpu"
+    names = "package pandas, package scipy, data points.csv, parameter seeds"
+    assert row.refused == f"not only code has changed: {names}; run it again: ebwm figures run tiny --scale cpu"
     assert contents(repository) == files and not fresh()
 
 
@@ -203,10 +212,10 @@ def test_records_that_cannot_be_carried_are_refused(repository, no_runs):
     assert fan.refused == "nothing is on record"
     assert tiny.refused.startswith(f"its record is not up to date at {second}: notebook; ")
     manifest = load_manifest(repository / "figures/tiny")
+    write_manifest(repository / "figures/fan", inputs=None)
     rewrite(repository / TINY, '"least": 0.25', '"least": 0.5')
-    assert "was changed after it was written" in engine.rekey(["tiny"], first)[0].refused
-    write_manifest(repository / "figures/tiny", **manifest | {"inputs": None})
-    assert "its inputs are unknown" in engine.rekey(["tiny"], first)[0].refused
+    fan, tiny = engine.rekey(["fan", "tiny"], first)
+    assert "its inputs are unknown" in fan.refused and "was changed after it was written" in tiny.refused
     inputs = manifest["inputs"] | {"device": "cuda"}
     write_manifest(repository / "figures/tiny", **manifest | {"inputs": inputs})
     assert "is not up to date" in engine.rekey(["tiny"], first)[0].refused
@@ -229,7 +238,8 @@ JOIN = """
 import matplotlib.pyplot as plt
 
 def draw():
-    fig, ax = plt.subplots()
+    fig, ax = plt.subplots(figsize=(1, 1))
+    ax.set_axis_off()
     ax.plot(made["losses"].loss, linewidth=1)
     return fig
 
@@ -277,27 +287,30 @@ def test_results_and_pictures_are_made_again_from_the_tables_of_the_parts(reposi
 
 @pytest.mark.slow
 def test_the_command_runs_the_modules_of_each_commit(repository):
-    """With its own package in the repository, in kernels: a harmless change, and one of how pictures look."""
+    """In processes, without Jupyter: a change of a size is none for a figure that uses another size."""
+    for path, size in zip(NOTEBOOKS, ("small", "xl"), strict=True):
+        parameters = json.loads((repository / path).read_text())["cells"][0]
+        used = code(f"from ebwm.sizes import size_named\n{leave_cell(f'size_named({size!r}).dim')}", id="u")
+        write_notebook(repository / path, parameters, used)
+    rewrite(repository / YAML, "    each: [seeds, sizes]\n", "")
     shutil.copytree(PACKAGE, repository / "ebwm", ignore=shutil.ignore_patterns("__pycache__"))
     rewrite(repository / ".gitignore", "ebwm/\n", "__pycache__/\n")
-    style = repository / "ebwm/figures/style.py"
+    (repository / "sitecustomize.py").write_text(SITE)
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     command = [sys.executable, "-m", "ebwm", "figures"]
     call = lambda *words: subprocess.run([*command, *words], env=environment, capture_output=True, text=True)
     commit(repository)
-    first = put_on_record(repository)
-    style.write_text(style.read_text() + "\nUNUSED = 1\n")
-    second = commit(repository)
-    assert "stale: changed since the run: module ebwm.figures.style" in call("check", "tiny").stdout
-    done = call("rekey", "--since", first, "--cores", "2")
-    assert done.returncode == 0 and done.stdout.startswith("tiny: carried from "), done.stderr
-    assert "stale" not in call("check", "tiny").stdout
-    style.write_text(style.read_text().replace("UNUSED = 1", "SHAPES['lines.linewidth'] = 9"))
+    put_on_record(repository, "fan")
+    first, before = put_on_record(repository), (repository / TINY).read_bytes()
+    rewrite(repository / "ebwm/sizes.py", '"small": Size(12, 768, 12)', '"small": Size(12, 780, 12)')
     commit(repository)
-    before = (repository / TINY).read_bytes()
-    done = call("rekey", "tiny", "--since", second)
-    assert done.returncode == 1 and "at scale smoke: picture losses" in done.stdout, done.stderr
-    assert (repository / TINY).read_bytes() == before
+    done = call("rekey", "--since", first, "--cores", "2")
+    tiny, fan = done.stdout.splitlines()
+    assert done.returncode == 1 and (repository / TINY).read_bytes() == before, done.stderr
+    assert tiny.startswith("tiny: refused: ") and "results.values differs: 768 before, 780 now" in tiny
+    assert fan.startswith("fan: carried from ")
+    stale, fresh = call("check").stdout.split("fan: ")
+    assert "stale: changed since the run: module ebwm.sizes" in stale and "stale" not in fresh
 
 
 # The comparison

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import ebwm
 from ebwm import settings
 from ebwm.data.task import Rows, Vectors
 from ebwm.ebt import EBM
@@ -118,6 +119,7 @@ def test_the_command_line_answers_without_torch(tmp_path):
     result = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], cwd=ROOT, capture_output=True, text=True,
                             env={**os.environ, "EBWM_DEVICE": "cpu", "EBWM_RUNS": str(tmp_path)})
     assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"ebwm {ebwm.__version__}\n")
 
 
 def test_models_with_an_energy_are_those_with_a_recipe():
