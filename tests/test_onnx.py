@@ -13,7 +13,6 @@ from ebwm.thinking import predict
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 LENGTHS = (1, 6)  # of contexts, other than that of the export
 KINDS = {
-    "vectors": lambda draw: EBT(8, 1, 2, state_dim=6, step_size=0.5, generator=draw),
     "latents": lambda draw: EBT(8, 1, 2, state_dim=6, action_dim=3, step_size=0.5, candidates="latent", generator=draw),
     "tokens": lambda draw: EBT(8, 2, 2, vocabulary=40, step_size=1.0, generator=draw),
     "transformer": lambda draw: Transformer(8, 1, 2, vocabulary=40, generator=draw),

@@ -217,31 +217,17 @@ def test_a_task_of_a_user_is_trained_by_its_name(runs, monkeypatch):
     assert "zero" in json.loads((folder / "result.json").read_text())["baselines"]
 
 
-def addition(items):
-    """Two rows of eight numbers and their sum."""
-    context = torch.rand(items, 2, 8, generator=generator(0, "addition")) * 2 - 1
-    return context, context.sum(1, keepdim=True)
-
-
-def inverse(items):
-    """Well-conditioned matrices of 4 by 4 and their inverses."""
-    factor = torch.randn(items, 4, 4, generator=generator(0, "inverse"))
-    matrix = factor @ factor.mT / 4 + torch.eye(4) / 2
-    return matrix, torch.linalg.inv(matrix)
-
-
-@pytest.mark.parametrize("make, factor, entries", [
-    (addition, 5, ["optimiser.updates=150", "model.dim=32"]),
-    (inverse, 2, ["optimiser.updates=250", "model.dim=64"])])
-def test_a_joint_ebt_learns_the_reasoning_tasks_of_ired(make, factor, entries):
-    """Its error is well below that of the mean target (tasks of arXiv 2406.11179)."""
-    config = load_config("pairs", [*entries, "eval_every=1000", "model.depth=2"])
-    task = load_task(config.data, data=make(3000))
+def test_a_joint_ebt_learns_to_invert_matrices():
+    """Its error is well below that of the mean target (a task of arXiv 2406.11179; addition: notebook `runs`)."""
+    factor = torch.randn(3000, 4, 4, generator=generator(0, "inverse"))
+    matrix = factor @ factor.mT / 4 + torch.eye(4) / 2  # well-conditioned
+    config = load_config("pairs", ["optimiser.updates=250", "model.dim=64", "eval_every=1000", "model.depth=2"])
+    task = load_task(config.data, data=(matrix, torch.linalg.inv(matrix)))
     learner = make_learner(config.model, task, 0, config.recipe, config.walk)
     batches = batches_of(task.splits["train"], config.optimiser.batch, 0)
     fit(learner, batches, task.items("valid"), config)
     error, trivial = evaluate(learner, task.items("test"), 0), task.baselines()["mean target"]
-    assert error < trivial / factor
+    assert error < trivial / 2
 
 
 @pytest.mark.parametrize("kind", ["ebt", "transformer", "gru", DIFFUSION])

@@ -1,5 +1,6 @@
 """Jobs of tests/test_distributed.py; run as a script by torchrun, and imported for a single process."""
 
+import importlib
 import multiprocessing
 import os
 import socket
@@ -38,11 +39,9 @@ SETTINGS = {
     "actions": (Vectors(12, 2), []),
 }
 # Runs with randomness: name and entries.
-RUNS = {"ddp": ["run.strategy=ddp", "recipe.name=s2", "walk.start=noise"],
+RUNS = {"actions": ["run.strategy=ddp", "data.kind=states", "recipe.name=s2", "walk.start=noise"],
         "fsdp": ["run.strategy=fsdp", "recipe.name=s2", "walk.start=noise"],
         "plain": ["run.strategy=fsdp"],
-        "states": ["run.strategy=ddp", "data.kind=states", "recipe.name=s2"],
-        "actions": ["run.strategy=ddp", "data.kind=states", "recipe.name=s2"],
         "pairs": ["run.strategy=ddp", "data.kind=pairs", "model.kind=joint_ebt", "recipe.name=s2"]}
 
 
@@ -102,6 +101,7 @@ def resume_one(name, folder):
 def main(folder):
     """All jobs of several processes, each in a forked child, with a process group at a free port."""
     torch.set_num_threads(1)
+    importlib.import_module("lightning_fabric.strategies")  # once, and not in each child
     jobs = [(learn_all, strategy, folder / strategy) for strategy in ("ddp", "fsdp")]
     for name in RUNS:
         jobs += [(train_one, name, folder / "whole" / name), (train_one, name, folder / "parts" / name, 2)]
