@@ -542,10 +542,6 @@ from dataclasses import replace
 from ebwm.explore import scenes
 train, few = scenes.trained_scene, replace(scenes.SMALL.optimiser, updates=20)
 scenes.trained_scene = lambda: train(replace(scenes.SMALL, optimiser=few))
-""", "training": """
-import ebwm
-train, few = ebwm.train, ["optimiser.updates=30", "optimiser.warmup=5"]
-ebwm.train = lambda *given, overrides, **options: train(*given, overrides=[*overrides, *few], **options)
 """}  # a first cell for notebooks that train a model
 DATA = """() => [...document.querySelectorAll('.js-plotly-plot')].map(
     plot => JSON.stringify(plot.data, (name, value) => name.startsWith('_') ? undefined : value))"""
