@@ -58,8 +58,8 @@ def walks_of(scenes=SCENES, name="double well", **changes):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("name", [*SCENES, MODEL])
-def test_every_sampler_runs_on_every_energy(scenes, name, sampler):
+@pytest.mark.parametrize("name", ["double well", MODEL])
+def test_every_sampler_runs_on_both_kinds_of_energies(scenes, name, sampler):
     """Noise affects the descent methods, and temperature the other samplers."""
     options = dict(sampler=sampler, steps=3, walks=2, step_size=1e-3)
     walks = walks_of(scenes, name, **options)
@@ -74,7 +74,7 @@ def test_every_sampler_runs_on_every_energy(scenes, name, sampler):
     assert torch.equal(again, cold) == (sampler not in THERMAL)
 
 
-@pytest.mark.parametrize("name, noise", [("banana", 0.0), ("banana", 0.3), (MODEL, 0.0)])
+@pytest.mark.parametrize("name, noise", [("banana", 0.3), (MODEL, 0.0)])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_parts_of_a_step_are_those_of_the_walk(scenes, sampler, name, noise):
     """Accepted proposals are the next candidates, the others are not; the first gradient is that of the energy."""

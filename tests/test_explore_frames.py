@@ -29,13 +29,16 @@ from ebwm.writing import INCLUDED
 TINY = Config(model=ModelConfig(dim=16, depth=1, heads=2, candidates="latent"), eval_every=1,
               data=ClipsConfig(frames=3, train_clips=8, eval_clips=4),
               optimiser=OptimiserConfig(updates=1, batch=4, warmup=1))
-MODELS = included_models()
-GAME = included_models("game")
 
 
 def needs_photographs(source):
     if source.startswith("camera"):
         pytest.importorskip("skimage", reason="scikit-image is not installed: pip install 'ebwm[features]'")
+
+
+def walked(settings):
+    """Walks of the included models of a source."""
+    return compute(included_models(settings.source), settings)
 
 
 def picture(trace):
@@ -61,23 +64,23 @@ def test_the_last_candidates_of_an_included_model_are_nearer_to_the_truth_than_t
         assert result.spread[-1].mean() < result.spread[0].mean()
 
 
-@pytest.mark.parametrize("clip, position", [(0, 3), (1, 4), (2, 5), (3, 6), (4, 7), (5, 4)])
+@pytest.mark.parametrize("clip, position", [(0, 3), (2, 5), (4, 7)])
 def test_the_walks_of_the_included_model_end_nearer_to_the_truth_than_they_start(clip, position):
     chosen = Settings(clip=clip, position=position)
-    result = compute(MODELS, chosen)
+    result = walked(chosen)
     assert (result.errors[-1] < result.errors[0]).all() and (result.energies[-1] < result.energies[0]).all()
     assert (result.errors[-1] < result.last_error).all() and result.baseline_error < result.last_error
-    frames = MODELS.clips.clips[clip] / 255
+    frames = included_models().clips.clips[clip] / 255
     assert torch.allclose(result.context, torch.from_numpy(frames[:position]).float(), atol=1e-5)
     assert torch.allclose(result.truth, torch.from_numpy(frames[position]).float(), atol=1e-5)
-    again, other = (compute(MODELS, replace(chosen, seed=seed)).candidates for seed in (0, 1))
+    again, other = (walked(replace(chosen, seed=seed)).candidates for seed in (0, 1))
     assert torch.equal(again, result.candidates) and not torch.equal(other, again)
 
 
 def test_more_walks_and_steps_leave_the_first_ones_unchanged_and_a_small_step_moves_less():
-    few, many = (compute(MODELS, Settings(steps=steps, step=0, walks=walks)) for steps, walks in ((2, 1), (5, 4)))
+    few, many = (walked(Settings(steps=steps, step=0, walks=walks)) for steps, walks in ((2, 1), (5, 4)))
     assert torch.allclose(many.candidates[:3, :1], few.candidates, atol=1e-4)
-    slow = compute(MODELS, Settings(steps=2, step=0, walks=1, factor=0.01))
+    slow = walked(Settings(steps=2, step=0, walks=1, factor=0.01))
     moved = [(result.candidates[1] - result.candidates[0]).abs().max() for result in (slow, few)]
     assert moved[0] < moved[1] and few.spread.max() == 0 < many.spread.max()
     assert warning(many) == "" and "4 of 4 walks" in warning(many._replace(energies=many.energies.flip(0)))
@@ -89,14 +92,14 @@ def test_more_walks_and_steps_leave_the_first_ones_unchanged_and_a_small_step_mo
                                          ("walks", 9), ("factor", 0.0), ("seed", -1)])
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=f"^{name}={value:g}: must"):
-        compute(MODELS, Settings(**{name: value}))
+        walked(Settings(**{name: value}))
 
 
 def test_a_game_continues_with_another_action_as_the_simulator_does():
-    clips, game, seen = GAME.clips, make_game("push:7"), []
+    clips, game, seen = included_models("game").clips, make_game("push:7"), []
     for clip, position in ((0, 1), (1, 4), (2, 7)):
         for action, name in enumerate(game.actions):
-            result = compute(GAME, Settings("game", clip, position, name))
+            result = walked(Settings("game", clip, position, name))
             game.reset(clips.seeds[clip])
             for taken in clips.taken[clip, :position - 1]:
                 game.step(int(taken))
@@ -104,7 +107,7 @@ def test_a_game_continues_with_another_action_as_the_simulator_does():
             assert torch.allclose(result.truth, expected, atol=1e-3)
             assert torch.allclose(result.context, torch.from_numpy(clips.clips[clip, :position]) / 255, atol=1e-3)
             seen.append(result)
-        played = compute(GAME, Settings("game", clip, position))
+        played = walked(Settings("game", clip, position))
         assert torch.equal(played.truth, seen[clips.taken[clip, position - 1] - 5].truth)
         assert torch.equal(played.candidates, seen[clips.taken[clip, position - 1] - 5].candidates)
         assert "as played" in played.facts["Action"] and "Action" in summary_lines(played)
@@ -113,17 +116,17 @@ def test_a_game_continues_with_another_action_as_the_simulator_does():
     still = np.mean([result.last_error for result in seen if result.last_error > 0])
     assert np.mean([float(result.errors[-1].mean()) for result in seen if result.last_error > 0]) < still
     with pytest.raises(ValueError, match=r"^action='jump': must be one of as played, stay"):
-        compute(GAME, Settings("game", action="jump"))
+        walked(Settings("game", action="jump"))
     with pytest.raises(ValueError, match=r"^action='left': must be"):
-        compute(MODELS, Settings(action="left"))
+        walked(Settings(action="left"))
     with pytest.raises(ValueError, match=r"^source='game': must be"):
-        compute(MODELS, Settings("game"))
+        compute(included_models(), Settings("game"))
 
 
 def test_a_walk_of_the_game_takes_less_than_a_second_of_one_core():
-    compute(GAME, Settings("game"))
+    walked(Settings("game"))
     began = time.process_time()
-    compute(GAME, Settings("game"))
+    walked(Settings("game"))
     assert time.process_time() - began < 1
 
 
@@ -148,7 +151,7 @@ def test_a_source_changes_the_picture_and_an_action_the_prediction(explorer):
     action.value = "right"
     right, saved = shown(), explorer.to_json()
     action.value = "left"
-    assert len({game, right, shown()}) == 3 - (GAME.clips.action(0, 4, "as played") in (3, 4))
+    assert len({game, right, shown()}) == 3 - (included_models("game").clips.action(0, 4, "as played") in (3, 4))
     explorer.controls["source"].value = "digits"
     assert shown() == digits and explorer.settings.action == "as played"
     explorer.show_json(saved)
@@ -166,7 +169,7 @@ def test_the_camera_shows_other_movements_and_says_what_is_missing_without_photo
     needs_photographs("camera")
     source.value = "camera"
     assert explorer.message.value == "" and "(in training)" in explorer.result.facts["Photograph"]
-    seen = [compute(included_models("camera"), Settings("camera", clip)) for clip in range(32)]
+    seen = [walked(Settings("camera", clip)) for clip in range(32)]
     known = [result for result in seen if "(in training)" in result.facts["Photograph"]]
     ends = [float(result.errors[-1].mean()) for result in seen]
     assert len(known) == 24 and np.mean(ends[:24]) < np.mean([result.last_error for result in known])
@@ -197,7 +200,7 @@ def test_models_of_runs_are_explored_and_others_refused(runs, explorer):
 
 
 def test_the_figures_show_the_walks_at_evenly_spaced_steps():
-    result = compute(MODELS, Settings(steps=40, step=20, walks=2))
+    result = walked(Settings(steps=40, step=20, walks=2))
     assert shown_steps(result) == [0, 5, 10, 15, 20, 25, 30, 35, 40]
     pixels = picture(images_figure(result, "dark")["data"][1])
     gap = torch.tensor([int(COLOURS["dark"]["background"][place:place + 2], 16) for place in (1, 3, 5)]) / 255

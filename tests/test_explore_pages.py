@@ -1,15 +1,11 @@
 """The landscape explorer as a page: JavaScript equal to the Python; play, start, settings, theme and width."""
 
-import contextlib
-import json
 import math
-import sys
-from pathlib import Path
-from urllib.parse import urlparse
 
 import lab
 import pytest
 import torch
+from explorer_page import PHONE, fits_a_phone, pages, paste, picture, settings_of
 
 from ebwm.explore.scenes import Settings, analytic_scenes
 from ebwm.explore.walks import SAMPLERS
@@ -17,15 +13,12 @@ from ebwm.randomness import SubsetNoise
 from ebwm.sampler import State, evaluate
 from ebwm.settings import generator
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
-import explorers
-
-ADDRESS = "http://site.test/"
+pytestmark = pytest.mark.slow
+PANEL = ".ex-panel canvas"
 STARTS = {"double well": (0.3, 1.2), "quadratic": (-2.0, 1.0), "mixture": (-0.3, 0.2), "banana": (-1.0, 1.2)}
 STEPS, SIZES = 40, {"double well": 0.04, "quadratic": 0.1, "mixture": 0.3, "banana": 0.02}
-HEAD = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 WALKS = """async ({name, sampler, settings, numbers, start, steps}) => {
-    const {ENERGIES, SAMPLERS, recordedStream} = await import('/explore/landscape.js');
+    const {ENERGIES, SAMPLERS, recordedStream} = await import('/_static/explore/landscape.js');
     const energy = ENERGIES[name], stream = recordedStream(numbers), made = [];
     let state = {y: start, velocity: [0, 0]};
     for (let i = 0; i < steps; i++) {
@@ -35,12 +28,13 @@ WALKS = """async ({name, sampler, settings, numbers, start, steps}) => {
     return made;
 }"""
 BINS = """async ([name, temperature]) => {
-    const {ENERGIES, marginalBins} = await import('/explore/landscape.js');
+    const {ENERGIES, marginalBins} = await import('/_static/explore/landscape.js');
     const {centre: [x, y], halfWidth} = ENERGIES[name];
     return [x - halfWidth, x + halfWidth, marginalBins(ENERGIES[name], temperature, 40)];
 }"""
 HEIGHTS = """async ([energies, low, high]) => {
-    const {drawEnergies} = await import('/explore/landscape_draw.js'), canvas = document.createElement('canvas');
+    const {drawEnergies} = await import('/_static/explore/landscape_draw.js');
+    const canvas = document.createElement('canvas');
     Object.assign(canvas.style, {width: '300px', height: '120px', display: 'block'});
     document.body.append(canvas);
     const walk = {energy: {grid: {low, high}}, energies, steps: energies.length - 1};
@@ -51,7 +45,7 @@ HEIGHTS = """async ([energies, low, high]) => {
     return red.map((i) => [i % width, Math.floor(i / width) * 120 / height]);
 }"""  # x, and y from the top in pixels, of the points of the curve
 NUMBERS = """async ([seed, count]) => {
-    const stream = (await import('/explore/landscape.js')).randomStream(seed);
+    const stream = (await import('/_static/explore/landscape.js')).randomStream(seed);
     return Array.from({length: count}, () => [stream.uniform(), stream.normal()]);
 }"""
 
@@ -71,53 +65,22 @@ class Recorded(SubsetNoise):
         return values
 
 
-def opened(browser, explorer="landscape", path="", width=900, script="", **options):
-    """A page with one explorer and nothing else, and the addresses of other hosts that it requested."""
-    style = (explorers.SCRIPTS / "explore.css").read_text(encoding="utf-8")
-    body = explorers.home() if explorer == "home" else explorers.place(f"<!-- explorer: {explorer} -->")
-    files, others = {"/": f"{HEAD}<style>{style}</style><body data-theme='light'><script>{script}</script>{body}"}, []
-    files |= {f"/explore/{file.name}": file.read_text(encoding="utf-8") for file in explorers.SCRIPTS.glob("*.js")}
-
-    def answer(route, request):
-        where = urlparse(request.url)
-        if where.hostname != "site.test":
-            others.append(request.url)
-            return route.abort()
-        kind = "text/javascript" if where.path.endswith(".js") else "text/html"
-        return route.fulfill(body=files.get(where.path, ""), content_type=kind)
-
-    page = browser.new_context(viewport=dict(width=width, height=800), **options).new_page()
-    page.context.route("**/*", answer)
-    page.on("pageerror", lambda error: others.append(str(error)))
-    page.goto(ADDRESS + path)
-    return page, others
-
-
-@contextlib.contextmanager
-def paused(browser, explorer, **options):
-    """A page with one explorer, paused; at the end, it has requested no other host and raised no error."""
-    page, others = opened(browser, explorer, reduced_motion="reduce", **options)
-    yield page
-    page.context.close()
-    assert others == []
-
-
 @pytest.fixture(scope="module")
 def module(browser):
     """A page that can import the modules."""
-    page, _ = opened(browser, reduced_motion="reduce")
-    yield page
-    page.context.close()
+    with pages(browser, "landscape") as opened:
+        yield opened()
 
 
 @pytest.fixture
-def explorer(browser):
-    with paused(browser, "landscape") as page:
-        yield page
+def site(browser):
+    with pages(browser, "landscape") as opened:
+        yield opened
 
 
-def settings_of(page):
-    return json.loads(page.locator("textarea").input_value())
+@pytest.fixture
+def explorer(site):
+    return site()
 
 
 def step_of(page, panel=0):
@@ -128,7 +91,6 @@ def step_of(page, panel=0):
 # The JavaScript equals the Python
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("name", STARTS)
 def test_steps_equal_those_in_python_with_the_same_random_numbers(module, name, sampler):
@@ -144,7 +106,6 @@ def test_steps_equal_those_in_python_with_the_same_random_numbers(module, name, 
     torch.testing.assert_close(torch.tensor(found).double(), torch.tensor(expected).double(), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", STARTS)
 def test_the_marginal_density_is_that_of_the_energy(module, name):
     low, high, bins = module.evaluate(BINS, [name, 0.7])
@@ -155,7 +116,6 @@ def test_the_marginal_density_is_that_of_the_energy(module, name):
     torch.testing.assert_close(torch.tensor(bins).double(), expected, rtol=0, atol=1e-3)
 
 
-@pytest.mark.slow
 def test_random_numbers_follow_from_the_seed_and_have_the_right_law(module):
     first, again, other = (module.evaluate(NUMBERS, [seed, 5000]) for seed in (1, 1, 2))
     assert first == again != other
@@ -169,17 +129,15 @@ def test_random_numbers_follow_from_the_seed_and_have_the_right_law(module):
 # In a browser
 
 
-@pytest.mark.slow
-def test_it_moves_at_once_unless_motion_is_reduced_and_obeys_buttons_and_keys(browser, explorer):
-    moving, _ = opened(browser)
+def test_it_moves_at_once_unless_motion_is_reduced_and_obeys_buttons_and_keys(site, explorer):
+    moving = site(reduced_motion="no-preference")
     lab.wait_until(lambda: step_of(moving) > 1, moving)
-    moving.context.close()
     assert step_of(explorer) == 0
     explorer.get_by_role("button", name="Play or pause").click()
     lab.wait_until(lambda: step_of(explorer) > 1, explorer)
-    picture = explorer.locator(".ex-panel canvas").first.evaluate("canvas => canvas.toDataURL()")
+    before = picture(explorer, PANEL)
     lab.wait_until(lambda: step_of(explorer) > 3, explorer)
-    assert explorer.locator(".ex-panel canvas").first.evaluate("canvas => canvas.toDataURL()") != picture
+    assert picture(explorer, PANEL) != before
     explorer.get_by_role("button", name="Play or pause").click()
     explorer.get_by_role("button", name="Start again").click()
     explorer.locator(".ex-lesson").click()
@@ -190,10 +148,9 @@ def test_it_moves_at_once_unless_motion_is_reduced_and_obeys_buttons_and_keys(br
     lab.wait_until(lambda: step_of(explorer) > 0, explorer)
 
 
-@pytest.mark.slow
 def test_a_click_places_the_start_and_the_walk_follows(explorer):
     explorer.get_by_role("button", name="One step").click()
-    canvas = explorer.locator(".ex-panel canvas").last
+    canvas = explorer.locator(PANEL).last
     box = canvas.bounding_box()
     side = box["width"] - 29  # without the labels of the axis
     canvas.click(position=dict(x=26 + side / 4, y=3 + side / 2))
@@ -202,29 +159,24 @@ def test_a_click_places_the_start_and_the_walk_follows(explorer):
     assert explorer.get_by_label("start x").input_value() == str(found["x"]) and step_of(explorer, 1) == 1
 
 
-@pytest.mark.slow
-def test_settings_are_restored_from_a_paste_and_from_the_address(browser, explorer):
-    explorer.locator("summary").click()
+def test_settings_are_restored_from_a_paste_and_from_the_address(site, explorer):
+    second = dict(sampler="Nesterov", step_size=0.5, temperature=1, noise=0.1)
     wanted = dict(energy="quadratic", x=-1, y=1.5, seed=7, speed=20, linked=True, walks=[
-        dict(sampler="HMC", step_size=0.1, temperature=0.5, noise=0), dict(sampler="Nesterov", step_size=0.5,
-                                                                            temperature=1, noise=0.1)])
-    explorer.locator("textarea").fill(json.dumps(wanted))
-    explorer.get_by_role("button", name="Apply the pasted settings").click()
+        dict(sampler="HMC", step_size=0.1, temperature=0.5, noise=0), second])
+    paste(explorer, wanted)
     assert settings_of(explorer) == wanted and explorer.get_by_label("Sampler 2").input_value() == "Nesterov"
     lab.wait_until(lambda: "quadratic" in explorer.url, explorer)
-    other, _ = opened(browser, path=explorer.url.removeprefix(ADDRESS), reduced_motion="reduce")
-    assert settings_of(other) == wanted
-    other.context.close()
-    for given, message in (("{", "settings: must be JSON"), (dict(energy="hill"), 'energy="hill": must be one of'),
-                           (dict(x=None), "x=null: must be from -20 to 20"), (dict(z=1), 'setting="z": must be')):
-        explorer.locator("textarea").fill(given if isinstance(given, str) else json.dumps(wanted | given))
-        explorer.get_by_role("button", name="Apply the pasted settings").click()
+    assert settings_of(site(explorer.url.removeprefix(lab.SITE))) == wanted
+    for given, message in (("{", "settings: must be JSON"),
+                           (wanted | dict(energy="hill"), 'energy="hill": must be one of'),
+                           (wanted | dict(x=None), "x=null: must be from -20 to 20"),
+                           (wanted | dict(z=1), 'setting="z": must be')):
+        paste(explorer, given)
         shown = explorer.get_by_role("status").inner_text()
         assert shown.startswith(message) and "\n" not in shown
         assert explorer.get_by_label("energy", exact=True).input_value() == "quadratic"
 
 
-@pytest.mark.slow
 def test_samplers_are_added_removed_and_linked_and_divergence_is_named(explorer):
     explorer.get_by_role("button", name="A step too large").click()
     assert explorer.locator(".ex-panel").count() == 4
@@ -245,7 +197,6 @@ def test_samplers_are_added_removed_and_linked_and_divergence_is_named(explorer)
     lab.wait_until(lambda: explorer.get_by_role("status").inner_text().startswith(message), explorer)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0, -30])
 def test_the_curve_of_energies_is_drawn_whatever_their_sign(module, shift):
     """As high for energies below 0 as for the same ones above; one that is far too high leaves the picture upwards."""
@@ -257,10 +208,9 @@ def test_the_curve_of_energies_is_drawn_whatever_their_sign(module, shift):
     assert min(y for _, y in diverged) < 8
 
 
-@pytest.mark.slow
 def test_the_dark_theme_has_other_colours(explorer):
     pixel = """canvas => [...canvas.getContext('2d').getImageData(canvas.width - 9, 9, 1, 1).data]"""
-    corner = lambda: sum(explorer.locator(".ex-panel canvas").first.evaluate(pixel)[:3])
+    corner = lambda: sum(explorer.locator(PANEL).first.evaluate(pixel)[:3])
     lab.wait_until(lambda: corner() > 500, explorer)
     explorer.evaluate("document.body.dataset.theme = 'dark'")
     lab.wait_until(lambda: corner() < 250, explorer)
@@ -270,16 +220,11 @@ def test_the_dark_theme_has_other_colours(explorer):
     lab.wait_until(lambda: corner() < 250, explorer)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("explorer", ["landscape", "home"])
-def test_nothing_is_wider_than_a_phone(browser, explorer):
-    page, others = opened(browser, explorer, width=360)
-    examples = page.locator(".ex-presets button")
-    for index in range(max(examples.count(), 1)):
-        if examples.count():
-            examples.nth(index).click()
-        page.evaluate("() => new Promise(requestAnimationFrame)")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        assert page.locator(".ex-panel canvas").count() > 1
-    assert others == []
-    page.context.close()
+@pytest.mark.parametrize("name", ["landscape", "home"])
+def test_nothing_is_wider_than_a_phone(browser, name):
+    with pages(browser, name) as opened:
+        page = opened(width=PHONE, reduced_motion="no-preference")
+        for press in [example.click for example in page.locator(".ex-presets button").all()] or [lambda: None]:
+            press()
+            page.evaluate("() => new Promise(requestAnimationFrame)")
+            assert fits_a_phone(page) and page.locator(PANEL).count() > 1

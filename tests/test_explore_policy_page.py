@@ -1,14 +1,13 @@
 """The policy explorer as a page: its JavaScript equals the Python; motion, pushes and settings in a browser."""
 
 import copy
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_explore_pages import opened, paused
+from explorer_page import PHONE, fits_a_phone, pages, paste, picture, settings_of
 
 from ebwm.explore.policy import POLICIES, shipped_policies
 from ebwm.policy.reach import Reach
@@ -16,14 +15,15 @@ from ebwm.policy.reach import Reach
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
 import explore_policy
 
+pytestmark = pytest.mark.slow
 STATES = [[0.05, -0.7, -0.1, 0.8], [0.1, -0.6, -0.1, 0.8]]
 PREDICT = """async ([name, states, noise, steps]) => {
-    const {Policy} = await import('/explore/policy.js');
+    const {Policy} = await import('/_static/explore/policy.js');
     const policy = new Policy(window.ebwmPolicy.policies[name]);
     return policy.predict(states, noise, steps);
 }"""
 MOVE = """async (moves) => {
-    const {displaced} = await import('/explore/policy.js');
+    const {displaced} = await import('/_static/explore/policy.js');
     let point = {place: [0.05, -0.7], touched: false};
     return moves.map((move) => { point = displaced(point, move); return [...point.place, Number(point.touched)]; });
 }"""
@@ -36,24 +36,26 @@ def data(tmp_path_factory):
     return (folder / "policy_data.js").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def module(browser, data):
+    """A page that can import the modules."""
+    with pages(browser, "policy", data) as opened:
+        yield opened()
+
+
 @pytest.fixture
-def page(browser, data):
-    with paused(browser, "policy", script=data) as shown:
-        yield shown
+def site(browser, data):
+    with pages(browser, "policy", data) as opened:
+        yield opened
 
 
-def settings_of(page):
-    return json.loads(page.locator("textarea").input_value())
+@pytest.fixture
+def page(site):
+    return site()
 
 
-def drawn(page):
-    """The pixels of the picture."""
-    return page.evaluate("() => document.querySelector('.ex-task').toDataURL()")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name, steps", [(name, steps) for name in POLICIES for steps in (2, 9, 16)])
-def test_predictions_equal_those_in_python_with_the_same_noise(page, name, steps):
+@pytest.mark.parametrize("name, steps", [(name, steps) for name in POLICIES for steps in (2, 16)])
+def test_predictions_equal_those_in_python_with_the_same_noise(module, name, steps):
     policy = shipped_policies()[name]
     model = policy.predictor.model = copy.deepcopy(policy.model)
     rounded = {key: value.half().float() for key, value in model.state_dict().items() if value.ndim}
@@ -63,7 +65,7 @@ def test_predictions_equal_those_in_python_with_the_same_noise(page, name, steps
     policy.add_observation({"state": torch.tensor(STATES[1:])})
     context, same = policy.context(), torch.Generator().manual_seed(0)
     expected = policy.predictor.predict(context, same, steps).value
-    found = page.evaluate(PREDICT, [name, STATES, noise.flatten().tolist(), steps])
+    found = module.evaluate(PREDICT, [name, STATES, noise.flatten().tolist(), steps])
     assert np.allclose(found["actions"], policy.normaliser.restore(expected)[0], atol=1e-4)
     if name == "EBT-Policy":
         energy = model.landscape(context)(expected).item()
@@ -72,8 +74,7 @@ def test_predictions_equal_those_in_python_with_the_same_noise(page, name, steps
         assert found["energy"] is None
 
 
-@pytest.mark.slow
-def test_the_point_moves_and_touches_the_obstacle_as_in_the_simulator(page):
+def test_the_point_moves_and_touches_the_obstacle_as_in_the_simulator(module):
     simulator, moves, expected = Reach(), [[0.06, 0.05], [-0.05, 0.06]] * 6 + [[0.0, 0.06]] * 3, []
     simulator.reset(0)
     simulator.x, simulator.y = 0.05, -0.7
@@ -81,12 +82,11 @@ def test_the_point_moves_and_touches_the_obstacle_as_in_the_simulator(page):
         simulator._move(*move)
         expected.append([simulator.x, simulator.y, float(simulator.touched)])
     assert expected[-1][2] == 1.0
-    assert np.allclose(page.evaluate(MOVE, moves), expected, atol=1e-9)
+    assert np.allclose(module.evaluate(MOVE, moves), expected, atol=1e-9)
 
 
-@pytest.mark.slow
 def test_a_step_moves_the_point_and_a_drag_pushes_it(page):
-    first = drawn(page)
+    first = picture(page, ".ex-task")
     page.get_by_role("button", name="One step").click()
     page.wait_for_function("(before) => document.querySelector('.ex-task').toDataURL() !== before", arg=first)
     assert page.locator(".ex-facts").inner_text().startswith("Step 1")
@@ -106,7 +106,6 @@ TOUCHED = """([x, y]) => {
 }"""  # whether the page keeps a touch for itself, so that the browser does not scroll
 
 
-@pytest.mark.slow
 def test_a_finger_pushes_from_the_point_and_scrolls_elsewhere(page):
     x, y = page.evaluate("() => ebwmPolicy.tasks[0].start.slice(0, 2)")
     assert page.evaluate(TOUCHED, [0.5 + x / 2.12, 0.5 - y / 2.12])  # the picture shows 1.06 to each side
@@ -123,7 +122,6 @@ INKED = """() => {
 }"""  # the range across the picture of what has the colour of the executed chunks, faint or not
 
 
-@pytest.mark.slow
 def test_the_energies_of_the_whole_episode_are_there_at_the_first_step(page):
     page.wait_for_function(f"() => {{ const [low, high] = ({INKED})(); return low < 0.25 && high > 0.9; }}")
     assert page.locator(".ex-facts").inner_text().startswith("Step 0.")
@@ -133,34 +131,19 @@ def test_the_energies_of_the_whole_episode_are_there_at_the_first_step(page):
     page.wait_for_function(shown, arg=last)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("text, message", [
-    ('{"policy": "Diffusion Policy", "seed": 3, "steps": 16, "samples": 4, "pushes": [[5, -0.2, 0.1]]}', ""),
-    ('{"steps": 99}', "steps=99: must be an integer from 1 to 20"),
-    ('{"pushes": [[5, 2, 0]]}', "pushes="), ("{", "settings: must be JSON"), ('{"magic": 1}', "magic=1: unknown"),
-])
-def test_pasted_settings_are_restored_or_refused(page, text, message):
-    before = settings_of(page)
-    page.locator("summary").click()
-    page.locator("textarea").fill(text)
-    page.get_by_role("button", name="Apply").click()
-    assert page.locator(".ex-message").inner_text().startswith(message)
-    page.locator("textarea").blur()
-    if not message:
-        assert settings_of(page) == json.loads(text) and page.locator(".ex-facts").inner_text().startswith("Step 5")
-    else:
-        page.get_by_role("button", name="One step").click()
-        assert before["steps"] == 9
+def test_pasted_settings_are_restored_or_refused(page):
+    facts, message = page.locator(".ex-facts").inner_text(), page.locator(".ex-message")
+    for text, line in (('{"steps": 99}', "steps=99: must be an integer from 1 to 20"), ("{", "settings: must be JSON"),
+                       ('{"pushes": [[5, 2, 0]]}', "pushes="), ('{"magic": 1}', "magic=1: unknown")):
+        paste(page, text)
+        assert message.inner_text().startswith(line) and page.locator(".ex-facts").inner_text() == facts
+    wanted = {"policy": "Diffusion Policy", "seed": 3, "steps": 16, "samples": 4, "pushes": [[5, -0.2, 0.1]]}
+    paste(page, wanted)
+    assert settings_of(page) == wanted and message.inner_text() == ""
+    assert page.locator(".ex-facts").inner_text().startswith("Step 5")
 
 
-@pytest.mark.slow
-def test_it_moves_at_once_and_fits_a_phone_in_both_themes(browser, data):
-    shown, others = opened(browser, "policy", width=360, script=data)
-    shown.wait_for_function("() => !document.querySelector('.ex-facts').textContent.startsWith('Step 0')")
-    assert shown.evaluate("() => document.documentElement.scrollWidth") <= 360
-    shown.get_by_role("button", name="Play or pause").click()
-    light = drawn(shown)
-    shown.evaluate("() => { document.body.dataset.theme = 'dark'; }")
-    shown.wait_for_function("(before) => document.querySelector('.ex-task').toDataURL() !== before", arg=light)
-    shown.context.close()
-    assert others == []
+def test_it_moves_at_once_and_fits_a_phone(site):
+    page = site(width=PHONE, reduced_motion="no-preference")
+    page.wait_for_function("() => !document.querySelector('.ex-facts').textContent.startsWith('Step 0')")
+    assert fits_a_phone(page)

@@ -224,8 +224,9 @@ def test_the_preset_of_games_learns_minigrid(tmp_path):
     assert (state.dim, state.action_dim) == (8, 6) and trained.config.data.size == 24
 
 
-@pytest.mark.parametrize("kind", ["ebt", "transformer", "gru", "diffusion"])
-@pytest.mark.parametrize("data", [[], ["data.symbolic=true"], ["data.encoder=principal:4"]])
+@pytest.mark.parametrize("kind, data", [
+    *((kind, []) for kind in ("ebt", "transformer", "gru", "diffusion")),
+    ("ebt", ["data.symbolic=true"]), ("ebt", ["data.encoder=principal:4"])])
 def test_models_learn_a_game_with_its_actions(kind, data, tmp_path):
     counts = ["data.train_episodes=6", "data.eval_episodes=2", "data.frames=4"]
     game = ["data.game=push:5", "data.encoder=pixels", "data.size=none"]

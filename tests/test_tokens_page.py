@@ -6,12 +6,12 @@ from pathlib import Path
 
 import lab
 import pytest
+from explorer_page import PHONE, fits_a_phone, pages, paste, recorded, settings_of
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 import explore_assets  # noqa: E402
 import explore_tokens as assets  # noqa: E402
-import explorers  # noqa: E402
 
 from ebwm.writing import INCLUDED, load_language  # noqa: E402
 
@@ -43,7 +43,7 @@ PREDICTED = """async ([stepSize, tokens, seeds]) => {
 
 @pytest.fixture(scope="module")
 def data():
-    return assets.recorded()
+    return recorded("tokens", assets.recorded)
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +53,10 @@ def files(page_files):
 
 @pytest.fixture
 def site(browser, data):
-    """A function that opens a page with the explorer alone; no other host is asked and no error is raised."""
-    def opened(path="", served=(), size=1, width=900, theme="light"):
-        sheets = [explorers.SCRIPTS / name for name in ("explore.css", "tokens.css")]
-        style = "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
-        script = f"window.ebwmTokens = {json.dumps(data | {'bytes': size})}"
-        body = explorers.place("<!-- explorer: tokens -->")
-        files = {"/": f"{lab.HEAD}<style>{style}</style><body data-theme='{theme}'><script>{script}</script>{body}"}
-        files |= {f"/_static/explore/{file.name}": file for file in explorers.SCRIPTS.glob("*.js")}
-        return visit(files | dict(served), path, viewport=dict(width=width, height=900))
-
-    with lab.visiting(browser) as visit:
-        yield opened
-
-
-def state_of(page):
-    return json.loads(page.get_by_label("Settings as JSON").input_value())
+    """A function that opens the page; with a size of the models, it computes walks."""
+    with pages(browser, "tokens", sheets=("explore.css", "tokens.css")) as opened:
+        yield lambda path="", size=1, **options: opened(
+            path, script=f"window.ebwmTokens = {json.dumps(data | {'bytes': size})}", **options)
 
 
 def shares(page, model="EBT"):
@@ -122,11 +110,11 @@ def test_own_texts_seeds_and_tokens_are_computed_in_the_page(site, files):
     assert "Recorded" in note(page)
     page.get_by_label("context").fill("Return True if the")
     lab.wait_until(lambda: "Computed in this browser" in note(page), page)
-    assert shares(page) != before and state_of(page)["text"] == "Return True if the"
+    assert shares(page) != before and settings_of(page)["text"] == "Return True if the"
     token = page.get_by_label("Transformer", exact=True).locator(".tk-row").first
     appended = token.get_attribute("aria-label").partition(",")[0].replace("␣", " ")
     token.click()
-    lab.wait_until(lambda: state_of(page)["text"] == f"Return True if the{appended}", page)
+    lab.wait_until(lambda: settings_of(page)["text"] == f"Return True if the{appended}", page)
     page.get_by_label("seed of the starts").fill("-1")
     page.get_by_label("seed of the starts").press("Enter")
     assert "seed=-1: must be an integer from 0" in page.get_by_role("alert").inner_text()
@@ -137,13 +125,14 @@ def test_the_record_answers_steps_walks_play_and_keys(site, data):
     page.locator(".tk-note").click()
     for key, step in (("ArrowRight", 3), ("ArrowLeft", 2), ("ArrowLeft", 1)):
         page.keyboard.press(key)
-        assert state_of(page)["steps"] == step and f"step {step}: " in page.get_by_label("EBT", exact=True).inner_text()
+        assert settings_of(page)["steps"] == step
+        assert f"step {step}: " in page.get_by_label("EBT", exact=True).inner_text()
     likely = data["examples"][1]["likely"][0][1][0][1]
     page.get_by_label("walks").fill("1")
     assert f"{100 * likely:.0f} %" in shares(page)[0]
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Play or pause the steps").click()
-    lab.wait_until(lambda: state_of(page)["steps"] >= 2, page)
+    lab.wait_until(lambda: settings_of(page)["steps"] >= 2, page)
     assert page.get_by_label("context").get_attribute("readonly") is not None
 
 
@@ -158,27 +147,19 @@ def test_models_that_cannot_load_leave_the_record_and_one_line(site):
 
 def test_settings_are_restored_from_a_paste_and_from_the_address(site):
     page = site(size=0)
-    page.locator("summary").click()
     wanted = dict(example=4, text="", steps=5, walks=2, seed=0)
-    page.get_by_label("Settings as JSON").fill(json.dumps(wanted))
-    page.get_by_role("button", name="Apply the pasted settings").click()
-    assert state_of(page) == wanted
+    paste(page, wanted)
+    assert settings_of(page) == wanted
     lab.wait_until(lambda: "%22walks%22%3A2" in page.url, page)
-    assert state_of(site(page.url.removeprefix(lab.SITE), size=0)) == wanted
+    assert settings_of(site(page.url.removeprefix(lab.SITE), size=0)) == wanted
     for text, message in (("{", "settings: must be JSON"), ('{"step": 1}', "step: unknown setting; must be one of"),
                           ('{"walks": 99}', "walks=99: must be an integer from 1 to 8")):
-        page.get_by_label("Settings as JSON").fill(text)
-        page.get_by_role("button", name="Apply the pasted settings").click()
+        paste(page, text)
         assert message in page.get_by_role("alert").inner_text()
 
 
-def test_a_phone_shows_everything_and_the_theme_changes_the_colours(site):
-    colours = []
-    for theme in ("light", "dark"):
-        page = site(size=0, width=360, theme=theme)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        colours.append(page.locator(".tk-dot.tk-chosen").evaluate("dot => getComputedStyle(dot).fill"))
-    assert colours[0] != colours[1]
+def test_a_phone_shows_everything(site):
+    assert fits_a_phone(site(size=0, width=PHONE))
 
 
 def test_an_archive_with_another_digest_is_refused(tmp_path, monkeypatch):
