@@ -8,7 +8,7 @@ import {
 } from "./landscape_draw.js";
 import { PRESETS } from "./landscape_presets.js";
 import {
-  Clock, button, checkbox, choice, element, labelled, number, onTheme, pageTheme, slider, still,
+  Clock, button, checkbox, choice, element, holdTouches, labelled, number, onTheme, pageTheme, slider, still,
 } from "./parts.js";
 import { SavedSettings } from "./saved.js";
 
@@ -310,8 +310,7 @@ class Explorer {
     canvas.addEventListener("pointermove", (event) => { if (dragging && event.buttons) move(event); });
     canvas.addEventListener("pointerup", () => { dragging = false; });
     canvas.addEventListener("click", (event) => { if (event.pointerType !== "mouse") move(event); });
-    const hold = (event) => { if (near(event.touches[0])) event.preventDefault(); };  // others scroll the page
-    canvas.addEventListener("touchstart", hold, { passive: false });
+    holdTouches(canvas, near);
   }
 
   key(event) {

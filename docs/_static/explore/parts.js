@@ -1,4 +1,4 @@
-// Elements, theme and motion of the explorers on pages.
+// Elements, touches, theme and motion of the explorers on pages.
 
 // Elements
 
@@ -64,6 +64,11 @@ export function button(text, label, onclick) {
 export function checkbox(text, checked, onchange) {
   const input = element("input", { type: "checkbox", checked, onchange: () => onchange(input.checked) });
   return element("label", { class: "ex-check" }, input, ` ${text}`);
+}
+
+/** Keep the touches that are near what a finger can drag; others scroll the page. */
+export function holdTouches(canvas, near) {
+  canvas.addEventListener("touchstart", (event) => { if (near(event.touches[0])) event.preventDefault(); }, { passive: false });
 }
 
 // Theme and motion

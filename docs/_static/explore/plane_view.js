@@ -1,7 +1,7 @@
 // A trained EBT on the page of the landscape explorer: planes through its energy, recorded walks, and others by the model.
 
 import { PALETTES, cased, disc, drawEnergies, drawScale, mapImage, prepared, star, ticks } from "./landscape_draw.js";
-import { Clock, button, choice, element, labelled, onTheme, pageTheme } from "./parts.js";
+import { Clock, button, choice, element, holdTouches, labelled, onTheme, pageTheme } from "./parts.js";
 import { checkedPlane, fromPlane, imagesOf, planeEnergy, projected, shareInPlane } from "./plane.js";
 import { PlaneModel } from "./plane_model.js";
 import { SavedSettings } from "./saved.js";
@@ -102,7 +102,7 @@ class PlaneExplorer {
     canvas.addEventListener("pointermove", (event) => { if (dragging && event.buttons) move(event); });
     canvas.addEventListener("pointerup", () => { dragging = false; });
     canvas.addEventListener("click", (event) => { if (event.pointerType !== "mouse") move(event); });
-    canvas.addEventListener("touchstart", (event) => { if (near(event.touches[0])) event.preventDefault(); }, { passive: false });
+    holdTouches(canvas, near);
   }
 
   /** The walk from a chosen start; one at a time, and a newer request replaces those that wait. */

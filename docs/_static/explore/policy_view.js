@@ -2,7 +2,7 @@
 
 import { Episode, Policy, RULES, checkedEpisode, choiceAt } from "./policy.js";
 import { drawEnergy, drawTask, places } from "./policy_draw.js";
-import { Clock, button, choice, element, labelled, onTheme, pageTheme, still } from "./parts.js";
+import { Clock, button, choice, element, holdTouches, labelled, onTheme, pageTheme, still } from "./parts.js";
 import { SavedSettings } from "./saved.js";
 
 const PER_SECOND = 7, PAUSE = 1.6;  // steps a second; seconds after an episode
@@ -200,7 +200,7 @@ class PolicyExplorer {
       this.clock.wake();
     });
     canvas.addEventListener("click", (event) => { if (event.pointerType === "touch" && !near(event)) this.push(at(event)); });
-    canvas.addEventListener("touchstart", (event) => { if (near(event.touches[0])) event.preventDefault(); }, { passive: false });
+    holdTouches(canvas, near);
   }
 
   key(event) {
