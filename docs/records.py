@@ -15,6 +15,7 @@ from ebwm.figures.claims import expected, shown, verdicts
 from ebwm.figures.findings import MARK, answer_cell, answers
 from ebwm.figures.registry import Figure, registry
 from ebwm.figures.report import ledger, sentences, tally
+from ebwm.figures.style import seeds_text
 
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*?figures/(\w+)/(\w+)\.(?:png|gif))\)")
 HARDWARE = {"smoke": "2 cores", "cpu": "2 cores", "long": "2 cores", "gpu": "one GPU"}
@@ -216,7 +217,7 @@ def _record(path: Path) -> str:
     if not path.is_file():
         return "nothing"
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    seeds = ", ".join(map(str, manifest["seeds"]))
+    seeds = seeds_text(manifest["seeds"])
     return f"scale {manifest['scale']}, seeds {seeds}, {manifest['seconds']:.0f} s on {manifest['device']}"
 
 

@@ -63,9 +63,9 @@ def test_a_record_without_the_runner_is_in_the_folder_of_the_scale(project, monk
 
 
 def test_pictures_are_reproducible_whatever_the_users_configuration_and_differ_by_theme(project):
-    first = record(out="a", draw=spreads)
+    first = record("cpu", out="a", draw=spreads)
     with matplotlib.rc_context({"lines.linestyle": ":", "font.size": 30, "axes.grid": False}):
-        second = record(out="b", draw=spreads)
+        second = record("cpu", out="b", draw=spreads)
     contents = [(first / name).read_bytes() for name in PICTURES]
     assert contents == [(second / name).read_bytes() for name in PICTURES]
     assert len(set(contents)) == 4
@@ -90,8 +90,8 @@ def test_the_manifest_names_the_commit_and_uncommitted_changes(project):
 
 def test_promote_replaces_smaller_but_never_larger_scales(project):
     record("smoke", pictures=("losses", "extra"))
-    figures.promote("tiny", "smoke")
-    assert (project / "figures/tiny/extra-dark.png").is_file()
+    small = figures.promote("tiny", "smoke")
+    assert [p.name for p in small if p.suffix in (".png", ".svg")] == ["extra.png", "losses.png"]
     run = record("cpu", value=2.0)
     before = {p.name: p.read_bytes() for p in run.iterdir()}
     files = figures.promote("tiny", "cpu")
@@ -107,8 +107,8 @@ def test_promote_refuses_changed_runs(project, monkeypatch):
     """Also a run that is replaced while it is copied."""
     (record() / "losses.parquet").write_bytes(b"other")
     assert "losses.parquet differs" in refusal(figures.promote, "tiny")
-    (record() / "losses-dark.svg").unlink()
-    assert "losses-dark.svg is missing" in refusal(figures.promote, "tiny")
+    (record() / "losses.png").unlink()
+    assert "losses.png is missing" in refusal(figures.promote, "tiny")
     record()
     change = lambda source, target: target.write_bytes(source.read_bytes() + b"!" * (source.suffix == ".parquet"))
     monkeypatch.setattr(shutil, "copyfile", change)
@@ -180,12 +180,12 @@ def test_a_complete_record_is_neither_wrong_nor_stale(project, monkeypatch):
 @pytest.mark.parametrize("name, change, wrong", [
     ("losses.parquet", lambda path: path.write_bytes(path.read_bytes()[:-1] + b"!"),
      "figures/tiny/losses.parquet differs from its digest in the manifest"),
-    ("losses-dark.svg", Path.unlink, "figures/tiny/losses-dark.svg is missing"),
+    ("losses.png", Path.unlink, "figures/tiny/losses.png is missing"),
     ("other.png", Path.touch, "other.png is not in the manifest"),
     ("manifest.json", lambda path: rewrite(path, '"best": 0.5', '"best": 0.4'),
      "figures/tiny/manifest.json was changed after it was written"),
     ("manifest.json", lambda path: path.write_text("{"), "figures/tiny/manifest.json is not a valid manifest"),
-    ("manifest.json", Path.unlink, "losses-dark.png has no manifest"),
+    ("manifest.json", Path.unlink, "losses.parquet has no manifest"),
 ])
 def test_a_changed_damaged_missing_or_additional_file_is_wrong(project, name, change, wrong):
     change(promoted() / name)

@@ -140,7 +140,7 @@ def test_simple_intervals_have_their_known_values():
 def test_the_bootstrap_draws_a_few_resamples_at_once_without_a_change(monkeypatch):
     values = np.random.default_rng(0).normal(size=50)
     expected = bootstrap(values)
-    monkeypatch.setattr(stats, "MOST_DRAWN", 1000)
+    monkeypatch.setattr(stats, "_MOST_DRAWN", 1000)
     assert bootstrap(values) == expected
 
 

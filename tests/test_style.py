@@ -7,7 +7,7 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
-from ebwm.figures.style import COLOURS, ROLES, colour, points, spread, style
+from ebwm.figures.style import COLOURS, ROLES, colour, points, seeds_text, spread, style
 
 
 def luminance(colour):
@@ -58,3 +58,8 @@ def test_spread_draws_mean_seeds_and_band_and_points_each_seed_and_the_interval(
     for draw, *of_one_seed in ((spread, [0, 1], [1, 2], "#0072b2", "one seed"), (points, 0, [3], "#0072b2")):
         draw(alone := Figure().subplots(), *of_one_seed)
         assert len(alone.lines) == 1 and not alone.collections and not alone.containers
+
+
+def test_more_than_five_seeds_in_a_row_are_a_range():
+    assert [seeds_text(seeds) for seeds in ([], [0], [0, 1, 2, 3, 4], range(3, 13), [0, 2, 4, 6, 8, 10])] == [
+        "", "0", "0, 1, 2, 3, 4", "3 to 12", "0, 2, 4, 6, 8, 10"]

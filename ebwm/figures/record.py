@@ -110,18 +110,19 @@ class Record:
         name: str,  # file name without suffix
         draw: Callable[[], "matplotlib.figure.Figure"],  # called for each theme, inside its style
     ) -> "matplotlib.figure.Figure":  # the light one
-        """Save a picture as NAME.png, NAME.svg, NAME-dark.png and NAME-dark.svg."""
+        """Save a picture as NAME.png, NAME.svg, NAME-dark.png and NAME-dark.svg; at scale smoke only as NAME.png."""
         pyplot = require("matplotlib.pyplot", "figures")
-        drawn = {}
-        for theme, ending in (("dark", "-dark"), ("light", "")):
+        smoke = self.parameters["scale"] == "smoke"
+        for theme, ending in (("light", ""),) if smoke else (("dark", "-dark"), ("light", "")):
             with style(theme):
-                drawn[theme] = draw()
-                for kind, metadata in METADATA.items():
+                figure = draw()
+                for kind in ("png",) if smoke else METADATA:
                     path = self.folder / f"{_file_name(name)}{ending}.{kind}"
-                    write_whole(path, _saver(drawn[theme], kind, metadata))
+                    write_whole(path, _saver(figure, kind))
+                    figure.set_layout_engine("none")  # keeps the layout of the first file
                     self.pictures[path.name] = sha256(path)
-                pyplot.close(drawn[theme])
-        return drawn["light"]
+                pyplot.close(figure)
+        return figure
 
     def close(
         self,
@@ -187,8 +188,8 @@ def _with_columns(frames: dict[str, "pandas.DataFrame"], item: dict[str, Any]) -
 METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 
 
-def _saver(figure: "matplotlib.figure.Figure", kind: str, metadata: dict) -> Callable[[Path], None]:
-    return lambda draft: figure.savefig(draft, format=kind, metadata=metadata)
+def _saver(figure: "matplotlib.figure.Figure", kind: str) -> Callable[[Path], None]:
+    return lambda draft: figure.savefig(draft, format=kind, metadata=METADATA[kind])
 
 
 def _file_name(name: str) -> str:

@@ -12,6 +12,7 @@ from ebwm.figures.carried import carried
 from ebwm.figures.claims import VERDICTS, Measured, Verdict, expected, shown, verdicts
 from ebwm.figures.findings import answers, stated, with_run
 from ebwm.figures.registry import Figure, Lesson, Planned, Registry, StandIn, registry
+from ebwm.figures.style import seeds_text
 from ebwm.files import write_whole
 from ebwm.settings import Settings
 
@@ -133,7 +134,7 @@ def _record(row: Verdict, whole: bool) -> str:
     duration = f"{made['seconds'] / 60:.0f} min" if made.get("seconds") else ""
     command = f"`ebwm figures run {row.figure.id} --scale {made['scale']}`"
     if whole:
-        parts = [f"Scale {made['scale']}", f"seeds {', '.join(map(str, seeds))}" if seeds else "", machine, duration, carried(made)]
+        parts = [f"Scale {made['scale']}", f"seeds {seeds_text(seeds)}" if seeds else "", machine, duration, carried(made)]
     else:
         count = f", {len(seeds)} seed{'s' * (len(seeds) > 1)}" if seeds else ""
         parts = [f"Scale `{made['scale']}`{count}", f"{duration} over all jobs" if duration else ""]

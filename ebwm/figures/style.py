@@ -2,7 +2,7 @@
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.lines
 
-__all__ = ["COLOURS", "ROLES", "colour", "points", "spread", "style"]
+__all__ = ["COLOURS", "ROLES", "colour", "points", "seeds_text", "spread", "style"]
 
 COLOURS = {  # Okabe and Ito's palette, darkened or lightened for contrast with the background
     "light": {"ebt": "#0072b2", "transformer": "#d55e00", "gru": "#009e73", "diffusion": "#b5588f",
@@ -110,3 +110,12 @@ def points(
     if interval:
         value, low, high = interval
         ax.errorbar(x + 0.12, value, [[value - low], [high - value]], fmt="_", color=colour, ms=12, mew=2, capsize=4)
+
+
+def seeds_text(
+    seeds: Sequence[int],  # of a run
+) -> str:  # "0, 1, 2", or "3 to 12" for more than five in a row
+    """Seeds for titles and pages."""
+    if len(seeds) > 5 and [*seeds] == [*range(seeds[0], seeds[-1] + 1)]:
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))

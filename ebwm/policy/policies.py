@@ -211,7 +211,7 @@ class Policy:
         parts = {name: torch.as_tensor(part) for name, part in observation.items()}
         if self.encoder is not None:
             names = ("state", "image") if self.options.state else ("image",)
-            made = with_features({name: part_of(parts, name).numpy() for name in names}, self.encoder)
+            made = with_features({name: part_of(parts, name).cpu().numpy() for name in names}, self.encoder)
             parts["state"] = torch.from_numpy(made["state"])
         found = {}
         if shape.state_dim:

@@ -10,7 +10,7 @@ import pandas as pd
 from ebwm.compat import require
 from ebwm.figures.experiment.tables import Interval, bounds
 from ebwm.figures.notebook import own_data
-from ebwm.figures.style import colour, points, spread
+from ebwm.figures.style import colour, points, seeds_text, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -175,7 +175,7 @@ def heading(
 ) -> None:
     """Title of a figure: its subject, the status of its data, seeds, and the meaning of marks."""
     prefix = f"{where}; " if where else ""
-    figure.suptitle(f"{what}\n{prefix}seeds {', '.join(map(str, seeds))}; {how}", fontsize=10)
+    figure.suptitle(f"{what}\n{prefix}seeds {seeds_text(seeds)}; {how}", fontsize=10)
 
 
 def legend_below(

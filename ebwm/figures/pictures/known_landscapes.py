@@ -11,7 +11,7 @@ from ebwm.compat import require
 from ebwm.figures.experiment import panels
 from ebwm.figures.experiment.densities import Known, langevin_variance
 from ebwm.figures.experiment.tables import select
-from ebwm.figures.style import colour
+from ebwm.figures.style import colour, seeds_text
 
 ROLE = {"Langevin": "transformer", "MALA": "ebt", "HMC": "gru", "Langevin, large step": "diffusion",
         "gradient descent": "diffusion", "Nesterov": "ebt", "guarded Nesterov": "gru", "cooled Langevin": "transformer"}
@@ -92,7 +92,7 @@ def energies(
         panel.set_xlabel("step")
     panels.legend_below(figure, grid[0, 0], 4)
     figure.suptitle(f"Energy by step, lower quartile of {starts} starts; lines: mean and each of seeds "
-                    f"{', '.join(map(str, walked.seeds))}; bands: ranges", fontsize=10)
+                    f"{seeds_text(walked.seeds)}; bands: ranges", fontsize=10)
     return figure
 
 
@@ -116,7 +116,7 @@ def moments(
         panel.set_xlabel("evaluations")
     panels.legend_below(figure, grid[0, 0], 5)
     figure.suptitle(f"Error of moments, root mean square over {chains} chains; lines: mean and each of seeds "
-                    f"{', '.join(map(str, walked.seeds))}; bands: ranges\n"
+                    f"{seeds_text(walked.seeds)}; bands: ranges\n"
                     "Dashed: limit of the large step by its law; no line: a chain diverged", fontsize=10)
     return figure
 
@@ -160,5 +160,5 @@ def laws(
     style = dict(marker="o", ls="")
     names = [pyplot.Line2D([], [], color=colour(ROLE[kind]), label=kind, **style) for kind in walked.samplers]
     figure.legend(handles=names, loc="outside lower center", ncols=3)
-    figure.suptitle(f"Points: seeds {', '.join(map(str, walked.seeds))}", fontsize=10)
+    figure.suptitle(f"Points: seeds {seeds_text(walked.seeds)}", fontsize=10)
     return figure
