@@ -52,11 +52,11 @@ clean: ## remove what was built, but not .venv, data and runs
 	rm -rf _docs _proc build .pytest_cache .ruff_cache .hypothesis .coverage nbs/nbdev.yml nbs/sidebar.yml nbs/_quarto.yml
 	find ebwm tests docs benchmarks -name __pycache__ -prune -exec rm -r {} +
 
-# the environment, made again when what is installed changes
+# the environment, made again when what is installed changes; modules are compiled when they are first imported
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "ebwm needs Python 3.11 or newer; $(PYTHON) is not. Name another: make PYTHON=python3.12"; exit 1; }
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	@echo "Installing the packages into .venv, about 2 GB: two minutes or more"
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q --no-compile -c constraints.txt -e '.[dev]'
 	@touch $@
