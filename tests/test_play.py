@@ -91,6 +91,9 @@ def test_impossible_events_and_ends_of_games():
     assert session.press(STAY, "recolour").error > 0
     session.done = True
     assert session.press(UP).error is None and session.seed == 3 and not session.history
+    play.Session(made, seed=4)
+    with pytest.raises(UsageError, match="game='push:5': another session of this player has moved it"):
+        session.press(UP)
 
 
 def test_a_trained_model_gives_equal_steps_for_equal_seeds(run):

@@ -69,7 +69,7 @@ class Session:
     """A game and its learned copy, step by step; equal seeds and actions give equal steps.
 
     In mode "track" the model predicts from the true frames, in mode "dream" from the frames that it predicted, as
-    they are shown: with pixels that exist.
+    they are shown: with pixels that exist. A player has one game: start another session only when one has ended.
     """
 
     def __init__(
@@ -117,6 +117,8 @@ class Session:
             one_of("event", event, self.events, UsageError)
         if self.done:
             return self.reset(self.seed + 1)
+        if not np.array_equal(game.frame(), self.shown.real):
+            raise UsageError(f"game={game.name!r}: another session of this player has moved it; make a new session")
         self.actions.append(action)
         context = self._context()
         predicted = self.player.learner.predict(context, self.noise)[:, -1]
