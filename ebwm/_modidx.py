@@ -144,6 +144,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'ebwm.data.documents._joined': ('data/documents.html#_joined', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._json': ('data/documents.html#_json', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._json_rows': ('data/documents.html#_json_rows', 'ebwm/data/documents.py'),
+                                     'ebwm.data.documents._kept': ('data/documents.html#_kept', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._library': ('data/documents.html#_library', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._lines': ('data/documents.html#_lines', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._not_loaded': ('data/documents.html#_not_loaded', 'ebwm/data/documents.py'),

@@ -43,7 +43,8 @@ def test_a_repeated_long_paragraph_is_used_once(tmp_path, monkeypatch):
     (tmp_path / "b.py").write_text(body)
     (tmp_path / "tests" / "c.py").write_text('"""Four."""')
     monkeypatch.setattr(sources.sysconfig, "get_path", lambda name: str(tmp_path))
-    found = sources._python_texts.__wrapped__()
+    monkeypatch.setenv("EBWM_CACHE", str(tmp_path / "cache"))
+    found = dict(sources._python_texts())
     assert {name: body for name, body in found.items() if not name.startswith("topics/")} == {
         "a.py": f"One.\n\n{long}", "b.py": "One.\n\nThree."}
 
@@ -90,6 +91,13 @@ def test_a_changed_package_is_read_again(installed):
     assert [*documents("packages")] == [("tinydocs/a.py", "Two, longer.")]
 
 
+def test_texts_are_found_again_once_the_rules_change(installed, monkeypatch):
+    installed("1.0", a='"""One."""')
+    assert [*documents("packages")] == [("tinydocs/a.py", "One.")]
+    monkeypatch.setattr(sources, "_once", lambda text, seen: text.upper())
+    assert [*documents("packages")] == [("tinydocs/a.py", "ONE.")]
+
+
 def test_a_package_of_another_version_or_none_is_named_with_the_command(installed, monkeypatch):
     monkeypatch.setitem(sources.PACKAGES, "none-such", "2")
     installed("0.9", a='"""One."""')
@@ -112,19 +120,9 @@ def test_the_packages_are_needed_by_the_library_and_pinned():
     assert {*sources.PACKAGES} <= needed
 
 
-@pytest.fixture
-def current_cache(monkeypatch):
-    """The cache of the settings without texts of packages that an earlier version of the code has made."""
-    folder = settings.load(ROOT).cache
-    for path in folder.glob("packages-*.npy"):
-        if path.stat().st_mtime < Path(sources.__file__).stat().st_mtime:
-            path.unlink(missing_ok=True)
-    monkeypatch.setenv("EBWM_CACHE", str(folder))
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("current_cache")
-def test_the_text_of_the_packages_is_the_recorded_one_and_its_splits_share_no_long_paragraph(tmp_path):
+def test_the_text_of_the_packages_is_the_recorded_one_and_its_splits_share_no_long_paragraph(tmp_path, monkeypatch):
+    monkeypatch.setenv("EBWM_CACHE", str(settings.load(ROOT).cache))
     try:
         test = text_corpus("packages", "test", cache=tmp_path)
     except ValueError as error:
