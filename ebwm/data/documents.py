@@ -130,7 +130,8 @@ def _joined(texts: Named) -> tuple[UInt8[np.ndarray, " bytes"], dict]:
     """All texts in UTF-8, with their names and numbers of bytes."""
     seen: set[str] = set()
     kept = {name: valid_unicode(_once(text, seen)).encode() for name, text in texts}
-    return np.frombuffer(b"".join(kept.values()), np.uint8), {"sizes": [[name, len(text)] for name, text in kept.items()]}
+    sizes = [[name, len(text)] for name, text in kept.items()]
+    return np.frombuffer(b"".join(kept.values()), np.uint8), {"sizes": sizes}
 
 # %% ../../nbs/data/documents.ipynb #c7f1a003
 PACKAGES = {"fsspec": "2026.9.0", "jinja2": "3.1.6", "joblib": "1.6.0", "mpmath": "1.3.0", "narwhals": "2.28.0",
