@@ -71,8 +71,8 @@ def test_the_lower_bound_agrees_with_counted_flops():
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the peak of memory cannot be reset")
 def test_memory_is_measured_in_a_separate_process():
-    found = measure.memory(0, "smoke", 1, [PLAIN, MANUAL])
-    assert set(found) == {PLAIN, MANUAL} and all(0 <= taken < 2_000 for taken in found.values())
+    found = measure.memory(0, "smoke", 1, [MANUAL])
+    assert 0 <= found[MANUAL] < 2_000
 
 
 @pytest.mark.skipif("OFFICIAL_EBT" not in os.environ, reason="OFFICIAL_EBT is not set")
