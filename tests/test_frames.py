@@ -6,6 +6,7 @@ import shutil
 import sys
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from ebwm import train
 from ebwm.compat import import_timm
+from ebwm.data import features, sources
 from ebwm.data import frames as module
-from ebwm.data import sources
 from ebwm.data.cache import SPLITS
 from ebwm.data.configs import FramesConfig, GameConfig
 from ebwm.data.frames import load_encoder
@@ -185,7 +186,8 @@ def test_a_run_on_something_something_reports_encodes_and_is_restored(weights, t
 
 
 @pytest.mark.parametrize("encoder", ["pixels", "principal:5", "autoencoder:4"])
-def test_states_of_the_camera_are_standardised_and_kept_with_the_run(encoder, tmp_path):
+def test_states_of_the_camera_are_standardised_and_kept_with_the_run(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "train_autoencoder", partial(features.train_autoencoder, updates=20))
     entries = [f"data.encoder={encoder}", "data.size=16", "data.frames=4", "data.train_clips=9", "data.eval_clips=3"]
     run = train("features-xxs", tmp_path / "runs", progress=False, overrides=entries + SMALL + ["model.kind=gru"])
     restored, task = load_run(run).task, load_task(load_run(run).config.data)
