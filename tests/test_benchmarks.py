@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -90,8 +91,9 @@ def test_a_joint_ebt_is_measured_beside_its_one_pass_twin():
 
 
 @pytest.mark.slow
-def test_encoding_is_measured_with_one_process_and_with_two():
+def test_encoding_is_measured_with_one_process_and_with_two(monkeypatch):
     pytest.importorskip("av", reason="av is not installed: pip install 'ebwm[video]'")
+    monkeypatch.setattr(encoding, "write_videos", partial(encoding.write_videos, rate=5))
     case = encoding.measured("smoke", 1)
     assert case["videos"] == 6 and case["gain"] == pytest.approx(case["rates"]["2"][0] / case["rates"]["1"][0])
     text = encoding.table({"machine": measure.machine(), "rounds": 1, "case": case})
