@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -71,8 +72,8 @@ def test_the_lower_bound_agrees_with_counted_flops():
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the peak of memory cannot be reset")
 def test_memory_is_measured_in_a_separate_process():
-    found = measure.memory(0, "smoke", 1, [PLAIN, MANUAL])
-    assert set(found) == {PLAIN, MANUAL} and all(0 <= taken < 2_000 for taken in found.values())
+    found = measure.memory(0, "smoke", 1, [MANUAL])
+    assert 0 <= found[MANUAL] < 2_000
 
 
 @pytest.mark.skipif("OFFICIAL_EBT" not in os.environ, reason="OFFICIAL_EBT is not set")
@@ -90,8 +91,9 @@ def test_a_joint_ebt_is_measured_beside_its_one_pass_twin():
 
 
 @pytest.mark.slow
-def test_encoding_is_measured_with_one_process_and_with_two():
+def test_encoding_is_measured_with_one_process_and_with_two(monkeypatch):
     pytest.importorskip("av", reason="av is not installed: pip install 'ebwm[video]'")
+    monkeypatch.setattr(encoding, "write_videos", partial(encoding.write_videos, rate=5))
     case = encoding.measured("smoke", 1)
     assert case["videos"] == 6 and case["gain"] == pytest.approx(case["rates"]["2"][0] / case["rates"]["1"][0])
     text = encoding.table({"machine": measure.machine(), "rounds": 1, "case": case})

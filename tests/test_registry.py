@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,7 @@ def test_the_registry_of_this_repository_matches_its_notebooks(monkeypatch):
     monkeypatch.setattr(compat, "installed", lambda package: True)  # extras are optional where tests run
     config = settings.load(ROOT)
     known = figures.registry(config)
+    monkeypatch.setattr(sys.modules["ebwm.figures.plan"], "registry", lambda config: known)  # read once
     assert {f.notebook for f in known.figures.values()} == set(NOTEBOOKS)
     for id, scale in itertools.product(known.figures, settings.SCALES):
         if not known[id].has(scale):

@@ -115,9 +115,9 @@ assert not heavy, heavy
 """
 
 
-def test_the_command_line_answers_without_torch(tmp_path):
-    result = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], cwd=ROOT, capture_output=True, text=True,
-                            env={**os.environ, "EBWM_DEVICE": "cpu", "EBWM_RUNS": str(tmp_path)})
+def test_the_command_line_answers_without_torch(project):
+    result = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True,
+                            env={**os.environ, "EBWM_DEVICE": "cpu", "PYTHONPATH": str(ROOT)})
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"ebwm {ebwm.__version__}\n")
 
