@@ -1,5 +1,6 @@
 """Messages for missing packages and programs, and a workaround for mismatched torchvision wheels."""
 
+import functools
 import importlib
 import importlib.metadata
 import re
@@ -68,7 +69,7 @@ def system_part(
 def extras() -> dict[str, list[str]]:
     """The packages of each extra of ebwm."""
     found: dict[str, list[str]] = {}
-    for line in _extras_of_checkout() or importlib.metadata.requires("ebwm") or []:
+    for line in _declared_extras(Path(__file__).parents[1]) or importlib.metadata.requires("ebwm") or []:
         extra = re.search(r"""extra == ["'](\w+)["']""", line)
         package = re.match(r"[\w.-]+", line)[0]
         if extra and package != "ebwm":
@@ -76,8 +77,9 @@ def extras() -> dict[str, list[str]]:
     return found
 
 
-def _extras_of_checkout() -> list[str]:
-    path = Path(__file__).parents[1] / "pyproject.toml"
+@functools.cache
+def _declared_extras(checkout: Path) -> list[str]:
+    path = checkout / "pyproject.toml"
     project = tomllib.loads(path.read_text(encoding="utf-8"))["project"] if path.is_file() else {}
     groups = project.get("optional-dependencies", {})
     return [f'{package}; extra == "{extra}"' for extra, packages in groups.items() for package in packages]

@@ -18,11 +18,9 @@ shapes.check()
 import lab  # noqa: E402
 from tiny_figure import write_project  # noqa: E402
 
-from ebwm.training import run as running  # noqa: E402
 from tests import helpers  # noqa: E402
 
 matplotlib.use("agg")
-running.matrix_speed = partial(running.matrix_speed, size=256)  # products of the usual size in bf16 take 10 s
 
 
 @pytest.fixture
