@@ -1,10 +1,8 @@
 """Jobs of tests/test_distributed.py, for one process and for two."""
 
-import gc
 import multiprocessing
 import os
 import socket
-import warnings
 
 import torch
 from tiny_run import tensors, tiny_pairs
@@ -95,24 +93,24 @@ def resume_one(name, folder):
 
 
 def together(job, *given):
-    """Run a job in two processes that are forked from this one, with the variables that torchrun sets."""
+    """Run a job in two processes with the variables of torchrun, forked from one that has imported the library."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ebwm.training.run", "ebwm.joint", "lightning_fabric.strategies"])
     with socket.socket() as free:
         free.bind(("", 0))
-        port = free.getsockname()[1]
-    start = multiprocessing.get_context("fork").Process
-    pair = [start(target=_ranked, args=(rank, port, job, given)) for rank in range(2)]
+        shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                  "MASTER_PORT": str(free.getsockname()[1]), "TORCHELASTIC_RUN_ID": "none"}  # as Fabric knows torchrun
+    places = [{**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    pair = [context.Process(target=_ranked, args=(place, job, given)) for place in places]
     for process in pair:
         process.start()
     for process in pair:
-        process.join()
+        process.join(300)
+        process.kill()
     assert [process.exitcode for process in pair] == [0, 0], f"{job.__name__}{given} failed"
 
 
-def _ranked(rank, port, job, given):
-    counts = {name: "2" for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")} | {"MASTER_ADDR": "127.0.0.1"}
-    os.environ |= counts | {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_PORT": str(port)}
-    os.environ["TORCHELASTIC_RUN_ID"] = "none"  # as Fabric knows torchrun
-    warnings.resetwarnings()
+def _ranked(environment, job, given):
+    os.environ |= environment
     torch.set_num_threads(1)
-    gc.freeze()  # what was imported need not be searched for garbage
     job(*given)
