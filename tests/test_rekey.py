@@ -114,13 +114,13 @@ def test_a_harmless_change_of_code_is_carried_and_written_down(repository, in_pr
     assert not fresh()
     second = commit(repository)
     assert cli.main(["figures", "rekey", "--since", first]) == 0
-    counts = "1 table, 2 results, 4 pictures"
+    counts = "1 table, 2 results, 1 picture"
     said = f"tiny: carried from {first[:7]} to {second[:7]}; the same at scale smoke: {counts}\n"
     assert capsys.readouterr().out == said
     after = read_manifest(repository / "figures/tiny")
     (entry,) = after["carried"]
     assert entry["date"].endswith("+00:00")
-    compared = {"scale": "smoke", "tables": 1, "results": 2, "pictures": 4, "not_compared": 0}
+    compared = {"scale": "smoke", "tables": 1, "results": 2, "pictures": 1, "not_compared": 0}
     assert {name: value for name, value in entry.items() if name != "date"} == {
         "from": first, "to": second, "key": before["key"], "changed": ["notebook"], "compared": compared}
     new = {name for name in after if after[name] != before.get(name)}

@@ -99,7 +99,7 @@ def _once(text: str, seen: set[str]) -> str:
         seen.add(words)
     return "\n\n".join(kept)
 
-
+# %% ../../nbs/data/documents.ipynb #b7c1e5a2
 def _python_texts() -> Iterator[tuple[str, str]]:
     from pydoc_data import topics
 
