@@ -541,7 +541,7 @@ QUICKER = {"landscape": """
 from dataclasses import replace
 from ebwm.explore import scenes
 train, few = scenes.trained_scene, replace(scenes.SMALL.optimiser, updates=20)
-scenes.trained_scene = lambda: train(replace(scenes.SMALL, optimiser=few))
+scenes.trained_scene = lambda _: train(replace(scenes.SMALL, optimiser=few))
 """}  # a first cell for notebooks that train a model
 DATA = """() => [...document.querySelectorAll('.js-plotly-plot')].map(
     plot => JSON.stringify(plot.data, (name, value) => name.startsWith('_') ? undefined : value))"""
