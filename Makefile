@@ -57,6 +57,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "ebwm needs Python 3.11 or newer; $(PYTHON) is not. Name another: make PYTHON=python3.12"; exit 1; }
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
-	@echo "Installing the packages into .venv, about 2 GB: two minutes or more"
+	@echo "Installing the packages into .venv, about 3 GB: two minutes or more"
 	$(BIN)/pip install -q --no-compile -c constraints.txt -e '.[dev]'
 	@touch $@
