@@ -18,6 +18,7 @@ from ebwm.evaluation.statistics import student_crossed
 from ebwm.figures import commands
 from ebwm.figures.experiment import panels, robots, row_space
 from ebwm.figures.experiment.ranking import wins
+from ebwm.figures.experiment.sampled import Sampled
 from ebwm.figures.experiment.scaling import faster_by_student, log_shares, slope_shares
 from ebwm.figures.experiment.tables import (
     crossed,
@@ -213,6 +214,19 @@ def test_wins_are_shares_of_positions_where_the_truth_has_the_lower_energy():
 
 
 # Tokens
+
+
+def test_the_first_windows_of_a_random_order_are_from_the_whole_split():
+    class Windows(list):
+        ignore = -1
+
+    split = Windows(torch.arange(100)[:, None].unbind())
+    drawn, again = Sampled(split), Sampled(split)
+    assert drawn.ignore == -1 and len(drawn) == 100
+    assert torch.equal(drawn.whole().sort(0).values, torch.stack(split))
+    few = drawn.whole(20)
+    assert torch.equal(few, again.whole(20)) and torch.equal(few, drawn.whole()[:20])
+    assert few.min() < 20 and few.max() >= 80 and not torch.equal(few, Sampled(split, 1).whole(20))
 
 
 def test_words_join_tokens_up_to_a_space_or_a_sign():

@@ -538,10 +538,9 @@ def test_the_theme_changes_only_the_figures_and_settings_are_saved_as_json(explo
 
 
 QUICKER = {"landscape": """
-from dataclasses import replace
 from ebwm.explore import scenes
-train, few = scenes.trained_scene, replace(scenes.SMALL.optimiser, updates=20)
-scenes.trained_scene = lambda _: train(replace(scenes.SMALL, optimiser=few))
+train = scenes.trained_scene
+scenes.trained_scene = lambda updates: train(updates=20)
 """}  # a first cell for notebooks that train a model
 DATA = """() => [...document.querySelectorAll('.js-plotly-plot')].map(
     plot => JSON.stringify(plot.data, (name, value) => name.startsWith('_') ? undefined : value))"""

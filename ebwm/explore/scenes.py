@@ -1,7 +1,7 @@
 """Scenes of the landscape explorer: an energy, a plane through it, and the points where walks start."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -296,9 +296,12 @@ SMALL = Config(
 def trained_scene(
     config: Config = SMALL,  # an EBT and its data
     clip: int = 0,  # index of a clip of the validation split
+    updates: int | None = None,  # of the training; None: as many as the config says
 ) -> Scene:
     """The energy of a small EBT, trained here in seconds."""
     instance("config", config, Config, "must be a Config", "for a run's folder, use run_scene")
+    if updates is not None:
+        config = replace(config, optimiser=replace(config.optimiser, updates=updates))
     task = load_task(config.data, config.seed)
     learner = make_learner(config.model, task, config.seed, config.recipe, config.walk)
     batches = batches_of(task.splits["train"], config.optimiser.batch, config.seed)
