@@ -30,7 +30,7 @@ def settings_tables(
     """What each kind of policy was trained with, from trials on record, and the presets of EBT-Policy's walk."""
     chosen = {name: dict(_chosen(root / "figures" / id)) for id, name in COMPARED.items()}
     rows = [_row(name, kind, options) for name, found in chosen.items() for kind, options in found.items()]
-    return "\n\n".join([_shared(chosen), _table(HEAD, rows), PRESETTINGS, _presets()])
+    return "\n\n".join(["## Settings of the policies", _shared(chosen), _table(HEAD, rows), PRESETTINGS, _presets()])
 
 
 def _chosen(record: Path) -> Iterator[tuple[str, PolicySettings]]:

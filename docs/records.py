@@ -81,7 +81,7 @@ def figures_table(
     head = ("Figure", "Command", *(f"Scale `{scale}`" for scale in HARDWARE))
     rows = [(f"[{_title(figure.notebook)}]({_from_nbs(figure, root)})", f"`ebwm figures run {figure.id}`",
              *(_cell(figure, scale) for scale in HARDWARE)) for figure in figures(root)]
-    return _table(head, rows)
+    return f"## Figures\n\n{_table(head, rows)}"
 
 
 def _cell(figure: Figure, scale: str) -> str:

@@ -1,8 +1,4 @@
-"""Energy-Based World Models and Energy-Based Transformers in PyTorch
-
-Modules:
-
-- `ebwm.policy.lerobot`: Policies as LeRobot takes them: the contract of its `PreTrainedPolicy` (version 0.6), without depending on it."""
+"""Energy-Based World Models and Energy-Based Transformers in PyTorch"""
 
 import importlib
 from typing import Any

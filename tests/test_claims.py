@@ -157,7 +157,7 @@ def test_the_pages_state_what_is_known_of_a_claim(project):
                  "Here: 7 updates. The paper: many < all. Missing: a disk.", "| F1 | speed | `tiny` |"):
         assert part in text
     page = results()
-    assert '<span class="verdict undecided">undecided</span>' in page and "It falls &amp; stops</span>" in page
+    assert '<b class="verdict undecided">undecided</b>' in page and "It falls &amp; stops</span>" in page
     assert "- **Here: undecided.** Speed of & fall: 1.5 (95 % interval 1 to 2), expected above 0; also 1.5 (" in page
     assert "Scale `cpu`, 2 seeds, 2 min over all jobs, `ebwm figures run tiny --scale cpu`." in page
     assert "`other` = 2, no interval, expected above 1" in page

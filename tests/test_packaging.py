@@ -145,6 +145,11 @@ def test_make_figures_passes_its_variables(tmp_path, arguments, command):
     assert printed.strip().endswith(command)
 
 
+def test_the_guide_lists_every_extra():
+    guide = (ROOT / "nbs/guides/install.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `(\w+)` \|", guide, re.MULTILINE)) == sorted(PROJECT["optional-dependencies"])
+
+
 @pytest.mark.slow
 def test_the_wheel_contains_every_file_of_the_package(tmp_path):
     """Installed elsewhere, with no repository around, it generates text with the included model."""

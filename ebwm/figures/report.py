@@ -221,19 +221,23 @@ def results(
         parts += ["## Arithmetic on the papers' own points", ARITHMETIC, *(_folded(row, known, config) for row in arithmetic)]
     asked = [f"- **{answer.asks}** {answer.found} ([{answer.figure.id}]({_notebook(answer.figure, config)}))."
              for answer in answers(config)]
-    parts += ["## Questions", "\n".join(asked), "## Settings of the policies", "<!-- table: policies -->",
-              "## Figures", "<!-- table: figures -->", "The manifest of each record states its scale, seeds, versions and machine."]
+    parts += ["## Questions", "\n".join(asked), "<!-- table: policies -->", "<!-- table: figures -->",
+              "The manifest of each record states its scale, seeds, versions and machine."]
     return "\n\n".join(parts)
+
+
+APART = '<span class="apart"> · </span>'  # between the parts of a line, where no style sheet sets them apart
 
 
 def _folded(row: Verdict, known: Registry, config: Settings) -> str:
     """A claim as one line, and its details below."""
     kind = row.verdict.replace(",", "").replace(" ", "-")
-    cells = {f"verdict {kind}": row.verdict, "source": row.claim.source, "says": row.claim.says, "ours": _first(row)}
+    cells = {"source": row.claim.source, "says": row.claim.says, "ours": _first(row)}
     shown_cells = {name: html.escape(text, quote=False) for name, text in cells.items()}
     if row.measured:
-        shown_cells["ours"] += f' <span class="expected">expected {expected(row.claim.expect)}</span>'
-    head = " ".join(f'<span class="{name}">{text}</span>' for name, text in shown_cells.items())
+        shown_cells["ours"] += f'{APART}<span class="expected">expected {expected(row.claim.expect)}</span>'
+    head = APART.join([f'<b class="verdict {kind}">{row.verdict}</b>',
+                       *(f'<span class="{name}">{text}</span>' for name, text in shown_cells.items() if text)])
     lines = [f"- **{label}.** {text}" for label, text in _details(row, known, config, whole=False)]
     if isinstance(row.figure, Figure):
         lines.append(f"- **Figure.** [{row.figure.id}]({_notebook(row.figure, config)}): {row.figure.title}.")

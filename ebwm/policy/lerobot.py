@@ -1,24 +1,4 @@
-"""Policies as LeRobot takes them: the contract of its `PreTrainedPolicy` (version 0.6), without depending on it.
-
-LeRobot finds plug-ins as packages named `lerobot_policy_NAME`. One for policies of ebwm is a module of a few lines,
-`lerobot_policy_ebwm/__init__.py`, in an environment that has both packages:
-
-    from dataclasses import dataclass
-    from lerobot.configs import PreTrainedConfig
-    from lerobot.policies import PreTrainedPolicy
-    from ebwm.policy.lerobot import LeRobotConfig, LeRobotPolicy
-
-    @PreTrainedConfig.register_subclass("ebwm")
-    @dataclass
-    class EbwmConfig(LeRobotConfig, PreTrainedConfig):
-        pass
-
-    class EbwmPolicy(LeRobotPolicy, PreTrainedPolicy):
-        config_class = EbwmConfig
-
-    def make_ebwm_pre_post_processors(config, dataset_stats=None):
-        ...  # pipelines without normalisation: a policy of ebwm normalises by itself
-"""
+"""Policies as LeRobot takes them: the contract of its `PreTrainedPolicy` (version 0.6), without depending on it."""
 
 import importlib
 from collections import deque
@@ -93,6 +73,25 @@ class LeRobotPolicy(nn.Module):
     units of the data: the policy normalises by itself. A run with instructions also takes observation.language
     [b vectors features] and observation.language.attention_mask [b vectors], or has one instruction. Actions beyond the end of an episode count in the loss, as in ebwm's own training,
     where they repeat the last one as they do in LeRobot.
+
+    LeRobot finds plug-ins as packages named `lerobot_policy_NAME`. One for policies of ebwm is a module of a few lines,
+    `lerobot_policy_ebwm/__init__.py`, in an environment that has both packages:
+
+        from dataclasses import dataclass
+        from lerobot.configs import PreTrainedConfig
+        from lerobot.policies import PreTrainedPolicy
+        from ebwm.policy.lerobot import LeRobotConfig, LeRobotPolicy
+
+        @PreTrainedConfig.register_subclass("ebwm")
+        @dataclass
+        class EbwmConfig(LeRobotConfig, PreTrainedConfig):
+            pass
+
+        class EbwmPolicy(LeRobotPolicy, PreTrainedPolicy):
+            config_class = EbwmConfig
+
+        def make_ebwm_pre_post_processors(config, dataset_stats=None):
+            ...  # pipelines without normalisation: a policy of ebwm normalises by itself
     """
 
     config_class: ClassVar[type] = LeRobotConfig

@@ -1,7 +1,6 @@
 """Items of a split in a random order, so that the first of them represent the whole split."""
 
-from collections.abc import Sized
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,19 +9,13 @@ from torch import Tensor
 __all__ = ["Sampled"]
 
 
-class Split(Sized, Protocol):
-    """A data set whose items are tensors of one shape."""
-
-    def __getitem__(self, index: int) -> Tensor: ...
-
-
 class Sampled:
     """A split whose order is random and fixed. A corpus keeps the windows of a document together, so that the first
     windows of a split are of few documents; here the first ones are drawn from all of it, without replacement."""
 
     def __init__(
         self,
-        split: Split,
+        split: Any,  # a data set whose items are tensors of one shape
         seed: int = 0,  # fixes the order
     ):
         self.split = split
