@@ -182,7 +182,9 @@ class KVCache:
         rows: Tensor | Sequence[int],  # indices of contexts, in their new order
     ) -> None:
         "Keep some of the contexts and drop the others."
-        rows = torch.as_tensor(rows, dtype=torch.long)
+        if (rows := torch.as_tensor(rows)).dtype == torch.bool:
+            raise checks.refusal("rows", rows.tolist(), "must be indices of contexts", "pass mask.nonzero()[:, 0]")
+        rows = rows.long()
         there = rows.to(self.pairs[0][0].device)
         self.pairs = [(k[there], v[there]) for k, v in self.pairs]
         self.commit(self.lengths[rows.cpu()])

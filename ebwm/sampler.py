@@ -83,7 +83,7 @@ def _per_item(values: float | Tensor, state: State) -> Tensor:
 
 def _active(step_size: float | Tensor, generator: Randomness) -> float | Tensor:
     if isinstance(generator, SubsetNoise) and isinstance(step_size, Tensor) and step_size.ndim:
-        return step_size.flatten()[generator.active]
+        return step_size.flatten()[generator.active.to(step_size.device)]
     return step_size
 
 

@@ -9,8 +9,10 @@ import torch
 from ebwm.cli import main
 from ebwm.energy import gradient_by_autograd
 from ebwm.evaluation.cost import flops
+from ebwm.policy import policies
 from ebwm.policy.chunks import Chunks, ChunksConfig
 from ebwm.policy.demonstrations import Demonstrations, collect
+from ebwm.policy.evaluation import fingerprint
 from ebwm.policy.formats import write_demonstrations
 from ebwm.policy.models import OUTPUTS, ChunkModel
 from ebwm.policy.policies import FILE, Policy, PolicySettings, load_policy
@@ -103,6 +105,20 @@ def test_more_walks_end_at_lower_energies():
     assert best < single
 
 
+def test_a_walk_without_a_finite_energy_is_not_the_best(monkeypatch):
+    predictor, energies = make_predictor("ebt", SHAPE, generator(0, "weights"), samples=3), []
+    walk = predictor._walk
+
+    def spoiled(*arguments):
+        found = walk(*arguments)
+        found.energy[:5] = torch.nan
+        energies.append(found.energy.view(3, 5)[1:].amin(0))
+        return found
+
+    monkeypatch.setattr(predictor, "_walk", spoiled)
+    assert torch.equal(predictor.predict(observations(), generator(0, "start")).energy, energies[0])
+
+
 @pytest.mark.parametrize("output", ["clean", "noise"])
 def test_denoising_equals_the_steps_of_diffusers(output):
     ddim = pytest.importorskip("diffusers").DDIMScheduler
@@ -151,6 +167,22 @@ def test_the_first_observation_stands_for_those_before_it(demonstrations, chunks
         assert torch.allclose(found, policy.normaliser.state(torch.from_numpy(expected)))
 
 
+def test_the_fingerprint_of_a_diffusion_policy_does_not_depend_on_the_order_of_a_set(chunks):
+    policy = fit_policy(chunks, PolicySettings.named("diffusion", **TINY)).policy
+    before = fingerprint(policy)
+    policy.predictor.levels.config["_use_default_values"].reverse()
+    assert fingerprint(policy) == before
+    policy.predictor.levels.betas[0] += 1
+    assert fingerprint(policy) != before
+
+
+def test_the_clock_is_read_when_the_device_has_finished(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    devices = [torch.device("cpu"), torch.device("cuda")]
+    assert policies._time(devices[0]) <= policies._time(devices[1]) and waited == devices[1:]
+
+
 def test_training_repeats_and_depends_on_its_seed(chunks):
     options = PolicySettings.named("ebt", **TINY)
     first, again, other = (fit_policy(chunks, options, seed).log[-1]["loss"] for seed in (0, 0, 1))
@@ -186,6 +218,25 @@ def test_an_interrupted_training_ends_as_a_whole_one(kind, demonstrations, tmp_p
     assert seen == [1, 2, 3, 3, 4, 5] and not (tmp_path / "run/training").exists()
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, again.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("damaged, message, first", [(2, "starts again", 1), (9, "resumes from .*00000002", 3)])
+def test_a_training_warns_of_damaged_checkpoints(damaged, message, first, demonstrations, tmp_path, monkeypatch):
+    monkeypatch.setattr("ebwm.policy.training.SAVE_EVERY", 2)
+    options, seen = PolicySettings.named("cloning", **TINY), []
+
+    def interrupt(row):
+        seen.append(row["update"])
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(demonstrations, tmp_path, options, note=interrupt)
+    checkpoint = tmp_path / TRAINING / f"{damaged:08d}.safetensors"
+    checkpoint.write_bytes(b"")
+    with pytest.warns(UserWarning, match=f"{re.escape(checkpoint.name)}: .*; training {message}"):
+        train_policy(demonstrations, tmp_path, options, note=interrupt)
+    assert seen[2] == first
 
 
 @pytest.mark.parametrize("preset, trained", [("ours", True), ("paper", False)])

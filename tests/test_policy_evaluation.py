@@ -15,8 +15,16 @@ from torch import nn
 from ebwm import cli
 from ebwm.evaluation.statistics import paired_difference, student_crossed
 from ebwm.policy import evaluation, rollout
-from ebwm.policy.evaluation import EPISODES, best_kept, evaluate_policy, fingerprint, success_difference, summarise
-from ebwm.policy.film import film_episode
+from ebwm.policy.evaluation import (
+    EPISODES,
+    best_kept,
+    evaluate_policy,
+    fingerprint,
+    read_episodes,
+    success_difference,
+    summarise,
+)
+from ebwm.policy.film import LINE, energy_strip, film_episode
 from ebwm.policy.lerobot import LeRobotConfig, LeRobotPolicy, observation_of
 from ebwm.policy.rollout import EpisodeResult, count_retries
 from ebwm.policy.simulators import Disturbance
@@ -64,6 +72,20 @@ def test_a_batch_advances_side_by_side_until_its_last_episode_ends():
     assert [r.outcome for r in with_crash] == ["success", "crashed", "success"]
 
 
+class Closing(Corridor):
+    """A simulator that says when it is closed, and fails to."""
+
+    closed = []
+
+    def close(self):
+        self.closed.append(self.seed)
+        raise RuntimeError("no display")
+
+
+def test_simulators_that_crash_are_closed():
+    assert here(Walker(), simulator=Closing, seeds=[14])[0].outcome == "crashed" and Closing.closed == [14]
+
+
 @pytest.mark.slow
 def test_processes_that_exit_cost_their_episodes():
     seeds, reported = [11, 12, 13, 14, 15, 16], []
@@ -86,6 +108,28 @@ def test_errors_of_a_policy_end_the_episode_and_are_counted():
     assert here(Walker(float("nan")), seeds=[0])[0].message == "FloatingPointError: actions: must be finite"
 
 
+class Faulty(Walker):
+    """Its actions are not finite where a rule for the states says so."""
+
+    def __init__(self, rule):
+        super().__init__()
+        self.rule = rule
+
+    def select_action(self, observation):
+        return super().select_action(observation).masked_fill(self.rule(observation["state"])[:, None], torch.nan)
+
+
+def test_an_action_that_is_not_finite_ends_its_episode_alone():
+    run = partial(here, seeds=range(3), batch=3)
+    good = run(Walker())
+    ended = run(Faulty(lambda state: (state[:, 1] - state[:, 0]).abs() < 0.06))
+    assert plain(ended) == plain(good), "episodes that have ended do not act"
+    found = run(Faulty(lambda state: torch.tensor([False, True, False])))
+    assert found[1].message == "FloatingPointError: actions: must be finite" and found[1].steps == 0
+    for number in (0, 2):
+        assert (found[number].outcome, found[number].trace) == ("success", good[number].trace)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_evaluation_resumes_where_it_was_killed(tmp_path, workers):
     run = partial(evaluate_policy, Walker(), Corridor, folder=tmp_path, workers=workers)
@@ -104,6 +148,18 @@ def test_an_evaluation_resumes_where_it_was_killed(tmp_path, workers):
             evaluate_policy(**{"policy": Walker(), "simulator": Corridor, "seeds": SEEDS, "folder": tmp_path} | changes)
 
 
+def test_readers_count_each_seed_once_and_no_line_that_was_cut_off(tmp_path):
+    run, path = partial(evaluate_policy, Walker(), Corridor, folder=tmp_path, workers=0, batch=2), tmp_path / EPISODES
+    run(range(3))
+    whole = run(range(4))
+    assert len(path.read_text().splitlines()) == 6, "seed 2 has run again, beside seed 3"
+    assert plain(read_episodes(path)[1]) == plain(whole)
+    path.write_text(path.read_text() + '{"seed": 4')
+    assert plain(read_episodes(path)[1]) == plain(whole)
+    path.write_text("")
+    assert read_episodes(path)[1] == []
+
+
 def test_the_fingerprint_of_a_policy_is_that_of_its_contents(tmp_path):
     walker = Walker()
     walker.net = nn.Linear(2, 1)
@@ -112,6 +168,8 @@ def test_the_fingerprint_of_a_policy_is_that_of_its_contents(tmp_path):
     assert fingerprint(walker) == before != fingerprint(Walker())
     nn.init.zeros_(walker.net.bias)
     assert fingerprint(walker) != before
+    values = [np.ones(2), np.zeros(2), np.float32(1), np.float32(0), np.array(["a", None]), np.array(["b", None])]
+    assert len({(setattr(walker, "scale", value), fingerprint(walker)) for value in values}) == len(values)
     (tmp_path / "model").write_text("1")
     run = fingerprint(tmp_path)
     (tmp_path / "model").write_text("2")
@@ -132,7 +190,7 @@ def unloadable():
 
 
 @pytest.mark.parametrize("call, error, message", [
-    (lambda: here(Walker(), seeds=[1, 1]), UsageError, "seeds=1: must all be different"),
+    (lambda: here(Walker(), seeds=[1, 0, 0]), UsageError, "seeds=0: must all be different"),
     (lambda: here(Walker(), seeds=[]), ValueError, "len(seeds)=0"),
     (lambda: here(Walker(), seeds=[-1]), ValueError, "seeds[0]=-1"),
     (lambda: evaluate_policy(Walker(), missing, [0]), ImportError, "pip install 'ebwm[policy]'"),
@@ -197,6 +255,13 @@ def test_a_film_shows_each_step_and_the_energies(tmp_path, energies):
     assert result.success and green > red + 50, "the last picture has a green frame"
     with pytest.raises(UsageError, match=r"path='film.gif': must end in .mp4"):
         film_episode(walker, Corridor(), 3, Path("film.gif"))
+
+
+@pytest.mark.parametrize("width", [32, 44, 160])
+def test_the_curve_of_a_film_falls_with_the_energy(width):
+    strip = energy_strip([{"at": 0, "energy": 1.0}, {"at": 1, "energy": 0.0}], 1, 2, width)
+    first, last = (np.argmax((strip[:, column] == LINE).all(-1)) for column in (0, -1))
+    assert 0 < first < last
 
 
 # LeRobot

@@ -167,6 +167,7 @@ def test_perplexity_of_known_losses():
     assert found == pytest.approx((math.exp(2), math.exp(2) * error * 2**0.5 / 3, 1 / math.log(2),
                                    bits_error * 2**0.5 / 6 / math.log(2), 3))
     assert perplexity(losses).bits_per_byte is None
+    assert perplexity(torch.full((2, 3), 800.0)).value == math.inf
     one = perplexity(torch.tensor([[1.0, 3.0]]), torch.tensor([[1, 0]]))
     assert (one.value, one.tokens) == (pytest.approx(math.exp(2.0)), 2) and math.isnan(one.error)
 

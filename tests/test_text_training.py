@@ -60,8 +60,9 @@ def test_trivial_baselines_of_text(config):
     """Smoothed frequencies of tokens in the scored windows of the training split."""
     task = load_task(config("data.length=30").data)
     found, size = task.baselines(), task.state.vocabulary
-    seen = task.splits["train"].whole(task.config.scored).flatten().tolist()
-    targets = [t for t in task.items("test")[:, 1:].flatten().tolist() if t != task.state.ignore_index]
+    ignored = task.state.ignore_index
+    seen = [t for t in task.splits["train"].whole(task.config.scored).flatten().tolist() if t != ignored]
+    targets = [t for t in task.items("test")[:, 1:].flatten().tolist() if t != ignored]
     rates = [-math.log((seen.count(t) + 1) / (len(seen) + size)) for t in targets]
     assert found["uniform"] == pytest.approx(math.log(size))
     assert found["token frequencies"] == pytest.approx(sum(rates) / len(rates), rel=1e-5)

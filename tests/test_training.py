@@ -111,8 +111,10 @@ def test_a_run_that_cannot_start_leaves_no_file(runs, entry):
     assert not runs.exists()
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch(runs):
-    one, two = (log_of(trained(runs, "model.kind=transformer", f"optimiser.accumulate={n}")) for n in (1, 2))
+@pytest.mark.parametrize("batch", [4, 5])
+def test_accumulated_gradients_are_those_of_the_whole_batch(runs, batch):
+    given = ["model.kind=transformer", f"optimiser.batch={batch}"]
+    one, two = (log_of(trained(runs, *given, f"optimiser.accumulate={n}")) for n in (1, 2))
     for name in ("loss", "grad_norm"):
         assert [row[name] for row in one] == pytest.approx([row[name] for row in two], rel=1e-3)
 

@@ -101,7 +101,9 @@ class Text(Sequences):
         """Uniform probabilities, and frequencies of tokens in some windows of the training split."""
         target = self.pair(self.items("test"))[1]
         target = target[target != self.state.ignore_index]
-        counts = torch.bincount(self.items("train").flatten(), minlength=self.state.vocabulary) + 1.0
+        tokens = self.items("train").flatten()
+        tokens = tokens[tokens != self.state.ignore_index]
+        counts = torch.bincount(tokens, minlength=self.state.vocabulary) + 1.0
         nats = (counts.sum().log() - counts.log())[target].mean()
         return {"uniform": math.log(self.state.vocabulary), "token frequencies": float(nats)}
 

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
@@ -225,7 +226,7 @@ class TextDataset(torch.utils.data.Dataset):
     def _document_spans(self) -> Int64[np.ndarray, "documents 2"]:
         """First position and end of the window of each document that has a target."""
         stops = self.stream.after(self.tokenizer.end)
-        starts = np.concatenate([np.zeros(1, np.int64), stops[:-1]])
+        starts = np.concatenate([np.zeros(1, np.int64), stops])[:len(stops)]
         spans = np.stack([starts, np.minimum(stops - 1, starts + self.length + 1)], axis=1)
         return spans[spans[:, 1] - spans[:, 0] >= 2]
 
@@ -344,4 +345,5 @@ def perplexity(
     if bytes_of_targets is not None:
         counts = (bytes_of_targets.cpu().numpy() * counted).sum(1)
         bits, bits_error = ratio_of_sums(nats / math.log(2), counts)
-    return TextScore(math.exp(mean), math.exp(mean) * error, bits, bits_error, int(counted.sum()))
+    value = math.exp(mean) if mean < math.log(sys.float_info.max) else math.inf
+    return TextScore(value, value * error, bits, bits_error, int(counted.sum()))

@@ -89,6 +89,7 @@ class Claim(_Entry):
     printed: Number | None = None  # the paper's value of the same quantity
     unmeasured: str = ""  # reason why no statistic of the figure answers the claim
     note: Statement | None = None  # what a reader must know about the verdict
+    revised: str = ""  # how the rule of the verdict was changed after a result was seen, and the verdict before
     command: str = ""  # run that comes closest to the paper's setting
 
     @model_validator(mode="after")
@@ -99,8 +100,9 @@ class Claim(_Entry):
             raise ValueError("expect must be {equals, within}, {below} or {above}")
         if self.statistic and self.unmeasured:
             raise ValueError("a claim with a statistic is not unmeasured; remove one of the two")
-        if not self.statistic and (self.measures or self.also or self.gate or self.alike or self.printed is not None):
-            raise ValueError("measures, also, gate, alike and printed need a statistic")
+        if not self.statistic and (self.measures or self.also or self.gate or self.alike or self.revised
+                                   or self.printed is not None):
+            raise ValueError("measures, also, gate, alike, revised and printed need a statistic")
         return self
 
 

@@ -146,6 +146,8 @@ def _details(row: Verdict, known: Registry, config: Settings, whole: bool = True
     yield f"Here: {row.verdict}", f"{_statistic(row, whole)}. {_record(row, whole)}."
     if row.claim.note and row.manifest is not None:
         yield "Note", stated(row.claim.note, row.figure, config, f"note of claim {row.claim.name!r}").removesuffix(".") + "."
+    if row.claim.revised:
+        yield "Rule changed after a result", row.claim.revised.removesuffix(".") + "."
     if row.in_paper == "not tested":
         missing = "" if isinstance(row.figure, Planned) else f"Missing: {row.figure.stand_in.missing}. "
         command = f"Closest run: `{row.claim.command}`." if row.claim.command else f"Figure `{row.figure.id}` is planned."

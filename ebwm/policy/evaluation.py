@@ -24,6 +24,7 @@ __all__ = ["EPISODES", "FIRST_SEED", "BestKept", "Summary", "best_kept", "evalua
 
 EPISODES = "episodes.jsonl"  # file of results in the folder of an evaluation
 FIRST_SEED = 100_000_000  # of evaluations: above those of demonstrations, seed * 10,000 + episode
+NO_SETTINGS = ("_diffusers_version", "_use_default_values")  # of diffusers; the second is a list in random order
 
 
 def evaluation_seeds(
@@ -78,7 +79,7 @@ def _check(seeds: Sequence[int], workers: int, batch: int) -> None:
     whole("len(seeds)", len(seeds))
     for number, seed in enumerate(seeds):
         whole(f"seeds[{number}]", seed, 0, 2**31 - 1)
-    if repeated := next((seed for seed in seeds if list(seeds).count(seed) > 1), None):
+    if (repeated := next((seed for seed in seeds if list(seeds).count(seed) > 1), None)) is not None:
         raise refusal("seeds", repeated, "must all be different", error=UsageError)
     whole("workers", workers, 0, 1024)
     whole("batch", batch)
@@ -113,20 +114,24 @@ def fingerprint(
 
 
 def _contents(value: Any, name: str = "") -> Iterator[bytes]:
-    """The tensors, numbers and words that a policy consists of, with their names."""
+    """The tensors, arrays, numbers and words that a policy consists of, with their names."""
     if isinstance(value, torch.nn.Module):
         value = dict(value.state_dict())
-    elif not isinstance(value, dict | tuple | list | torch.Tensor) and type(value).__module__ != "builtins":
+    elif isinstance(value, torch.Tensor):
+        value = value.detach().cpu().contiguous().numpy()
+    elif isinstance(value, np.ndarray | np.generic):
+        value = np.asarray(value)
+        value = value.tolist() if value.dtype.hasobject else value  # else the bytes would be addresses
+    elif not isinstance(value, dict | tuple | list) and type(value).__module__ != "builtins":
         yield f"{name}: {type(value).__qualname__}\n".encode()
         value = getattr(value, "__dict__", {})
     if isinstance(value, tuple | list):
         value = dict(enumerate(value))
     if isinstance(value, dict):
-        for key in sorted(value, key=str):
+        for key in sorted((key for key in value if key not in NO_SETTINGS), key=str):
             yield from _contents(value[key], f"{name}.{key}")
-    elif isinstance(value, torch.Tensor):
-        numbers = value.detach().cpu().contiguous().numpy()
-        yield f"{name}: {numbers.dtype} {numbers.shape}\n".encode() + numbers.tobytes()
+    elif isinstance(value, np.ndarray):
+        yield f"{name}: {value.dtype} {value.shape}\n".encode() + value.tobytes()
     elif isinstance(value, int | float | str | None):
         yield f"{name}={value!r}\n".encode()
 
@@ -134,11 +139,10 @@ def _contents(value: Any, name: str = "") -> Iterator[bytes]:
 def _resume(path: Path, facts: dict[str, Any]) -> dict[int, EpisodeResult]:
     """Episodes of an earlier call by seed; a last line that was cut off is dropped, a new file gets its header."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if not text.endswith("\n"):
-        text = text[:text.rfind("\n") + 1]
-        os.truncate(path, len(text.encode())) if path.is_file() else None
-    if not text:
+    kept = _whole_lines(path)
+    if path.is_file() and path.stat().st_size > len(kept):
+        os.truncate(path, len(kept))
+    if not kept:
         _append(path, [{"settings": facts, "digest": _digest(facts)}])
     header, results = read_episodes(path)
     if header.get("digest") != _digest(facts):
@@ -147,6 +151,12 @@ def _resume(path: Path, facts: dict[str, Any]) -> dict[int, EpisodeResult]:
         rule = f"holds episodes of other settings ({', '.join(other) or 'digest'})"
         raise refusal("folder", str(path.parent), rule, "choose another folder, or delete the file in it", UsageError)
     return {result.seed: result for result in results}
+
+
+def _whole_lines(path: Path) -> bytes:
+    """The lines of a file, if there is one, without a last line that a kill cut off."""
+    content = path.read_bytes() if path.is_file() else b""
+    return content[:content.rfind(b"\n") + 1]
 
 
 def _digest(facts: dict[str, Any]) -> str:
@@ -163,27 +173,35 @@ def _append(path: Path, rows: list[dict[str, Any]]) -> None:
 def read_episodes(
     path: Path,  # file of an evaluation
 ) -> tuple[dict[str, Any], list[EpisodeResult]]:  # its header: "settings" and their "digest"; and its episodes
-    """Read the file of an evaluation."""
+    """Read the file of an evaluation: the last row of each seed, without a last line that was cut off.
+
+    A group of episodes that was interrupted runs again as a whole, which adds a second row of its seeds. An empty file
+    has no settings and no episodes.
+    """
     if not Path(path).is_file():
         raise refusal("path", str(path), "no such file of episodes", "make it with `ebwm policy evaluate`", UsageError)
     rows, names = [], {field.name for field in dataclasses.fields(EpisodeResult)}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_whole_lines(Path(path)).splitlines(), start=1):
         try:
             row = json.loads(line)
             rows.append(EpisodeResult(**row) if rows else row)
         except (ValueError, TypeError) as error:
             rule = f"line {number} is no episode ({error})"
             raise refusal("path", str(path), rule, f"delete this line; an episode has {sorted(names)}", UsageError) from None
-    if not (rows and isinstance(rows[0], dict) and "settings" in rows[0]):
+    header, *results = rows or [{"settings": {}}]
+    if not (isinstance(header, dict) and "settings" in header):
         raise refusal("path", str(path), "line 1 must hold the settings", "delete the file", UsageError)
-    return rows[0], rows[1:]
+    return header, list({result.seed: result for result in results}.values())
 
 
 # Statistics
 
 
 class Summary(NamedTuple):
-    """Scores of episodes; means over chunks are None without chunks that report them."""
+    """Scores of episodes; means over chunks are None without chunks that report them.
+
+    Chunks of episodes that ran as a batch have means over the batch, as `Policy.predict_action_chunk` reports them.
+    """
 
     episodes: int
     rate: Interval  # of success, by Wilson; errors and crashes are no successes
@@ -193,7 +211,7 @@ class Summary(NamedTuple):
     retries: float  # of an episode, mean
     sampling_steps: float | None  # of a chunk, mean
     evaluations: float | None  # of a chunk, mean
-    milliseconds: float | None  # of a chunk, median
+    milliseconds: float | None  # of one prediction, for all episodes of a batch together, median
 
     def __str__(self) -> str:
         value, low, high = self.rate

@@ -18,6 +18,7 @@ __all__ = ["compose", "energy_strip", "film_episode", "pictured_episode", "write
 Picture = UInt8[np.ndarray, "height width 3"]
 
 STRIP = 4  # height of the picture, as a multiple of that of the strip
+LOWEST = 16  # pixels: the strip is at least so high, for the text and some rows of the curve
 DARK, GRID, LINE, TEXT = (13, 17, 23), (48, 54, 61), (86, 180, 233), (230, 237, 243)
 ENDS = {"success": (0, 158, 115), "failure": (213, 94, 0), "error": (213, 94, 0), "crashed": (213, 94, 0)}
 HELD = 1.0  # seconds for which the last frame, framed in green or red, stays
@@ -100,7 +101,7 @@ def energy_strip(
     width: int,  # in pixels
 ) -> UInt8[np.ndarray, "strip width 3"]:
     """The energy of the last chunk as a number, and of all so far as a curve on the axes of the whole episode."""
-    height, energies = width // STRIP, [chunk["energy"] for chunk in chunks]
+    height, energies = max(LOWEST, width // STRIP), [chunk["energy"] for chunk in chunks]
     strip = np.full((height, width, 3), DARK, np.uint8)
     scale = max(1, width // 160)
     top, bottom = 9 * scale, height - 3 * scale

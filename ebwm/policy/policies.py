@@ -166,11 +166,15 @@ class Policy:
         self,
         observation: dict[str, Tensor],  # as for `select_action`
     ) -> Tensor:  # [b execute action_dim], in the simulator's units
-        """The actions to execute from here; the facts about the prediction are appended to `facts`."""
+        """The actions to execute from here; the facts about the prediction are appended to `facts`.
+
+        Steps, evaluations and energy are means over the batch, in which episodes that have ended stay; the seconds
+        are those of the whole batch.
+        """
         self.add_observation(observation)
-        start = time.perf_counter()
+        start = _time(self.device)
         found = self.predictor.predict(self.context(), self.generator, self.options.steps)
-        seconds = time.perf_counter() - start
+        seconds = _time(self.device) - start
         mean = lambda values: None if values is None else values.float().mean().item()
         numbers = {name: mean(getattr(found, name)) for name in ("steps", "evaluations", "energy")}
         self.facts.append(numbers | {"seconds": seconds})
@@ -233,6 +237,13 @@ class Policy:
         vectors = torch.as_tensor(self.instruction).float().to(self.device)
         vectors = vectors.unsqueeze(0) if vectors.ndim == 1 else vectors
         return {"language": vectors.expand(batch, *vectors.shape)}
+
+
+def _time(device: torch.device) -> float:
+    """Seconds of a clock, read when the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 CHANGEABLE = ("steps", "samples", "execute", "walk")  # settings of a trained policy that its weights do not depend on

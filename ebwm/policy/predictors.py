@@ -22,6 +22,7 @@ from .models import LEVELS, ChunkLandscape, ChunkModel
 from .trunks import ChunkShape
 from .walk import PRESETS, PolicyWalk, descend, policy_loss, walk_chunks
 from ..randomness import draw_like, normal_like
+from ..thinking import best_of
 from ..training.learner import Learner
 
 # %% ../../nbs/policy/04_predictors.ipynb #857d2524
@@ -179,8 +180,8 @@ class EnergyPolicy(Predictor):
         if self.samples == 1:
             return found
         value, steps, count, energy = (part.unflatten(0, (self.samples, batch)) for part in found)
-        best, item = energy.argmin(0), torch.arange(batch, device=y.device)
-        return Prediction(value[best, item], steps[best, item], count.sum(0), energy[best, item])
+        value, steps, energy = best_of(energy, value, steps, energy)
+        return Prediction(value, steps, count.sum(0), energy)
 
     def _walk(self, landscape: ChunkLandscape, start: Tensor, steps: int | None) -> Prediction:
         "The end of each walk; with several for each observation its energy, else that of the last step."

@@ -45,7 +45,7 @@ class EpisodeResult:
     seed: int
     outcome: str  # one of OUTCOMES
     steps: int
-    chunks: list[dict[str, Any]] = field(default_factory=list)  # facts of each chunk, with "at", its time step
+    chunks: list[dict[str, Any]] = field(default_factory=list)  # facts of each prediction of the batch; "at": its step
     retries: int = 0  # by the rule of `count_retries`
     seconds: float = 0.0  # of the episode, with the simulator; of the whole batch if there are several
     message: str = ""  # of an error or a crash
@@ -98,6 +98,10 @@ class Record:
         _raise_if_avoidable(error)
         self.outcome, self.message = "crashed", _line(error)
 
+    def fail(self, error: Exception) -> None:
+        """End the episode because of an error of the policy."""
+        self.outcome, self.message = "error", _line(error)
+
     def result(self, seconds: float, trace: bool) -> EpisodeResult:
         """The result of an ended episode."""
         states, actions, steps = np.array(self.states), np.array(self.actions), len(self.actions)
@@ -116,8 +120,9 @@ def run_episodes(
 ) -> list[EpisodeResult]:  # in the order of the seeds
     """Run episodes side by side until each has ended; those that have ended stay in the batch as they were.
 
-    An exception of the policy ends its episodes as "error", one of a simulator ends its own as "crashed". What the
-    user can put right, such as a missing package, is raised.
+    An exception of the policy ends its episodes as "error", and an action that is not finite the episode that it is
+    for; an exception of a simulator ends its own as "crashed". What the user can put right, such as a missing package,
+    is raised.
     """
     begun, disturbance = time.perf_counter(), disturbance or Disturbance()
     std = state_std(policy) if disturbance.noise else None
@@ -130,10 +135,14 @@ def run_episodes(
         except Exception as error:
             _raise_if_avoidable(error)
             for record in active:
-                record.outcome, record.message = "error", _line(error)
+                record.fail(error)
             break
         for record, action in zip(batch, actions, strict=True):
-            if not record.outcome:
+            if record.outcome:
+                continue
+            if not np.isfinite(action).all():
+                record.fail(FloatingPointError("actions: must be finite"))
+            else:
                 if watch:
                     watch(records.index(record), record.simulator, record.chunks)
                 record.act(action)
@@ -152,8 +161,6 @@ def _choose(policy: Actor, batch: list[Record]) -> Float[np.ndarray, "batch acti
     for record in batch:
         if not record.outcome:
             record.chunks += [{"at": len(record.actions), **_as_json(fact)} for fact in policy.facts[known:]]
-    if not np.isfinite(actions).all():
-        raise FloatingPointError("actions: must be finite")
     return actions
 
 

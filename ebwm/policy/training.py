@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -121,8 +122,11 @@ def _trainer(
 
 
 def _resume(trainer: Trainer, saved: Checkpoints, facts: dict[str, Any]) -> None:
-    """Continue from the newest checkpoint, if there is one."""
-    checkpoint, _ = saved.newest()
+    """Continue from the newest good checkpoint, if there is one; warn of later ones, which cannot be read."""
+    checkpoint, refused = saved.newest()
+    for line in refused:
+        place = f"resumes from {checkpoint.path}" if checkpoint else "starts again"
+        warnings.warn(f"{line}; training {place}", stacklevel=4)
     if checkpoint is None:
         return
     if different := [name for name, value in facts.items() if checkpoint.meta.get(name) != value]:

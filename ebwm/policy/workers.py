@@ -55,11 +55,14 @@ class Stage:
         self.setting, self.policy, self.simulators = setting, setting.make_policy(), []
 
     def run(self, seeds: Sequence[int]) -> list[EpisodeResult]:
-        """Run a batch of episodes; simulators that failed are replaced."""
+        """Run a batch of episodes; simulators that failed are closed, and replaced by the next batch."""
         self.simulators += [self.setting.make_simulator() for _ in range(len(seeds) - len(self.simulators))]
         used = self.simulators[:len(seeds)]
         results = run_episodes(self.policy, used, seeds, self.setting.disturbance, self.setting.trace)
         crashed = [simulator for simulator, result in zip(used, results, strict=True) if result.outcome == "crashed"]
+        for simulator in crashed:
+            with contextlib.suppress(Exception):
+                simulator.close()
         self.simulators = [simulator for simulator in self.simulators if simulator not in crashed]
         return results
 

@@ -11,6 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -84,10 +85,10 @@ class Trainer:
         "Accumulate the gradients of a batch, part by part, and clip them."
         size = math.ceil(count(batch) / self.config.optimiser.accumulate)
         parts, losses = chunks(batch, size), []
-        job = lambda *inputs: self.learner.loss(*inputs) / len(parts)
+        weighted = lambda share, *inputs: share * self.learner.loss(*inputs)
         for number, part in enumerate(parts, 1):
-            inputs = *self.learner.pair(part), self.noise
-            losses.append(self.world.backward(job, *inputs, last=number == len(parts)))
+            job = partial(weighted, count(part) / count(batch))
+            losses.append(self.world.backward(job, *self.learner.pair(part), self.noise, last=number == len(parts)))
         loss = self.world.mean(torch.stack(losses).sum())
         norm = clip_gradients(self.learner.model.parameters(), self.config.optimiser.clip)
         return {"loss": loss.item(), "grad_norm": norm.item()}

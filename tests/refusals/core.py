@@ -142,6 +142,7 @@ CASES += rows(
     (lambda: landscape().select(torch.tensor([6])), "items"),
     (lambda: cache(states=0).append(STATES, [0, 2]), "lengths"),  # a context stays empty
     (lambda: cache().rewind(2), "length"),
+    (lambda: cache().select(torch.tensor([True, False])), "rows"),
     (lambda: thinking.predict(joint(), None), "start"),
     (lambda: joint(state_dim=4).landscape(), "context"),
     (lambda: joint().landscape(torch.ones(2, 3, 4)), "context"),

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from ebwm.compat import MissingPart
-from ebwm.evaluation.statistics import student_crossed, wilson
+from ebwm.evaluation.statistics import wilson
 from ebwm.figures.experiment.runs import Experiment
 from ebwm.figures.experiment.tables import over_seeds, within
 from ebwm.figures.experiment.tuning import search
@@ -185,12 +185,9 @@ def difference(
     theirs: pd.DataFrame,  # of another policy, with the same seeds and episodes
     value: Callable[[pd.DataFrame], pd.Series] = lambda rows: rows.success.astype(float),
 ) -> dict[str, float | None]:  # value, low, high; a single seed has no interval
-    """Paired difference, over seeds and episodes."""
+    """Paired difference, over seeds: each has initial states of its own, so that its episodes are nested in it."""
     table = lambda rows: rows.assign(_value=value(rows)).pivot(index="seed", columns="episode", values="_value")
-    found: Float[np.ndarray, "seeds episodes"] = (table(ours) - table(theirs)).to_numpy()
-    if len(found) < 2:
-        return dict(value=float(found.mean()), low=None, high=None)
-    return student_crossed(found)._asdict()
+    return over_seeds((table(ours) - table(theirs)).mean(axis=1))
 
 
 # Two ways around an obstacle

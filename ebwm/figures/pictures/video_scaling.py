@@ -91,18 +91,18 @@ def _theirs(panel: Any, found: VideoScaling) -> None:
 
 
 def _percentages(panel: Any, found: VideoScaling) -> None:
-    rows = [(f"{TITLES[axis]}, {kind}", part["seeds_and_windows"], part["bootstrap"], kind)
+    rows = [(f"{TITLES[axis]}, {kind}", part["seeds_and_windows"], part["fit"], kind)
             for axis, kinds in found.percent.items() for kind, part in kinds.items()]
     rows += [(f"paper, {figure}", found.paper_percent[axis], None, "s1") for axis, figure in found.paper.items()]
-    for place, (_, interval, narrow, kind) in enumerate(rows):
-        _bar(panel, place, interval, "D" if kind == "latent" else "x" if narrow is None else "o", ROLES[kind])
-        if narrow:
-            _bar(panel, place + 0.28, narrow, "|", "floor")
+    for place, (_, interval, of_fit, kind) in enumerate(rows):
+        _bar(panel, place, interval, "D" if kind == "latent" else "x" if of_fit is None else "o", ROLES[kind])
+        if of_fit and of_fit["value"] is not None:
+            _bar(panel, place + 0.28, of_fit, "|", "floor")
     panels.zero(panel, across=False)
     panels.named_ticks(panel.yaxis, [name for name, *_ in rows], fontsize=7.5)
     panel.invert_yaxis()
     panel.set(title="Percent faster than Transformer++")
-    panel.set_xlabel(f"ratio of exponents - 1 (grey: bootstrap);\nends beyond ±{REACH[1]} are at the edge", fontsize=8)
+    panel.set_xlabel(f"ratio of exponents - 1 (grey: interval of the fit);\nends beyond ±{REACH[1]} are at the edge", fontsize=8)
     panel.grid(axis="x")
     panel.grid(False, axis="y")
 
