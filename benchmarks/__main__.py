@@ -10,8 +10,11 @@ import argparse
 import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,7 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, metavar="S",
                         help="gpu: lengths of the context; results of other lengths are kept")
     parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16", help="gpu: of matrix products")
-    parser.add_argument("--rounds", type=int, default=7, help="measured rounds of each contender")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each contender")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", help="only the cases whose names contain this")
     parser.add_argument("--out", type=Path, help="folder of the results; required for a partial run")
@@ -61,13 +64,14 @@ def run(given: argparse.Namespace, official: theirs.Official | None) -> dict:
         print(f"cost against {axis} = {value} ...", file=sys.stderr, flush=True)
         cost.append((axis, value, measure.timed(case, None, given.rounds)))
     same = exactness.table(official) if official else {}
-    return {"machine": measure.machine(), "rounds": given.rounds, "cases": records, "cost": cost,
+    return {"machine": measure.machine(), "commits": commits(), "rounds": given.rounds, "cases": records, "cost": cost,
             "exactness": same}
 
 
 def run_on_gpu(given: argparse.Namespace, official: theirs.Official | None, out: Path) -> dict:
     """Measure the cases for a GPU; what is measured is written after each of them, beside earlier cases."""
-    result = {"machine": measure.machine(), "rounds": given.rounds, "cases": earlier(out), "cost": [], "exactness": {}}
+    result = {"machine": measure.machine(), "commits": commits(), "rounds": given.rounds, "cases": earlier(out),
+              "cost": [], "exactness": {}}
     for case in sized(gpu_cases(given.lengths, given.precision), given.size):
         print(f"{case.name} ...", file=sys.stderr, flush=True)
         record = measure.on_gpu(case, official, given.rounds)
@@ -77,6 +81,15 @@ def run_on_gpu(given: argparse.Namespace, official: theirs.Official | None, out:
         result["cases"] = sorted([*others, record], key=lambda r: (r["case"]["precision"], r["case"]["length"]))
         write(result, out)
     return result
+
+
+def commits() -> dict[str, str]:
+    """Commits of this repository and of the checkout of the official code, if git knows them."""
+    folders = {"ebwm": Path(__file__).resolve().parents[1], OFFICIAL: os.environ.get("OFFICIAL_EBT")}
+    call = partial(subprocess.run, capture_output=True, text=True)
+    found = {name: call(["git", "-C", folder, "rev-parse", "--short", "HEAD"]).stdout.strip()
+             for name, folder in folders.items() if folder and shutil.which("git")}
+    return {name: commit for name, commit in found.items() if commit}
 
 
 def earlier(out: Path) -> list[dict]:

@@ -44,7 +44,8 @@ def table(result: dict) -> str:
     shown = _shown(result["cases"])
     head = ["", *shown, "official / manual", "manual / Transformer++", "ratio of FLOPs"]
     place = machine["gpu"] if _of_gpu(result) else f"{machine['processor']}, {machine['threads']} thread(s)"
-    text = (f"{place}, torch {machine['torch']}, "
+    commits = "".join(f", {name} at {commit}" for name, commit in result.get("commits", {}).items())
+    text = (f"{place}, torch {machine['torch']}{commits}, "
             f"Python {machine['python']}. Milliseconds: median of {result['rounds']} rounds "
             "(fastest to slowest); the ratio of FLOPs is that of the EBT to the Transformer++.\n\n")
     text += _markdown(head, [_row(record, shown) for record in result["cases"]])
