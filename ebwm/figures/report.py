@@ -256,6 +256,8 @@ def _notebook(figure: Figure, config: Settings) -> str:
 
 # The page "What we learned"
 
+TOPIC, EMPHASISED = re.compile(r"^([^:.]{3,40}:)"), r"*\1*"  # the words before the colon with which a lesson begins
+
 
 def learned(
     config: Settings | None = None,  # default: the settings in effect
@@ -268,8 +270,10 @@ def learned(
     parts = ["# What we learned", LEARNED]
     for group, members in lessons.items():
         if members:
-            said = [f"{text} ([{figure.id}]({_notebook(figure, config)}))." for figure, text in sentences(members, known, config)]
-            parts += [f"**{group}.** {said[0]}"] if len(said) == 1 else [f"**{group}**", "\n".join(f"- {text}" for text in said)]
+            said = [f"{TOPIC.sub(EMPHASISED, text)} ([{figure.id}]({_notebook(figure, config)}))."
+                    for figure, text in sentences(members, known, config)]
+            parts += ([f"**{group}.** {said[0]}"] if len(said) == 1
+                      else [f"**{group}**", "\n".join(f"- {text}" for text in said)])
     return "\n\n".join([*parts, f"{tally(config)} [All results](results.md)."])
 
 
