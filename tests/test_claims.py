@@ -129,7 +129,7 @@ CLAIMED = """stand_in: {here: "{run.updates:.0f} updates", paper: "many < all", 
     claims:
       - {name: something, says: "It falls & stops", source: "EBT, Figure 0", statistic: speed, also: [fit],
          measures: "speed of & fall", printed: 3, expect: {above: 0},
-         note: {found: "Beside {other:.1f}", holds: ["other > 1"]},
+         note: {found: "Beside {other:.1f}", holds: ["other > 1"]}, revised: at first above 1,
          command: "ebwm figures run tiny"}
       - {name: sum, says: "Two and two", source: "EBT, Figure 1", about: arithmetic, statistic: other,
          expect: {above: 1}, command: "ebwm figures run tiny"}"""
@@ -152,6 +152,7 @@ def test_the_pages_state_what_is_known_of_a_claim(project):
                  "`speed` = 1.5 (95 % interval 1 to 2), expected above 0; `fit` = 1.5 (95 % interval -1 to 4);",
                  "to 4); the paper's 3 is inside one of them",
                  "Scale cpu, seeds 0, 1, One, 2 min, `ebwm figures run tiny --scale cpu`.", "Note: Beside 2.0.",
+                 "Rule changed after a result: at first above 1.",
                  "not tested. Missing: a disk. Closest run: `ebwm figures run tiny`.",
                  "Others: It rises ([arXiv:1](https://arxiv.org/abs/1)).", "1 statements are arithmetic",
                  "Here: 7 updates. The paper: many < all. Missing: a disk.", "| F1 | speed | `tiny` |"):

@@ -28,7 +28,8 @@ RULES = (
     "without an interval decides as a number. Bounds other than 0, and margins around a printed value, are ours. Where the paper "
     "trains the two models on different data or noise, the same difference is also measured with both trained alike; a claim that is "
     "reproduced in the paper's comparison alone is counted separately, as reproduced, but not trained alike. How loss scales stays "
-    "undecided where models predict worse than a trivial rule; other checks of a comparison that fail are named beside the claim.",
+    "undecided where models predict worse than a trivial rule; other checks of a comparison that fail are named beside the claim. Where a rule was "
+    "changed after a result had been seen, the claim says so, with the verdict before.",
     "**Carried over changes of code** means that the run is older than the present code: after each change, runs at scale `smoke` "
     "with the old and the new code gave the same tables, which proves nothing of code that only runs at larger scales.",
     "**In the paper's own setting** a claim is not tested where a named data set, weight or machine is missing; the command that "
@@ -256,7 +257,7 @@ def _notebook(figure: Figure, config: Settings) -> str:
 
 # The page "What we learned"
 
-TOPIC, EMPHASISED = re.compile(r"^([^:.]{3,40}:)"), r"*\1*"  # the words before the colon with which a lesson begins
+TOPIC, EMPHASISED = re.compile(r"^([^:.]{3,60}:)"), r"*\1*"  # the words before the colon with which a lesson begins
 
 
 def learned(
@@ -270,10 +271,9 @@ def learned(
     parts = ["# What we learned", LEARNED]
     for group, members in lessons.items():
         if members:
-            said = [f"{TOPIC.sub(EMPHASISED, text)} ([{figure.id}]({_notebook(figure, config)}))."
-                    for figure, text in sentences(members, known, config)]
+            said = [f"{text} ([{figure.id}]({_notebook(figure, config)}))." for figure, text in sentences(members, known, config)]
             parts += ([f"**{group}.** {said[0]}"] if len(said) == 1
-                      else [f"**{group}**", "\n".join(f"- {text}" for text in said)])
+                      else [f"**{group}**", "\n".join(f"- {TOPIC.sub(EMPHASISED, text)}" for text in said)])
     return "\n\n".join([*parts, f"{tally(config)} [All results](results.md)."])
 
 
