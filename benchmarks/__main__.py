@@ -10,11 +10,8 @@ import argparse
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +19,7 @@ import torch
 from benchmarks import exactness, measure, report
 from benchmarks import official as theirs
 from benchmarks.cases import CASES, EAGER, LENGTHS, OFFICIAL, PLAIN, cost_cases, gpu_cases, small
+from ebwm.figures.bundle import commit_of
 from ebwm.files import write_json, write_whole
 
 FOLDER = Path(__file__).resolve().parents[1] / "figures" / "benchmarks"
@@ -86,9 +84,7 @@ def run_on_gpu(given: argparse.Namespace, official: theirs.Official | None, out:
 def commits() -> dict[str, str]:
     """Commits of this repository and of the checkout of the official code, if git knows them."""
     folders = {"ebwm": Path(__file__).resolve().parents[1], OFFICIAL: os.environ.get("OFFICIAL_EBT")}
-    call = partial(subprocess.run, capture_output=True, text=True)
-    found = {name: call(["git", "-C", folder, "rev-parse", "--short", "HEAD"]).stdout.strip()
-             for name, folder in folders.items() if folder and shutil.which("git")}
+    found = {name: commit_of(Path(folder)) for name, folder in folders.items() if folder}
     return {name: commit for name, commit in found.items() if commit}
 
 

@@ -28,8 +28,8 @@ RULES = (
     "without an interval decides as a number. Bounds other than 0, and margins around a printed value, are ours. Where the paper "
     "trains the two models on different data or noise, the same difference is also measured with both trained alike; a claim that is "
     "reproduced in the paper's comparison alone is counted separately, as reproduced, but not trained alike. How loss scales stays "
-    "undecided where models predict worse than a trivial rule; other checks of a comparison that fail are named beside the claim. Where a rule was "
-    "changed after a result had been seen, the claim says so, with the verdict before.",
+    "undecided where models predict worse than a trivial rule; other checks of a comparison that fail are named beside the claim. "
+    "Where a rule was changed after a result had been seen, the claim says so, with the verdict before.",
     "**Carried over changes of code** means that the run is older than the present code: after each change, runs at scale `smoke` "
     "with the old and the new code gave the same tables, which proves nothing of code that only runs at larger scales.",
     "**In the paper's own setting** a claim is not tested where a named data set, weight or machine is missing; the command that "
