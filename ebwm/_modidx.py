@@ -141,6 +141,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'ebwm.data.documents._file_texts': ('data/documents.html#_file_texts', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._format': ('data/documents.html#_format', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._hub_texts': ('data/documents.html#_hub_texts', 'ebwm/data/documents.py'),
+                                     'ebwm.data.documents._is_spread': ('data/documents.html#_is_spread', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._joined': ('data/documents.html#_joined', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._json': ('data/documents.html#_json', 'ebwm/data/documents.py'),
                                      'ebwm.data.documents._json_rows': ('data/documents.html#_json_rows', 'ebwm/data/documents.py'),

@@ -96,7 +96,8 @@ def _refused(problems: ValidationError, types: dict[str, Any], error: type[Excep
     problem = _main(problems)
     if problem["type"] == "value_error":  # raised by __post_init__
         return problem["ctx"]["error"]
-    name = problem["loc"][0]
+    place = problem["loc"][0]
+    name = list(types)[place] if isinstance(place, int) else place  # of a positional argument
     if problem["type"].startswith("unexpected"):
         return TypeError(f"{problems.title}: {problem['msg']}: {name}")
     return _refusal(name, problem, types[name], error)

@@ -11,9 +11,11 @@ from tiny_figure import YAML, rewrite, write_manifest
 from ebwm import cli, figures, settings
 from ebwm.figures.claims import UNEQUAL, VERDICTS, Measured, shown, verdict, verdicts
 from ebwm.figures.commands import _assignment
+from ebwm.figures.ends import End, ends, table_of_ends
 from ebwm.figures.findings import with_run
 from ebwm.figures.registry import Claim, Gate, Planned, StandIn
 from ebwm.figures.report import PAGES, learned, ledger, results
+from ebwm.files import write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -250,3 +252,20 @@ def test_the_gain_on_hidden_clips_remains_after_a_correction_for_three_looks():
     for name in ("transformer", "longer"):
         value, high = found[name]["value"], found[name]["high"]
         assert value + (high - value) * widened < 0
+
+
+def test_settings_at_an_end_of_their_values_are_listed_with_further_trials(project):
+    folder, losses = project / "figures/tiny", {1.0: 3.0, 2.0: 2.0, 4.0: 1.0}
+    write_json(folder / "tuning.json", {"trials": [
+        {"model": "ebt", "rate": rate, "rule": 7, "valid_loss": loss, "seconds": 1.0}
+        for rate, loss in losses.items()]})
+    assert ends() == (1, [End("tiny", "ebt", "rate", 4.0, 8.0, None)])
+    for again, loss, better in ((4.0, 0.9, True), (4.0, 1.2, False), (4.0, None, False), (2.0, 0.9, False)):
+        further = [{"rate": again, "rule": 7, "beyond": "", "valid_loss": 1.1},
+                   {"rate": 8.0, "rule": 7, "beyond": "rate", "valid_loss": loss}]
+        write_json(folder / "beyond.json", {"trials": {"ebt": further}})
+        (row,) = ends().rows
+        assert row.losses == (None if again == 2 else (1.1, loss)) and row.better == better
+        summary, *table = table_of_ends(ends())
+        assert f"lower for {better:d}." in summary and len(table) == (row.losses is not None)
+    assert "Of 1 choices among three values or more, 1" in results()

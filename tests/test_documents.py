@@ -149,13 +149,14 @@ def test_files_of_all_formats(tmp_path):
     (tmp_path / "d.ndjson").write_text('{"text": "one"}\n\n"two"\n{"text": ""}\n{"text": null}\n')
     (tmp_path / "e.json").write_text('\n[{"text": "three"},\n "four"]')
     (tmp_path / "h.json").write_text('{\n  "text": "seven"\n}\n')
+    (tmp_path / "i.json").write_text('{ "text": "eight",\n  "id": 1 }\n')
     with gzip.open(tmp_path / "f.jsonl.gz", "wt") as file:
         file.write('{"text": "half \\ud800 character"}\n')
     parquet.write_table(pyarrow.table({"text": ["five", "six"], "number": [1, 2]}), tmp_path / "g.parquet")
     assert [*documents(tmp_path)] == [
         ("a.txt", "zwölf\r\nBoxkämpfer"), ("b/c.md", "# Title"), ("d.ndjson:1", "one"), ("d.ndjson:3", "two"),
         ("e.json:1", "three"), ("e.json:2", "four"), ("f.jsonl.gz:1", "half ? character"),
-        ("g.parquet:1", "five"), ("g.parquet:2", "six"), ("h.json:1", "seven")]
+        ("g.parquet:1", "five"), ("g.parquet:2", "six"), ("h.json:1", "seven"), ("i.json:1", "eight")]
 
 
 @pytest.mark.parametrize("name, content, place", [

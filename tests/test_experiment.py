@@ -33,7 +33,7 @@ from ebwm.figures.experiment.tables import (
     shares_of_mean,
 )
 from ebwm.figures.experiment.tokens import random_text, words
-from ebwm.figures.experiment.tuning import make_trials, search, times
+from ebwm.figures.experiment.tuning import beyond, make_trials, search, times, trials_beyond
 from ebwm.figures.experiment.walks import Walks, library_agreement, state_losses, traces
 from ebwm.figures.notebook import cells_of, code_of
 from ebwm.figures.tune import tune
@@ -88,6 +88,17 @@ def test_a_search_tries_one_setting_after_another_at_the_best_so_far():
     assert [row["valid_loss"] for row in rows] == [5.0, 4.0, None, 8.0, 0.0]
 
 
+def test_the_next_value_is_tried_where_the_best_is_at_an_end():
+    loss = lambda rate, size, rule: (rate - 1) ** 2 + (size - 3) ** 2
+    stages = search(("rate", (2.0, 4.0, 8.0)), ("size", (2.0, 3.0, 4.0)), size=2.0, rule="a")
+    rows = make_trials(stages, loss, lambda row: None)
+    assert beyond(rows) == {"rate": 1.0}
+    further = trials_beyond(rows, loss, lambda row: None)
+    assert [(row["beyond"], row["rate"], row["size"], row["valid_loss"]) for row in further] == [
+        ("", 2.0, 3.0, 1.0), ("rate", 1.0, 3.0, 0.0)]
+    assert trials_beyond(rows[:1], loss) == []  # one value has no end
+
+
 DECLARED = """
 from ebwm.figures.experiment.runs import Experiment
 from ebwm.figures.experiment.tuning import search
@@ -122,10 +133,14 @@ def test_the_command_makes_declared_trials_and_keeps_those_of_other_kinds(projec
         again = json.loads(path.read_text())["trials"]
         assert [row["seconds"] == 7.0 for row in again] == [True, True, False, False]
         assert "--only='three': must be one of one, two" in refusal(tune, "tiny", only=["three"])
+        assert main(["figures", "tune", "tiny", "--beyond"]) == 0
+        further = json.loads(path.with_name("beyond.json").read_text())["trials"]
+        assert further == {"one": [], "two": []}  # two values are a choice, not a grid
+        assert json.loads(path.read_text())["trials"] == again
     told = code("raise ValueError(open(f'{out}/job.json').read())", "tuning", id="t")
     write_notebook(project / "nbs/figures/tiny.ipynb", code(PARAMETERS, "parameters", id="p"), told)
     assert main(["figures", "tune", "tiny", "--only", "two"]) == 1  # in a kernel
-    assert "failed: ValueError: { \"tune\": [ \"two\" ]" in capsys.readouterr().err
+    assert 'failed: ValueError: { "beyond": false, "tune": [ "two" ] }' in capsys.readouterr().err
     assert json.loads(path.read_text())["trials"] == again
 
 

@@ -58,7 +58,7 @@ def write_images(folder, parquet):
         for split in ("train", "test"):
             paths = sorted((folder / split).rglob("*.png"))
             rows = {"img": [{"bytes": path.read_bytes(), "path": None} for path in paths],
-                    "label": [int(path.parent.name[-1]) for path in paths]}
+                    "label": [int(path.parent.name[-1]) if split == "train" else path.parent.name for path in paths]}
             for path in paths:
                 path.unlink()
             table.write_table(pyarrow.table(rows), folder / f"{split}.parquet")
@@ -72,6 +72,7 @@ def test_a_folder_of_images_or_of_parquet_files(runs, tmp_path, parquet):
     assert {split: len(part) for split, part in splits.items()} == {"train": 8, "valid": 2, "test": 2}
     assert {part.tobytes() for part in splits["test"].pixels} == {p.transpose(2, 0, 1).tobytes() for p in drawn[:2]}
     assert sorted(splits["train"].labels.tolist() + splits["valid"].labels.tolist()) == [0] * 5 + [1] * 5
+    assert not parquet or splits["test"].labels.tolist() == [-1, -1]  # texts
     small = image_splits(str(tmp_path), size=5, grey=True, train_items=3)
     assert small["train"].shape == (1, 5, 5) and len(small["train"]) == 3
     first = [image_splits(str(tmp_path), held_out=0.2, seed=seed)["train"].digest for seed in (0, 0, 1)]

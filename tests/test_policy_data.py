@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ebwm.files import sha256
-from ebwm.policy.chunks import Chunks, ChunksConfig, split_episodes
+from ebwm.policy.chunks import Chunks, ChunksConfig, Normaliser, split_episodes
 from ebwm.policy.demonstrations import Demonstrations, Episode
 from ebwm.policy.formats import read_demonstrations, write_demonstrations
 from ebwm.policy.lerobot_data import read_lerobot
@@ -169,6 +169,8 @@ def test_the_normaliser_has_a_floor_and_keeps_constant_actions(tmp_path):
         episode.observations["state"][:, 0] *= 1e-4
         episode.actions[:, 0] *= 0.25
         episode.actions[:, 1] = 0.5
+    far = Normaliser.of(torch.zeros(2, 0), torch.tensor([[-90.0, 45.0], [90.0, 45.0]]))  # degrees
+    assert far.restore(far.action(torch.tensor([30.0, 45.0]))).tolist() == [30, 45]
     task = Chunks.of(given)
     train = task.items("train")
     assert train["state"][..., 0].abs().max() < 0.05 and train["state"][..., 1].std() == pytest.approx(1, abs=0.05)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,16 @@ def test_a_change_that_moves_a_number_is_refused_with_the_column(repository, in_
     (row,) = engine.rekey(["tiny"], first)
     assert row.refused.startswith("its smoke run at the present commit failed: figure 'tiny' failed: ")
     assert contents(repository) == files and git(repository, "worktree", "list").count("\n") == 0
+
+
+def test_sigterm_leaves_no_files_of_commits(repository, monkeypatch):
+    first = put_on_record(repository)
+    rewrite(repository / FIGURE, *HARMLESS)
+    commit(repository)
+    monkeypatch.setattr(engine, "_inputs", lambda tree, scales: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        engine.rekey(["tiny"], first)
+    assert git(repository, "worktree", "list").count("\n") == 0
 
 
 @pytest.fixture

@@ -113,6 +113,24 @@ def test_items_are_split_and_standardised_on_the_training_split():
     assert len(cut.splits["train"]) == 36 and torch.equal(cut.splits["test"].whole().flatten(0, 1), test.flatten(0, 1))
 
 
+def test_one_or_two_long_recordings_are_split_in_time():
+    states = torch.arange(2 * 45.0).reshape(2, 45, 1)
+    task = load_task(StatesConfig(length=4), data=states)
+    found = {name: task.scales["states"].restore(split.whole()) for name, split in task.splits.items()}
+    assert {name: len(part) for name, part in found.items()} == {"train": 18, "valid": 2, "test": 2}
+    for number, recording in enumerate(states):
+        parts = [part.unflatten(0, (2, -1))[number].flatten() for part in found.values()]
+        torch.testing.assert_close(torch.cat(parts), recording[:44, 0])  # the last state is dropped
+    assert len(load_task(StatesConfig(length=4), data=states[:1]).splits["train"]) == 9
+
+
+def test_states_far_from_zero_stay_apart():
+    states = tiny_states().double() / 100 + 4649776  # as of coordinates in metres, in float64
+    assert len(load_task(StatesConfig(), data=states).items("train").unique(dim=0)) == 16
+    large = load_task(PairsConfig(), data=tuple(part.double() + 1e8 for part in tiny_pairs()))
+    assert all(part.std() > 0.9 for part in large.items("train"))
+
+
 @pytest.mark.parametrize("name", ["p.npz", "p.pt", "p.safetensors", "p.parquet"])
 def test_pairs_are_read_from_every_kind_of_file(tmp_path, name):
     context, target = tiny_pairs()

@@ -82,8 +82,8 @@ def as_float(
     name: str,  # of the array, for the message
     values: Any,  # array or tensor of numbers
     axes: int,  # number of axes
-) -> Float[Tensor, "..."]:  # float32
-    """Convert an array to a finite float32 tensor."""
+) -> Float[Tensor, "..."]:  # float64
+    """Convert an array to a finite float64 tensor: rounded to float32, states far from 0 would become equal."""
     try:
         tensor = torch.as_tensor(values).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
@@ -91,7 +91,7 @@ def as_float(
     if tensor.is_complex() or tensor.layout != torch.strided:
         raise refusal(name, f"{tensor.dtype}, {tensor.layout}", "must be a dense array of real numbers",
                       "convert it with .to_dense(), .real or .abs()")
-    tensor = tensor.float()
+    tensor = tensor.double()
     if tensor.ndim != axes:
         raise refusal(name, list(tensor.shape), f"must have a shape of {axes} axes")
     if 0 in tensor.shape[1:]:

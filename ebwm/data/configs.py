@@ -86,7 +86,7 @@ class StatesConfig:
     loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "states"  # name of the task
     source: str | None = None  # .npy, .npz, .pt, .safetensors or .parquet file, or a folder of them; None: `train(data=...)`
-    length: Several | None = None  # states in a sequence; longer recordings are cut; None: whole recordings
+    length: Several | None = None  # states in a sequence; cuts longer recordings; None: whole ones
     held_out: HeldOut = 0.1  # share of recordings in validation, and in test
     eval_items: Count = 512  # sequences of the validation and test splits that are scored
 

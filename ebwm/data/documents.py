@@ -223,13 +223,26 @@ def _json_rows(name: str, path: Path) -> Iterator[tuple[str, object]]:
     """The entries of a list, one object over several lines, or the entry of each line."""
     lines, first = enumerate(_lines(path, name), start=1), True
     for number, line in lines:
-        if first and (line.lstrip().startswith("[") or line.strip() == "{"):
+        if first and line.strip() and _is_spread(line, path):
             whole = _json(line + "".join(rest for _, rest in lines), name)
             rows = whole if isinstance(whole, list) else [whole]
             yield from ((f"{name}:{n}", row) for n, row in enumerate(rows, start=1))
         elif line.strip():
             first = False
             yield f"{name}:{number}", _json(line, f"{name}:{number}")
+
+
+def _is_spread(line: str, path: Path) -> bool:
+    """Whether a value that begins in a line goes on in the next one."""
+    if line.lstrip().startswith("[") or line.strip() == "{":
+        return True
+    if _format(path) != ".json":  # one value in each line
+        return False
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def _json(text: str, where: str) -> object:

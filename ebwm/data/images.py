@@ -131,9 +131,13 @@ def decoded(
     """Decode an image; with a size, its central square is scaled (bicubic)."""
     pillow = require("PIL.Image", "video")
     try:
-        opened = pillow.open(io.BytesIO(image.content)).convert("L" if grey else "RGB")
+        opened = pillow.open(io.BytesIO(image.content))
+        deep = opened.mode.startswith(("I", "F"))  # which Pillow would clip at 255
+        opened = opened.convert("L" if grey else "RGB")
     except (OSError, ValueError) as error:
         raise refusal("source", image.name, f"cannot be read as an image ({error})", "remove or repair it") from None
+    if deep:
+        raise refusal("source", image.name, "must have at most 8 bits for each channel", "convert it to 8 bits")
     if size is not None:
         opened = require("PIL.ImageOps", "video").fit(opened, (size, size), pillow.Resampling.BICUBIC)
     pixels = np.asarray(opened)
@@ -198,7 +202,8 @@ def _of_row(row: dict[str, Any], name: str, test: bool) -> Encoded:
     content = next((value for value in contents if isinstance(value, bytes)), None)
     if content is None:
         raise refusal("source", name, f"has no encoded image in the columns {', '.join(row)}")
-    return Encoded(name, content, row.get("label", row.get("fine_label", -1)), test)
+    label = row.get("label", row.get("fine_label"))
+    return Encoded(name, content, label if isinstance(label, int) else -1, test)
 
 
 def _hub_images(source: str) -> tuple[Iterator[Encoded], dict[str, Any]]:

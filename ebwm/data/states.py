@@ -9,13 +9,16 @@ from torch import Tensor
 from ebwm.checks import refusal
 from ebwm.data.arrays import array_files, as_float, read_arrays
 from ebwm.data.configs import StatesConfig
-from ebwm.data.task import Items, Scale, Sequences, Vectors, read_task, save_task, split_items
+from ebwm.data.task import SPLITS, Items, Scale, Sequences, Vectors, read_task, save_task, split_items
 
 __all__ = ["States", "StatesConfig"]
 
 
 class States(Sequences):
-    """Sequences of vectors, standardised on the training split; recordings are split at random."""
+    """Sequences of vectors, standardised on the training split.
+
+    Recordings are split at random; one or two, which `length` cuts into sequences, are split in time.
+    """
 
     in_memory = True
     scales: dict[str, Scale]  # of "states", and of "actions" if there are any
@@ -24,7 +27,12 @@ class States(Sequences):
     def load(cls, config: StatesConfig, seed: int = 0, data: Any = None) -> "States":
         """Read recordings [items time features] from `data` (states, or (states, actions)) or from the source."""
         arrays = _named(data) if data is not None else _read(config.source)
-        chosen = split_items(len(arrays["states"]), config.held_out, seed, config.source or "data")
+        source, count = config.source or "data", len(arrays["states"])
+        if count < len(SPLITS) and config.length:
+            arrays = {name: _cut(array, config.length) for name, array in arrays.items()}
+            chosen = _split_in_time(count, len(arrays["states"]) // count, config.held_out, source)
+        else:
+            chosen = split_items(count, config.held_out, seed, source, "set data.length to cut longer sequences")
         scales = {name: Scale.of(array[chosen["train"]]) for name, array in arrays.items()}
         arrays = {name: scales[name].standardise(array) for name, array in arrays.items()}
         parts = {split: tuple(_cut(array[index], config.length) for array in arrays.values())
@@ -71,7 +79,11 @@ def _named(data: Any) -> dict[str, Tensor]:
 def _read(source: str | None) -> dict[str, Tensor]:
     if source is None:
         raise refusal("data.source", source, "must be a file or a folder", "or pass train(config, data=tensor)")
-    found = [_recordings(path) for path in array_files(source)]
+    paths = array_files(source)
+    if {"states", "actions"} <= {path.stem for path in paths}:
+        raise refusal("data.source", source, "must be one file with the arrays 'states' and 'actions'",
+                      "write both with np.savez(path, states=states, actions=actions)")
+    found = [_recordings(path) for path in paths]
     if len({tuple((name, part.shape[1:]) for name, part in arrays.items()) for arrays in found}) > 1:
         raise refusal("data.source", source, "must hold recordings of one length and one number of features",
                       "cut them to one length")
@@ -89,6 +101,17 @@ def _recordings(path: Path) -> dict[str, Tensor]:
     axes = {name: getattr(values, "ndim", 0) for name, values in named.items()}
     tensors = {name: as_float(name, values, 2 if axes[name] == 2 else 3) for name, values in named.items()}
     return {name: tensor if tensor.ndim == 3 else tensor[None] for name, tensor in tensors.items()}
+
+
+def _split_in_time(recordings: int, windows: int, held_out: float, source: str) -> dict[str, Tensor]:
+    """Windows by split, in the order of time: the first of each recording for training, the last for the test."""
+    held = max(1, round(held_out * windows))
+    if windows < 2 * held + 1:
+        raise refusal("data.source", source, f"must hold at least 3 sequences of data.length, not {windows}",
+                      "choose a shorter data.length")
+    times, first = torch.arange(windows), windows * torch.arange(recordings)[:, None]
+    parts = times.split([windows - 2 * held, held, held])
+    return {name: (first + part).flatten() for name, part in zip(SPLITS, parts, strict=True)}
 
 
 def _cut(array: Tensor, length: int | None) -> Tensor:

@@ -320,11 +320,12 @@ def split_items(
     held_out: float,  # share of validation, and of test
     seed: int,  # fixes which items they are
     source: str,  # for the message
+    remedy: str = "one item is one sequence",  # for the message
 ) -> dict[str, Int[Tensor, " items"]]:  # indices, by split
     """Split items at random; validation and test have at least one item each."""
     held = max(1, round(held_out * count))
     if count < 2 * held + 1:
-        raise refusal("data.source", source, f"must hold at least 3 items, not {count}", "one item is one sequence")
+        raise refusal("data.source", source, f"must hold at least 3 items, not {count}", remedy)
     order = torch.randperm(count, generator=generator(seed, "split"))
     parts = order.split([count - 2 * held, held, held])
     return {name: part.sort().values for name, part in zip(SPLITS, parts, strict=True)}

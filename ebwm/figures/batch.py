@@ -27,7 +27,7 @@ from ebwm.figures.progress import Progress, status_of
 from ebwm.files import write_json
 from ebwm.settings import Settings
 
-__all__ = ["Outcome", "make", "run", "stale"]
+__all__ = ["Outcome", "make", "run", "signals_as_interrupts", "stale"]
 
 INTERVAL = 0.2  # seconds between two reads of the jobs' status
 LOGS = "logs"  # folder of the logs of the last batch with a failure
@@ -201,7 +201,7 @@ def _snakemake(folder: Path, jobs: Sequence[Job], config: Settings, count: int |
     environment = os.environ | {"PYTHONPATH": python_path(), "XDG_CACHE_HOME": str(folder / "cache")}
     if not (profile or local.has_snakemake()):
         return _queue(folder, jobs, config, count, environment, report)
-    with _signals_as_interrupts(), open(folder / "logs" / "snakemake.log", "wb") as log:
+    with signals_as_interrupts(), open(folder / "logs" / "snakemake.log", "wb") as log:
         process = subprocess.Popen(_command(folder, jobs, count, profile), cwd=config.root, env=environment,
                                    stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                                    preexec_fn=_accept_interrupts)
@@ -215,7 +215,7 @@ def _queue(folder: Path, jobs: Sequence[Job], config: Settings, count: int, envi
     rules = {name: json.loads(path.read_text(encoding="utf-8"))["snakemake"] for name, path in paths.items()}
     commands = {name: shlex.split(rule["command"]) for name, rule in rules.items()}
     limits = {"threads": count, "mem_mb": _memory(), "gpu": gpus() if any(job.gpus for job in jobs) else 0}
-    with _signals_as_interrupts(), Progress(folder, jobs, count, report) as progress:
+    with signals_as_interrupts(), Progress(folder, jobs, count, report) as progress:
         local.queue(commands, rules, limits, environment, config.root, progress.update)
 
 
@@ -237,8 +237,8 @@ def _follow(process: subprocess.Popen, folder: Path, jobs: Sequence[Job], count:
 
 
 @contextlib.contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
-    """Handle SIGTERM and SIGHUP like Ctrl-C, so that no process remains."""
+def signals_as_interrupts() -> Iterator[None]:
+    """Handle SIGTERM and SIGHUP like Ctrl-C, so that no process and no temporary file remains."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

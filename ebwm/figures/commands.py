@@ -59,6 +59,8 @@ def add(
     tune.add_argument("id", metavar="ID", help="figure whose notebook declares trials, in the cell tagged tuning")
     tune.add_argument("--only", action="append", default=[], metavar="KIND",
                       help="make only the trials of this model again; the option can be repeated")
+    tune.add_argument("--beyond", action="store_true", help="try the next value of each setting whose best value is at an end "
+                      "of those tried, and write beyond.json; changes no record")
     _add_parameters(tune)
     tune.set_defaults(run=_tune)
     _add_scale(tune, "default: cpu; only trials at cpu with the default parameters are put on record")
@@ -261,7 +263,7 @@ def _bundle(options: argparse.Namespace) -> int:
 def _tune(options: argparse.Namespace) -> int:
     from ebwm.figures.tune import tune
 
-    path = tune(options.id, options.scale, dict(map(_assignment, options.parameters)), options.only)
+    path = tune(options.id, options.scale, dict(map(_assignment, options.parameters)), options.only, options.beyond)
     print(f"trials written to {path}")
     return 0
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ebwm import checks, settings
+from ebwm.figures.batch import signals_as_interrupts
 from ebwm.figures.errors import FigureError
 from ebwm.figures.execution import python_path
 from ebwm.figures.identical import identical
@@ -97,7 +98,7 @@ def rekey(
     ids = [known[id].id for id in dict.fromkeys(ids)] or [row.id for row in check((), config) if row.scale and row.stale]
     if not ids or len(commits) == 1:
         return [Rekeyed(id, f"{since} is the present commit; name an earlier one") for id in ids]
-    with contextlib.ExitStack() as stack:
+    with signals_as_interrupts(), contextlib.ExitStack() as stack:
         trees = [stack.enter_context(_tree(config.root, commit, name)) for commit, name in commits.items()]
         found = _eligible(ids, trees, config)
         chosen = [id for id, row in found.items() if isinstance(row, _Record) and row.names]

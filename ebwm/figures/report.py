@@ -10,6 +10,7 @@ from pathlib import Path
 from ebwm import settings
 from ebwm.figures.carried import carried
 from ebwm.figures.claims import VERDICTS, Measured, Verdict, expected, shown, verdicts
+from ebwm.figures.ends import ends, table_of_ends
 from ebwm.figures.findings import answers, stated, with_run
 from ebwm.figures.registry import Figure, Lesson, Planned, Registry, StandIn, registry
 from ebwm.figures.style import seeds_text
@@ -52,7 +53,7 @@ def ledger(
     if arithmetic:
         parts += ["## Arithmetic on the papers' own points", _wrapped(ARITHMETIC), _table(arithmetic)]
     parts += ["## How far the stand-ins are from the papers' settings", *_distances(known, config),
-              "## Figures and tables of the papers", *_coverage(known)]
+              "## Choice of settings", *_choices(config), "## Figures and tables of the papers", *_coverage(known)]
     return "\n\n".join(parts)
 
 
@@ -193,6 +194,13 @@ def _distance(row: Verdict, stand_in: StandIn) -> tuple[str, str]:
     return with_run(stand_in.here, row.manifest, f"figure {row.figure.id!r}: stand_in"), stand_in.paper
 
 
+def _choices(config: Settings) -> Iterator[str]:
+    """How far trials went, and a table of those beyond."""
+    summary, *table = table_of_ends(ends(config))
+    yield _wrapped(summary)
+    yield from table
+
+
 def _coverage(known: Registry) -> Iterator[str]:
     for paper in known.papers:
         yield f"### Of {paper.name} (arXiv:{paper.arxiv})"
@@ -224,6 +232,9 @@ def results(
         parts += ["## Arithmetic on the papers' own points", ARITHMETIC, *(_folded(row, known, config) for row in arithmetic)]
     asked = [f"- **{answer.asks}** {answer.found} ([{answer.figure.id}]({_notebook(answer.figure, config)}))."
              for answer in answers(config)]
+    summary, *tables = table_of_ends(ends(config))
+    parts += ["## Choice of settings", summary]
+    parts += ["\n\n".join(["<details><summary>Further trials</summary>", *tables, "</details>"])] if tables else []
     parts += ["## Questions", "\n".join(asked), "<!-- table: policies -->", "<!-- table: figures -->",
               "The manifest of each record states its scale, seeds, versions and machine."]
     return "\n\n".join(parts)

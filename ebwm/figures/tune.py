@@ -1,5 +1,6 @@
 """Trials of a figure's settings: its notebook is executed up to the cell tagged `tuning`, which makes them."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ebwm.compat import require
+from ebwm.figures.batch import signals_as_interrupts
 from ebwm.figures.errors import FigureError, NotebookError
 from ebwm.figures.execution import execute_cells, kernel_manager
 from ebwm.figures.manifest import JOB
@@ -14,10 +16,10 @@ from ebwm.figures.notebook import cells_of
 from ebwm.figures.plan import plan
 from ebwm.files import write_json
 
-__all__ = ["TUNING", "tune"]
+__all__ = ["BEYOND", "TUNING", "tune"]
 
 TUNING = "tuning"  # tag of the cell with the declared trials
-FILE = "tuning.json"
+FILE, BEYOND = "tuning.json", "beyond.json"
 RECORDED = "cpu"  # scale of the trials on record
 
 
@@ -26,24 +28,37 @@ def tune(
     scale: str | None = None,  # default: that of the trials on record
     overrides: Mapping[str, Any] | None = None,  # parameters by name
     only: Sequence[str] = (),  # kinds to search; the trials of the others on record are kept; default: all
-) -> Path:  # figures/ID/tuning.json, or a file in figures/ID/runs at another scale or with other parameters
-    """Make the trials that a figure's notebook declares, and write them."""
+    beyond: bool = False,  # instead try the next value of each setting whose best value is at an end of those tried
+) -> Path:  # figures/ID/tuning.json or beyond.json; in figures/ID/runs at another scale or with other parameters
+    """Make the trials that a figure's notebook declares, and write them.
+
+    The trials of `beyond` change no record: they tell whether the trials on record went far enough.
+    """
     planned = plan(id, scale or RECORDED, overrides)
     notebook, config = planned.figure.notebook, planned.config
     tagged = [place for place, cell in enumerate(cells_of(notebook)) if TUNING in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
         raise FigureError(f"{notebook.name} has {len(tagged)} cells tagged {TUNING!r}; exactly one must declare trials")
-    with tempfile.TemporaryDirectory() as name:
+    with signals_as_interrupts(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_json(folder / JOB, {"tune": list(only)})
+        file = BEYOND if beyond else FILE
+        write_json(folder / JOB, {"tune": list(only), "beyond": beyond})
         _execute(notebook, tagged[0] + 1, folder, {**planned.parameters, "out": name}, config.root)
-        if not (folder / FILE).is_file():
+        if not (folder / file).is_file():
             raise FigureError(f"{notebook.name} made no trials; its cell tagged {TUNING!r} must call Experiment.tune()")
         recorded = planned.scale == RECORDED and not overrides
-        place = config.figures / id / (FILE if recorded else f"runs/tuning-{planned.scale}.json")
+        place = config.figures / id / (file if recorded else f"runs/{Path(file).stem}-{planned.scale}.json")
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / FILE, place)
+        if beyond and only and place.is_file():
+            _keep_others(folder / file, place)
+        shutil.copyfile(folder / file, place)
     return place
+
+
+def _keep_others(made: Path, place: Path) -> None:
+    """Add the trials beyond the ends of other kinds, which are there already."""
+    content, earlier = (json.loads(path.read_text(encoding="utf-8")) for path in (made, place))
+    write_json(made, content | {"trials": earlier["trials"] | content["trials"]})
 
 
 def _execute(notebook: Path, count: int, folder: Path, parameters: dict[str, Any], root: Path) -> None:

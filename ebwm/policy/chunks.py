@@ -69,11 +69,15 @@ class Normaliser:
         actions: Float[Tensor, "steps action_dim"],
         floor: float = 0.02,  # of the standard deviation: nearly constant features are not blown up
     ) -> "Normaliser":
-        """Fit mean and standard deviation of states, and the range of actions; constant actions stay as they are."""
+        """Fit mean and standard deviation of states, and the range of actions.
+
+        A constant action in [-1, 1] stays as it is, any other becomes 0.
+        """
         scale = Scale.of(states) if states.shape[1] else Scale()
         low, high = actions.double().amin(0), actions.double().amax(0)
         constant = high - low < CONSTANT
-        centre, half = ((high + low) / 2).where(~constant, 0.0), ((high - low) / 2).where(~constant, 1.0)
+        centre, half = (high + low) / 2, ((high - low) / 2).where(~constant, 1.0)
+        centre = centre.where(~constant | (centre.abs() > 1), 0.0)
         return cls(Scale(scale.mean, [max(std, floor) for std in scale.std]), Scale(centre.tolist(), half.tolist()))
 
     def state(

@@ -31,6 +31,7 @@ from ebwm.data.ngram import NGram
 from ebwm.data.photographs import camera_clips, moving_camera, photograph_splits, photographs
 from ebwm.data.pretrained import read_weights
 from ebwm.data.questions import downstream, text_windows
+from ebwm.data.states import States
 from ebwm.data.tasks import load_task
 from ebwm.data.text import perplexity, text_corpus
 from ebwm.data.tokenizer import load_tokenizer
@@ -41,6 +42,7 @@ digits = functools.partial(moving_digits, cache="unused")
 forks = functools.partial(forking_digits, cache="unused")
 EMPTY = tempfile.gettempdir() + "/ebwm-no-such-folder"
 DIRECTORY = tempfile.mkdtemp()
+RECORDING = torch.zeros(1, 9, 2)
 
 
 def corpus(text, **settings):
@@ -71,6 +73,24 @@ def deep_json():
     return path
 
 
+def saved_images(kind):
+    """A folder of four grey images of a type of pixels."""
+    from PIL import Image
+
+    folder = tempfile.mkdtemp()
+    for number in range(4):
+        Image.fromarray(np.full((4, 4), 500 * number, kind)).save(Path(folder, f"{number}.png"))
+    return folder
+
+
+def saved_arrays(*names):
+    """A folder with a file for each array."""
+    folder = tempfile.mkdtemp()
+    for name in names:
+        np.save(Path(folder, f"{name}.npy"), np.zeros((4, 3, 2)))
+    return folder
+
+
 def table(function, *cases, **defaults):
     """Cases of one function: a label for each bad argument, and the arguments."""
     return [(f"{getattr(function, '__name__', 'data')} {name}={value!r}",
@@ -89,6 +109,11 @@ CASES = [
     *table(image_splits, ("size", 9)), *table(Images, ("pixels", np.zeros((0, 1, 4, 4), np.uint8))),
     *table(crops, ("size", 21), images=[np.zeros((20, 40, 3), np.uint8)], count=1),
     ("no images", lambda: image_splits(tempfile.mkdtemp()), FileNotFoundError, "source="),
+    ("16-bit images", lambda: image_splits(saved_images(np.uint16)), ValueError, "source='0.png': must have at most 8"),
+    ("states and actions", lambda: States.load(StatesConfig(source=saved_arrays("states", "actions"))), ValueError,
+     "np.savez"),
+    ("one recording", lambda: States.load(StatesConfig(), data=RECORDING), ValueError, "data.length"),
+    ("few windows", lambda: States.load(StatesConfig(length=4), data=RECORDING), ValueError, "data.length"),
     ("source", lambda: image_splits("digit"), FileNotFoundError, "source="),
     ("two images", lambda: split_images(np.zeros((5, 1, 2, 2), np.uint8), np.zeros(5, bool)), ValueError, "source="),
     *table(digits, ("split", "validation"), ("clips", 0), ("frames", 1), ("size", 15), ("seed", -1),

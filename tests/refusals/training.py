@@ -13,7 +13,15 @@ from ebwm.data.task import Rows, Tokens, Vectors
 from ebwm.data.tasks import load_task
 from ebwm.saving import CheckpointError, load_tensors, save_tensors
 from ebwm.training.checkpoint import Checkpoints
-from ebwm.training.configuration import ConfigError, ModelConfig, RecipeConfig, RunConfig, WalkConfig, from_dict
+from ebwm.training.configuration import (
+    ConfigError,
+    ModelConfig,
+    OptimiserConfig,
+    RecipeConfig,
+    RunConfig,
+    WalkConfig,
+    from_dict,
+)
 from ebwm.training.distributed import SingleProcess
 from ebwm.training.history import UnknownRun, find
 from ebwm.training.learner import LEARNERS, BatchOrder, Kind, load_learner, make_learner
@@ -103,6 +111,7 @@ CASES = [
         (RunConfig, ConfigError, "did you mean 'fsdp'", "strategy", "fsdp2"))],
     ("too many", lambda: RecipeConfig(*"s1 true".split(), *range(20)), TypeError, "RecipeConfig: "),
     ("overrides", partial(train, "smoke", overrides="seed=3"), ConfigError, "overrides='seed=3'"),
+    ("positional", lambda: OptimiserConfig(100, 0), ConfigError, "batch=0"),
     ("no features", partial(make_learner, ModelConfig(), 0, 0), ValueError, "dim=0"),
     ("large batch", lambda: BatchOrder(4, 5, 0), ConfigError, "batch=5"),
     ("indivisible batch", lambda: BatchOrder(9, 5, 0, part=(0, 2)), ConfigError, "batch=5"),

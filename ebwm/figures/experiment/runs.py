@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,8 +17,9 @@ from ebwm.data.video import trivial_baselines
 from ebwm.evaluation.cost import flops
 from ebwm.figures.errors import FigureError
 from ebwm.figures.experiment import panels
-from ebwm.figures.experiment.tuning import SEED, Search, make_trials, write_trials
+from ebwm.figures.experiment.tuning import SEED, Search, make_trials, trials_beyond, write_trials
 from ebwm.figures.record import Record
+from ebwm.files import write_json
 from ebwm.training.configuration import Config, ModelConfig, OptimiserConfig, RecipeConfig, WalkConfig
 from ebwm.training.learner import Learner, batches_of, make_learner
 from ebwm.training.trainer import fit
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Experiment", "baselines_of"]
 
-TUNING = "tuning.json"
+TUNING, BEYOND = "tuning.json", "beyond.json"
 SHAPE = ("dim", "depth", "heads")
 
 
@@ -228,22 +230,33 @@ class Experiment:
         **options: Any,  # of `write_trials`: key, and further entries of the file
     ) -> dict[str, Any]:  # content of tuning.json
         """Declare the trials that chose the settings: make them under `ebwm figures tune`, else read them."""
-        request = self.record.job.get("tune")
+        request, beyond = self.record.job.get("tune"), self.record.job.get("beyond", False)
         if request is None:
             return self.tuning()
-        key, stored = options.get("key", "model"), self.tuning()["trials"] if request else []
         for kind in request:
             checks.one_of("--only", kind, searches, FigureError)
-        made = {}
-        for kind, search in searches.items():
-            if request and kind not in request:
-                made[kind] = [{k: v for k, v in row.items() if k != key} for row in stored if row[key] == kind]
-                continue
-            run = lambda kind=kind, **chosen: score(kind, SEED, **chosen)
-            made[kind] = make_trials(search, run, lambda row, kind=kind: print({key: kind, **row}, flush=True))
+        chosen, key = request or list(searches), options.get("key", "model")
+        stored = self._trials_by_kind(key) if request or beyond else {}
+
+        def asked(kind: str) -> tuple[Callable[..., float], Callable[[dict[str, Any]], None]]:
+            return partial(score, kind, SEED), lambda row: print({key: kind, **row}, flush=True)
+
+        if beyond:
+            further = {kind: trials_beyond(stored[kind], *asked(kind)) for kind in chosen}
+            write_json(self.record.folder / BEYOND, {"seed": SEED, "trials": further})
+            return self.tuning()
+        made = {kind: make_trials(search, *asked(kind)) if kind in chosen else stored[kind]
+                for kind, search in searches.items()}
         values = shared if isinstance(shared, Mapping) else {name: self.parameters[name] for name in shared}
         self.trials[self.id] = write_trials(self.record.folder / TUNING, made, values, **options)
         return self.trials[self.id]
+
+    def _trials_by_kind(self, key: str) -> dict[str, list[dict[str, Any]]]:
+        """The recorded trials of each kind, whose name is the entry `key`."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in self.tuning()["trials"]:
+            found.setdefault(row[key], []).append({name: value for name, value in row.items() if name != key})
+        return found
 
     def table_of_trials(self) -> pd.DataFrame:
         """The trials in use, for display."""

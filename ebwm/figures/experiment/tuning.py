@@ -1,7 +1,7 @@
 """Searches over the settings of a figure: trials of one setting after another, and the file tuning.json."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from ebwm import checks
 from ebwm.figures.errors import FigureError
 from ebwm.files import write_json
 
-__all__ = ["SEED", "Search", "Times", "best", "make_trials", "search", "times", "write_trials"]
+__all__ = ["SEED", "Search", "Times", "best", "beyond", "make_trials", "search", "times", "trials_beyond", "values_of", "write_trials"]
 
 SEED = 100  # seed of the trials; no comparison uses it
+MEASURED = ("valid_loss", "seconds")  # entries of a trial that are no settings
+GRID = 3  # fewest values of a setting that have an end: two are a choice
 
 Score = Callable[..., float]  # (kind, seed, **settings) -> validation loss
 
@@ -72,6 +74,47 @@ def make_trials(
                 rows.append(chosen | _scored(score, chosen))
                 report(rows[-1])
         settings[name] = best(rows)[name]
+    return rows
+
+
+def beyond(
+    trials: Sequence[Mapping[str, Any]],  # of one kind
+) -> dict[str, float]:
+    """The settings whose best value is the smallest or the largest one tried, and the next value in that direction."""
+    chosen, found = best(trials), {}
+    for name, value in sorted(chosen.items()):
+        tried = values_of(trials, name)
+        if len(tried) >= GRID and value in (tried[0], tried[-1]):
+            other = tried[1] if value == tried[0] else tried[-2]
+            found[name] = float(f"{value ** 2 / other:.12g}")
+    return found
+
+
+def values_of(
+    trials: Iterable[Mapping[str, Any]],  # of one kind
+    name: str,  # a setting
+) -> list[float]:  # in order; empty if they are no positive numbers
+    """The values of a setting that were tried."""
+    if name in MEASURED:
+        return []
+    return sorted({row[name] for row in trials if isinstance(row.get(name), int | float) and row[name] > 0})
+
+
+def trials_beyond(
+    trials: Sequence[Mapping[str, Any]],  # of one kind
+    score: Callable[..., float],  # called with the settings by name
+    report: Callable[[dict[str, Any]], Any] = print,  # receives each trial
+) -> list[dict[str, Any]]:  # trials with an entry `beyond`: the name of the setting that is changed; "": none
+    """Repeat the best trial, and try the next value of each setting whose best value is at an end of those tried.
+
+    The best trial is repeated for a comparison within one version of the code. No trials if nothing is at an end.
+    """
+    chosen = {name: value for name, value in best(trials).items() if name not in MEASURED}
+    further, rows = beyond(trials), []
+    for name, value in {"": None, **further}.items() if further else ():
+        settings = chosen | ({name: value} if name else {})
+        rows.append({**settings, "beyond": name, **_scored(score, settings)})
+        report(rows[-1])
     return rows
 
 
