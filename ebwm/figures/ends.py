@@ -85,11 +85,22 @@ def table_of_ends(
     better = [row for row in tried if row.better]
     text = (f"Settings are chosen by trials on validation data. Of {found.choices} choices among three values or more, "
             f"{len(found.rows)} are the smallest or the largest of them. The next value in that direction was tried for "
-            f"{len(tried)} of these, with the best of the other settings and one seed: its validation loss is lower for {len(better)}.")
+            f"{len(tried)} of these, with the best of the other settings and one seed: its validation loss is lower for {len(better)}"
+            f"{_by_how_much(better)}. No setting was changed for it.")
     lines = ["| figure | model | setting | chosen | next | loss | with the next |", "|---|---|---|---|---|---|---|"]
-    lines += [f"| {row.figure} | {row.kind} | {row.setting} | {row.value:.3g} | {row.further:.3g} | {_loss(row.losses[0])} | "
-              f"{_loss(row.losses[1])}{' (lower)' if row.better else ''} |" for row in tried]
+    lines += [f"| {row.figure} | {row.kind} | {row.setting} | {_short(row.value)} | {_short(row.further)} | "
+              f"{_loss(row.losses[0])} | {_loss(row.losses[1])}{' (lower)' if row.better else ''} |" for row in tried]
     return [text, *(["\n".join(lines)] if tried else [])]
+
+
+def _by_how_much(better: Sequence[End]) -> str:
+    """The largest relative decrease."""
+    shares = [1 - further / loss for loss, further in (row.losses for row in better) if loss]
+    return f", by at most {100 * max(shares):.0f} %" if shares else ""
+
+
+def _short(value: float) -> str:
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def _loss(value: float | None) -> str:
