@@ -267,5 +267,6 @@ def test_settings_at_an_end_of_their_values_are_listed_with_further_trials(proje
         (row,) = ends().rows
         assert row.losses == (None if again == 2 else (1.1, loss)) and row.better == better
         summary, *table = table_of_ends(ends())
-        assert f"lower for {better:d}{', by at most 18 %' * better}. " in summary and len(table) == (row.losses is not None)
+        told = f"lower for {better:d}{', by at most 18 %' * better}. "
+        assert told in summary and len(table) == (row.losses is not None)
     assert "Of 1 choices among three values or more, 1" in results()

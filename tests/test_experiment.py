@@ -33,9 +33,10 @@ from ebwm.figures.experiment.tables import (
     shares_of_mean,
 )
 from ebwm.figures.experiment.tokens import random_text, words
-from ebwm.figures.experiment.tuning import beyond, make_trials, search, times, trials_beyond
+from ebwm.figures.experiment.tuning import make_trials, search, times, trials_beyond
 from ebwm.figures.experiment.walks import Walks, library_agreement, state_losses, traces
 from ebwm.figures.notebook import cells_of, code_of
+from ebwm.figures.trials import beyond
 from ebwm.figures.tune import tune
 from ebwm.objective import smooth_l1
 

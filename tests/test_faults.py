@@ -101,7 +101,7 @@ def test_a_run_killed_while_saving_resumes_from_the_last_good_checkpoint(runs, p
 def test_a_second_writer_is_refused_before_it_reads_any_data(runs, monkeypatch):
     def resume_as_well():
         monkeypatch.setattr(running, "load_task", None)
-        with pytest.raises(CheckpointError, match="another process is training here"):
+        with pytest.raises(CheckpointError, match="another process is writing here"):
             resumed(runs / "001")
 
     trained(runs, callback=at(3, resume_as_well))

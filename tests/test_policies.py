@@ -2,7 +2,9 @@
 
 import json
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from ebwm.policy.formats import write_demonstrations
 from ebwm.policy.models import OUTPUTS, ChunkModel
 from ebwm.policy.policies import FILE, Policy, PolicySettings, load_policy
 from ebwm.policy.predictors import PREDICTORS, Diffusion, make_predictor
+from ebwm.policy.robomimic import write_robomimic
 from ebwm.policy.training import TRAINING, fit_policy, train_policy
 from ebwm.policy.trunks import ChunkShape
 from ebwm.policy.walk import PRESETS
@@ -250,8 +253,10 @@ def test_a_saved_policy_is_loaded_with_other_settings(demonstrations, tmp_path):
     train_policy(demonstrations, tmp_path, PolicySettings.named("ebt", **TINY))
     changed = load_policy(tmp_path, samples=3, steps=5, execute=1)
     assert (changed.predictor.samples, changed.options.steps, changed.execute) == (3, 5, 1)
-    for change, message in (({"dim": 32}, "setting='dim'"), ({"execute": 99}, "execute=99")):
-        with pytest.raises((UsageError, ValueError), match=f"^{message}"):
+    assert load_policy(tmp_path, walk="authors").predictor.walk == PRESETS["authors"]
+    for change, message in (({"dim": 32}, "setting='dim'"), ({"execute": 99}, "execute=99"), ({"steps": 0}, "steps=0"),
+                            ({"walk": "author"}, "walk='author'.*did you mean 'authors'")):
+        with pytest.raises(UsageError, match=f"^{message}"):
             load_policy(tmp_path, **change)
 
 
@@ -275,10 +280,30 @@ def test_a_folder_without_a_policy_is_refused(text, message, tmp_path):
     ("ebt", {"least": 3, "most": 2}, "most=2"),
     ("diffusion", {"output": "energy"}, "output='energy'"),
     ("magic", {}, "kind='magic'"),
+    ("ebt", {"walk": "papers"}, "walk='papers': must be one of paper, authors"),
+    ("ebt", {"steps": 0}, "steps=0: must be at least 1"),
+    ("ebt", {"steps": -3}, "steps=-3: must be at least 1"),
+    ("diffusion", {"steps": 101}, "steps=101: must be at most 100"),
+    ("ebt", {"updates": 0}, "updates=0: must be at least 1"),
+    ("ebt", {"learning_rate": 0}, "learning_rate=0: must be a finite number above 0"),
+    ("ebt", {"stepz": 3}, "setting='stepz': must be one of .*momentum.*updates.*did you mean 'steps'"),
 ])
 def test_settings_that_make_no_sense_are_refused(kind, changes, message):
     with pytest.raises((ValueError, TypeError), match=message):
         PolicySettings.named(kind, **changes).predictor(SHAPE)
+
+
+def test_a_walk_is_also_named_by_its_preset():
+    paper = PolicySettings.named("ebt", "paper")
+    assert PolicySettings(walk="paper") == PolicySettings.named("ebt", walk="paper") == paper
+    assert PolicySettings.named("ebt", walk="paper", momentum=0.5).walk == replace(PRESETS["paper"], momentum=0.5)
+
+
+@pytest.mark.parametrize("kind, options", [("diffusion", {}), ("ebt", {}), ("ebt", {"walk": "authors"})])
+def test_a_prediction_takes_at_least_one_step(kind, options):
+    predictor = make_predictor(kind, SHAPE, generator(0), **options)
+    with pytest.raises(ValueError, match="steps=0: must be at least 1"):
+        predictor.predict(observations(), generator(0), 0)
 
 
 def test_outputs_have_nearly_as_many_weights():
@@ -344,5 +369,43 @@ def test_a_second_training_in_a_folder_is_refused(demonstrations, tmp_path, caps
     words = ["policy", "train", "cloning", *(f"{name}={value}" for name, value in TINY.items()), *places]
     with locked(tmp_path / "policy" / TRAINING):
         assert main(words) != 0
-    assert "another process is training here" in capsys.readouterr().err
+    assert "another process is writing here" in capsys.readouterr().err
     assert main(words) == 0 and (tmp_path / "policy" / FILE).is_file()
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_training_that_was_interrupted_before_its_last_file_is_resumed(every, demonstrations, tmp_path, monkeypatch):
+    write_demonstrations(tmp_path / "demos", demonstrations)
+    words = ["policy", "train", "cloning", *(f"{name}={value}" for name, value in TINY.items()), "--demos",
+             str(tmp_path / "demos"), "--out", str(tmp_path / "policy")]
+
+    def interrupt(path, value):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ebwm.policy.training.SAVE_EVERY", every)
+    with monkeypatch.context() as patch:
+        patch.setattr("ebwm.policy.training.write_json", interrupt)
+        assert main(words) != 0
+    before = (tmp_path / "policy/model.safetensors").read_bytes()
+    assert main(words) == 0 and (tmp_path / "policy/model.safetensors").read_bytes() == before
+    assert (tmp_path / "policy" / FILE).is_file() and main(words) == 2, "a whole policy is not replaced"
+    (tmp_path / "policy" / FILE).unlink()
+    assert main(words) == 2, "files of another kind are not replaced"
+
+
+def test_the_command_reads_what_its_options_choose(demonstrations, tmp_path, capsys):
+    demos, run = tmp_path / "demos.hdf5", tmp_path / "run"
+    pictures = lambda one: {"image": np.zeros((len(one.actions), 16, 16, 3), np.uint8)}
+    wide = [one._replace(actions=2 * one.actions, observations=one.observations | pictures(one))
+            for one in demonstrations.episodes]
+    write_robomimic(demos, Demonstrations("reach", wide), masks={"few": [0, 2]}, camera="front")
+    words = ["policy", "train", "cloning", *(f"{name}={value}" for name, value in TINY.items()), "--demos", str(demos),
+             "--out", str(run), "--mask", "few"]
+    assert main(words) == 2 and "outside of [-1, 1]" in capsys.readouterr().err
+    assert main([*words, "--unbounded", "--camera", "back"]) == 2 and "back_image is missing" in capsys.readouterr().err
+    assert main([*words, "--unbounded", "--camera", ""]) == 0
+    stored, policy = json.loads((run / FILE).read_text()), load_policy(run)
+    few = [one._replace(observations={"state": one.observations["state"]}) for one in (wide[0], wide[2])]
+    assert stored["demonstrations"] == Demonstrations("reach", few).digest
+    assert stored["reading"] == {"mask": "few", "camera": "", "bounded": False}
+    assert max(policy.normaliser.actions.std) > 1 and not policy.model.shape.image

@@ -4,6 +4,7 @@ import abc
 import inspect
 import json
 import os
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from ebwm.policy.lerobot import LeRobotConfig, LeRobotPolicy, observation_of
 from ebwm.policy.rollout import EpisodeResult, count_retries
 from ebwm.policy.simulators import Disturbance
 from ebwm.settings import generator
+from ebwm.training.checkpoint import CheckpointError, locked
 from ebwm.usage import Failure, UsageError
 from tests.tiny_policy import Corridor, Walker, missing
 
@@ -146,6 +148,13 @@ def test_an_evaluation_resumes_where_it_was_killed(tmp_path, workers):
     for changes in ({"disturbance": Disturbance(push=1.0)}, {"batch": 2}, {"policy": Walker(0.5)}):
         with pytest.raises(UsageError, match=rf"folder=.*other settings \({next(iter(changes))}\)"):
             evaluate_policy(**{"policy": Walker(), "simulator": Corridor, "seeds": SEEDS, "folder": tmp_path} | changes)
+
+
+def test_a_second_evaluation_in_a_folder_is_refused(tmp_path):
+    run = partial(here, Walker(), seeds=SEEDS, folder=tmp_path)
+    with locked(tmp_path), pytest.raises(CheckpointError, match="another process"):
+        run()
+    assert not (tmp_path / EPISODES).exists() and len(run()) == len(SEEDS)
 
 
 def test_readers_count_each_seed_once_and_no_line_that_was_cut_off(tmp_path):
@@ -362,6 +371,7 @@ def test_refusals_of_the_adapter(plugin, call, message):
     ("evaluate nothing", "RUN='nothing': must be the folder of a policy"),
     ("train forest --demos a --out b", "KIND='forest': must be one of ebt"),
     ("train ebt updates --demos a --out b", "updates"),
+    ("train ebt preset=paper --demos a --out b", "KEY=VALUE='preset=paper': is not a setting; give"),
     ("demos reach --out .", "--out='.': exists already"),
     ("", "policy command is missing"),
 ])
@@ -369,6 +379,22 @@ def test_commands_refuse_in_one_line(words, message, capsys):
     assert cli.main(["policy", *words.split()]) == 2
     shown = capsys.readouterr().err
     assert message in shown and shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", ["demos reach --out {}/x.hdf5", "train ebt --demos a --out {}/x",
+                                   "train ebt --demos a --out {}"])
+def test_a_file_in_the_place_of_a_folder_is_named(words, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert cli.main(["policy", *words.format(tmp_path / "file").split()]) == 2
+    assert f"{tmp_path / 'file'} is a file, not a folder; choose another place" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target, package", [("x.hdf5", "h5py"), ("x", "pyarrow")])
+def test_a_missing_package_is_named_before_demonstrations_are_recorded(target, package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("ebwm.policy.demonstrations.collect", lambda *_: pytest.fail("episodes were recorded"))
+    assert cli.main(["policy", "demos", "reach", "--out", str(tmp_path / target)]) == 2
+    assert f"'{package}' cannot be imported" in capsys.readouterr().err
 
 
 def test_commands_from_demonstrations_to_a_film(tmp_path, monkeypatch, capsys):
@@ -392,6 +418,12 @@ def test_commands_from_demonstrations_to_a_film(tmp_path, monkeypatch, capsys):
     assert len(list(tmp_path.glob(f"run/evaluations/reach_execute=4_push=0.2/{EPISODES}"))) == 1
     assert "setting='excute'" in told("evaluate run excute=4")[1].err
     assert "use 'block'" in told("evaluate run --fault drop")[1].err
+    with monkeypatch.context() as patch:
+        patch.setattr("ebwm.policy.reach.Reach.layout", {"agent": 3})
+        for command in ("evaluate run --simulator reach", f"play run --out {film}"):
+            code, printed = told(command)
+            assert code == 2 and "has state_dim=3, but the policy was trained with 4" in printed.err
+    assert not (tmp_path / "run/evaluations/reach").exists() and not film.exists()
     assert "run  cloning on reach  reach_execute=4_push=0.2  success" in told("list")[1].out
     pytest.importorskip("av")
     assert told(f"play run --out {film} --size 64")[0] == 0 and film.stat().st_size > 1000

@@ -35,14 +35,17 @@ WRONG_TYPES = {  # names in messages, and the calls
     "items": "model.landscape(states).select(None)",
     "items.dtype": "model.landscape(states).select(states)",
     "model": "predict(None, states) | generate(None, states, 1) | S1()(None, states, states)",
-    "walk": "predict(model, states, 1.5) | predict(model, states, Walk) | S1('a')",
+    "walk": "predict(model, states, 1.5) | predict(model, states, Walk) | S1('a') | PolicySettings(walk=(1, 2)) | "
+            "PolicySettings.named('ebt', walk=None)",
     "dim": "EBT(None, 1, 2) | EBT(16.5, 1, 2)",
     "heads": "EBT(16, 1, 2.0)",
     "vocabulary": "EBT(16, 1, 2, vocabulary=1.5)",
     "folder": "model.save(3) | EBT.load(3) | learner.load_learner(None) | scenes.run_scene(None)",
     "generator": "EBT(16, 1, 2, generator=3) | predict(model, states, generator=3) | run(bowl, states, descent, 1, 3)",
     "start": "run(bowl, states.numpy(), descent, 1) | Walk(start=3) | Walk(start=states.numpy())",
-    "steps": "Walk(1.5) | run(bowl, states, descent, 'a') | budget(1.5) | schedules.linear(0, 1, 1.5)",
+    "steps": "Walk(1.5) | run(bowl, states, descent, 'a') | budget(1.5) | schedules.linear(0, 1, 1.5) | "
+             "PolicySettings.named('ebt', steps=2.5) | PolicySettings(steps='abc')",
+    "updates": "PolicySettings.named('ebt', updates='abc')",
     "steps.dtype": "budget(torch.tensor([1.5]))",
     "step_size": "sampler.gradient_descent(None) | Walk(step_size='a') | sampler.mala(torch.tensor(1j))",
     "kernel": "run(bowl, states, None, 1) | Walk(kernel=3) | modifiers.guarded(None)",
@@ -76,6 +79,7 @@ from ebwm.evaluation import statistics, uncertainty
 from ebwm.explore import scenes
 from ebwm.figures import curves
 from ebwm.generation import generate_tokens
+from ebwm.policy.policies import PolicySettings
 from ebwm.replay import Replay
 from ebwm.sampler import evaluate, run
 from ebwm.stopping import budget, either

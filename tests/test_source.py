@@ -22,13 +22,13 @@ FLOORS = [floor.split() for floor in (
     "data data.",
     "training training. evaluation.actions evaluation.rollouts",
     "policy policy.",
-    "figures.errors figures.manifest figures.notebook figures.checkout figures.registry figures.style"
+    "figures.errors figures.trials figures.manifest figures.notebook figures.checkout figures.registry figures.style"
     " figures.inputs figures.curves figures.packages figures.plan",
     "figures.record",
     "figures.carried figures.execution figures.job figures.local figures.progress figures.batch figures.claims"
     " figures.findings"
     " figures.ledger figures.comparison figures.table figures.summary figures.tune figures.offline figures.wheels"
-    " figures.bundle figures.adopt figures.identical figures.rejoin figures.rekey"
+    " figures.ends figures.bundle figures.adopt figures.identical figures.rejoin figures.rekey"
     " figures.report",
     "figures",
     "figures.experiment figures.experiment. figures.pictures figures.pictures.",

@@ -233,7 +233,7 @@ def _json_rows(name: str, path: Path) -> Iterator[tuple[str, object]]:
 
 
 def _is_spread(line: str, path: Path) -> bool:
-    """Whether a value that begins in a line goes on in the next one."""
+    """Whether a value that begins in a line ends in a later one."""
     if line.lstrip().startswith("[") or line.strip() == "{":
         return True
     if _format(path) != ".json":  # one value in each line

@@ -132,8 +132,7 @@ def decoded(
     pillow = require("PIL.Image", "video")
     try:
         opened = pillow.open(io.BytesIO(image.content))
-        deep = opened.mode.startswith(("I", "F"))  # which Pillow would clip at 255
-        opened = opened.convert("L" if grey else "RGB")
+        deep, opened = opened.mode[0] in "IF", opened.convert("L" if grey else "RGB")  # which clips at 255
     except (OSError, ValueError) as error:
         raise refusal("source", image.name, f"cannot be read as an image ({error})", "remove or repair it") from None
     if deep:
@@ -147,14 +146,12 @@ def decoded(
 PART = 1024  # images in a file of the cache
 
 
-def _stored(
-    images: Iterator[Encoded], size: int | None, grey: bool, facts: dict[str, Any]
-) -> tuple[Parts, dict[str, Any]]:
+def _stored(images: Iterator[Encoded], size: int | None, grey: bool, facts: dict[str, Any]) -> tuple[Parts, dict]:
     """Pixels of all images in files of the cache, and their labels and splits; a killed call continues."""
     folder = cache_folder(None) / cache_entry("images", dict(size=size, grey=grey, **facts))
     chunks = lambda: iter(lambda: list(itertools.islice(images, PART)), [])
-    identify = lambda chunk: {"first": chunk[0].name, "images": len(chunk)}
-    found = cached_arrays(folder, chunks, identify, lambda chunk: _stacked(chunk, size, grey))
+    found = cached_arrays(folder, chunks, lambda chunk: {"first": chunk[0].name, "images": len(chunk)},
+                          lambda chunk: _stacked(chunk, size, grey))
     names = {tuple(some["shape"]): some["first"] for _, some in reversed(found)}
     if len(names) > 1:
         (shape, name), (other, _) = list(names.items())[-2:]
@@ -214,8 +211,7 @@ def _hub_images(source: str) -> tuple[Iterator[Encoded], dict[str, Any]]:
         splits = datasets.load_dataset(**named)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        remedy = "check the name and the network"
-        raise refusal("source", source, f"cannot be loaded ({reason})", remedy, OSError) from None
+        raise refusal("source", source, f"cannot be loaded ({reason})", "check name and network", OSError) from None
     used = {split: splits[split] for split in ("train", "test") if split in splits}
 
     def rows_of(split: str) -> Iterator[Encoded]:
@@ -288,8 +284,7 @@ def image_splits(
         raise refusal("size", size, "must be 8 for scikit-learn's digits")
     pixels, facts = _digits() if source == "digits" else _all_images(source, size, grey)
     chosen = split_images(pixels, np.array(facts["test"], bool), held_out, seed)
-    labels = torch.tensor(facts["labels"])
-    chosen = {split: _some(index, counts[split]) for split, index in chosen.items()}
+    labels, chosen = torch.tensor(facts["labels"]), {name: _some(index, counts[name]) for name, index in chosen.items()}
     part = pixels.take if isinstance(pixels, Parts) else pixels.__getitem__
     return {split: Images(part(index), labels[index]) for split, index in chosen.items()}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ebwm import settings
-from ebwm.figures.experiment.tuning import GRID, MEASURED, best, beyond, values_of
+from ebwm.figures.trials import GRID, MEASURED, best, beyond, values_of
 from ebwm.figures.tune import BEYOND, FILE
 from ebwm.settings import Settings
 

@@ -2,15 +2,17 @@
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ebwm import checks, settings
+from ebwm.compat import require
 from ebwm.usage import Failure, Parser, UsageError, count, needs
 
 if TYPE_CHECKING:  # imports torch
@@ -18,7 +20,7 @@ if TYPE_CHECKING:  # imports torch
 
     from ebwm.policy.policies import Policy
     from ebwm.policy.rollout import EpisodeResult
-    from ebwm.policy.simulators import Disturbance
+    from ebwm.policy.simulators import Disturbance, Simulator
 
 __all__ = ["EVALUATIONS", "add", "find_policy"]
 
@@ -75,6 +77,9 @@ def _add_train(parser: Parser) -> None:
     option("kind", metavar="KIND", choices=KINDS, help=", ".join(KINDS))
     option("settings", nargs="*", metavar="KEY=VALUE", help="settings to change, as in updates=500 or steps=2")
     option("--demos", type=Path, required=True, metavar="FILE", help="demonstrations: file.hdf5 or a folder")
+    option("--mask", metavar="NAME", help="filter of the HDF5 file, such as train; default: all episodes")
+    option("--camera", metavar="NAME", help="camera of the images, '' for none; default: the only one")
+    option("--unbounded", action="store_true", help="take actions outside of [-1, 1], which are otherwise refused")
     option("--out", required=True, metavar="RUN", help="new folder, or its name in the folder of runs; or of an interrupted training")
     option("--preset", default="ours", metavar="NAME", help="ebt: ours, two_steps, paper or authors; default: ours")
     option("--seed", type=int, default=0, metavar="N", help="fixes weights, batches and noise; default: 0")
@@ -122,10 +127,14 @@ def _add_policy(parser: Parser) -> None:
 def _demos(options: argparse.Namespace) -> int:
     if options.out.exists():
         raise checks.refusal("--out", str(options.out), "exists already", "choose another place", UsageError)
+    _check_place(options.out, options.out.parent)
     from ebwm.policy.demonstrations import collect
-    from ebwm.policy.formats import write_demonstrations
+    from ebwm.policy.formats import HDF5, write_demonstrations
     from ebwm.policy.simulators import make_simulator
 
+    packages = ["h5py"] if options.out.suffix in HDF5 else ["pyarrow", "av"] if options.image else ["pyarrow"]
+    for package in packages:  # missing ones are named before episodes are recorded
+        require(package, "policy")
     with _usage():
         simulator = make_simulator(options.simulator)
         layout = dict(simulator.layout)
@@ -140,6 +149,10 @@ def _demos(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     folder, changes = _new_folder(options.out), _settings(options.settings)
+    for name in changes.keys() & {"kind", "preset"}:
+        remedy = "give the kind as the first word, and the preset as --preset NAME"
+        raise checks.refusal("KEY=VALUE", f"{name}={changes[name]}", "is not a setting", remedy, UsageError)
+    reading = {"mask": options.mask, "camera": options.camera, "bounded": not options.unbounded}
     from tqdm import tqdm
 
     from ebwm.policy.formats import read_demonstrations
@@ -149,11 +162,12 @@ def _train(options: argparse.Namespace) -> int:
 
     with _usage():
         chosen = PolicySettings.named(options.kind, options.preset, **changes)
-        demonstrations = read_demonstrations(options.demos)
+        demonstrations = read_demonstrations(options.demos, **reading)
     with tqdm(total=chosen.updates, disable=not sys.stderr.isatty(), unit="update") as bar:
         try:
             with locked(folder / TRAINING), _usage():
-                train_policy(demonstrations, folder, chosen, options.seed, lambda row: bar.update(row["update"] - bar.n))
+                note = lambda row: bar.update(row["update"] - bar.n)
+                train_policy(demonstrations, folder, chosen, options.seed, note, reading)
         except FloatingPointError as error:
             raise Failure(str(error)) from error
     print(f"{folder}\nNext: ebwm policy evaluate {folder}")
@@ -163,9 +177,19 @@ def _train(options: argparse.Namespace) -> int:
 def _new_folder(word: str) -> Path:
     """A folder by its path, or by its name in the folder of runs; it may hold an interrupted training."""
     folder = Path(word) if len(Path(word).parts) > 1 else settings.load().runs / word
-    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {TRAINING}):
+    _check_place(folder, folder)
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if FILE in names or (names and TRAINING not in names):
         raise checks.refusal("--out", str(folder), "exists already", "choose another name", UsageError)
     return folder
+
+
+def _check_place(out: Path, folder: Path) -> None:
+    """Refuse a place to write whose folder cannot be made or written."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        rule = f"{existing} " + ("cannot be written" if existing.is_dir() else "is a file, not a folder")
+        raise checks.refusal("--out", str(out), rule, "choose another place", UsageError)
 
 
 def _settings(words: list[str]) -> dict[str, Any]:
@@ -247,11 +271,17 @@ def _evaluate(options: argparse.Namespace) -> int:
     folder, policy, simulator, made, changes = _policy(options)
     from ebwm.policy.evaluation import evaluate_policy, evaluation_seeds, summarise
     from ebwm.policy.policies import load_policy
+    from ebwm.policy.simulators import make_simulator
 
     disturbance = _disturbance(options)
     named = changes | ({} if options.instruction is None else {"instruction": options.instruction.stem})
     place = options.out or folder / EVALUATIONS / _name_of(disturbance, named, simulator, options.batch)
+    if not place.is_dir():
+        _check_place(place, place)
     with _usage():
+        if options.simulator:
+            with closing(make_simulator(simulator)) as one:
+                _check_sizes(policy, one)
         results = evaluate_policy(
             partial(load_policy, folder, policy.instruction, **changes), simulator, options.seeds or evaluation_seeds(options.episodes),
             disturbance=disturbance, workers=options.workers, batch=options.batch, folder=place, options=made,
@@ -260,6 +290,17 @@ def _evaluate(options: argparse.Namespace) -> int:
     for message, times in Counter(result.message for result in results if result.message).most_common():
         print(f"ebwm: {times} episodes ended by: {message}", file=sys.stderr)
     return FAILED if all(result.message for result in results) else 0
+
+
+def _check_sizes(policy: "Policy", simulator: "Simulator") -> None:
+    """Refuse a simulator whose states or actions have other sizes than those of the policy."""
+    shape = policy.model.shape
+    names = ["action_dim", *["state_dim"] * bool(shape.state_dim and policy.encoder is None)]
+    for name in names:
+        if (size := getattr(simulator, name)) != (known := getattr(shape, name)):
+            rule = f"has {name}={size}, but the policy was trained with {known}"
+            remedy = "choose a simulator like that of its demonstrations"
+            raise checks.refusal("--simulator", simulator.name, rule, remedy, UsageError)
 
 
 def _name_of(disturbance: "Disturbance", changes: dict[str, Any], simulator: str, batch: int) -> str:
@@ -277,6 +318,7 @@ def _report(result: "EpisodeResult") -> None:
 
 def _play(options: argparse.Namespace) -> int:
     _, policy, name, made, _ = _policy(options)
+    _check_place(options.out, options.out.parent)
     import torch
 
     from ebwm.policy.evaluation import FIRST_SEED
@@ -288,6 +330,7 @@ def _play(options: argparse.Namespace) -> int:
     seed = FIRST_SEED if options.seed is None else options.seed
     with _usage():
         simulator = make_simulator(name, **made)
+        _check_sizes(policy, simulator)
         result = film_episode(policy, simulator, seed, options.out, disturbance, options.size)
     simulator.close()
     reason = f" ({result.message})" if result.message else ""

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import torch
 from ..checks import refusal, whole
 from ..evaluation.statistics import Interval, Numbers, paired_difference, student_crossed, wilson
 from ..files import sha256
+from ..training.checkpoint import locked
 from ..usage import UsageError
 from .rollout import Actor, EpisodeResult
 from .simulators import Disturbance, Simulator
@@ -56,22 +58,22 @@ def evaluate_policy(
     seed alone, whatever the policy and the number of workers. With `batch` above 1, the noise of the policy depends
     on the first seed of each group of as many seeds instead.
 
-    Raises `UsageError` for a folder with episodes of other settings, and `Failure` if the processes cannot start.
+    Raises `UsageError` for a folder with episodes of other settings, `CheckpointError` for one that another evaluation
+    uses, and `Failure` if the processes cannot start.
     """
     _check(seeds, workers, batch)
     seeds = list(map(int, seeds))
     setting = Setting(policy, simulator, disturbance or Disturbance(), options or {}, trace)
-    found = {}
-    if folder is not None:
-        found = _resume(Path(folder) / EPISODES, _facts(setting, batch))
     groups = [seeds[start:start + batch] for start in range(0, len(seeds), batch)]
-    jobs = [list(group) for group in groups if not found.keys() >= set(group)]
-    for results in in_processes(setting, jobs, workers) if workers else in_this_process(setting, jobs):
-        if folder is not None:
-            _append(Path(folder) / EPISODES, [dataclasses.asdict(result) for result in results])
-        found |= {result.seed: result for result in results}
-        for result in results if report else ():
-            report(result)
+    with nullcontext() if folder is None else _held(Path(folder)):
+        found = {} if folder is None else _resume(Path(folder) / EPISODES, _facts(setting, batch))
+        jobs = [list(group) for group in groups if not found.keys() >= set(group)]
+        for results in in_processes(setting, jobs, workers) if workers else in_this_process(setting, jobs):
+            if folder is not None:
+                _append(Path(folder) / EPISODES, [dataclasses.asdict(result) for result in results])
+            found |= {result.seed: result for result in results}
+            for result in results if report else ():
+                report(result)
     return [found[seed] for seed in seeds]
 
 
@@ -86,6 +88,11 @@ def _check(seeds: Sequence[int], workers: int, batch: int) -> None:
 
 
 # The file of results
+
+
+def _held(folder: Path) -> AbstractContextManager:
+    """Lock a folder of results, unless it can only be read."""
+    return nullcontext() if folder.is_dir() and not os.access(folder, os.W_OK) else locked(folder)
 
 
 def _facts(setting: Setting, batch: int) -> dict[str, Any]:

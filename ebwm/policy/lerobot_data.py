@@ -282,7 +282,7 @@ def _video_key(source: Source, info: dict[str, Any], camera: str | None) -> str:
         return ""
     if camera is None and len(kinds) > 1:
         raise source.refused(f"has images of {', '.join(cameras)}",
-                             f"choose one, as in camera={cameras[0]!r}, or camera='' for none")
+                             f"choose one, as in camera={cameras[0]!r} or --camera {cameras[0]}; '' for none")
     if camera is not None and camera not in cameras:
         raise source.refused(f"has no images of camera {camera!r}", f"the cameras are {', '.join(cameras) or 'none'}")
     key = list(kinds)[0 if camera is None else cameras.index(camera)]

@@ -3,18 +3,19 @@
 import json
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ebwm import checks, settings
+from ebwm.entries import Amount, Count, Fraction, Positive, from_value
 from ebwm.policy.cameras import frozen_encoder, part_of, with_features
 from ebwm.policy.chunks import Normaliser
-from ebwm.policy.models import ChunkModel
+from ebwm.policy.models import LEVELS, ChunkModel
 from ebwm.policy.predictors import PREDICTORS, Predictor, make_predictor
 from ebwm.policy.trunks import ChunkShape
 from ebwm.policy.walk import PRESETS, PolicyWalk
@@ -34,31 +35,39 @@ class PolicySettings:
     """A policy and its training."""
 
     kind: str = "ebt"  # in PREDICTORS
-    walk: PolicyWalk = field(default_factory=PolicyWalk)  # of an EBT
+    walk: PolicyWalk | str = field(default_factory=PolicyWalk)  # of an EBT; or a name in `walk.PRESETS`
     output: str | None = None  # of a diffusion policy: "clean" | "noise"
-    steps: int | None = None  # of a prediction; None: those of the walk, or 16 of a diffusion policy
-    samples: int = 1  # EBT: walks of a prediction, of which the one with the lowest energy is taken
-    observe: int = 2  # observations of a context
-    predict: int = 16  # actions of a chunk
-    execute: int = 8  # actions that are executed before the next prediction
+    steps: Count | None = None  # of a prediction; None: those of the walk, or 16 of a diffusion policy
+    samples: Count = 1  # EBT: walks of a prediction, of which the one with the lowest energy is taken
+    observe: Count = 2  # observations of a context
+    predict: Count = 16  # actions of a chunk
+    execute: Count = 8  # actions that are executed before the next prediction
     state: bool = True  # whether the policy sees the state, if observations have one; False: images alone
     images: str = "cnn"  # of observations that have any: "cnn", "none", or the name of a frozen encoder
-    trunk: str = "mlp"  # "mlp" | "transformer"
-    dim: int = 128  # width
-    depth: int = 3  # layers
-    heads: int = 4  # attention heads of a transformer
-    updates: int = 3000  # of training
-    batch: int = 64  # windows of a batch
-    learning_rate: float = 1e-3  # peak
-    weight_decay: float = 1e-6
-    average: float = 0.995  # decay of the moving average of the weights, which predicts
+    trunk: Literal["mlp", "transformer"] = "mlp"  # "mlp" | "transformer"
+    dim: Count = 128  # width
+    depth: Count = 3  # layers
+    heads: Count = 4  # attention heads of a transformer
+    updates: Count = 3000  # of training
+    batch: Count = 64  # windows of a batch
+    learning_rate: Positive = 1e-3  # peak
+    weight_decay: Amount = 1e-6
+    average: Fraction = 0.995  # decay of the moving average of the weights, which predicts
 
     def __post_init__(self):
-        checks.one_of("kind", self.kind, PREDICTORS)
-        checks.whole("execute", self.execute, 1, self.predict)
-        checks.instance("state", self.state, bool, "must be true or false")
+        for entry in fields(PolicySettings):
+            if entry.name != "walk":
+                from_value(entry.name, getattr(self, entry.name), entry.type, UsageError)
+        checks.one_of("kind", self.kind, PREDICTORS, UsageError)
+        object.__setattr__(self, "walk", _walk(self.walk))
+        if self.execute > self.predict:
+            rule = f"must be at most {self.predict}, the actions of a chunk"
+            raise checks.refusal("execute", self.execute, rule, "or raise predict", UsageError)
+        if self.kind == "diffusion" and (self.steps or 0) > LEVELS:
+            raise checks.refusal("steps", self.steps, f"must be at most {LEVELS}", error=UsageError)
         if not self.state and self.images == "none":
-            raise checks.refusal("state", False, "leaves nothing to observe with images='none'", "use images='cnn'")
+            rule = "leaves nothing to observe with images='none'"
+            raise checks.refusal("state", False, rule, "use images='cnn'", UsageError)
 
     @classmethod
     def named(
@@ -68,9 +77,14 @@ class PolicySettings:
         **changes: Any,  # of the settings, or of the walk
     ) -> "PolicySettings":
         """Settings by name, with changes by name."""
-        checks.one_of("preset", preset, PRESETS)
+        checks.one_of("preset", preset, PRESETS, UsageError)
+        known = {**cls.__dataclass_fields__, **PolicyWalk.__dataclass_fields__}.keys() - {"kind"}
+        for name in changes:
+            checks.one_of("setting", name, sorted(known), UsageError)
+        named = isinstance(changes.get("walk"), str)  # then it is a preset, which other settings may change
+        walk = _walk(changes.pop("walk")) if named else PRESETS[preset]
         own = {name: value for name, value in changes.items() if name in cls.__dataclass_fields__}
-        walk = checks.changed(PRESETS[preset], {k: v for k, v in changes.items() if k not in own}, "setting")
+        walk = replace(walk, **{name: value for name, value in changes.items() if name not in own})
         return cls(**{"kind": kind, "walk": walk} | own)
 
     def shape(
@@ -95,6 +109,14 @@ class PolicySettings:
     def of_predictor(self) -> dict[str, Any]:
         """Settings of the predictor."""
         return {"walk": self.walk, "samples": self.samples} if self.kind == "ebt" else {}
+
+
+def _walk(walk: Any) -> PolicyWalk:
+    """The settings of a walk, or those of a preset by its name."""
+    if isinstance(walk, PolicyWalk):
+        return walk
+    checks.one_of("walk", walk, PRESETS, UsageError)
+    return PRESETS[walk]
 
 
 class Policy:

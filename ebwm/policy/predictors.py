@@ -128,7 +128,7 @@ class Diffusion(Predictor):
     @torch.no_grad()
     def predict(self, context: Context, generator: torch.Generator, steps: int | None = None) -> Prediction:
         "Denoise from noise."
-        checks.whole("steps", steps := steps or self.steps, 1, LEVELS)
+        checks.whole("steps", steps := self.steps if steps is None else steps, 1, LEVELS)
         memory, shape = self.model.prefill(context), self.model.shape
         y = memory[0].new_empty(len(memory[0]), shape.predict, shape.action_dim)
         y, signal = normal_like(y, generator), self.levels.alphas_cumprod.to(y)
@@ -185,11 +185,11 @@ class EnergyPolicy(Predictor):
 
     def _walk(self, landscape: ChunkLandscape, start: Tensor, steps: int | None) -> Prediction:
         "The end of each walk; with several for each observation its energy, else that of the last step."
-        walk, alpha = self.walk, self.model.step_size.detach()
+        walk, alpha, final = self.walk, self.model.step_size.detach(), self.samples > 1
+        checks.whole("steps", steps := (walk.predicted or walk.most) if steps is None else steps)
         if walk.stop != "none":
             ends = walk_chunks(landscape, start, walk, alpha, steps)
             return Prediction(ends.state.y, ends.info.evaluations.sum(0), ends.evaluations, ends.state.energy)
-        steps, final = steps or walk.predicted or walk.most, self.samples > 1
         state = descend(landscape, start, walk, alpha, steps)
         taken = torch.full((len(start),), steps, device=start.device)
         energy = landscape.energy(state.y) if final else state.energy

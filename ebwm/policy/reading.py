@@ -88,7 +88,7 @@ class Source:
         if (most := np.abs(array).max()) > 1 + TOLERANCE:
             step, place = np.argwhere(np.abs(array) == most)[0]
             raise self.refused(f"{entry} has {array[step, place]:g} at step {step}, which is outside of [-1, 1]",
-                               "scale the actions, or read them as they are with bounded=False")
+                               "scale the actions, or read them as they are: bounded=False, on the command line --unbounded")
         return array.clip(-1, 1)
 
     def instruction(

@@ -193,5 +193,5 @@ def _image(source: Source, obs: Any, camera: str | None) -> str:
     if len(found) > 1:
         cameras = [name.removesuffix("_image") for name in found]
         raise source.refused(f"{obs.name.lstrip('/')} has images of {', '.join(cameras)}",
-                             f"choose one, as in camera={cameras[0]!r}, or camera='' for none")
+                             f"choose one, as in camera={cameras[0]!r} or --camera {cameras[0]}; '' for none")
     return found[0] if found else ""

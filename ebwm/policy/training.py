@@ -162,8 +162,12 @@ def train_policy(
     options: PolicySettings | None = None,  # the policy and its training
     seed: int = 0,  # fixes initial weights, batches and noise
     note: Callable[[dict[str, Any]], Any] | None = None,  # receives every row of the log
+    reading: dict[str, Any] | None = None,  # how the demonstrations were read, such as {"mask": "train"}; kept in FILE
 ) -> Policy:
-    """Train a policy on demonstrations and save it; an interrupted training in the folder is resumed."""
+    """Train a policy on demonstrations and save it; an interrupted training in the folder is resumed.
+
+    FILE is written last: a folder that holds it holds the whole policy.
+    """
     options, folder = options or PolicySettings(), Path(folder)
     if demonstrations.episodes and "state" not in demonstrations.episodes[0].observations:
         options = replace(options, state=False)
@@ -175,6 +179,6 @@ def train_policy(
     policy.predictor.model.save(folder)
     chunks.save(folder)
     write_json(folder / FILE, {"simulator": demonstrations.simulator, "demonstrations": demonstrations.digest,
-                               "seed": seed, "settings": asdict(options)})
+                               "seed": seed, "settings": asdict(options)} | ({"reading": reading} if reading else {}))
     shutil.rmtree(folder / TRAINING, ignore_errors=True)
     return policy

@@ -156,7 +156,7 @@ def locked(
     try:
         lock.acquire(timeout=LOCK_TIMEOUT, poll_interval=LOCK_TIMEOUT / 10)
     except filelock.Timeout:
-        raise CheckpointError(f"{folder}: another process is training here; wait for it or stop it") from None
+        raise CheckpointError(f"{folder}: another process is writing here; wait for it or stop it") from None
     try:
         yield
     finally:

@@ -8,13 +8,12 @@ from typing import Any
 
 from ebwm import checks
 from ebwm.figures.errors import FigureError
+from ebwm.figures.trials import MEASURED, best, beyond
 from ebwm.files import write_json
 
-__all__ = ["SEED", "Search", "Times", "best", "beyond", "make_trials", "search", "times", "trials_beyond", "values_of", "write_trials"]
+__all__ = ["SEED", "Search", "Times", "make_trials", "search", "times", "trials_beyond", "write_trials"]
 
 SEED = 100  # seed of the trials; no comparison uses it
-MEASURED = ("valid_loss", "seconds")  # entries of a trial that are no settings
-GRID = 3  # fewest values of a setting that have an end: two are a choice
 
 Score = Callable[..., float]  # (kind, seed, **settings) -> validation loss
 
@@ -45,16 +44,6 @@ def search(
     return Search(tuple((name, tuple(values)) for name, values in stages), first)
 
 
-def best(
-    trials: Iterable[Mapping[str, Any]],  # at least one with a loss
-) -> Mapping[str, Any]:
-    """The trial with the lowest validation loss; trials whose training diverged have none."""
-    ended = [row for row in trials if row["valid_loss"] is not None]
-    if not ended:
-        raise FigureError("all trials diverged; try lower values")
-    return min(ended, key=lambda row: row["valid_loss"])
-
-
 def make_trials(
     searched: Search,  # the values
     score: Callable[..., float],  # called with the settings by name
@@ -75,29 +64,6 @@ def make_trials(
                 report(rows[-1])
         settings[name] = best(rows)[name]
     return rows
-
-
-def beyond(
-    trials: Sequence[Mapping[str, Any]],  # of one kind
-) -> dict[str, float]:
-    """The settings whose best value is the smallest or the largest one tried, and the next value in that direction."""
-    chosen, found = best(trials), {}
-    for name, value in sorted(chosen.items()):
-        tried = values_of(trials, name)
-        if len(tried) >= GRID and value in (tried[0], tried[-1]):
-            other = tried[1] if value == tried[0] else tried[-2]
-            found[name] = float(f"{value ** 2 / other:.12g}")
-    return found
-
-
-def values_of(
-    trials: Iterable[Mapping[str, Any]],  # of one kind
-    name: str,  # a setting
-) -> list[float]:  # in order; empty if they are no positive numbers
-    """The values of a setting that were tried."""
-    if name in MEASURED:
-        return []
-    return sorted({row[name] for row in trials if isinstance(row.get(name), int | float) and row[name] > 0})
 
 
 def trials_beyond(
