@@ -50,6 +50,9 @@ def energy_trace(
     result: Result,  # of `run`, with its final energy
 ) -> Float[Tensor, "..."]:  # [steps + 1, *items]
     "Energies before each step, and after the last one."
+    if result.state.energy is None:
+        remedy = "use run(..., final_energy=True)"
+        raise checks.refusal("result.state.energy", None, "must be computed", remedy)
     return torch.cat([result.info.energy, result.state.energy[None]])
 
 
@@ -80,7 +83,7 @@ def _by_feature(name: str, samples: Float[Tensor, "draws chains *features"]) -> 
 
 def effective_sample_size(
     samples: Float[Tensor, "draws chains *features"],  # candidates of some chains, as in a `Trace`
-) -> Float[Tensor, "*features"]:  # of the mean of each feature
+) -> Float[Tensor, "*features"]:  # ArviZ's bulk size of each feature, of rank-normalised draws
     "Number of independent draws with the same information as the chains together."
     return _by_feature("ess", samples)
 
@@ -108,9 +111,6 @@ def health(
     result: Result,  # of `run`, with its final energy
 ) -> WalkHealth:
     "Compute the statistics of a batch of walks."
-    if result.state.energy is None:
-        remedy = "use run(..., final_energy=True)"
-        raise checks.refusal("result.state.energy", None, "must be computed", remedy)
     energies, norms = energy_trace(result), result.info.grad_norm
     finite = result.info.finite.all(0) & energies.isfinite().all(0)
     share = lambda condition: float(condition.float().mean())

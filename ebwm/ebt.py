@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from . import checks
 from .attention import two_stream_attention, visible_context
-from .blocks import EnergyTrunk, embedding, initialise, linear, rotary, size_named
+from .blocks import EnergyTrunk, embedding, initialise, linear, rotary, size_named, weight_of
 from .context import KV, Context, FixedContext, GrowingContext, check_like
 from .energy import curvature, gradient_by_autograd
 from .gradient.attention import can_be_fused
@@ -113,14 +113,17 @@ class EBM(EnergyTrunk, Saved, ABC):
     def standard_step_size(
         self,
         context: States | None = None,  # of a batch; None: `random_example`
-        y: Tensor | None = None,  # candidates for it: for tokens the targets, else any, for their shape
+        y: Tensor | None = None,  # candidates for it: for tokens the targets, else any, for their shape; None: `encode`
     ) -> float:
         "One over the curvature of the energy at normal starts; for tokens, log V over the gradient at targets."
         if self.head.weight.is_meta:
             return 1.0
         draw = torch.Generator().manual_seed(0)
-        context, y = self.random_example(draw) if y is None else (context, y)
-        landscape = self.landscape(context)
+        if context is None and y is None:
+            context, y = self.random_example(draw)
+        elif y is None and self.tokens is not None:
+            raise checks.refusal("y", None, "must be the targets of the context, if states are tokens")
+        landscape, y = self.landscape(context), self.encode(context) if y is None else y
         if self.tokens is None:
             size = 1 / curvature(landscape, torch.randn(y.shape, generator=draw).to(y), generator=draw).median()
         else:
@@ -212,7 +215,7 @@ class StateEBM(EBM):
         states = states_of(context)
         if self.tokens is not None:
             zeros = self.head.weight.new_zeros(*states.shape, self.state_dim)
-            return zeros.scatter_(-1, states.unsqueeze(-1), 1)
+            return zeros.scatter_(-1, states.unsqueeze(-1).long(), 1)
         return self.embed(states) if self.latent else states
 
     def as_candidates(
@@ -253,7 +256,7 @@ class StateEBM(EBM):
         grad: Float[Tensor, "b n d"],  # gradient of the energy in the model's width
     ) -> Float[Tensor, "b n c"]:  # gradient with respect to the candidates
         "The chain rule through `embed_candidates`."
-        return grad if self.latent or isinstance(self.embed, nn.Identity) else grad @ self.embed.weight
+        return grad if self.latent or isinstance(self.embed, nn.Identity) else grad @ weight_of(self.embed)
 
 # %% ../nbs/core/13_ebt.ipynb #00095705
 class CausalEBM(StateEBM):

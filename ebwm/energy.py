@@ -194,6 +194,9 @@ def _check_energies(energies: Tensor, y: Tensor) -> None:
                          "item; reduce over the features alone, as in y.square().sum(-1)")
     if not (energies.is_floating_point() and energies.requires_grad):
         given = f"{energies.dtype}, requires_grad={energies.requires_grad}"
+        if torch.is_inference_mode_enabled():
+            raise ValueError(f"energy is {given}: inference mode has no gradients; use torch.no_grad() instead of "
+                             "torch.inference_mode()")
         raise ValueError(f"energy is {given}: must be real numbers, computed from the candidates by differentiable "
                          "operations; remove detach(), torch.no_grad() and conversions of the dtype")
 
@@ -360,8 +363,10 @@ def curvature(
     checks.instance("generator", generator, torch.Generator, "must be a torch.Generator", remedy)
     y = y.detach().requires_grad_()
     energies, grad = gradient_by_autograd(as_landscape(energy).energy, y, create_graph=True)
+    if not grad.requires_grad:  # a linear energy
+        return torch.zeros_like(energies, requires_grad=False)
     features = tuple(range(energies.ndim, y.ndim))
-    length = lambda vector: torch.linalg.vector_norm(vector, dim=features, keepdim=True)
+    length = lambda vector: torch.linalg.vector_norm(vector, dim=features, keepdim=True) if features else vector.abs()
     product = torch.randn(y.shape, generator=generator, dtype=y.dtype, device=generator.device).to(y.device)
     for _ in range(iterations):
         vector = product / length(product).clamp_min(torch.finfo(y.dtype).tiny)

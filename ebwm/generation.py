@@ -9,6 +9,7 @@ __all__ = ['nucleus', 'draw_tokens', 'Generated', 'generate_tokens', 'gathered',
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -67,7 +68,7 @@ def _descend(landscape: CausalLandscape, recent: Tensor, noise: list, walk: Walk
     recent = model.encode(recent.unsqueeze(1)).expand(-1, samples, -1)
     pairs = zip(recent, noise, strict=True)
     starts = torch.stack([walk.initial(one, each.starts) for one, each in pairs], 1).unsqueeze(2)
-    result = walk.run(model, landscape.last().expand(samples), starts)
+    result = walk.run(model, landscape.last().expand(samples), starts, noise[0].steps)
     taken, energies = result.info.accepted.sum(0), result.state.energy
     logits, energy, steps = best_of(energies, result.state.y, energies, taken)
     if not logits.isfinite().all():
@@ -124,6 +125,7 @@ class _Noise(NamedTuple):
 
     starts: torch.Generator
     choices: torch.Generator
+    steps: torch.Generator  # noise of the walks; one for all texts
 
 
 class Generated(NamedTuple):
@@ -228,17 +230,20 @@ def _predictor(
     walk, samples = walk_of(walk, changes), 1 if samples is None else samples
     checks.whole("samples", samples)
     if walk.step_size is not None:
+        if shape := list(torch.as_tensor(walk.step_size).shape):
+            raise checks.refusal("step_size.shape", shape, "must be a single number, for all texts")
         checks.positive("step_size", float(walk.step_size))
     return partial(_descend, walk=walk, samples=samples)
 
 
 def _noise_of(seed: int | Sequence[int], texts: int, device: torch.device) -> list[_Noise]:
-    checks.instance("seed", seed, (int, Iterable), "must be an integer, or one for each prompt")
-    seeds = [seed] * texts if isinstance(seed, int) else list(seed)
+    checks.instance("seed", seed, (Integral, Iterable), "must be an integer, or one for each prompt")
+    seeds = [seed] * texts if isinstance(seed, Integral) else list(seed)
     if len(seeds) != texts:
         raise ValueError(f"seed has {len(seeds)} entries: must be one seed, or {texts}, one for each prompt")
     make = lambda seed, name: generator(seed, f"generation/{name}", device)
-    return [_Noise(*(make(seed, name) for name in _Noise._fields)) for seed in seeds]
+    steps = make(seeds[0], "steps")
+    return [_Noise(make(seed, "starts"), make(seed, "choices"), steps) for seed in seeds]
 
 # %% ../nbs/core/20_generation.ipynb #ff4a7089
 def generate_tokens(
@@ -253,7 +258,7 @@ def generate_tokens(
     samples: int | None = None,  # of an EBT: walks for each token, of which one is selected; None: 1
     walk: Walk | int | None = None,  # of an EBT: settings, or the number of steps
     **changes,  # of an EBT: single fields of the walk
-) -> Iterator[Generated]:  # one for each position; a text is continued as it would be alone
+) -> Iterator[Generated]:  # one for each position; without noise in the steps, a text is continued as alone
     "Continue texts token by token; except for attention, all tokens cost the same."
     if not getattr(model, "tokens", None) or not hasattr(model, "cache"):
         raise checks.refusal("model", type(model).__name__, "must be an EBT or Transformer with a vocabulary")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from . import checks
 from .attention import joint_attention
-from .blocks import initialise, linear, rotary
+from .blocks import initialise, linear, rotary, weight_of
 from .context import KV, Context, FixedContext, check_like, product_dtype
 from .ebt import EBM, EBTOptions
 from .energy import Landscape, gradient_by_autograd
@@ -52,7 +52,7 @@ class JointLandscape(ContextLandscape):
             inputs, offset = model.inputs(kv, len(y), self.step)
             x = model.embed(y).to(model.residual_dtype)
             energies, grad = energy_gradient(inputs, x, create_graph, model.recompute)
-            return energies.sum(-1) + offset, (grad @ model.embed.weight).to(y.dtype)
+            return energies.sum(-1) + offset, (grad @ weight_of(model.embed)).to(y.dtype)
 
     def _checked(self, y: Tensor) -> KV | None:
         "Keys and values of the context, after checks of the candidates and of the context."

@@ -79,7 +79,7 @@ class BoundedGradient(Wrapper):
         if self.norm is not None:
             square, bound = sum_of_squares(grad, items), self.norm**2
             scale = torch.where(square <= bound, 1.0, self.norm / square.clamp_min(bound).sqrt())
-            grad = grad * like_features(scale, grad)
+            grad = grad * like_features(scale, grad).to(grad.dtype)
         return torch.where(finite, grad, torch.nan)
 
 # %% ../nbs/core/03_modifiers.ipynb #7099e07f

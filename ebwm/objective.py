@@ -57,7 +57,7 @@ def cross_entropy(
     check_same_shape("target", tokens, prediction.shape[:-1])
     valid_targets(tokens, ignore_index, prediction.shape[-1])
     ignored = -100 if ignore_index is None else ignore_index
-    return F.cross_entropy(prediction.flatten(0, -2), tokens.flatten(), ignore_index=ignored)
+    return F.cross_entropy(prediction.flatten(0, -2), tokens.flatten().long(), ignore_index=ignored)
 
 
 def default_loss(
@@ -176,8 +176,7 @@ def _token_loss(
         else:
             y.copy_(start[chunk])
 
-    settings = walk.steps, walk.update, rows, ignore_index
-    total, gradients = vocabulary_step(landscape, target, begin, *settings)
+    total, gradients = vocabulary_step(landscape, target, begin, walk.steps, walk.update, rows, ignore_index)
     return with_gradients(total, gradients) if gradients else total
 
 # %% ../nbs/core/18_objective.ipynb #e227a3a6
@@ -225,7 +224,7 @@ class S1:
         loss, learning = loss or default_loss(model, ignore_index), torch.is_grad_enabled()
         landscape = model.landscape(context)
         start = self.walk.initial(recent_candidates(model, context, target), generator) if start is None else start
-        streamed = StreamedLoss(landscape) if self.stream and learning else None
+        streamed = StreamedLoss(landscape) if self.stream and learning and not target.requires_grad else None
         losses, steps = [], self.walk.steps
         landscape, kernel = self.walk.bind(model, streamed.landscape if streamed else landscape)
 
@@ -291,13 +290,13 @@ class S2:
         every: bool = False,  # mean loss over all steps
         **changes,  # single fields of the walk
     ):
-        if not isinstance(walk, Walk):
-            changes = {"noise": 0.1, **changes}
-        walk = walk_of(walk, changes)
+        walk = walk_of(walk, changes if isinstance(walk, Walk) else {"noise": 0.1, **changes})
         checks.whole("most", most, walk.steps)
         checks.finite("spread", spread)
         checks.at_least("spread", spread, 1)
         checks.finite("replay", replay)
+        if replay and isinstance(walk.step_size, Tensor) and walk.step_size.ndim:
+            raise checks.refusal("replay", replay, "must be 0 with a step size for each item")
         checks.sizes(unroll=unroll)
         values = dict(walk=walk, most=most, unroll=unroll, spread=spread, replay=replay)
         for name, value in (values | dict(detach=detach, every=every)).items():

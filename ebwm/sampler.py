@@ -100,8 +100,8 @@ def _features(y: Tensor, items: int) -> Tensor:
 
 
 def sum_of_squares(y: Tensor, items: int) -> Tensor:
-    "Sum of squares over the features of each item; `items` is the number of item axes."
-    return _features(y, items).square().sum(-1)
+    "Sum of squares over the features of each item, at least in float32; `items` is the number of item axes."
+    return _features(y, items).to(torch.promote_types(y.dtype, torch.float32)).square().sum(-1)
 
 
 def like_features(values: Tensor, y: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ def langevin(
         state, count = evaluated(landscape, state, create_graph)
         sizes = _active(step_size, generator)
         alpha, noise = _per_item(sizes, state), normal_like(state.y, generator)
-        y = state.y - alpha * state.grad + (2 * alpha * temperature).sqrt() * noise
+        y = state.y - alpha * state.grad + ((2 * alpha * temperature).sqrt() * noise if temperature else 0)
         return _moved(state, y, sizes, count)
 
     return step
@@ -370,7 +370,7 @@ def run(
     landscape, first_with_graph = as_landscape(landscape), 0 if unroll is None else steps - unroll
     for index, one in enumerate(kernels_of(kernel, steps)):
         landscape, graph = landscape.at_step(index), create_graph and index >= first_with_graph
-        same = landscape is last and graph == last_graph
+        same = landscape is last and graph == last_graph and not (graph and detach)  # which detaches the gradient
         state = known(_detached(state) if detach else state, same)
         made = one(landscape, state, generator=generator, create_graph=graph)
         state, info = outcome(one, made)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from dataclasses import asdict, is_dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,10 +126,21 @@ class Saved:
         if meta.get("class") != cls.__name__:
             known = meta.get("class") or "no class; of a training run, use ebwm.training.learner.load_learner(folder)"
             raise refusal("folder", str(folder), f"must hold a model of class {cls.__name__}", f"it holds {known}")
-        model = cls(**meta["arguments"] | changes)
+        model = _made(cls, meta["arguments"] | changes).to(next(iter(tensors.values())).dtype)
         check_weights(path, tensors, model)
         model.load_state_dict(tensors)
-        return model.to(next(iter(tensors.values())).dtype)
+        return model
+
+
+def _made(cls: type[Saved], arguments: dict[str, Any]) -> Saved:
+    """A model whose weights will be replaced: the global generator is left alone, and no step size is measured."""
+    import torch
+
+    given = arguments | ({"step_size": 1.0} if hasattr(cls, "set_step_size") else {})
+    with torch.random.fork_rng(devices=[]):
+        model = cls(**given)
+    object.__setattr__(model, "arguments", arguments)
+    return model
 
 
 def check_weights(
@@ -156,4 +168,11 @@ def _arguments(cls: type, given: tuple, named: dict[str, Any]) -> dict[str, Any]
     for name, value in [*bound.items()][1:]:
         rest = name == "changes"
         found |= value if rest else asdict(value) if is_dataclass(value) else {name: value}
-    return {name: value for name, value in found.items() if not isinstance(value, torch.Generator)}
+    return {name: _plain(value) for name, value in found.items() if not isinstance(value, torch.Generator)}
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy as one of Python."""
+    if isinstance(value, bool | int | float):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value

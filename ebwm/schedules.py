@@ -89,7 +89,8 @@ def random_step_sizes(
     checks.instance("items", items, Sequence, "must be a shape, such as (2, 5)")
     for size in items:
         checks.whole("items", size, 0)
-    alpha = step_size if isinstance(step_size, Tensor) else torch.tensor(float(step_size))
+    given = isinstance(step_size, Tensor) and step_size.is_floating_point()
+    alpha = step_size if given else torch.tensor(float(step_size), device=generator.device)
     share = draw_like(torch.rand, alpha.detach().new_empty(1).expand(*items), generator)
     return alpha * (1 / spread + (spread - 1 / spread) * share)
 

@@ -96,7 +96,9 @@ def choose(
     if isinstance(by, Tensor):
         if by.shape != energy.shape:
             raise ValueError(f"by has shape {list(by.shape)}: must be {list(energy.shape)}, as the energies")
-        score = by
+        if by.is_complex():
+            raise checks.refusal("by.dtype", by.dtype, "must be a type of real numbers", error=TypeError)
+        score = by if by.is_floating_point() else by.to(torch.float64)
     else:
         checks.one_of("by", by, CHOICES)
         score = {"min": energy, "max": -energy, "drop": -proposals.drop}[by]

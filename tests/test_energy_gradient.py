@@ -142,11 +142,12 @@ class Doubled(torch.nn.Linear):
         return 2 * super().forward(x)
 
 
-def test_layers_with_a_forward_of_their_own_are_refused():
-    model = model_of("auto")
-    model.blocks[0].out = Doubled(12, 12, bias=False).double()
+@pytest.mark.parametrize("place, state_dim", [("blocks.0.out", 12), ("embed", 5)])
+def test_layers_with_a_forward_of_their_own_are_refused(place, state_dim):
+    model = model_of("auto", state_dim=state_dim)
+    model.set_submodule(place, Doubled(state_dim, 12, bias=False).double())
     with pytest.raises(TypeError, match=r"layer='Doubled': must be nn.Linear; use gradient='eager'"):
-        model.landscape(draw(2, 4, 12)).value_and_grad(draw(2, 4, 12, stream="start"))
+        model.landscape(draw(2, 4, state_dim)).value_and_grad(draw(2, 4, state_dim, stream="start"))
 
 
 # Dtypes, compiled and fused forms

@@ -43,7 +43,9 @@ from ebwm import saving
 from ebwm.data.task import stack
 from ebwm.energy import Wrapper
 from ebwm.files import sha256
+from ebwm.joint import JointEBT
 from ebwm.saving import CheckpointError, load_tensors, save_tensors
+from ebwm.settings import generator
 from ebwm.training import checkpoint, trainer
 from ebwm.training import run as running
 from ebwm.training.checkpoint import Checkpoints
@@ -467,7 +469,7 @@ def test_a_stop_after_a_skipped_update_is_saved_with_the_batches_that_were_used(
 
 def test_a_rollback_continues_noise_and_batches_and_remedies_accumulate(draw):
     """Also when the checkpoint was saved after a rollback."""
-    trainer, batches = tiny_trainer("faults.lower=0.25"), draw(5, 4, 5, 8).float()
+    trainer, batches = tiny_trainer("faults.lower=0.25", AVERAGE), draw(5, 4, 5, 8).float()
     trainer.update(batches[0])
     first = deepcopy(trainer_state(trainer))
     for factor in (1 / 4, 1 / 16, 1 / 64):
@@ -478,9 +480,10 @@ def test_a_rollback_continues_noise_and_batches_and_remedies_accumulate(draw):
         assert (trainer.batches, trainer.updates, trainer.rate_factor) == (batch, 1, factor)
         after = trainer_state(trainer)[0]
         assert torch.equal(after["process0.noise"], noise)
-        assert after["model.step_size"] == first[0]["model.step_size"] * factor
+        for name in ("model.step_size", "average.step_size"):
+            assert after[name] == first[0][name] * factor
         changed = [name for name, value in tensors.items() if not torch.equal(value, after[name])]
-        assert changed == ["model.step_size", "process0.noise"]
+        assert changed == ["model.step_size", "average.step_size", "process0.noise"]
     assert trainer.update(batches[2])["learning_rate"] == pytest.approx(
         learning_rate_factor(1, trainer.config.optimiser) * trainer.config.optimiser.learning_rate / 64)
 
@@ -639,6 +642,13 @@ def test_an_unhealthy_walk_raises_an_alarm(make_model, draw, step_size, slope, a
         assert found.rising < 0.5 and 0 < found.distance < MAX_DISTANCE
     else:
         assert any(alarm in line for line in found.alarms)
+
+
+def test_a_healthy_walk_from_zeros_raises_no_alarm(draw):
+    """Zeros have no norm to compare with, and joint candidates start there also from `last`."""
+    model = JointEBT(16, 1, 2, 3, state_dim=16, step_size=0.3, generator=generator(0)).double()
+    found = probe(model, draw(4, 2, 16), Walk(3, "last"), generator(0))
+    assert found.alarms == [] and found.distance == 1
 
 
 def test_alarms_are_events(runs):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ebwm.baselines import Transformer
 from ebwm.evaluation.cost import flops
 from ebwm.generation import Stream, draw_tokens, gathered, generate_tokens, nucleus, texts_of
-from ebwm.sampler import evaluate, init_candidates
+from ebwm.sampler import evaluate, init_candidates, langevin
 from ebwm.settings import generator
 from ebwm.stopping import budget, energy_change
 from ebwm.thinking import CHOICES, best_of, choose, generate, predict, propose
@@ -47,7 +47,7 @@ def test_choices_select_the_lowest_score_of_each_position(by):
 def test_non_finite_proposals_are_selected_only_if_all_are():
     found = propose(ebt(), draw(1, 3, 8), samples=3, generator=generator(0))
     found.energy[0, 0, 1], found.energy[2, 0, 0] = torch.nan, -torch.inf
-    for by in (*CHOICES, torch.zeros(3, 1, 3)):
+    for by in (*CHOICES, torch.zeros(3, 1, 3), torch.zeros(3, 1, 3, dtype=torch.int64)):
         assert choose(found, by).energy.isfinite().all()
     found.energy.fill_(torch.nan)
     assert choose(found).energy.isnan().all()
@@ -180,6 +180,15 @@ def test_any_prompts(prompts, window, seed, end):
     settings = dict(count=5, window=window, end=end, temperature=1.0, seed=seed)
     for model in (ebt_of(), transformer_of()):
         check(model, prompts, **settings)
+
+
+@pytest.mark.parametrize("walk", [{"noise": 0.5}, {"kernel": langevin}], ids=["noise", "langevin"])
+def test_noise_of_steps_depends_on_the_seed_alone(walk):
+    walks = {"start": "zeros", "stop": energy_change(1e-9), "steps": 3, **walk}
+    before = torch.get_rng_state()
+    one, again, other = (gathered(generate_tokens(ebt_of(), PROMPTS, 3, seed=seed, **walks)) for seed in (3, 3, 4))
+    assert torch.equal(one.energy, again.energy) and not (one.energy == other.energy).any()
+    assert torch.equal(before, torch.get_rng_state())
 
 
 # Cost

@@ -1,5 +1,6 @@
 """All models: sizes, initial weights, causality, options; hidden states of a GRU; losses and steps of diffusion."""
 
+import contextlib
 import math
 import sys
 
@@ -141,6 +142,12 @@ def test_the_default_step_size_is_that_of_the_curvature_or_of_the_gradient_at_to
         start = torch.randn(y.shape, generator=generator(1))
         expected = 1 / curvature(landscape, start, 40, generator(1)).median()
     assert 0.4 < model.step_size.item() / expected.item() < 2.5
+    if model.tokens is None and context is not None:
+        large = context if isinstance(context, tuple) else 10 * context
+        assert model.standard_step_size(large) == model.standard_step_size(large, model.encode(large))
+    else:
+        with pytest.raises(ValueError, match="y=None") if model.tokens is not None else contextlib.nullcontext():
+            model.standard_step_size(context)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -149,6 +156,9 @@ def test_power_iteration_finds_the_largest_eigenvalue_of_each_hessian():
     hessian = torch.autograd.functional.hessian(lambda flat: landscape(flat.reshape(y.shape)).sum(), y.flatten())
     largest = [torch.linalg.eigvalsh(hessian[part, part]).abs().max() for part in (slice(3), slice(3, 6))]
     close(curvature(landscape, y, 400, generator(0)).flatten(), torch.stack(largest), rtol=1e-4)
+    numbers = torch.tensor([1.0, 2.0])  # items that are single numbers
+    close(curvature(lambda y: 1.5 * y.square(), numbers, generator=generator(0)), torch.tensor([3.0, 3.0]))
+    assert curvature(lambda y: y.sum(-1), torch.ones(2, 3), generator=generator(0)).tolist() == [0, 0]
     with pytest.raises(ValueError, match="iterations=0: must be at least 1"):
         curvature(landscape, y, 0)
 

@@ -1,5 +1,6 @@
 """Recipes: each ingredient equals the loop written out with autograd alone, gradients included."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -112,6 +113,43 @@ def test_each_ingredient_of_the_recipes_is_the_loop_written_out(change, settings
         loss, noise = same(model, states, targets, generator=generator(0)), generator(0)
         start = init_candidates(recipe.walk.start, model.encode(states), noise).detach()
         assert_equal(model, loss, loop(model, recipe, states, targets, start, noise))
+
+
+@pytest.mark.parametrize("recipe", [S1(3), S1(3, stream=False), S2(2, **{**PLAIN, "most": 2}, detach=True, every=True)])
+def test_a_guard_that_accepts_every_step_changes_no_gradient(recipe):
+    """The gradient that a guard knows after a step was detached: the next step needs one with a graph."""
+    found, (states, targets) = [], batch(2, 4, 8)
+    for guard in (False, True):
+        model = ebt(step_size=0.01)
+        one = replace(recipe, walk=replace(recipe.walk, guard=guard))
+        found.append(learned(model, one(model, states, targets, generator=generator(0))))
+    assert_same(*found, 1e-12)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_gradients_reach_the_targets(stream):
+    model, states = ebt(), draw(2, 5, 8).requires_grad_()
+    S1(2, stream=stream)(model, states[:, :-1], states[:, 1:], generator=generator(0)).backward()
+    whole = states.grad.clone()
+    parts = [states.detach()[:, place].clone().requires_grad_() for place in (slice(-1), slice(1, None))]
+    S1(2, stream=False)(model, *parts, generator=generator(0)).backward()
+    close(whole, F.pad(parts[0].grad, (0, 0, 0, 1)) + F.pad(parts[1].grad, (0, 0, 1, 0)))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16])
+@pytest.mark.parametrize("recipe", [S1(2), S1(2, stream=False), S2(2, **{**PLAIN, "most": 2})])
+def test_targets_may_be_integers_of_any_type(recipe, dtype):
+    losses = [recipe(ebt(vocabulary=9), tokens := draw_tokens(9, 2, 2, 4)[0], tokens.to(kind), generator=generator(0))
+              for kind in (torch.int64, dtype)]
+    assert torch.equal(*losses)
+
+
+def test_langevin_at_temperature_0_is_gradient_descent_also_in_its_gradients():
+    found, (states, targets) = [], batch(2, 4, 8)
+    for kernel in (gradient_descent, partial(langevin, temperature=0.0)):
+        model = ebt()
+        found.append(learned(model, S1(2, kernel=kernel)(model, states, targets, generator=generator(0))))
+    assert_same(*found)
 
 
 def test_the_number_of_steps_is_drawn_for_each_batch():

@@ -36,7 +36,7 @@ WRONG_TYPES = {  # names in messages, and the calls
     "items.dtype": "model.landscape(states).select(states)",
     "model": "predict(None, states) | generate(None, states, 1) | S1()(None, states, states)",
     "walk": "predict(model, states, 1.5) | predict(model, states, Walk) | S1('a') | PolicySettings(walk=(1, 2)) | "
-            "PolicySettings.named('ebt', walk=None)",
+            "PolicySettings.named('ebt', walk=None) | learner.ebt_learner(model, 3, S1(), 1.5)",
     "dim": "EBT(None, 1, 2) | EBT(16.5, 1, 2)",
     "heads": "EBT(16, 1, 2.0)",
     "vocabulary": "EBT(16, 1, 2, vocabulary=1.5)",
@@ -51,6 +51,7 @@ WRONG_TYPES = {  # names in messages, and the calls
     "kernel": "run(bowl, states, None, 1) | Walk(kernel=3) | modifiers.guarded(None)",
     "state": "run(bowl, states, lambda *args, **settings: (1, 2), 1) | Replay(3).load_state_dict(None)",
     "stop": "predict(model, states, start='zeros', stop=lambda *args: True) | Walk(stop=budget) | either(3)",
+    "by.dtype": "choose(propose(model, states, start='last'), torch.ones(1, 2, 3) * 1j)",
     "energy": "evaluate(lambda y: None, states) | evaluate(None, states) | evaluate(lambda y: bowl(y).long(), states)",
     "parts": "Replay(3).add(None)",
     "target": "S1()(model, states, None) | S2()(model, states, states.numpy())",
@@ -72,9 +73,14 @@ WRONG_TYPES = {  # names in messages, and the calls
     "weights": "interop.read_weights(3)",
     "logs": "curves.draw(None)",
 }
+ACCEPTED = (  # calls with integers of NumPy
+    "list(generate_tokens(EBT(16, 1, 2, vocabulary=7), [[1]], 1, seed=numpy.int64(3))) | "
+    "learner.ebt_learner(EBT(16, 1, 2), Vectors(16), S1(), walk=numpy.int64(3))")
 CALLS = f"""
+import numpy
 import torch
 from ebwm import EBT, S1, S2, JointEBT, Walk, diagnostics, generate, interop, modifiers, predict, sampler, schedules
+from ebwm.data.task import Vectors
 from ebwm.evaluation import statistics, uncertainty
 from ebwm.explore import scenes
 from ebwm.figures import curves
@@ -83,6 +89,7 @@ from ebwm.policy.policies import PolicySettings
 from ebwm.replay import Replay
 from ebwm.sampler import evaluate, run
 from ebwm.stopping import budget, either
+from ebwm.thinking import choose, propose
 from ebwm.training import learner
 from ebwm.training import run as training
 states, bowl, descent = torch.ones(2, 3, 16), lambda y: y.square().sum(-1), sampler.gradient_descent(0.1)
@@ -96,6 +103,8 @@ for name, calls in {WRONG_TYPES}.items():
                 print(call, error)
         else:
             print(call, "is accepted")
+for call in {ACCEPTED!r}.split(" | "):
+    eval(call)
 """
 
 

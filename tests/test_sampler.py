@@ -33,6 +33,12 @@ SIZES = torch.tensor([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]], dtype=torch.float64)
 TOKENS = torch.tensor([[1, 2, 3], [3, 2, 1]])
 
 
+def test_lengths_of_gradients_do_not_overflow_in_half_precision():
+    start = torch.zeros(2, 4, dtype=torch.float16)
+    ended = run(lambda y: 1000 * y.sum(-1), start, clamped(gradient_descent(1.0), norm=1.0), 1)
+    close(ended.state.y, torch.full_like(start, -0.5), atol=1e-3)
+
+
 def test_facts_are_stacked_over_steps():
     start, trace, seen = draw(5, 2), Trace(), []
     result = run(BOWL, start, mala(0.5), 8, generator(1), callback=lambda *step: (trace(*step), seen.append(step[0])))

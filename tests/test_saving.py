@@ -4,6 +4,7 @@ import copy
 import errno
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,14 +13,23 @@ from ebwm.baselines import GRU
 from ebwm.diffusion import DiffusionTransformer
 from ebwm.ebt import EBTOptions
 from ebwm.files import write_whole
-from ebwm.saving import CheckpointError, load_tensors, save_tensors
+from ebwm.saving import CheckpointError, Saved, load_tensors, save_tensors
 from ebwm.settings import generator
 
 SHAPE = dict(dim=16, depth=1, generator=generator(0))
+
+
+def moved(model):
+    """The model with weights that float32 cannot hold."""
+    for parameter in model.parameters():
+        parameter.data += 1e-9 * torch.pi
+    return model
+
+
 MODELS = {
     "EBT": lambda: EBT(16, 1, 2, 8, options=EBTOptions(gradient="eager"), step_conditioning="adaln", step_size=3.0),
     "EBT of tokens": lambda: EBT.from_size("4xs", vocabulary=7, generator=generator(0)),
-    "EBT with actions, in float64": lambda: EBT(heads=2, action_dim=3, **SHAPE).double(),
+    "EBT with actions, in float64": lambda: moved(EBT(heads=2, action_dim=3, **SHAPE).double()),
     "JointEBT": lambda: JointEBT(heads=2, rows=3, state_dim=5, **SHAPE),
     "Transformer": lambda: Transformer(heads=2, vocabulary=7, **SHAPE),
     "GRU": lambda: GRU(state_dim=5, **SHAPE),
@@ -44,7 +54,9 @@ def test_a_device_is_not_replaced_by_a_file():
 def test_a_loaded_model_equals_the_saved_one(tmp_path, kind):
     model = MODELS[kind]()
     assert model.save(tmp_path / "new" / "folder") == tmp_path / "new" / "folder" / "model.safetensors"
+    state = torch.get_rng_state()
     loaded = type(model).load(tmp_path / "new" / "folder")
+    assert torch.equal(torch.get_rng_state(), state)
     assert loaded.arguments == model.arguments and str(loaded) == str(model)
     saved, found = model.state_dict(), loaded.state_dict()
     assert saved.keys() == found.keys()
@@ -55,6 +67,15 @@ def test_a_loaded_model_equals_the_saved_one(tmp_path, kind):
         states = states[..., :8]
         assert torch.equal(model.landscape(states)(states), loaded.landscape(states)(states))
         assert EBT.load(tmp_path / "new" / "folder", compile=True).options.compile
+
+
+def test_sizes_of_numpy_are_saved_as_numbers(tmp_path):
+    class Map(Saved, torch.nn.Linear):
+        pass
+
+    model = Map(np.int64(2), np.prod((1, 3)), bias=False)
+    model.save(tmp_path)
+    assert torch.equal(Map.load(tmp_path).weight, model.weight)
 
 
 def test_what_cannot_be_loaded_is_refused(tmp_path):

@@ -14,19 +14,19 @@ from golden import FILE, RUNS, losses
 from tiny_run import SHAPE, log_of, tiny, tiny_text, trained, untimed
 
 from ebwm.data.states import StatesConfig
-from ebwm.data.task import Vectors
+from ebwm.data.task import Tokens, Vectors
 from ebwm.data.tasks import ClipsConfig, TextConfig, load_data, load_task
 from ebwm.files import sha256
 from ebwm.settings import generator
 from ebwm.training import configuration
 from ebwm.training.checkpoint import Checkpoints
-from ebwm.training.configuration import Config, ConfigError, ModelConfig, OptimiserConfig, as_dict
+from ebwm.training.configuration import Config, ConfigError, ModelConfig, OptimiserConfig, WalkConfig, as_dict
 from ebwm.training.learner import batches_of, evaluate, load_learner, load_run, make_learner
 from ebwm.training.memory import free_memory, number_of_weights
 from ebwm.training.optimiser import learning_rate_factor, make_optimiser, update_average
 from ebwm.training.presets import load_config
 from ebwm.training.run import Stopped, resume, train
-from ebwm.training.trainer import fit
+from ebwm.training.trainer import Trainer, fit
 
 NEEDS_DIFFUSERS = pytest.mark.skipif(find_spec("diffusers") is None, reason="diffusers is not installed")
 DIFFUSION = pytest.param("diffusion", None, marks=NEEDS_DIFFUSERS)
@@ -117,6 +117,19 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(runs, batch):
     one, two = (log_of(trained(runs, *given, f"optimiser.accumulate={n}")) for n in (1, 2))
     for name in ("loss", "grad_norm"):
         assert [row[name] for row in one] == pytest.approx([row[name] for row in two], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["ebt", "transformer"])
+def test_parts_of_a_batch_count_by_their_scored_targets(kind):
+    """The last item has none."""
+    batch = torch.randint(1, 7, (4, 6), generator=generator(0, "tokens"))
+    batch[2, 3:] = batch[3, 1:] = 0
+    learner = make_learner(ModelConfig(kind, 16, 1, 2), Tokens(7, ignore_index=0), 0, walk=WalkConfig(start="zeros"))
+    whole, *parts = (Trainer(learner, load_config("smoke", [f"optimiser.accumulate={n}"])) for n in (1, 2, 4))
+    expected = whole.backward(batch)
+    for trainer in parts:
+        trainer.optimiser.zero_grad()
+        assert trainer.backward(batch) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_step_size_stays_above_its_lower_bound(runs):

@@ -125,6 +125,17 @@ def test_lower_precision_stays_close(update):
         assert single_off < 1e-4 < low_off < max(1.5 * whole_off, 1e-3), name
 
 
+def test_a_parametrised_embedding_is_trained():
+    found = []
+    for gradient in ("auto", "eager"):
+        model, (states, targets, start) = tiny(gradient=gradient), batch((2, 4))
+        torch.nn.utils.parametrizations.weight_norm(model.embed)
+        S1(2)(model, states, targets, start=start).backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if name.startswith("embed")})
+    assert len(found[0]) == 2
+    assert_same(*found)
+
+
 def test_frozen_parameters_have_no_gradient():
     """A fixed step size and fixed layers do not change the other gradients."""
     data, fixed = batch((2, 4)), tiny()

@@ -45,7 +45,7 @@ def token_errors(
 ) -> Float[Tensor, "b s"]:  # in nats; NaN where the target is not scored
     """Cross-entropy of each token; infinite if the prediction is NaN."""
     scored = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
-    errors = F.cross_entropy(prediction.transpose(1, 2), target.where(scored, 0), reduction="none")
+    errors = F.cross_entropy(prediction.transpose(1, 2), target.where(scored, 0).long(), reduction="none")
     return errors.masked_fill(errors.isnan(), torch.inf).where(scored, torch.nan)
 
 
@@ -97,7 +97,7 @@ class Tokens(StateSpec):
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         ignored = -100 if self.ignore_index is None else self.ignore_index
-        return F.cross_entropy(prediction.flatten(0, -2), target.flatten(), ignore_index=ignored)
+        return F.cross_entropy(prediction.flatten(0, -2), target.flatten().long(), ignore_index=ignored)
 
     def errors(self, prediction: Tensor, target: Tensor) -> Tensor:
         return token_errors(prediction, target, self.ignore_index)

@@ -27,6 +27,13 @@ def _pair(names: tuple[str, str], first: Numbers, second: Numbers, least: int) -
     return rows
 
 
+def _check_random(level: float, seed: int, **numbers: int) -> None:
+    checks.fraction("level", level)
+    checks.whole("seed", seed, 0)
+    for name, value in numbers.items():
+        checks.whole(name, value)
+
+
 def rank_correlation(
     x: Numbers,  # one number for each item, at least 3
     y: Numbers,  # another number for each item
@@ -35,6 +42,7 @@ def rank_correlation(
     resamples: int = 1_999,  # number of resamples
 ) -> Interval:
     "Spearman's rank correlation with a percentile bootstrap interval."
+    _check_random(level, seed, resamples=resamples)
     x, y = _pair(("x", "y"), x, y, least=3)
     _check_different("x", x)
     _check_different("y", y)
@@ -69,6 +77,7 @@ def auroc(
     "Probability that a positive item has a higher score than a negative one, with DeLong's interval (1988)."
     from scipy import special, stats
 
+    checks.fraction("level", level)
     scores = finite_values("scores", scores, least=4)
     _check_different("scores", scores)
     groups = [scores[chosen] for chosen in _two_groups(positive, len(scores))]
@@ -148,7 +157,7 @@ def calibration(
     probabilities = finite_values("probabilities", probabilities, least=1)
     checks.between("min(probabilities)", probabilities.min(), 0, 1)
     checks.between("max(probabilities)", probabilities.max(), 0, 1)
-    checks.whole("bins", bins)
+    _check_random(level, seed, bins=bins, draws=draws)
     happened = _truths("outcomes", outcomes, len(probabilities))
     _, group, counts = np.unique(np.minimum((probabilities * bins).astype(np.int64), bins - 1),
                                  return_inverse=True, return_counts=True)

@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .. import checks
-from ..blocks import Block, Modulation, rotary
+from ..blocks import Block, Modulation, rotary, weight_of
 from ebwm.gradient.attention import (
     QKV,
     Attention,
@@ -114,8 +113,7 @@ def folded_layer(
     first, second = block.modulations(condition)
     feed = block.feed_forward
     for part in (block.qkv, block.out, feed.gate_up, feed.down):
-        if type(part).forward is not nn.Linear.forward:
-            raise checks.refusal("layer", type(part).__name__, "must be nn.Linear", "use gradient='eager'", TypeError)
+        weight_of(part)
     qkv, out, qkv_shift = _folded(block.qkv, block.attention_norm, block.out, first)
     gate_up, down, gate_up_shift = _folded(feed.gate_up, block.feed_forward_norm, feed.down, second)
     matrices = [matrix.to(dtype) for matrix in (qkv, out, gate_up, down)]

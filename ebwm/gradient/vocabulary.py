@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .. import checks
+from ..blocks import weight_of
 from .sweeps import Energy, first_order, second_order
 from ..landscape import CausalLandscape
 from ..tensor_checks import check_integers
@@ -93,7 +94,9 @@ class _EmbeddingMap:
     "The map between distributions and the model's width, the step size, and their gradients."
 
     def __init__(self, model: nn.Module, low: torch.dtype, sums: _GradientAccumulator):
-        self.model, self.matrix, self.sums = model, model.embed.weight.detach().to(low), sums
+        with torch.enable_grad():  # a parametrised weight has a graph
+            self.weight = weight_of(model.embed)
+        self.model, self.matrix, self.sums = model, self.weight.detach().to(low), sums
         self.alpha = model.step_size.detach().to(model.residual_dtype)
 
     def embed(self, p: Float[Tensor, "r v"]) -> Float[Tensor, "r d"]:
@@ -113,11 +116,11 @@ class _EmbeddingMap:
 
     def columns(self, tokens: Int[Tensor, " r"]) -> Float[Tensor, "r d"]:
         "Columns of the map: embeddings of single tokens."
-        return self.model.embed.weight.detach()[:, tokens].mT
+        return self.weight.detach()[:, tokens].mT
 
     def add_gradient(self, left: Float[Tensor, "r d"], right: Float[Tensor, "r v"]) -> None:
         "Add `left^T right` to the gradient of the map."
-        total, low = self.sums.of(self.model.embed.weight), self.matrix.dtype
+        total, low = self.sums.of(self.weight), self.matrix.dtype
         if right.dtype == low:
             torch.addmm(total, left.mT, right, out=total)
         else:
@@ -125,7 +128,7 @@ class _EmbeddingMap:
 
     def add_column_gradients(self, tokens: Int[Tensor, " r"], left: Float[Tensor, "r d"]) -> None:
         "The same for rows of `right` that are single tokens."
-        self.sums.of(self.model.embed.weight).index_add_(1, tokens, left.mT)
+        self.sums.of(self.weight).index_add_(1, tokens, left.mT)
 
     def add_step_size_gradient(self, value: Float[Tensor, ""]) -> None:
         "Add to the gradient of the step size."
@@ -270,7 +273,7 @@ def vocabulary_step(
         like = dict(dtype=model.residual_dtype, device=targets.device)
         largest, loss = targets[parts[0]].numel(), torch.zeros((), **like)
         buffers = [torch.empty(largest, model.state_dim, **like) for _ in range(count)]
-        tokens, weights = targets.where(valid, 0), valid.to(like["dtype"]) / (valid.sum() * steps)
+        tokens, weights = targets.where(valid, 0).long(), valid.to(like["dtype"]) / (valid.sum() * steps)
         for chunk in parts:
             some = _Targets(tokens[chunk].reshape(-1, 1), weights[chunk].reshape(-1, 1))
             views = [buffer[: len(some.tokens)] for buffer in buffers]

@@ -73,7 +73,7 @@ class ProbeResult(NamedTuple):
     energy_gap: float  # median decrease of the energy from start to end
     inner_gradient: float  # median norm of the first gradient
     rising: float  # share of items whose energy increased
-    distance: float  # median distance from start to end, relative to the norm of the start or of a state
+    distance: float  # median distance from start to end, relative to the norm of the start or of a state, else of the end
     alarms: list[str]  # one line for each fault; empty for healthy walks
 
 
@@ -89,6 +89,7 @@ def probe(
     first = walk.initial(recent, generator)
     result = walk.run(model, model.landscape(context), first, generator)
     found, norm = health(result), torch.maximum(first.norm(dim=-1), recent.norm(dim=-1))
+    norm = norm.where(norm != 0, result.state.y.norm(dim=-1)).clamp_min(torch.finfo(norm.dtype).tiny)
     distance = float(((result.state.y - first).norm(dim=-1) / norm).median())
     moved = f"walks end {distance:.3g} norms of a state away with the step size {float(result.info.step_size.max()):.3g}"
     near = walk.start == "noise" and distance < MIN_DISTANCE

@@ -10,6 +10,7 @@ __all__ = ['LEARNERS', 'PROBED', 'MAX_ENTRIES', 'Learner', 'ebt_learner', 'one_p
 # %% ../../nbs/training/learner.ipynb #e7f31783
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from ..baselines import GRU, Transformer
 from ..checks import instance, one_of, refusal
 from ..data.configs import task_class
 from ..data.pairs import Pairs
-from ..data.task import Rows, StateSpec, Task, Tokens, Vectors, chunks, next_state, stack, state_errors
+from ..data.task import Rows, StateSpec, Task, Tokens, Vectors, chunks, count, next_state, stack, state_errors
 from ..diffusion import DiffusionTransformer, check_steps, diffuse, diffusion_loss
 from ..ebt import EBM, EBT
 from ..joint import JointEBT
@@ -47,6 +48,16 @@ class Learner(NamedTuple):
     errors: Callable[[Tensor, Tensor], Tensor] = state_errors  # (prediction, target) -> error of each state
     pair: Callable[[Any], tuple[Any, Tensor]] = next_state  # batch -> (context, target)
     probe: Callable[[Any, torch.Generator], ProbeResult] | None = None  # (context, generator) -> statistics
+    ignore_index: int | None = None  # target that the loss does not score
+
+    def scored(
+        self,
+        batch: Any,  # of the task
+    ) -> int:  # weight of its loss, if losses of several batches are averaged
+        "Number of scored targets of a batch; its items, if all targets are scored."
+        if self.ignore_index is None:
+            return count(batch)
+        return int((self.pair(batch)[1] != self.ignore_index).sum())
 
 
 def ebt_learner(
@@ -58,8 +69,9 @@ def ebt_learner(
     **options,  # of `predict`: samples, by, and single fields of the walk
 ) -> Learner:
     "An EBT that is trained by a recipe and predicts by sampling."
+    instance("walk", walk, (Walk, Integral, type(None)), "must be a Walk, or a number of steps")
     default = getattr(recipe, "inference", Walk())
-    replay, walk = Replay(capacity), replace(default, steps=walk) if isinstance(walk, int) else walk or default
+    replay, walk = Replay(capacity), replace(default, steps=walk) if isinstance(walk, Integral) else walk or default
     probed = replace(walk, steps=getattr(recipe, "walk", walk).steps)
     return Learner(
         model,
@@ -69,6 +81,7 @@ def ebt_learner(
         replay,
         state.errors,
         probe=lambda context, g: probe(model, context, probed, g),
+        ignore_index=state.ignore_index,
     )
 
 
@@ -82,6 +95,7 @@ def one_pass_learner(
         lambda context, target, g: state.loss(model(context), target),
         lambda context, g: model(context),
         errors=state.errors,
+        ignore_index=state.ignore_index,
     )
 
 # %% ../../nbs/training/learner.ipynb #04f32f52

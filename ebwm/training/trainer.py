@@ -28,6 +28,16 @@ from .faults import FaultState, Spikes
 from .learner import Learner, evaluate
 from .optimiser import learning_rate_factor, make_optimiser, update_average
 
+# %% ../../nbs/training/trainer.ipynb #a4c7d210
+def _parts(learner: Learner, batch: Any, number: int) -> list[tuple[Any, float]]:
+    "Parts of a batch with their shares of its scored targets; a part without any has no loss and is left out."
+    parts = chunks(batch, math.ceil(count(batch) / number))
+    if len(parts) == 1:
+        return [(batch, 1.0)]
+    scored = [learner.scored(part) for part in parts]
+    shares = [(part, targets / sum(scored)) for part, targets in zip(parts, scored, strict=True) if targets]
+    return shares or [(parts[0], 1.0)]
+
 # %% ../../nbs/training/trainer.ipynb #db6cc428
 class Trainer:
     "A learner with everything that changes while it is trained."
@@ -83,11 +93,10 @@ class Trainer:
 
     def backward(self, batch: Any) -> dict[str, float]:  # loss and gradient norm
         "Accumulate the gradients of a batch, part by part, and clip them."
-        size = math.ceil(count(batch) / self.config.optimiser.accumulate)
-        parts, losses = chunks(batch, size), []
+        parts, losses = _parts(self.learner, batch, self.config.optimiser.accumulate), []
         weighted = lambda share, *inputs: share * self.learner.loss(*inputs)
-        for number, part in enumerate(parts, 1):
-            job = partial(weighted, count(part) / count(batch))
+        for number, (part, share) in enumerate(parts, 1):
+            job = partial(weighted, share)
             losses.append(self.world.backward(job, *self.learner.pair(part), self.noise, last=number == len(parts)))
         loss = self.world.mean(torch.stack(losses).sum())
         norm = clip_gradients(self.learner.model.parameters(), self.config.optimiser.clip)
@@ -246,9 +255,9 @@ def roll_back(
     trainer.noise.set_state(noise)
     trainer.batches, trainer.rate_factor = batches, factor
     trainer.faults = faults._replace(consecutive_skips=0, rollbacks=faults.rollbacks + 1)
-    alpha = getattr(trainer.learner.model, "step_size", None)
-    if alpha is not None:
-        alpha.data.mul_(factor / meta["rate_factor"])
+    for alpha in (getattr(trainer.learner.model, "step_size", None), trainer.average.get("step_size")):
+        if alpha is not None:
+            alpha.data.mul_(factor / meta["rate_factor"])
     return f"learning rate and step size times {factor:g}"
 
 # %% ../../nbs/training/trainer.ipynb #f9a2bfd4

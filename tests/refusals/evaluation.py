@@ -30,7 +30,10 @@ CASES = [
       for function, given in {
           stats.bootstrap: [[1.0, 2.0]], stats.paired_difference: [[1, 2], [3, 5]], stats.wilson: [1, 2],
           stats.bootstrap_crossed: [np.eye(2)], stats.student_crossed: [np.eye(2)], stats.power_law: [[1, 2, 3]] * 2,
-          stats.percent_faster: [LAW, LAW], LAW.interval: [2]}.items() for level in (0, 1, NAN)),
+          stats.percent_faster: [LAW, LAW], LAW.interval: [2], uncertainty.rank_correlation: [[1, 2, 3]] * 2,
+          uncertainty.auroc: [[1, 2, 3, 4], [0, 1, 0, 1]]}.items() for level in (0, 1, NAN, 95)),
+    *refused(partial(uncertainty.rank_correlation, [1, 2, 3], [1, 2, 3]), resamples=0, seed=-1),
+    *refused(partial(uncertainty.calibration, [0.5], [1]), draws=0, level=95),
     *cases(stats.wilson, (3, 2, "successes=3"), (0, 0, "trials=0")),
     *refused(partial(stats.bootstrap, [1, 2]), resamples=0, seed=-1),
     *refused(partial(stats.bootstrap_crossed, np.eye(2)), resamples=0),
@@ -61,4 +64,5 @@ CASES = [
     *cases(diagnostics.effective_sample_size, (torch.zeros(3, 2), "samples.shape=[3, 2]")),
     *cases(diagnostics.r_hat, (torch.zeros(9, 1), "samples.shape[1]=1")),
     *cases(diagnostics.health, (UNFINISHED, "result.state.energy=None")),
+    *cases(diagnostics.energy_trace, (UNFINISHED, "result.state.energy=None")),
 ]

@@ -80,7 +80,7 @@ CASES = [
     *refused(partial(generate, model(), STATES), count=0),
     *refused(lambda **bad: list(generate_tokens(model(11), **{"prompts": [[1]], "count": 2} | bad)),
              count=0, temperature=[-0.1, math.nan], top_p=[0.0, 1.1], window=1, seed=[[1, 2]], steps=0, samples=0,
-             start="here", step_size=-1.0),
+             start="here", step_size=[-1.0, torch.ones(2)]),
     *refused(lambda **bad: list(generate_tokens(transformer(), [[1]], 2, **bad)), samples=2, steps=2, walk=2, start=2),
     *refused(lambda **bad: lose(S1(), lambda: model(11), TOKENS, TOKENS, **bad)(), generator=None,
              start=torch.zeros(1, 4, 11)),

@@ -309,4 +309,4 @@ def raw_learner(
         return streamed.finish(torch.stack(losses).sum())
 
     predict = lambda context, generator: descend(model.landscape(context), context, generator).state.y
-    return Learner(model, loss, predict, errors=learner.errors)
+    return Learner(model, loss, predict, errors=learner.errors, ignore_index=ignore_index)
