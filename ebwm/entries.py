@@ -96,10 +96,10 @@ def _refused(problems: ValidationError, types: dict[str, Any], error: type[Excep
     problem = _main(problems)
     if problem["type"] == "value_error":  # raised by __post_init__
         return problem["ctx"]["error"]
-    place = problem["loc"][0]
-    name = list(types)[place] if isinstance(place, int) else place  # of a positional argument
+    name = problem["loc"][0]
     if problem["type"].startswith("unexpected"):
         return TypeError(f"{problems.title}: {problem['msg']}: {name}")
+    name = list(types)[name] if isinstance(name, int) else name  # of a positional argument
     return _refusal(name, problem, types[name], error)
 
 
