@@ -11,6 +11,7 @@ import torch
 from tiny_figure import rewrite
 
 from ebwm import compat, figures, settings
+from ebwm.figures.ends import KEYS
 from ebwm.figures.errors import FigureError
 from ebwm.figures.plan import as_json, from_json, jobs_of
 
@@ -127,7 +128,7 @@ def test_defaults_are_the_best_settings_of_equally_many_trials(path):
     other = TUNED_OTHERWISE.get(id, set())
     assert {n for n, value in tuning["settings"].items() if defaults.get(n) != value} <= other
     assert tuning["seed"] not in defaults["seeds"]
-    key = next(key for key in ("model", "recipe", "start", "way") if key in tuning["trials"][0])
+    key = next(key for key in KEYS if key in tuning["trials"][0])
     trials = {kind: [row for row in tuning["trials"] if row[key] == kind] for kind in tuning["chosen"]}
     further = FURTHER.get(id, set())
     (count,) = {len(rows) for kind, rows in trials.items() if kind not in further}

@@ -10,7 +10,7 @@ from ebwm.figures.trials import GRID, MEASURED, best, beyond, values_of
 from ebwm.figures.tune import BEYOND, FILE
 from ebwm.settings import Settings
 
-__all__ = ["End", "Ends", "ends", "table_of_ends"]
+__all__ = ["KEYS", "End", "Ends", "ends", "table_of_ends"]
 
 KEYS = ("model", "recipe", "start", "way")  # names under which trials have their kind
 
