@@ -351,3 +351,18 @@ def test_energies_of_joint_candidates_equal_those_of_masked_attention(kind):
     context = kind.batch(model)[0]
     for step in range(3):
         close(model.landscape(context).at_step(step)(y), DenseLandscape(model, context).at_step(step)(y))
+
+
+@pytest.mark.parametrize("conditioning, steps", [("none", [0]), ("adaln", [0, 2])])
+def test_evaluations_without_a_graph_share_the_folded_weights_of_a_joint_ebt(monkeypatch, conditioning, steps):
+    folded, calls = JointEBT.folded, []
+    monkeypatch.setattr(JointEBT, "folded", lambda self, *given: calls.append(given) or folded(self, *given))
+    kind = joint(state_dim=6, step_conditioning=conditioning)
+    (landscape, y), (fresh, _) = kind.landscape(), kind.landscape()
+    later, expected = (part.at_step(2) for part in (landscape, fresh))
+    for _ in range(2):
+        landscape.value_and_grad(y), later.value_and_grad(y)
+    assert calls == [(torch.float64, step) for step in steps]
+    assert torch.equal(later.value_and_grad(y)[1], expected.value_and_grad(y, create_graph=True)[1].detach())
+    close(landscape.select(torch.tensor([1])).value_and_grad(y[1:])[1], fresh.value_and_grad(y)[1][1:])
+    assert len(calls) == len(steps) + 2

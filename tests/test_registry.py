@@ -11,9 +11,9 @@ import torch
 from tiny_figure import rewrite
 
 from ebwm import compat, figures, settings
-from ebwm.figures.ends import KEYS
 from ebwm.figures.errors import FigureError
 from ebwm.figures.plan import as_json, from_json, jobs_of
+from ebwm.figures.trials import KEYS
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs/figures").glob("*.ipynb"))

@@ -29,6 +29,7 @@ SETTINGS = {
     "tokens, autograd": (Tokens(30), [*TEXT, "model.gradient=eager"]),
     "tokens, paper's update": (Tokens(30), [*TEXT, "walk.update=paper"]),
     "tokens, transformer": (Tokens(30), [*TEXT, "model.kind=transformer"]),
+    "tokens, padded": (Tokens(30, 0), [*TEXT, "optimiser.accumulate=2"]),
     "rows": (Rows(1, 4, 4), ["model.kind=joint_ebt"]),
     "actions": (Vectors(12, 2), []),
 }
@@ -45,7 +46,10 @@ def batches_for(state):
         context, target = (part[:8].double() for part in tiny_pairs())
         return [(context * scale, target * scale) for scale in (0.5, 2.0)]
     if isinstance(state, Tokens):
-        return [*torch.randint(30, (2, 8, 7), generator=settings.generator(0, "windows"))]
+        tokens = torch.randint(30, (2, 8, 7), generator=settings.generator(0, "windows"))
+        if state.ignore_index is not None:
+            tokens[:, 5:, 2:] = state.ignore_index  # most targets of the second process
+        return [*tokens]
     states, actions = (torch.randn(2, 8, 6, size, dtype=torch.float64, generator=settings.generator(0, name))
                        for name, size in (("clips", 12), ("actions", 2)))
     return [*zip(states, actions, strict=True)] if state.action_dim else [*states]

@@ -12,7 +12,7 @@ from torch import Tensor
 from ebwm.checks import refusal
 from ebwm.compat import require
 
-__all__ = ["READERS", "array_files", "as_float", "read_arrays"]
+__all__ = ["READERS", "array_files", "finite_float64", "read_arrays"]
 
 
 def read_arrays(
@@ -78,7 +78,7 @@ def array_files(
     return files
 
 
-def as_float(
+def finite_float64(
     name: str,  # of the array, for the message
     values: Any,  # array or tensor of numbers
     axes: int,  # number of axes

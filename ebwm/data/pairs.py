@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ebwm.checks import refusal
-from ebwm.data.arrays import as_float, read_arrays
+from ebwm.data.arrays import finite_float64, read_arrays
 from ebwm.data.configs import PairsConfig
 from ebwm.data.task import Items, Rows, Scale, Task, read_task, save_task, split_items
 
@@ -70,7 +70,7 @@ def _checked(data: Any) -> dict[str, Tensor]:
     named = data if isinstance(data, dict) else dict(zip(("context", "target"), data, strict=True))
     if missing := {"context", "target"} - named.keys():
         raise refusal("data.source", sorted(named), f"must have the array {min(missing)!r}")
-    arrays = {name: as_float(name, named[name], 3) for name in ("context", "target")}
+    arrays = {name: finite_float64(name, named[name], 3) for name in ("context", "target")}
     if len(arrays["context"]) != len(arrays["target"]):
         counts = [len(array) for array in arrays.values()]
         raise refusal("target", counts, "must have as many items as context")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ebwm.checks import refusal
-from ebwm.data.arrays import array_files, as_float, read_arrays
+from ebwm.data.arrays import array_files, finite_float64, read_arrays
 from ebwm.data.configs import StatesConfig
 from ebwm.data.task import SPLITS, Items, Scale, Sequences, Vectors, read_task, save_task, split_items
 
@@ -67,7 +67,7 @@ def _named(data: Any) -> dict[str, Tensor]:
         if len(parts) not in (1, 2):
             raise refusal("data", f"{len(parts)} parts", "must be the states, or a pair (states, actions)")
         named = dict(zip(("states", "actions"), parts, strict=False))
-    arrays = {name: as_float(name, values, 3) for name, values in named.items()}
+    arrays = {name: finite_float64(name, values, 3) for name, values in named.items()}
     if len({array.shape[:2] for array in arrays.values()}) > 1:
         shapes = [list(array.shape) for array in arrays.values()]
         raise refusal("actions", shapes, "must be one action for each state, [items time features]")
@@ -99,7 +99,7 @@ def _recordings(path: Path) -> dict[str, Tensor]:
         raise refusal("data.source", str(path), f"holds the arrays {', '.join(arrays)}; one must be 'states'")
     named = {"states": states} | {name: arrays[name] for name in ("actions",) if name in arrays}
     axes = {name: getattr(values, "ndim", 0) for name, values in named.items()}
-    tensors = {name: as_float(name, values, 2 if axes[name] == 2 else 3) for name, values in named.items()}
+    tensors = {name: finite_float64(name, values, 2 if axes[name] == 2 else 3) for name, values in named.items()}
     return {name: tensor if tensor.ndim == 3 else tensor[None] for name, tensor in tensors.items()}
 
 

@@ -86,19 +86,24 @@ def bootstrap(
     return Interval(float(statistic(array, axis=0)), float(low), float(high))
 
 # %% ../../nbs/evaluation/statistics.ipynb #1c7c7af6
+def _student(level: float, freedom: float) -> float:
+    "Two-sided quantile of Student's t; `scipy.stats` gives the same, but takes longer to import."
+    from scipy import special
+
+    return special.stdtrit(freedom, (1 + level) / 2)
+
+
 def paired_difference(
     ours: Numbers,  # one number for each seed, at least 2
     theirs: Numbers,  # numbers of the same seeds, in the same order
     level: float = 0.95,  # confidence level
 ) -> Interval:  # of mean(ours - theirs)
     "Student's t interval of the mean difference between paired runs."
-    from scipy import stats
-
     checks.fraction("level", level)
     ours, theirs = finite_values("ours", ours, 2), finite_values("theirs", theirs, 2)
     check_paired("ours", ours, "theirs", theirs)
     difference = ours - theirs
-    reach = stats.t.ppf((1 + level) / 2, len(ours) - 1) * stats.sem(difference)
+    reach = _student(level, len(ours) - 1) * (difference.std(ddof=1) / np.sqrt(len(ours)))
     mean = float(difference.mean())
     return Interval(mean, mean - float(reach), mean + float(reach))
 
@@ -136,8 +141,6 @@ def student_crossed(
     level: float = 0.95,  # confidence level
 ) -> Interval:  # of the mean over the populations of seeds and items
     "Student's t interval of the mean if seeds and items both vary (Satterthwaite 1946)."
-    from scipy import stats
-
     checks.fraction("level", level)
     array = _matrix(values)
     seeds, items = array.shape
@@ -148,7 +151,7 @@ def student_crossed(
     if total == 0:
         return Interval(float(mean), float(mean), float(mean))
     freedom = total**2 / (squares**2 / [seeds - 1, items - 1, (seeds - 1) * (items - 1)]).sum()
-    reach = stats.t.ppf((1 + level) / 2, max(freedom, 1)) * np.sqrt(total / array.size)
+    reach = _student(level, max(freedom, 1)) * np.sqrt(total / array.size)
     return Interval(float(mean), float(mean - reach), float(mean + reach))
 
 # %% ../../nbs/evaluation/statistics.ipynb #db58e1e6
@@ -237,14 +240,12 @@ class PowerLaw(NamedTuple):
         level: float = 0.95,  # confidence level
     ) -> Interval:  # of y
         "Student's t prediction interval of one more point, if the law holds at `x`."
-        from scipy import stats
-
         checks.fraction("level", level)
         checks.positive("x", x)
         places, errors = _scatter(self)
         count, distance = len(self.x), np.log(x) - np.log(self.x).mean()
         spread = errors @ errors / (count - 2) * (1 + 1 / count + distance**2 / (places @ places))
-        factor = np.exp(stats.t.ppf((1 + level) / 2, count - 2) * np.sqrt(spread))
+        factor = np.exp(_student(level, count - 2) * np.sqrt(spread))
         middle = self(x)
         return Interval(float(middle), float(middle / factor), float(middle * factor))
 
@@ -271,7 +272,7 @@ def power_law(
     if np.ptp(x) == 0:
         raise checks.refusal("x", x.tolist(), "must not have equal values only")
     line = stats.linregress(np.log(x), np.log(y))
-    reach = stats.t.ppf((1 + level) / 2, len(x) - 2) * line.stderr
+    reach = _student(level, len(x) - 2) * line.stderr
     exponent = Interval(float(line.slope), float(line.slope - reach), float(line.slope + reach))
     return PowerLaw(float(np.exp(line.intercept)), exponent, tuple(x.tolist()), tuple(y.tolist()))
 
@@ -282,8 +283,6 @@ def percent_faster(
     level: float = 0.95,  # confidence level
 ) -> Interval:  # in percent; from -inf to inf if the slope of theirs may be 0
     "Ratio of exponents minus 1, as in the EBT paper, with Fieller's interval (1954)."
-    from scipy import stats
-
     checks.fraction("level", level)
     check_paired("ours.x", ours.x, "theirs.x", theirs.x)
     if theirs.exponent.value == 0:
@@ -292,7 +291,7 @@ def percent_faster(
     weights, freedom = places / np.square(places).sum(1, keepdims=True), len(ours.x) - 2
     covariance = (errors @ errors.T / freedom) * (weights @ weights.T)
     slopes = np.array([ours.exponent.value, theirs.exponent.value])
-    limit = stats.t.ppf((1 + level) / 2, freedom) ** 2
+    limit = _student(level, freedom) ** 2
     (top, cross), (_, bottom) = np.outer(slopes, slopes) - limit * covariance
     root = np.sqrt(max(cross**2 - top * bottom, 0))
     low, high = ((cross - root) / bottom, (cross + root) / bottom) if bottom > 0 else (-np.inf, np.inf)

@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ebwm import settings
-from ebwm.figures.trials import GRID, MEASURED, best, beyond, values_of
-from ebwm.figures.tune import BEYOND, FILE
+from ebwm.figures.trials import BEYOND, GRID, MEASURED, TUNING, best, beyond, by_kind, values_of
 from ebwm.settings import Settings
 
-__all__ = ["KEYS", "End", "Ends", "ends", "table_of_ends"]
-
-KEYS = ("model", "recipe", "start", "way")  # names under which trials have their kind
+__all__ = ["End", "Ends", "ends", "table_of_ends"]
 
 
 class End(NamedTuple):
@@ -45,9 +42,9 @@ def ends(
     """The settings at an end in the trials of all figures, with the further trials of `ebwm figures tune ID --beyond`."""
     config = config or settings.load()
     choices, rows = 0, []
-    for path in sorted(config.figures.glob(f"*/{FILE}")):
+    for path in sorted(config.figures.glob(f"*/{TUNING}")):
         further = _read(path.with_name(BEYOND)).get("trials", {})
-        for kind, trials in _by_kind(_read(path)["trials"]).items():
+        for kind, trials in by_kind(_read(path)["trials"]).items():
             choices += sum(len(values_of(trials, name)) >= GRID for name in best(trials))
             rows += _ends_of(path.parent.name, kind, trials, further.get(kind, []))
     return Ends(choices, rows)
@@ -55,14 +52,6 @@ def ends(
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _by_kind(trials: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in trials:
-        key = next(name for name in KEYS if name in row)
-        found.setdefault(row[key], []).append({name: value for name, value in row.items() if name != key})
-    return found
 
 
 def _ends_of(figure: str, kind: str, trials: list[dict[str, Any]], further: list[dict[str, Any]]) -> Iterator[End]:

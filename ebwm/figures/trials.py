@@ -5,8 +5,10 @@ from typing import Any
 
 from ebwm.figures.errors import FigureError
 
-__all__ = ["GRID", "MEASURED", "best", "beyond", "values_of"]
+__all__ = ["BEYOND", "GRID", "KEYS", "MEASURED", "TUNING", "best", "beyond", "by_kind", "values_of"]
 
+TUNING, BEYOND = "tuning.json", "beyond.json"  # files of trials, and of further ones beyond the ends of their grids
+KEYS = ("model", "recipe", "start", "way")  # names under which trials have their kind
 MEASURED = ("valid_loss", "seconds")  # entries of a trial that are no settings
 GRID = 3  # fewest values of a setting that have an end: two are a choice
 
@@ -19,6 +21,18 @@ def best(
     if not ended:
         raise FigureError("all trials diverged; try lower values")
     return min(ended, key=lambda row: row["valid_loss"])
+
+
+def by_kind(
+    trials: Iterable[Mapping[str, Any]],  # each with its kind
+    key: str | None = None,  # name of the entry with the kind; None: the one of KEYS that it has
+) -> dict[str, list[dict[str, Any]]]:  # without the entry with the kind
+    """The trials of each kind."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in trials:
+        name = key or next(name for name in KEYS if name in row)
+        found.setdefault(row[name], []).append({entry: value for entry, value in row.items() if entry != name})
+    return found
 
 
 def beyond(

@@ -14,12 +14,12 @@ from ebwm.figures.execution import execute_cells, kernel_manager
 from ebwm.figures.manifest import JOB
 from ebwm.figures.notebook import cells_of
 from ebwm.figures.plan import plan
+from ebwm.figures.trials import BEYOND, TUNING
 from ebwm.files import write_json
 
-__all__ = ["BEYOND", "TUNING", "tune"]
+__all__ = ["TAG", "tune"]
 
-TUNING = "tuning"  # tag of the cell with the declared trials
-FILE, BEYOND = "tuning.json", "beyond.json"
+TAG = "tuning"  # of the cell with the declared trials
 RECORDED = "cpu"  # scale of the trials on record
 
 
@@ -36,16 +36,16 @@ def tune(
     """
     planned = plan(id, scale or RECORDED, overrides)
     notebook, config = planned.figure.notebook, planned.config
-    tagged = [place for place, cell in enumerate(cells_of(notebook)) if TUNING in cell.get("metadata", {}).get("tags", [])]
+    tagged = [place for place, cell in enumerate(cells_of(notebook)) if TAG in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
-        raise FigureError(f"{notebook.name} has {len(tagged)} cells tagged {TUNING!r}; exactly one must declare trials")
+        raise FigureError(f"{notebook.name} has {len(tagged)} cells tagged {TAG!r}; exactly one must declare trials")
     with signals_as_interrupts(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        file = BEYOND if beyond else FILE
+        file = BEYOND if beyond else TUNING
         write_json(folder / JOB, {"tune": list(only), "beyond": beyond})
         _execute(notebook, tagged[0] + 1, folder, {**planned.parameters, "out": name}, config.root)
         if not (folder / file).is_file():
-            raise FigureError(f"{notebook.name} made no trials; its cell tagged {TUNING!r} must call Experiment.tune()")
+            raise FigureError(f"{notebook.name} made no trials; its cell tagged {TAG!r} must call Experiment.tune()")
         recorded = planned.scale == RECORDED and not overrides
         place = config.figures / id / (file if recorded else f"runs/{Path(file).stem}-{planned.scale}.json")
         place.parent.mkdir(parents=True, exist_ok=True)

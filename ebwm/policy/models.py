@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OUTPUTS', 'LEVELS', 'Mixture', 'mixture_of', 'level_features', 'ChunkModel', 'Norm', 'SwiGLU', 'MLPGradient',
-           'TransformerGradient', 'versions_of', 'ChunkLandscape', 'standard_step_size']
+           'TransformerGradient', 'ChunkLandscape', 'standard_step_size']
 
 # %% ../../nbs/policy/03_models.ipynb #e0007029
 import math
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import checks
 from ..blocks import initialise, linear
-from ..context import product_dtype
+from ..context import product_dtype, versions_of
 from ..energy import Landscape, curvature
 from ..gradient.joint import folded_layer, joint_energy
 from ..gradient.sweeps import energy_gradient
@@ -230,13 +230,6 @@ class TransformerGradient:
         return energies.sum(-1), (grad @ self.embed.weight).to(y.dtype)
 
 # %% ../../nbs/policy/03_models.ipynb #2b158cb7
-def versions_of(
-    model: nn.Module,  # any model
-) -> list[int]:  # changed by an optimiser, but not through `parameter.data`
-    "Versions of the weights."
-    return [0 if weight.is_inference() else weight._version for weight in model.parameters()]
-
-
 class ChunkLandscape(Landscape):
     "Energies [b] of chunks [b n a]."
 
@@ -245,7 +238,7 @@ class ChunkLandscape(Landscape):
         model: ChunkModel,  # with the output "energy"
         memory: list[Tensor],  # from `ChunkModel.prefill`
     ):
-        self.model, self.memory, self.versions = model, memory, versions_of(model)
+        self.model, self.memory, self.versions = model, memory, versions_of(model.parameters())
 
     @cached_property
     def _gradient(self) -> MLPGradient | TransformerGradient:
@@ -279,7 +272,7 @@ class ChunkLandscape(Landscape):
             return self._gradient(y)
 
     def _check(self, y: Tensor) -> None:
-        if versions_of(self.model) != self.versions:
+        if versions_of(self.model.parameters()) != self.versions:
             raise RuntimeError("the model's parameters have changed since this landscape was made: make a new one")
         checks.instance("candidates", y, Tensor, "must be a tensor")
         shape = [len(self.memory[0]), self.model.shape.predict, self.model.shape.action_dim]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import checks
 from ..attention import joint_attention
-from ..blocks import Block, Modulation, Rotation, check_shape, linear, modulate, rotary
+from ..blocks import Block, Modulation, Rotation, check_shape, linear, modulate, rotary, without_values
 
 # %% ../../nbs/policy/02_trunks.ipynb #32c73dda
 TRUNKS = ("mlp", "transformer")
@@ -57,10 +57,9 @@ class ImageEncoder(nn.Sequential):
         self,
         dim: int,  # features of an image
     ):
-        sizes, layers, device = (3, 32, 64, 128), [], torch.get_default_device()
+        sizes, layers = (3, 32, 64, 128), []
         for inputs, outputs in itertools.pairwise(sizes):
-            convolution = nn.utils.skip_init(nn.Conv2d, inputs, outputs, 5, 2, 2, device=device)  # without values yet
-            layers += [convolution, nn.GroupNorm(8, outputs), nn.SiLU()]
+            layers += [without_values(nn.Conv2d, inputs, outputs, 5, 2, 2), nn.GroupNorm(8, outputs), nn.SiLU()]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), linear(4 * sizes[-1], dim, bias=True))
 
     def initialise(

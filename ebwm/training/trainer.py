@@ -29,13 +29,14 @@ from .learner import Learner, evaluate
 from .optimiser import learning_rate_factor, make_optimiser, update_average
 
 # %% ../../nbs/training/trainer.ipynb #a4c7d210
-def _parts(learner: Learner, batch: Any, number: int) -> list[tuple[Any, float]]:
+def _parts(learner: Learner, batch: Any, number: int, world: SingleProcess) -> list[tuple[Any, float]]:
     "Parts of a batch with their shares of its scored targets; a part without any has no loss and is left out."
-    parts = chunks(batch, math.ceil(count(batch) / number))
-    if len(parts) == 1:
+    parts, equal = chunks(batch, math.ceil(count(batch) / number)), world.size == 1 or learner.ignore_index is None
+    if len(parts) == 1 and equal:
         return [(batch, 1.0)]
     scored = [learner.scored(part) for part in parts]
-    shares = [(part, targets / sum(scored)) for part, targets in zip(parts, scored, strict=True) if targets]
+    total = sum(scored) if equal else world.mean(torch.tensor(float(sum(scored)), device=world.device)).item()
+    shares = [(part, targets / total) for part, targets in zip(parts, scored, strict=True) if targets]
     return shares or [(parts[0], 1.0)]
 
 # %% ../../nbs/training/trainer.ipynb #db6cc428
@@ -93,7 +94,7 @@ class Trainer:
 
     def backward(self, batch: Any) -> dict[str, float]:  # loss and gradient norm
         "Accumulate the gradients of a batch, part by part, and clip them."
-        parts, losses = _parts(self.learner, batch, self.config.optimiser.accumulate), []
+        parts, losses = _parts(self.learner, batch, self.config.optimiser.accumulate, self.world), []
         weighted = lambda share, *inputs: share * self.learner.loss(*inputs)
         for number, (part, share) in enumerate(parts, 1):
             job = partial(weighted, share)

@@ -19,6 +19,7 @@ from ebwm.figures.errors import FigureError
 from ebwm.figures.experiment import panels
 from ebwm.figures.experiment.tuning import SEED, Search, make_trials, trials_beyond, write_trials
 from ebwm.figures.record import Record
+from ebwm.figures.trials import BEYOND, TUNING, by_kind
 from ebwm.files import write_json
 from ebwm.training.configuration import Config, ModelConfig, OptimiserConfig, RecipeConfig, WalkConfig
 from ebwm.training.learner import Learner, batches_of, make_learner
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Experiment", "baselines_of"]
 
-TUNING, BEYOND = "tuning.json", "beyond.json"
 SHAPE = ("dim", "depth", "heads")
 
 
@@ -236,7 +236,7 @@ class Experiment:
         for kind in request:
             checks.one_of("--only", kind, searches, FigureError)
         chosen, key = request or list(searches), options.get("key", "model")
-        stored = self._trials_by_kind(key) if request or beyond else {}
+        stored = by_kind(self.tuning()["trials"], key) if request or beyond else {}
 
         def asked(kind: str) -> tuple[Callable[..., float], Callable[[dict[str, Any]], None]]:
             return partial(score, kind, SEED), lambda row: print({key: kind, **row}, flush=True)
@@ -250,13 +250,6 @@ class Experiment:
         values = shared if isinstance(shared, Mapping) else {name: self.parameters[name] for name in shared}
         self.trials[self.id] = write_trials(self.record.folder / TUNING, made, values, **options)
         return self.trials[self.id]
-
-    def _trials_by_kind(self, key: str) -> dict[str, list[dict[str, Any]]]:
-        """The recorded trials of each kind, whose name is the entry `key`."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for row in self.tuning()["trials"]:
-            found.setdefault(row[key], []).append({name: value for name, value in row.items() if name != key})
-        return found
 
     def table_of_trials(self) -> pd.DataFrame:
         """The trials in use, for display."""

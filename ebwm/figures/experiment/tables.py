@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy import stats
 
 from ebwm.evaluation.statistics import paired_difference, student_crossed
 from ebwm.evaluation.uncertainty import risk_coverage
@@ -201,6 +200,8 @@ def rank_correlation(
     second: Float[np.ndarray, " n"],  # values of the same items
 ) -> float:
     """Spearman's rank correlation."""
+    from scipy import stats
+
     return float(np.corrcoef(stats.rankdata(first), stats.rankdata(second))[0, 1])
 
 
