@@ -25,7 +25,7 @@ from .gradient.joint import folded_layer, joint_energy
 from .gradient.sweeps import Energy, Layer, energy_gradient
 from .landscape import ContextLandscape, Expanded, check_items
 
-# %% ../nbs/core/14_joint.ipynb #57357d24
+# %% ../nbs/core/14_joint.ipynb #fbaa17f0
 class Folded(NamedTuple):
     "Weights of a joint EBT for its manual gradient."
 
@@ -34,6 +34,15 @@ class Folded(NamedTuple):
     offset: Float[Tensor, ""]  # part of an energy that no candidate changes
 
 
+def _folded_head(model: EBM, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    "The head, with the gain of the last norm and the scale of a condition, and the energy of the condition's shift."
+    head, gain = model.head.weight[0], model.norm.weight
+    if condition is None:
+        return head * gain, head.new_zeros(())
+    shift, scale = model.modulation(F.silu(condition)).chunk(2, -1)
+    return head * (gain * (1 + scale)), (head * shift).sum()
+
+# %% ../nbs/core/14_joint.ipynb #57357d24
 class JointLandscape(ContextLandscape):
     "Energies [b] of joint candidates [b n c]."
 
@@ -166,13 +175,7 @@ class ObservingEBM(EBM):
     ) -> Folded:
         "The weights of the layers, with the gain of each norm and the step's scales multiplied into the next matrix."
         condition = self.condition(step)
-        layers = [folded_layer(block, dtype, condition) for block in self.blocks]
-        head, gain = self.head.weight[0], self.norm.weight
-        offset = head.new_zeros(())
-        if condition is not None:
-            shift, scale = self.modulation(F.silu(condition)).chunk(2, -1)
-            gain, offset = gain * (1 + scale), (head * shift).sum()
-        return Folded(layers, head * gain, offset)
+        return Folded([folded_layer(block, dtype, condition) for block in self.blocks], *_folded_head(self, condition))
 
     def inputs(
         self,
