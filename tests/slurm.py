@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -43,14 +44,15 @@ def scancel(jobs: Path, *numbers: str) -> None:
 
 COMMANDS = {"sbatch": sbatch, "srun": srun, "sacct": sacct, "squeue": sacct, "scancel": scancel,
             "sacctmgr": lambda *given: print("research"), "sinfo": lambda *given: print("gpu*"),
-            "scontrol": lambda *given: print("localhost")}
+            "scontrol": lambda *given: print("localhost"), "torchrun": lambda *given: None}
+SLURM = [name for name in COMMANDS if name != "torchrun"]
 
 
-def write_commands(folder: Path) -> None:
+def write_commands(folder: Path, names: Iterable[str] = SLURM) -> None:
     """Write the commands into FOLDER/bin; the calls that they get are noted in FOLDER/calls.txt."""
     for name in ("bin", "slurm-jobs"):
-        (folder / name).mkdir()
-    for name in COMMANDS:
+        (folder / name).mkdir(exist_ok=True)
+    for name in names:
         path = folder / "bin" / name
         path.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} {folder} {name} "$@"\n')
         path.chmod(0o755)

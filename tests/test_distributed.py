@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,14 +16,15 @@ import slurm
 import torch
 from world import RUNS, SETTINGS, TINY, learn_all, resume_one, together, train_one
 
+from ebwm import cli
+from ebwm.compat import installed
 from ebwm.files import sha256
 from ebwm.saving import load_tensors
 from ebwm.training.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[1]
 RANDOM = [name for name in RUNS if name != "plain"]
-pytest.importorskip("lightning_fabric")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not installed("lightning_fabric"), reason="not installed")]
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +39,12 @@ def session(tmp_path_factory, clips):
         learn_all("auto", folder / "auto")
         train_one("plain", folder / "one" / "whole")
         train_one("plain", folder / "one" / "parts", update=2)
-        for strategy in ("ddp", "fsdp"):
-            together(learn_all, strategy, folder / strategy)
-        for name in RANDOM:
-            together(train_one, name, folder / "whole" / name)
-            together(train_one, name, folder / "parts" / name, 2)
-            together(resume_one, name, folder / "parts" / name / "001")
-        together(train_one, "plain", folder / "parts" / "plain", 2)
-        together(resume_one, "plain", folder / "one" / "parts" / "001")
+        whole, parts = folder / "whole", folder / "parts"
+        together(*((learn_all, strategy, folder / strategy) for strategy in ("ddp", "fsdp")),
+                 *((train_one, name, whole / name) for name in RANDOM),
+                 *((train_one, name, parts / name, 2) for name in RUNS))
+        together(*((resume_one, name, parts / name / "001") for name in RANDOM),
+                 (resume_one, "plain", folder / "one" / "parts" / "001"))
         yield folder
 
 
@@ -92,28 +92,33 @@ def start(folder: Path, *words: str) -> subprocess.Popen:
     """Start the script as a job, with stand-ins for the commands of Slurm."""
     path = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
     job = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "1", "MASTER_PORT": "0"}
-    variables = {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "EBWM_DEVICE": "cpu",
-                 "EBWM_RUNS": str(folder / "runs"), "EBWM_CACHE": str(folder / "cache")}
+    variables = {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     script = ROOT / "profiles" / "slurm" / "train.sh"
     return subprocess.Popen(["bash", str(script), *words], env=os.environ | job | variables, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def test_the_slurm_script_saves_at_the_time_limit_and_resumes(tmp_path):
-    """And 100 updates lower the loss."""
+def test_the_slurm_script_saves_at_the_time_limit_and_resumes(tmp_path, runs, capsys):
+    """And 100 updates lower the loss. The second job runs in this process what it asks of torchrun."""
     slurm.write_commands(tmp_path)
-    words = ["smoke", *TINY, "walk.step_size=10", "optimiser.updates=100", "run.logger=none", "eval_every=100"]
-    run = tmp_path / "runs" / "job-7" / "001"
+    words = ["smoke", *TINY, "data.features=12", "walk.step_size=10", "optimiser.updates=100", "run.logger=none",
+             "eval_every=100"]
+    run, calls = runs / "job-7" / "001", tmp_path / "calls.txt"
     job, log = start(tmp_path, *words), run / "log.jsonl"
     while job.poll() is None and not (log.is_file() and log.read_text().count("\n") >= 3):
         time.sleep(0.05)
     (torchrun,) = psutil.Process(job.pid).children()
     torchrun.terminate()
     output, _ = job.communicate(timeout=600)
-    assert "requeued" in output and "scontrol requeue 7" in (tmp_path / "calls.txt").read_text()
+    assert "requeued" in output and calls.read_text().endswith("scontrol requeue 7\n")
     assert not (run / "result.json").exists()
+    slurm.write_commands(tmp_path, ["torchrun"])
     again = start(tmp_path, *words)
-    assert again.communicate(timeout=600) and again.returncode == 0
+    assert again.communicate(timeout=600)[0] == "" and again.returncode == 0
+    (line,) = [line for line in calls.read_text().splitlines() if line.startswith("torchrun ")]
+    options, _, asked = line.partition(" -m ebwm ")
+    assert "--nnodes 1 --nproc-per-node 1" in options
+    assert cli.main(shlex.split(asked)) == 0 and capsys.readouterr().out == f"{run}\n"
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert [row["update"] for row in rows] == list(range(1, 101)) and (run / "result.json").is_file()
     assert fmean(row["loss"] for row in rows[-20:]) < 0.9 * fmean(row["loss"] for row in rows[:20])

@@ -1,5 +1,6 @@
 """Jobs of tests/test_distributed.py, for one process and for two."""
 
+import contextlib
 import multiprocessing
 import os
 import socket
@@ -96,25 +97,37 @@ def resume_one(name, folder):
     return resume(folder, progress=False, **tensors(name))
 
 
-def together(job, *given):
-    """Run a job in two processes with the variables of torchrun, forked from one that has imported the library."""
+def together(*jobs):
+    """Run jobs, functions with their arguments, one after the other in two processes with the variables of torchrun.
+
+    The processes are forked from one that has imported the library.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ebwm.training.run", "ebwm.joint", "lightning_fabric.strategies"])
-    with socket.socket() as free:
-        free.bind(("", 0))
-        shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                  "MASTER_PORT": str(free.getsockname()[1]), "TORCHELASTIC_RUN_ID": "none"}  # as Fabric knows torchrun
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+              "TORCHELASTIC_RUN_ID": "none"}  # as Fabric knows torchrun
     places = [{**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
-    pair = [context.Process(target=_ranked, args=(place, job, given)) for place in places]
+    placed = [*zip(_free_ports(len(jobs)), jobs, strict=True)]
+    pair = [context.Process(target=_ranked, args=(place, placed)) for place in places]
     for process in pair:
         process.start()
     for process in pair:
-        process.join(300)
+        process.join(600)
         process.kill()
-    assert [process.exitcode for process in pair] == [0, 0], f"{job.__name__}{given} failed"
+    assert [process.exitcode for process in pair] == [0, 0], f"a job of {jobs} failed"
 
 
-def _ranked(environment, job, given):
+def _free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for free in sockets:
+            free.bind(("", 0))
+        return [str(free.getsockname()[1]) for free in sockets]
+
+
+def _ranked(environment, jobs):
     os.environ |= environment
     torch.set_num_threads(1)
-    job(*given)
+    for port, (job, *given) in jobs:
+        os.environ["MASTER_PORT"] = port
+        job(*given)
