@@ -4,16 +4,21 @@ import json
 import multiprocessing
 import os
 import shutil
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from ebwm.settings import generator
+from ebwm.training import run
 from ebwm.training.checkpoint import Checkpoints
 from ebwm.training.presets import load_config
-from ebwm.training.run import Stopped, resume, train
+from ebwm.training.run import Stopped
+from ebwm.training.trainer import trainer_state
 
 SHAPE = ["model.dim=16", "model.heads=2", "optimiser.updates=8", "eval_every=4", "run.save_every=2",
          "run.logger=none"]
@@ -36,8 +41,26 @@ def tensors(task):
     return {"data": made[task]()} if task in made else {}
 
 
+count = run.update_flops
+COUNTED = {}  # FLOPs of an update, by configuration and shapes of a batch
+
+
+def update_flops(trainer, batch):
+    """FLOPs of an update, counted once for all runs of a configuration: it takes longer than an update.
+
+    The count must leave the trainer as it was.
+    """
+    key = repr((trainer.config, [leaf.shape for leaf in tree_leaves(batch)]))
+    if not COUNTED.get(key):
+        before = deepcopy(trainer_state(trainer))
+        COUNTED[key] = count(trainer, batch)
+        torch.testing.assert_close(trainer_state(trainer), before, rtol=0, atol=0, equal_nan=True)
+    return COUNTED[key]
+
+
 def trained(folder, *entries, task="clips", **options):
-    return train(tiny(*entries, task=task), folder, progress=False, **tensors(task), **options)
+    with mock.patch.object(run, "update_flops", update_flops):
+        return run.train(tiny(*entries, task=task), folder, progress=False, **tensors(task), **options)
 
 
 def stopped(folder, *entries, task="clips", after=3):
@@ -64,7 +87,8 @@ def copied(folder, runs):
 
 
 def resumed(path, *entries, task="clips", **options):
-    return resume(path, entries, progress=False, **tensors(task), **options)
+    with mock.patch.object(run, "update_flops", update_flops):
+        return run.resume(path, entries, progress=False, **tensors(task), **options)
 
 
 def stopping(update):
