@@ -1,6 +1,7 @@
 """A stand-in for Slurm on one machine: the commands that snakemake's executor calls; jobs are processes.
 
-`python slurm.py FOLDER NAME WORD ...` is the command NAME; its jobs and a list of the calls are in FOLDER.
+`python slurm.py FOLDER NAME WORD ...` is the command NAME; its jobs and a list of the calls are in FOLDER. A job whose
+command contains the word in FOLDER/busy stays in the queue.
 """
 
 import os
@@ -15,12 +16,13 @@ def sbatch(jobs: Path, *words: str) -> None:
     number = str(1 + len(list(jobs.glob("*.pid"))))
     output = words[words.index("--output") + 1].replace("%j", number)
     wrapped = next(word for word in words if word.startswith("--wrap=")).removeprefix("--wrap=")
-    state = jobs / f"{number}.state"
-    state.write_text("RUNNING")
+    state, busy = jobs / f"{number}.state", jobs.with_name("busy")
+    waits = busy.is_file() and busy.read_text() in wrapped
+    state.write_text("PENDING" if waits else "RUNNING")
     script = (f"({wrapped}) > {shlex.quote(output)} 2>&1; code=$?; "
               f"[ $code = 0 ] && echo COMPLETED > {state} || echo FAILED > {state}")
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    job = subprocess.Popen(["sh", "-c", script], start_new_session=True, **streams,
+    job = subprocess.Popen(["sh", "-c", "exec sleep 300" if waits else script], start_new_session=True, **streams,
                            env={**os.environ, "SLURM_JOB_ID": number})
     (jobs / f"{number}.pid").write_text(str(job.pid))
     print(number)

@@ -33,7 +33,9 @@ def calls(project, name):
 
 @pytest.mark.slow
 def test_jobs_are_submitted_with_their_resources_and_cancelled_by_an_interrupt(project):
+    """A job that runs, and one that waits in the queue."""
     slurm.write_commands(project)
+    (project / "busy").write_text("fan.seeds-1")
     (project / "profiles/slurm").mkdir(parents=True)
     (project / "profiles/slurm/config.yaml").write_text(PROFILE.read_text() + SHORTER)
     path = project / "nbs/figures/tiny.ipynb"
@@ -48,8 +50,9 @@ def test_jobs_are_submitted_with_their_resources_and_cancelled_by_an_interrupt(p
     process = subprocess.Popen(command, env=environment, preexec_fn=default, **pipes)
     made = project / "figures/tiny/runs/smoke/manifest.json"
     status = "figures/.batch/*/status/{}.json"
-    wait_for(lambda: made.is_file() and list(project.glob(status.format("fan.seeds-1_sizes-8"))), 300)
-    wait_for(lambda: "COMPLETED" in {path.read_text().strip() for path in project.glob("slurm-jobs/*.state")}, 300)
+    wait_for(lambda: made.is_file() and list(project.glob(status.format("fan.seeds-0_sizes-8"))), 300)
+    now = lambda: [path.read_text().strip() for path in project.glob("slurm-jobs/*.state")]
+    wait_for(lambda: {"COMPLETED", "PENDING"} <= {*now()}, 300)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and err.endswith("ebwm: interrupted\n")
@@ -58,8 +61,7 @@ def test_jobs_are_submitted_with_their_resources_and_cancelled_by_an_interrupt(p
     for option in ("-A research", "-p gpu", "-t 62", "--mem 4096", "--cpus-per-task=1"):
         assert all(f" {option} " in call for call in submitted)
     assert calls(project, "srun") and calls(project, "sacct")
-    states = [path.read_text().strip() for path in project.glob("slurm-jobs/*.state")]
-    assert states.count("CANCELLED") >= 2 and not list(project.glob("figures/fan/runs/*/*/manifest.json"))
+    assert now().count("CANCELLED") >= 2 and not list(project.glob("figures/fan/runs/*/*/manifest.json"))
 
 
 def test_jobs_on_one_machine_lock_different_gpus(project, monkeypatch):

@@ -11,6 +11,8 @@ from sizes import ROOT
 
 from ebwm import cli
 from ebwm.allocator import OPTIONS, keep_freed_memory
+from ebwm.data.tasks import load_task
+from ebwm.training.presets import load_config
 
 LONG = "a" * 5000
 
@@ -34,9 +36,11 @@ def error_of(result):
 
 
 @pytest.mark.slow
-def test_a_run_is_trained_and_shown_in_a_locale_without_utf8(tmp_path):
+def test_a_run_is_trained_and_shown_in_a_locale_without_utf8(tmp_path, monkeypatch):
     folder = tmp_path / "Größe"
     folder.mkdir()
+    monkeypatch.setenv("EBWM_CACHE", str(folder / "Vorräte"))
+    load_task(load_config("smoke").data)  # the clips of the run
     ascii_only = dict(LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0", EBWM_RUNS="läufe")
     trained = call("$EBWM train smoke run.logger=tensorboard", folder, **ascii_only)
     assert trained.stdout.decode().strip() == str(folder / "läufe/001")
