@@ -21,11 +21,25 @@ CONNECTED = """() => {
 }"""
 SITE = "http://site.test/"
 WINDOW = dict(width=1400, height=1250)  # pixels
+POLL = 50  # ms; conditions that are asked at every frame make the browser draw all of them
 HEAD = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 FINISHED = """() => {
     const cells = window.jupyterapp.shell.currentWidget.content.widgets.filter(w => w.model.type === 'code');
     return cells.every(w => w.model.executionCount !== null && w.model.executionState !== 'running');
 }"""
+CLEAN = """
+import asyncio, ipywidgets
+await asyncio.sleep(1)
+ipywidgets.Widget.close_all()
+%reset -f
+"""  # after a second, in which pictures that come later are drawn
+OPEN = """async ([path, code]) => {
+    const {commands, shell} = window.jupyterapp, last = shell.currentWidget, {kernel} = last.sessionContext.session;
+    await commands.execute('notebook:clear-all-cell-outputs');
+    await kernel.requestExecute({code}).done;
+    await commands.execute('docmanager:open', {path, factory: 'Notebook', kernel: {id: kernel.id}});
+    last.dispose();
+}"""  # a kernel and a page need seconds to start
 PATIENT = """
     const timeout = AbortSignal.timeout.bind(AbortSignal);
     AbortSignal.timeout = (milliseconds) => timeout(100 * milliseconds);
@@ -78,15 +92,16 @@ def started(folder: Path, chromium: str, limit: float = 300) -> Iterator[Callabl
 
 
 def _run_all(page: Any, address: str, name: str) -> Any:
-    """Open a notebook instead of the last one and run all its cells."""
+    """Open a notebook instead of the last one, with its kernel but neither its names nor widgets; run all cells."""
     path, query = address.split("?")
-    if page.url != "about:blank":
-        page.evaluate("async () => { await window.jupyterapp.serviceManager.sessions.shutdownAll(); }")
-    page.goto(f"{path}/tree/{name}?{query}&reset")
-    page.wait_for_function(CONNECTED)
+    if page.url == "about:blank":
+        page.goto(f"{path}/tree/{name}?{query}&reset")
+    else:
+        page.evaluate(OPEN, [name, CLEAN])
+    page.wait_for_function(CONNECTED, polling=POLL)
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-    page.wait_for_function(FINISHED)
-    page.wait_for_function(CONNECTED)
+    page.wait_for_function(FINISHED, polling=POLL)
+    page.wait_for_function(CONNECTED, polling=POLL)
     return page
 
 
@@ -101,7 +116,7 @@ def wait_until(condition: Callable[[], bool], page: Any, limit: float = 300) -> 
     while not condition():
         texts = page.locator(".widget-html:visible").all_inner_texts
         assert time.monotonic() < deadline, f"not true after {limit} s; shown: {texts()}"
-        page.evaluate("() => new Promise(requestAnimationFrame)")
+        page.wait_for_timeout(POLL)
 
 
 def open_site(browser: Any, files: dict[str, str | Path], problems: list, path: str = "", console: bool = False,

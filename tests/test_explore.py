@@ -587,7 +587,7 @@ def slider(page, label=""):
 def test_an_explorer_works_in_jupyterlab(jupyterlab, name):
     """A slider changes the picture, a saved state restores it, and the steps are played."""
     page = jupyterlab(f"{name}.ipynb")
-    page.wait_for_function(DRAWN)
+    page.wait_for_function(DRAWN, polling=lab.POLL)
     state, shown = page.locator(".widget-textarea textarea").last, page.evaluate(DATA)
     before = state.input_value()
     slider(page).locator(".noUi-handle").first.press("ArrowRight")
@@ -609,7 +609,7 @@ def test_an_explorer_works_in_jupyterlab(jupyterlab, name):
     lab.wait_until(lambda: box.evaluate("box => box.getBoundingClientRect().right < innerWidth"), page)
     assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
     page.set_viewport_size(lab.WINDOW)
-    assert page.locator("[data-mime-type$='stderr'], [data-mime-type$='error']").count() == 0
+    assert page.locator("[data-mime-type$='stderr'], [data-mime-type$='error']").all_inner_texts() == []
 
 
 def changed(page, before):
