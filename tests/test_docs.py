@@ -107,7 +107,9 @@ def commands(block: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", sorted((ROOT / "nbs/howto").glob("*.md")), ids=lambda page: page.stem)
 def test_the_examples_of_how_to_pages_run(page, runs, tmp_path, monkeypatch):
-    """Commands of ebwm at tiny settings and with one package's text, and Python as it is, in a folder for each page."""
+    """Commands of ebwm at tiny settings and with few texts, and Python as it is, in a folder for each page."""
+    library = [*documents._library().items()][:9]
+    monkeypatch.setattr(documents, "_library", lambda: dict(library))
     monkeypatch.setattr(documents, "PACKAGES", {"jinja2": documents.PACKAGES["jinja2"]})
     monkeypatch.setattr(documents, "_package_files", documents._package_files.__wrapped__)
     monkeypatch.chdir(tmp_path)
