@@ -41,8 +41,8 @@ def test_the_result_is_the_perplexity_of_the_test_set(trained, entries):
     result = json.loads((folder / "result.json").read_text())
     found, language = result["summary"], writing.load_language(folder)
     data = load_task(language.config.data).splits["test"]
-    learner, nats, count = load_learner(folder), [], 0
-    for part, place in product((data.whole()[::2], data.whole()[1::2]), range(1, 13)):
+    learner, windows, nats, count = load_learner(folder), data.whole(), [], 0
+    for part, place in product((windows[::2], windows[1::2]), range(1, windows.shape[1])):
         seen = part[part[:, place] != data.ignore]
         logits, wanted = learner.predict(seen[:, :place], generator(0, "any"))[:, -1], seen[:, place]
         nats += F.cross_entropy(logits.detach(), wanted, reduction="none").tolist()
