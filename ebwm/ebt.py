@@ -216,7 +216,7 @@ class StateEBM(EBM):
         if self.tokens is not None:
             zeros = self.head.weight.new_zeros(*states.shape, self.state_dim)
             return zeros.scatter_(-1, states.unsqueeze(-1).long(), 1)
-        return self.embed(states) if self.latent else states
+        return self.embed(states).to(states.dtype) if self.latent else states
 
     def as_candidates(
         self,

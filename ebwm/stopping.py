@@ -47,19 +47,24 @@ def check_rule(
     "Refuse what cannot be called as a stopping rule, such as a function that makes one."
     checks.accepts("stop", rule, ("taken", "info", "before"), (), "create it first, as in energy_change(0.01)")
 
-
+# %% ../nbs/core/05_stopping.ipynb #9bb23589
 def energy_change(
     tolerance: float,  # change of energy below which an item stops
+    rejected: bool = False,  # a rejected step counts as no change: for a guard without noise or momentum
 ) -> StoppingRule:
     "Stop an item when its energy changes by less than `tolerance` between its last two evaluations."
     checks.positive("tolerance", tolerance)
+    checks.instance("rejected", rejected, bool, "must be True or False")
 
     def rule(
         taken: int,  # number of steps so far
         info: Info,  # facts about the last step
         before: Info | None,  # facts about the step before it
     ) -> Bool[Tensor, "*items"]:
-        return _none(info) if before is None else (info.energy - before.energy).abs() < tolerance
+        if before is None:
+            return _none(info)
+        unchanged = (info.energy - before.energy).abs() < tolerance
+        return unchanged if rejected else unchanged & before.accepted
 
     return rule
 

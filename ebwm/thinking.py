@@ -61,7 +61,7 @@ def propose(
     energy = torch.stack([result.state.energy for result in found])
     drop = torch.stack([result.info.energy[0] for result in found]) - energy
     ends = torch.stack([result.state.y for result in found])
-    return Proposals(model.decode(ends), energy, drop, sum(result.evaluations for result in found))
+    return Proposals(model.decode(ends).to(ends.dtype), energy, drop, sum(result.evaluations for result in found))
 
 # %% ../nbs/core/19_thinking.ipynb #42369701
 def best_of(
@@ -156,7 +156,7 @@ def generate(
         starts = torch.stack([walk.initial(recent, generator) for _ in range(samples)])
         result = walk.run(model, landscape.expand(samples), starts, generator)
         y, energy = best_of(result.state.energy, result.state.y, result.state.energy)
-        last = model.decode(y)
+        last = model.decode(y).to(y.dtype)
         found.append((last, energy, int(result.evaluations.sum(0).max())))
         if index + 1 < count:
             landscape = cache.append(last)

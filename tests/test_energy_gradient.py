@@ -13,9 +13,10 @@ from ebwm.ebt import EBT
 from ebwm.gradient import sweeps
 from ebwm.gradient.attention import can_be_fused
 from ebwm.joint import JointEBT
-from ebwm.objective import StreamedLoss, smooth_l1
+from ebwm.objective import S1, StreamedLoss, smooth_l1
 from ebwm.sampler import evaluate, gradient_descent, run
 from ebwm.settings import generator
+from ebwm.thinking import predict
 from tests.helpers import MANUAL, assert_same, by_conditioning, by_gradient, draw, ebt, gradients, learned, perturbed
 
 
@@ -162,6 +163,13 @@ def test_autocast_leaves_float64_alone(gradient):
     assert all(map(torch.equal, found, expected))
 
 
+def test_latent_candidates_keep_their_dtype_under_autocast():
+    model, states = EBT(16, 1, 2, state_dim=3, candidates="latent", generator=generator(0)), torch.ones(2, 4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert predict(model, states, 2, generator=generator(1)).value.dtype == torch.float32
+        S1(steps=2)(model, states, states, generator=generator(1)).backward()
+
+
 @by_gradient
 @pytest.mark.parametrize("kind", [EBT, partial(JointEBT, state_dim=64)], ids=["causal", "joint"])
 def test_bfloat16_stays_close_to_float64(kind, gradient):
@@ -188,6 +196,7 @@ from ebwm import EBT, JointEBT
 from ebwm.gradient.compiled import compiled_sweeps
 from ebwm.objective import S1
 from ebwm.settings import generator
+from ebwm.thinking import predict
 
 compile_by = torch.compile
 for kind, translated, options in ((EBT, ["_layer_forward"], {}),

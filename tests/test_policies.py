@@ -286,6 +286,10 @@ def test_a_folder_without_a_policy_is_refused(text, message, tmp_path):
     ("diffusion", {"steps": 101}, "steps=101: must be at most 100"),
     ("ebt", {"updates": 0}, "updates=0: must be at least 1"),
     ("ebt", {"learning_rate": 0}, "learning_rate=0: must be a finite number above 0"),
+    ("diffusion", {"samples": 4}, "samples=4: is a setting of ebt, not of diffusion"),
+    ("cloning", {"steps": 4}, "steps=4: is a setting of ebt and diffusion, not of cloning"),
+    ("mixture", {"momentum": 0.5}, "momentum=0.5"), ("ebt", {"output": "noise"}, "output='noise'"),
+    ("cloning", {"preset": "paper"}, "preset='paper'"),
     ("ebt", {"stepz": 3}, "setting='stepz': must be one of .*momentum.*updates.*did you mean 'steps'"),
 ])
 def test_settings_that_make_no_sense_are_refused(kind, changes, message):

@@ -13,6 +13,7 @@ from ebwm.policy.demonstrations import Demonstrations, Episode
 from ebwm.policy.formats import read_demonstrations, write_demonstrations
 from ebwm.policy.lerobot_data import read_lerobot
 from ebwm.policy.robomimic import LOW_DIM, read_robomimic, write_robomimic
+from ebwm.usage import UsageError
 
 LAYOUT = {"eef_pos": 3, "object": 2}
 
@@ -68,7 +69,7 @@ def test_official_files_of_robomimic_are_read_by_their_keys(tmp_path):
             group["actions"], group["rewards"] = np.full((3, 7), number / 10), [0.0, 0.0, number > 0]
             for name, size in sizes.items():
                 group[f"obs/{name}"] = np.full((3, size), float(size))
-        file["mask/valid"] = np.array([b"demo_10", b"demo_0"])
+        file["mask/valid"] = np.array([b"demo_10", b"demo_0", b"demo_10"])
     found = read_robomimic(path)
     assert found.simulator == "robosuite:Square"
     assert [(e.seed, e.success) for e in found.episodes] == [(0, False), (2, True), (10, True)]
@@ -172,6 +173,8 @@ def test_the_normaliser_has_a_floor_and_keeps_constant_actions(tmp_path):
     far = Normaliser.of(torch.zeros(2, 0), torch.tensor([[-90.0, 45.0], [90.0, 45.0]]))  # degrees
     assert far.restore(far.action(torch.tensor([30.0, 45.0]))).tolist() == [30, 45]
     task = Chunks.of(given)
+    with pytest.raises(UsageError, match=r"state=\[2, 1\]: must have 5 features"):
+        task.normaliser.state(torch.zeros(2, 1))
     train = task.items("train")
     assert train["state"][..., 0].abs().max() < 0.05 and train["state"][..., 1].std() == pytest.approx(1, abs=0.05)
     assert train["action"][..., 0].aminmax() == (-1, 1) and (train["action"][..., 1] == 0.5).all()

@@ -179,10 +179,49 @@ def test_the_fingerprint_of_a_policy_is_that_of_its_contents(tmp_path):
     assert fingerprint(walker) != before
     values = [np.ones(2), np.zeros(2), np.float32(1), np.float32(0), np.array(["a", None]), np.array(["b", None])]
     assert len({(setattr(walker, "scale", value), fingerprint(walker)) for value in values}) == len(values)
+    rules = [lambda y: y, lambda y: y + 1, lambda y: y + 2, partial(max, 1), partial(max, 2)]
+    assert len({(setattr(walker, "rule", rule), fingerprint(walker)) for rule in rules}) == len(rules)
+    walker.rule = walker.select_action  # which leads back to the policy
+    assert fingerprint(walker) == fingerprint(walker)
     (tmp_path / "model").write_text("1")
     run = fingerprint(tmp_path)
     (tmp_path / "model").write_text("2")
     assert fingerprint(tmp_path) != run
+
+
+class Scaled(nn.Linear):
+    """A module with settings of its own and of its class."""
+
+    gain = 1.0
+
+    def __init__(self, pace):
+        super().__init__(1, 1)
+        nn.init.zeros_(self.weight), nn.init.zeros_(self.bias)
+        self.pace = pace
+
+
+class Louder(Scaled):
+    gain = 2.0
+
+
+def test_the_fingerprint_has_the_settings_of_modules():
+    def digest(make, pace):
+        walker = Walker()
+        walker.net = nn.ModuleDict({"head": make(pace)})
+        return fingerprint(walker)
+
+    assert digest(Scaled, 1.0) == digest(Scaled, 1.0)
+    assert len({digest(Scaled, 1.0), digest(Scaled, -1.0), digest(Louder, 1.0)}) == 3
+
+
+def test_episodes_that_ran_in_other_groups_run_again(tmp_path):
+    """The noise of a batch depends on its first seed."""
+    run = partial(evaluate_policy, Walker(), Corridor, workers=0, batch=3)
+    run(range(6), folder=tmp_path)
+    assert plain(run(range(1, 5), folder=tmp_path)) == plain(run(range(1, 5)))
+    assert len((tmp_path / EPISODES).read_text().splitlines()) == 1 + 6 + 4
+    assert len(run([1, 2, 3], folder=tmp_path)) == 3
+    assert len((tmp_path / EPISODES).read_text().splitlines()) == 1 + 6 + 4
 
 
 class Unscaled(Walker):
@@ -345,6 +384,12 @@ def test_images_of_lerobot_become_those_of_a_simulator():
     assert found.shape == (2, 8, 6, 3) and found.dtype == torch.uint8
     alone = {"observation.state": state, "observation.images.one": found.movedim(-1, 1)}
     assert (found == observation_of(alone)["image"]).all()
+
+
+def test_a_state_of_lerobot_has_the_parts_of_its_files():
+    parts = {"observation.environment_state": torch.ones(2, 3), "observation.state": torch.zeros(2, 1)}
+    assert observation_of(parts)["state"].tolist() == [[0, 1, 1, 1]] * 2
+    assert observation_of({"observation.environment_state": torch.ones(2, 3)})["state"].shape == (2, 3)
 
 
 IMAGE = {"observation.images.a": torch.zeros(1, 3, 8, 8)}

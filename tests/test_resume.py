@@ -190,6 +190,16 @@ def test_changes_that_are_accepted_become_the_configuration_and_are_saved_before
     assert [row["update"] for row in log_of(parts)] == [*range(1, 9)]
 
 
+def test_the_replay_buffer_starts_anew_with_other_data(runs):
+    """Its items are of the data before, and may have another shape."""
+    parts, longer = copied(halted(*S2, task="states"), runs), tiny_states().repeat(1, 2, 1)
+    running.resume(parts, progress=False, changed=True, data=longer)
+    assert [row["update"] for row in log_of(parts)] == [*range(1, 9)]
+    [checkpoint, _] = Checkpoints(parts / "checkpoints").newest()
+    kept = [value.shape[1] for name, value in checkpoint.tensors.items() if ".replay." in name]
+    assert kept and set(kept) == {longer.shape[1] - 1}
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 def test_results_do_not_depend_on_resumable_fields(parts):
     changed = {"run.save_every": 3, "run.keep": 1, "run.monitor_every": 1, "run.workers": 2,

@@ -164,6 +164,16 @@ def test_rules():
     assert stopped(either(gradient_norm(0.01), budget(3))).evaluations.sum(0).tolist() == [1, 1, 3]
 
 
+def test_a_rejected_proposal_is_no_convergence_unless_it_would_be_rejected_again():
+    start, tiny = torch.full((200, 2), 3.0).double(), 1e-6
+    run_with = lambda kernel, rule: run_until(BOWL, start, kernel, 60, rule, generator(0, "noise"))
+    chain = run_with(mala(0.5), energy_change(tiny))
+    assert not chain.info.accepted[:10].all(0).all() and (chain.info.evaluations.sum(0) > 40).all()
+    steep = guarded(gradient_descent(10.0))  # every step is rejected
+    assert run_with(steep, energy_change(tiny)).info.evaluations.shape[0] == 60
+    assert run_with(steep, energy_change(tiny, rejected=True)).info.evaluations.shape[0] == 2
+
+
 def test_facts_about_stopped_items():
     seen, start = [], draw(2, 2)
     info = run_until(BOWL, start, gradient_descent(0.1), 99, budget(torch.tensor([1, 4])),

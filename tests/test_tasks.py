@@ -16,7 +16,7 @@ from ebwm.data.arrays import read_arrays
 from ebwm.data.configs import CONFIGS, task_class
 from ebwm.data.pairs import PairsConfig
 from ebwm.data.states import States, StatesConfig
-from ebwm.data.task import SPLITS, Items, Rows, Vectors, chunks, select, stack
+from ebwm.data.task import SPLITS, Items, Rows, Scale, Vectors, chunks, select, stack
 from ebwm.data.tasks import ClipsConfig, load_task
 from ebwm.settings import generator
 from ebwm.training.learner import batches_of, evaluate, load_learner, load_run, make_learner
@@ -122,6 +122,15 @@ def test_one_or_two_long_recordings_are_split_in_time():
         parts = [part.unflatten(0, (2, -1))[number].flatten() for part in found.values()]
         torch.testing.assert_close(torch.cat(parts), recording[:44, 0])  # the last state is dropped
     assert len(load_task(StatesConfig(length=4), data=states[:1]).splits["train"]) == 9
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, -7.7, 1e9, 0.0])
+def test_a_constant_feature_is_only_centred(value):
+    """Also where the mean of equal numbers is not that number, by rounding."""
+    assert Scale.of(torch.full((96, 6, 1), value).double()).std == [1.0]
+    assert Scale.of(torch.full((95, 1), value, dtype=torch.float64)).std == [1.0]
+    near = torch.tensor([[1.7e9], [1.7e9 + 1e-3]], dtype=torch.float64)  # seconds: apart, though nearly equal
+    assert Scale.of(near).std[0] == pytest.approx(5e-4, rel=1e-3)
 
 
 def test_states_far_from_zero_stay_apart():

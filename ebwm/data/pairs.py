@@ -65,7 +65,7 @@ def _read(source: str | None) -> dict[str, Any]:
 
 
 def _checked(data: Any) -> dict[str, Tensor]:
-    if not isinstance(data, dict) and not (hasattr(data, "__len__") and len(data) == 2):
+    if not isinstance(data, dict) and not (isinstance(data, tuple | list) and len(data) == 2):
         raise refusal("data", type(data).__name__, "must be a pair (context, target)")
     named = data if isinstance(data, dict) else dict(zip(("context", "target"), data, strict=True))
     if missing := {"context", "target"} - named.keys():

@@ -277,6 +277,8 @@ class Sequences(Task):
 
 # Standardisation
 
+ROUNDING = 1e-14  # largest relative standard deviation that a constant feature can have by rounding
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -292,8 +294,8 @@ class Scale:
     ) -> "Scale":
         """Fit mean and standard deviation of each feature; a constant feature is only centred."""
         flat = values.reshape(-1, values.shape[-1]).double()
-        std = flat.std(0, correction=0)
-        return cls(flat.mean(0).tolist(), std.where(std > 0, 1.0).tolist())
+        std, rounding = flat.std(0, correction=0), ROUNDING * flat.abs().amax(0)
+        return cls(flat.mean(0).tolist(), std.where(std > rounding, 1.0).tolist())
 
     def standardise(
         self,

@@ -70,6 +70,9 @@ def make(
         return Outcome()
     by_plan = [jobs_of(plan) for plan in plans]
     for jobs in by_plan if part else []:
+        if len(jobs) == 1:
+            remedy = "leave out --part"
+            raise checks.refusal(f"figure {jobs[0].figure!r}: part", part, "this run has no parts", remedy, FigureError)
         checks.one_of(f"figure {jobs[-1].figure!r}: part", part, map(_label, jobs[:-1]), FigureError)
     with _locked(plans[0].config):
         todo = [job for jobs in by_plan for job in (jobs if force else stale(jobs)) if _chosen(job, part)]

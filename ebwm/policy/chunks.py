@@ -85,6 +85,9 @@ class Normaliser:
         states: Float[Tensor, "*items state_dim"],  # of the simulator
     ) -> Float[Tensor, "*items state_dim"]:
         """Normalised states."""
+        if states.shape[-1] != len(self.states.mean):
+            rule = f"must have {len(self.states.mean)} features"
+            raise refusal("state", list(states.shape), rule, "give those of the demonstrations", UsageError)
         mean, std = self._offset_and_unit(self.states, states.device)
         return ((states.double() - mean) / std).float()
 

@@ -114,7 +114,7 @@ def _add_policy(parser: Parser) -> None:
     option("--simulator", metavar="NAME", help=f"{SIMULATORS}; default: that of the demonstrations")
     option("--image", type=count, metavar="N", help="pixels of the images that it observes; default: as its small network was trained, if it has one")
     option("--instruction", type=Path, metavar="FILE", help="file.npy with the vectors of an instruction, for a policy that was trained with some")
-    option("--noise", type=float, default=0.0, metavar="X", help="noise on the state, in its standard deviations; default: 0")
+    option("--noise", type=float, default=0.0, metavar="X", help="noise on the state, in its standard deviations, of which none counts as below 0.02; default: 0")
     option("--dynamics", type=float, default=1.0, metavar="X", help="factor of the dynamics; default: 1")
     option("--push", type=float, default=0.0, metavar="X", help="strength of a push in mid-episode; default: 0")
     option("--fault", choices=("drop", "block"), metavar="fault", help="drop: the object is dropped; block: actions have no effect for a while")

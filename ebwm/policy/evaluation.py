@@ -14,9 +14,9 @@ import torch
 
 from ..checks import refusal, whole
 from ..evaluation.statistics import Interval, Numbers, paired_difference, student_crossed, wilson
-from ..files import sha256
 from ..training.checkpoint import locked
 from ..usage import UsageError
+from .fingerprints import fingerprint
 from .rollout import Actor, EpisodeResult
 from .simulators import Disturbance, Simulator
 from .workers import Setting, in_processes, in_this_process
@@ -25,8 +25,8 @@ __all__ = ["EPISODES", "FIRST_SEED", "BestKept", "Summary", "best_kept", "evalua
            "fingerprint", "read_episodes", "success_difference", "summarise"]
 
 EPISODES = "episodes.jsonl"  # file of results in the folder of an evaluation
+GROUP = "group"  # entry of a row: seeds of the episodes that ran side by side
 FIRST_SEED = 100_000_000  # of evaluations: above those of demonstrations, seed * 10,000 + episode
-NO_SETTINGS = ("_diffusers_version", "_use_default_values")  # of diffusers; the second is a list in random order
 
 
 def evaluation_seeds(
@@ -56,7 +56,7 @@ def evaluate_policy(
 
     Results are paired: an episode's initial state, noise of the observations and noise of the policy depend on its
     seed alone, whatever the policy and the number of workers. With `batch` above 1, the noise of the policy depends
-    on the first seed of each group of as many seeds instead.
+    on the first seed of each group of as many seeds instead, and a simulator that ends its process costs the group.
 
     Raises `UsageError` for a folder with episodes of other settings, `CheckpointError` for one that another evaluation
     uses, and `Failure` if the processes cannot start.
@@ -66,11 +66,11 @@ def evaluate_policy(
     setting = Setting(policy, simulator, disturbance or Disturbance(), options or {}, trace)
     groups = [seeds[start:start + batch] for start in range(0, len(seeds), batch)]
     with nullcontext() if folder is None else _held(Path(folder)):
-        found = {} if folder is None else _resume(Path(folder) / EPISODES, _facts(setting, batch))
-        jobs = [list(group) for group in groups if not found.keys() >= set(group)]
+        found = {} if folder is None else _resume(Path(folder) / EPISODES, _facts(setting, batch), groups)
+        jobs = [group for group in groups if not found.keys() >= set(group)]
         for results in in_processes(setting, jobs, workers) if workers else in_this_process(setting, jobs):
             if folder is not None:
-                _append(Path(folder) / EPISODES, [dataclasses.asdict(result) for result in results])
+                _append(Path(folder) / EPISODES, [_row(result, [one.seed for one in results]) for result in results])
             found |= {result.seed: result for result in results}
             for result in results if report else ():
                 report(result)
@@ -105,59 +105,30 @@ def _facts(setting: Setting, batch: int) -> dict[str, Any]:
     return json.loads(json.dumps(facts, default=repr))
 
 
-def fingerprint(
-    policy: Actor | Path | str,  # or the folder of a run
-) -> str:  # 16 hexadecimal digits
-    """A digest of a policy: its weights and settings; of a run, the files in the folder."""
-    digest = hashlib.sha256()
-    if isinstance(policy, str | Path):
-        for path in sorted(path for path in Path(policy).glob("*") if path.is_file()):
-            digest.update(f"{path.name} {sha256(path)}\n".encode())
-    else:
-        policy.reset()
-        for line in _contents(policy):
-            digest.update(line)
-    return digest.hexdigest()[:16]
+def _row(result: EpisodeResult, group: Sequence[int]) -> dict[str, Any]:
+    """An episode as JSON, with the seeds of the episodes that it ran beside, on which its noise depends."""
+    return dataclasses.asdict(result) | ({GROUP: list(group)} if len(group) > 1 else {})
 
 
-def _contents(value: Any, name: str = "") -> Iterator[bytes]:
-    """The tensors, arrays, numbers and words that a policy consists of, with their names."""
-    if isinstance(value, torch.nn.Module):
-        value = dict(value.state_dict())
-    elif isinstance(value, torch.Tensor):
-        value = value.detach().cpu().contiguous().numpy()
-    elif isinstance(value, np.ndarray | np.generic):
-        value = np.asarray(value)
-        value = value.tolist() if value.dtype.hasobject else value  # else the bytes would be addresses
-    elif not isinstance(value, dict | tuple | list) and type(value).__module__ != "builtins":
-        yield f"{name}: {type(value).__qualname__}\n".encode()
-        value = getattr(value, "__dict__", {})
-    if isinstance(value, tuple | list):
-        value = dict(enumerate(value))
-    if isinstance(value, dict):
-        for key in sorted((key for key in value if key not in NO_SETTINGS), key=str):
-            yield from _contents(value[key], f"{name}.{key}")
-    elif isinstance(value, np.ndarray):
-        yield f"{name}: {value.dtype} {value.shape}\n".encode() + value.tobytes()
-    elif isinstance(value, int | float | str | None):
-        yield f"{name}={value!r}\n".encode()
+def _resume(path: Path, facts: dict[str, Any], groups: Sequence[Sequence[int]]) -> dict[int, EpisodeResult]:
+    """Episodes of an earlier call that ran in the same groups, by seed.
 
-
-def _resume(path: Path, facts: dict[str, Any]) -> dict[int, EpisodeResult]:
-    """Episodes of an earlier call by seed; a last line that was cut off is dropped, a new file gets its header."""
+    A last line that was cut off is dropped, and a new file gets its header.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = _whole_lines(path)
     if path.is_file() and path.stat().st_size > len(kept):
         os.truncate(path, len(kept))
     if not kept:
         _append(path, [{"settings": facts, "digest": _digest(facts)}])
-    header, results = read_episodes(path)
+    header, rows = _read_rows(path)
     if header.get("digest") != _digest(facts):
         known = header.get("settings", {})
         other = [name for name in facts if known.get(name) != facts[name]]
         rule = f"holds episodes of other settings ({', '.join(other) or 'digest'})"
         raise refusal("folder", str(path.parent), rule, "choose another folder, or delete the file in it", UsageError)
-    return {result.seed: result for result in results}
+    wanted = {seed: list(group) for group in groups for seed in group}
+    return {seed: result for seed, (result, group) in rows.items() if wanted.get(seed) == group}
 
 
 def _whole_lines(path: Path) -> bytes:
@@ -185,20 +156,33 @@ def read_episodes(
     A group of episodes that was interrupted runs again as a whole, which adds a second row of its seeds. An empty file
     has no settings and no episodes.
     """
+    header, rows = _read_rows(path)
+    return header, [result for result, _ in rows.values()]
+
+
+def _read_rows(path: Path) -> tuple[dict[str, Any], dict[int, tuple[EpisodeResult, list[int]]]]:
+    """The header, and the last row of each seed with the seeds of its group."""
     if not Path(path).is_file():
         raise refusal("path", str(path), "no such file of episodes", "make it with `ebwm policy evaluate`", UsageError)
     rows, names = [], {field.name for field in dataclasses.fields(EpisodeResult)}
     for number, line in enumerate(_whole_lines(Path(path)).splitlines(), start=1):
         try:
             row = json.loads(line)
-            rows.append(EpisodeResult(**row) if rows else row)
-        except (ValueError, TypeError) as error:
+            rows.append(_episode(row) if rows else row)
+        except (ValueError, TypeError, AttributeError) as error:
             rule = f"line {number} is no episode ({error})"
             raise refusal("path", str(path), rule, f"delete this line; an episode has {sorted(names)}", UsageError) from None
     header, *results = rows or [{"settings": {}}]
     if not (isinstance(header, dict) and "settings" in header):
         raise refusal("path", str(path), "line 1 must hold the settings", "delete the file", UsageError)
-    return header, list({result.seed: result for result in results}.values())
+    return header, {result.seed: (result, group) for result, group in results}
+
+
+def _episode(row: dict[str, Any]) -> tuple[EpisodeResult, list[int]]:
+    """An episode of a file, and the seeds of its group."""
+    group = row.pop(GROUP, None)
+    result = EpisodeResult(**row)
+    return result, group or [result.seed]
 
 
 # Statistics

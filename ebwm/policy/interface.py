@@ -28,7 +28,7 @@ class Step(NamedTuple):
 class Disturbance:
     """A seeded change of a simulator during an episode, the same for every policy."""
 
-    noise: float = 0.0  # standard deviation of noise on the state, in units of its standard deviation over demonstrations
+    noise: float = 0.0  # of the state, in units of its standard deviation over demonstrations, which counts as at least 0.02
     dynamics: float = 1.0  # factor of the effect of actions, or of friction and mass, as the simulator says
     push: float = 0.0  # strength of one push of the object or the robot in mid-episode, 0: none
     fault: str | None = None  # "drop": the object leaves the gripper | "block": actions have no effect for a while

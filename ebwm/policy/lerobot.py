@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..checks import one_of, refusal
 from ..settings import generator
 from ..usage import UsageError
+from .lerobot_data import STATES
 
 __all__ = ["ACTION", "IMAGES", "STATE", "LeRobotConfig", "LeRobotPolicy", "observation_of"]
 
@@ -59,7 +60,7 @@ class LeRobotConfig:
     def validate_features(self) -> None:
         """Refuse data without a state and images, or without actions."""
         inputs, outputs = getattr(self, "input_features", None), getattr(self, "output_features", None)
-        if inputs and not any(key == STATE or key.startswith(IMAGES) for key in inputs):
+        if inputs and not any(key in STATES or key.startswith(IMAGES) for key in inputs):
             raise refusal("input_features", sorted(inputs), f"must hold {STATE} or {IMAGES}CAMERA", error=UsageError)
         if outputs and ACTION not in outputs:
             raise refusal("output_features", sorted(outputs), f"must hold {ACTION}", error=UsageError)
@@ -69,7 +70,8 @@ class LeRobotPolicy(nn.Module):
     """A policy of ebwm with the methods of LeRobot's `PreTrainedPolicy`.
 
     Batches have the keys observation.state [b state_dim] or observation.images.CAMERA [b 3 height width] from 0 to 1 or
-    both, as the run observes, in training with an axis of time after b, and action [b horizon action_dim]. All are in the
+    both, as the run observes, in training with an axis of time after b, and action [b horizon action_dim]. Features of
+    observation.environment_state follow those of observation.state, as in `read_lerobot`. All are in the
     units of the data: the policy normalises by itself. A run with instructions also takes observation.language
     [b vectors features] and observation.language.attention_mask [b vectors], or has one instruction. Actions beyond the end of an episode count in the loss, as in ebwm's own training,
     where they repeat the last one as they do in LeRobot.
@@ -181,7 +183,8 @@ def observation_of(
     camera: str = "",  # whose images to take; "": the only one, if there are images
 ) -> dict[str, Tensor]:  # "state" [b *time state_dim], "image" [b *time height width 3] uint8, and "language"; those there are
     """Observations of a batch as the policies of ebwm take them."""
-    found = {"state": batch[STATE]} if STATE in batch else {}
+    states = [batch[key] for key in STATES if key in batch]
+    found = {"state": torch.cat(states, -1)} if states else {}
     cameras = [key.removeprefix(IMAGES) for key in batch if key.startswith(IMAGES) and not key.endswith("_is_pad")]
     if camera or len(cameras) > 1:
         one_of("camera", camera, cameras, UsageError)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Policy", "PolicySettings", "load_policy"]
 
+OF_KINDS = {"samples": ("ebt",), "walk": ("ebt",), "output": ("diffusion",), "steps": ("ebt", "diffusion"),
+            **dict.fromkeys(["preset", *PolicyWalk.__dataclass_fields__], ("ebt",))}  # settings that other kinds do not have
 FILE = "policy.json"  # settings and normalisation, in the folder of a policy
 INSTRUCTION = ("language", "language_mask")  # parts of an observation that have no axis of time
 
@@ -81,6 +83,7 @@ class PolicySettings:
         known = {**cls.__dataclass_fields__, **PolicyWalk.__dataclass_fields__}.keys() - {"kind"}
         for name in changes:
             checks.one_of("setting", name, sorted(known), UsageError)
+        _check_kind(kind, changes | ({"preset": preset} if preset != "ours" else {}))
         named = isinstance(changes.get("walk"), str)  # then it is a preset, which other settings may change
         walk = _walk(changes.pop("walk")) if named else PRESETS[preset]
         own = {name: value for name, value in changes.items() if name in cls.__dataclass_fields__}
@@ -109,6 +112,14 @@ class PolicySettings:
     def of_predictor(self) -> dict[str, Any]:
         """Settings of the predictor."""
         return {"walk": self.walk, "samples": self.samples} if self.kind == "ebt" else {}
+
+
+def _check_kind(kind: str, changes: dict[str, Any]) -> None:
+    """Refuse settings that would have no effect on a policy of this kind."""
+    checks.one_of("kind", kind, PREDICTORS, UsageError)
+    for name, value in changes.items():
+        if kind not in (kinds := OF_KINDS.get(name, (kind,))):
+            raise checks.refusal(name, value, f"is a setting of {' and '.join(kinds)}, not of {kind}", error=UsageError)
 
 
 def _walk(walk: Any) -> PolicyWalk:
@@ -289,6 +300,7 @@ def load_policy(
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         rule = f"holds a {FILE} that cannot be read ({error})"
         raise checks.refusal("folder", str(folder), rule, "train again", UsageError) from None
+    _check_kind(options.kind, changes)
     options = replace(options, **changes)
     normaliser, _ = Normaliser.load(Path(folder))
     predictor = PREDICTORS[options.kind](ChunkModel.load(folder).to(settings.device()), **options.of_predictor)

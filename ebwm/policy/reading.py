@@ -68,12 +68,14 @@ class Source:
         if array.ndim != 2 or 0 in array.shape or size not in (None, array.shape[1]):
             wanted = f"[steps, {'features' if size is None else size}]"
             raise self.refused(f"{entry} has the shape {list(array.shape)}", f"it must be {wanted}")
-        bad = ~np.isfinite(array)
+        with np.errstate(over="ignore"):
+            single = array.astype(np.float32)
+        bad = ~np.isfinite(single)
         if bad.any():
             step, place = np.argwhere(bad)[0]
-            raise self.refused(f"{entry} has {bad.sum()} values that are not finite, the first is "
+            raise self.refused(f"{entry} has {bad.sum()} values that are not finite in float32, the first is "
                                f"{array[step, place]:g} at step {step}", "remove the episode or record it again")
-        return array.astype(np.float32)
+        return single
 
     def actions(
         self,

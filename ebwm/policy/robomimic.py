@@ -153,7 +153,7 @@ def _names(source: Source, file: Any, mask: str | None) -> list[str]:
     if mask not in masks:
         raise source.refused(f"mask/{mask} is missing; the filters are {', '.join(masks) or 'none'}",
                              suggestion(mask, masks) or "mask=None reads all episodes")
-    names = [name.decode() for name in masks[mask][()]]
+    names = list(dict.fromkeys(name.decode() for name in masks[mask][()]))
     if missing := [name for name in names if name not in known]:
         raise source.refused(f"mask/{mask} names {missing[0]}, which is missing in data", "write the filter again")
     return names

@@ -1,4 +1,4 @@
-"""Episodes in processes of their own, so that a failing simulator costs no more than its episode."""
+"""Episodes in processes of their own, so that a process that ends costs no more than the episodes that ran in it."""
 
 import contextlib
 import multiprocessing

@@ -278,7 +278,7 @@ def resume(
     path: Path | str,  # folder of a run
     overrides: Iterable[str] = (),  # "key=value", for RESUMABLE_FIELDS
     progress: bool = True,  # show a progress bar
-    changed: bool = False,  # accept other changes of the configuration or the data
+    changed: bool = False,  # accept other changes of the configuration or the data; with other data replay starts anew
     callback: Callable[[dict[str, Any]], Any] | None = None,  # receives each row of the log; true: stop and save
     data: Any = None,  # the tensors of the run, if it was trained on tensors
 ) -> Path:  # the same folder
@@ -300,11 +300,13 @@ def resume(
             found = differences(before, config)
             _check_same(found, changed)
             trainer, task = _prepare(config, world, data)
-            found += [f"data {name}: its digest has changed" for name, digest in task.digests().items()
-                      if saved.get(name) != digest]
+            others = [name for name, digest in task.digests().items() if saved.get(name) != digest]
+            found += [f"data {name}: its digest has changed" for name in others]
             _check_same(found, changed)
             with _readable(checkpoint):
                 restore(trainer, checkpoint.tensors, checkpoint.meta)
+            if "train" in others and trainer.learner.replay is not None:
+                trainer.learner.replay.parts = ()  # its items are of the data before
             return _execute(_Run(folder, trainer, task, callback), progress, refused, bool(found))
 
 

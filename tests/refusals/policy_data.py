@@ -132,6 +132,8 @@ CASES = [(name, call, UsageError, part) for name, part, call in [
     ("robomimic axes", "shape [4, 2, 1]", lambda: spoiled(replaced("actions", NAN[..., None]))),
     ("robomimic text actions", "has the type", lambda: spoiled(replaced("actions", [b"a"] * 4))),
     ("robomimic NaN", "the first is nan at step 0", lambda: spoiled(replaced("actions", NAN))),
+    ("robomimic large", "has 12 values that are not finite in float32, the first is 1e+39 at step 0",
+     lambda: spoiled(replaced("obs/state", np.full((4, 3), 1e39)))),
     ("robomimic state", "data/demo_0/obs/state has 1 values that are not finite",
      lambda: spoiled(lambda file: file["data/demo_0/obs/state"].__setitem__((1, 2), np.inf))),
     ("robomimic range", "1.5 at step 0, which is outside of [-1, 1]", lambda: spoiled(replaced("actions", FAR))),

@@ -131,6 +131,7 @@ CASES = [
         ("features", ITEMS[..., :0], "states=[9, 4, 0]"))],
     *[(f"pairs {name}", lambda data=data: pairs(data), ValueError, named) for name, data, named in (
         ("three", (ITEMS,) * 3, "data='tuple'"), ("number", 3, "data='int'"),
+        ("stacked", torch.ones(2, 9, 4, 2), "data='Tensor'"),
         ("rows", (ITEMS[:, :0], ITEMS), "context=[9, 0, 2]"))],
     ("one state", lambda: states(torch.ones(9, 1, 2)), ValueError, "states=[9, 1, 2]"),
     ("not finite", lambda: states(NAN), ValueError, "states='8 values'"),
