@@ -4,13 +4,12 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from ..checks import refusal, whole
 from ..evaluation.statistics import Interval, Numbers, paired_difference, student_crossed, wilson
