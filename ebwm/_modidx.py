@@ -468,6 +468,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'ebwm.data.tokenizer.Tokenizer.save': ('data/tokenizer.html#tokenizer.save', 'ebwm/data/tokenizer.py'),
                                      'ebwm.data.tokenizer.Tokenizer.vocabulary': ( 'data/tokenizer.html#tokenizer.vocabulary',
                                                                                    'ebwm/data/tokenizer.py'),
+                                     'ebwm.data.tokenizer._cut': ('data/tokenizer.html#_cut', 'ebwm/data/tokenizer.py'),
                                      'ebwm.data.tokenizer._read_tokenizer': ( 'data/tokenizer.html#_read_tokenizer',
                                                                               'ebwm/data/tokenizer.py'),
                                      'ebwm.data.tokenizer._trained': ('data/tokenizer.html#_trained', 'ebwm/data/tokenizer.py'),

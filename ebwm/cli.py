@@ -308,8 +308,7 @@ def _generate(options: argparse.Namespace) -> int:
     _use_threads()
     try:
         language = writing.load_language(writing.find_model(options.model, config.runs))
-        texts = options.texts or [""]
-        prompts = writing.prompts_of(language, texts, options.times)
+        prompts = writing.prompts_of(language, texts := options.texts or [""], options.times)
         given = {name: getattr(options, name) for name in ("steps", "samples", "adaptive")}
         seeds = [options.seed + number for _ in texts for number in range(options.times)]
         pieces = writing.write(
@@ -319,7 +318,8 @@ def _generate(options: argparse.Namespace) -> int:
         for piece in pieces:
             print(piece, end="", flush=True)
     except (ValueError, CheckpointError) as error:
-        return _tell(error, REFUSED)
+        other = isinstance(error, UnicodeEncodeError)
+        return _tell(f"PYTHONIOENCODING={error.encoding}: must be utf-8 for this text" if other else error, REFUSED)
     return 0
 
 

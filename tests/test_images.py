@@ -172,6 +172,36 @@ def test_images_of_different_sizes_need_a_size(runs, tmp_path, monkeypatch):
         image_splits(str(tmp_path))
 
 
+def encoded(picture, kind="png", **options):
+    """An image of a source."""
+    picture.save(content := io.BytesIO(), kind, **options)
+    return source.Encoded("a", content.getvalue(), -1, False)
+
+
+def test_images_are_upright_by_their_exif_data():
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    exif = image.Exif()
+    exif[0x112] = 6  # to be turned clockwise
+    found = source.decoded(encoded(image.fromarray(pixels), exif=exif), None, True)
+    assert np.array_equal(found[0], np.rot90(pixels, -1))
+
+
+def test_images_that_are_too_large_or_damaged_are_refused_by_name(monkeypatch):
+    good = encoded(image.fromarray(np.zeros((40, 40), np.uint8)))
+    monkeypatch.setattr(image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"source='a': cannot be read as an image \(Image size \(1600"):
+        source.decoded(good, None, True)
+    monkeypatch.setattr(image, "open", lambda file: (_ for _ in ()).throw(SyntaxError("broken PNG file")))
+    with pytest.raises(ValueError, match=r"source=.a.: .*broken PNG file"):
+        source.decoded(good, None, True)
+
+
+def test_names_with_the_word_test_must_leave_images_for_training():
+    pixels = np.random.default_rng(0).integers(256, size=(20, 1, 3, 3)).astype(np.uint8)
+    with pytest.raises(ValueError, match=r"2 different images beside its test split, .* \(19\)"):
+        split_images(pixels, np.arange(20) > 0)
+
+
 def test_crops_are_squares_of_their_photographs():
     photograph = np.arange(40 * 30 * 3).reshape(40, 30, 3).astype(np.uint8)
     made = crops([photograph], 5, 16, seed=1)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_text import LINES
 
+from ebwm.data import tokenizer as tokenizer_module
 from ebwm.data.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -44,6 +45,12 @@ def test_a_trained_tokenizer_is_shorter_and_reproducible(trained):
     assert len(trained.encode(LINES)) < len(LINES) / 2
     assert load_tokenizer("train:300", [LINES * 3]).digest == trained.digest
     assert load_tokenizer("train:299", [LINES * 3]).digest != trained.digest
+
+
+@pytest.mark.parametrize("text, parts", [("a b\n" * 3000, 1), ("x" * 10_000, 3), ("a " + " " * 4096 + "b", 2), ("", 1)])
+def test_long_words_are_cut_for_training_and_nothing_else_is(text, parts):
+    found = list(tokenizer_module._cut(text))
+    assert "".join(found) == text and len(found) == parts
 
 
 def test_a_saved_or_copied_tokenizer_is_the_same_and_characters_of_a_text_never_end_it(trained, tmp_path):

@@ -106,7 +106,8 @@ def split_images(
     if not len(test):
         test, rest = rest[:held], rest[held:]
     if len(rest) <= held:
-        raise refusal("source", f"{len(order)} images", "must hold at least 3 different images")
+        least = f"2 different images beside its test split, paths with the word test ({len(test)})" if given.any() else "3 different images"
+        raise refusal("source", f"{len(order)} images", f"must hold at least {least}")
     return dict(zip(SPLITS, (np.sort(part) for part in (rest[held:], rest[:held], test)), strict=True))
 
 # %% ../../nbs/data/images.ipynb #7d200b12
@@ -128,17 +129,17 @@ def decoded(
     size: int | None,  # pixels along each side; None: the image's own
     grey: bool,  # one channel instead of three
 ) -> UInt8[np.ndarray, "channels h w"]:
-    """Decode an image; with a size, its central square is scaled (bicubic)."""
-    pillow = require("PIL.Image", "video")
+    """Decode an image, upright by its EXIF data; with a size, its central square is scaled (bicubic)."""
+    pillow, ops = require("PIL.Image", "video"), require("PIL.ImageOps", "video")
     try:
-        opened = pillow.open(io.BytesIO(image.content))
+        opened = ops.exif_transpose(pillow.open(io.BytesIO(image.content)))
         deep, opened = opened.mode[0] in "IF", opened.convert("L" if grey else "RGB")  # which clips at 255
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
         raise refusal("source", image.name, f"cannot be read as an image ({error})", "remove or repair it") from None
     if deep:
         raise refusal("source", image.name, "must have at most 8 bits for each channel", "convert it to 8 bits")
     if size is not None:
-        opened = require("PIL.ImageOps", "video").fit(opened, (size, size), pillow.Resampling.BICUBIC)
+        opened = ops.fit(opened, (size, size), pillow.Resampling.BICUBIC)
     pixels = np.asarray(opened)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -148,7 +149,7 @@ PART = 1024  # images in a file of the cache
 
 def _stored(images: Iterator[Encoded], size: int | None, grey: bool, facts: dict[str, Any]) -> tuple[Parts, dict]:
     """Pixels of all images in files of the cache, and their labels and splits; a killed call continues."""
-    folder = cache_folder(None) / cache_entry("images", dict(size=size, grey=grey, **facts))
+    folder = cache_folder(None) / cache_entry("images", dict(size=size, grey=grey, upright=True, **facts))
     chunks = lambda: iter(lambda: list(itertools.islice(images, PART)), [])
     found = cached_arrays(folder, chunks, lambda chunk: {"first": chunk[0].name, "images": len(chunk)},
                           lambda chunk: _stacked(chunk, size, grey))
@@ -196,8 +197,7 @@ def _folder_images(files: dict[str, Path]) -> Iterator[Encoded]:
 
 def _of_row(row: dict[str, Any], name: str, test: bool) -> Encoded:
     contents = (value.get("bytes") if isinstance(value, dict) else value for value in row.values())
-    content = next((value for value in contents if isinstance(value, bytes)), None)
-    if content is None:
+    if (content := next((value for value in contents if isinstance(value, bytes)), None)) is None:
         raise refusal("source", name, f"has no encoded image in the columns {', '.join(row)}")
     label = row.get("label", row.get("fine_label"))
     return Encoded(name, content, label if isinstance(label, int) else -1, test)
