@@ -106,8 +106,8 @@ def split_images(
     if not len(test):
         test, rest = rest[:held], rest[held:]
     if len(rest) <= held:
-        least = f"2 different images beside its test split, paths with the word test ({len(test)})" if given.any() else "3 different images"
-        raise refusal("source", f"{len(order)} images", f"must hold at least {least}")
+        apart = f" beside its test split, paths with the word test ({len(test)})" if given.any() else ""
+        raise refusal("source", f"{len(order)} images", f"must hold at least {3 - given.any()} different images{apart}")
     return dict(zip(SPLITS, (np.sort(part) for part in (rest[held:], rest[:held], test)), strict=True))
 
 # %% ../../nbs/data/images.ipynb #7d200b12
