@@ -113,7 +113,7 @@ def split_images(
 # %% ../../nbs/data/images.ipynb #7d200b12
 SHORT = {"cifar10": "uoft-cs/cifar10", "coco": "AbdoTW/COCO_2014"}
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".parquet")
-ORIENTATION, UPRIGHT = 0x112, {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # of EXIF data; Pillow's transposition for each
+ORIENTATION, UPRIGHT = 0x112, {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # of EXIF data; Pillow's transposition
 
 
 class Encoded(NamedTuple):
@@ -135,7 +135,7 @@ def decoded(
     try:
         opened = pillow.open(io.BytesIO(image.content))
         turn, deep = UPRIGHT.get(opened.getexif().get(ORIENTATION)), opened.mode[0] in "IF"
-        opened = (opened if turn is None else opened.transpose(turn)).convert("L" if grey else "RGB")  # which clips at 255
+        opened = (opened if turn is None else opened.transpose(turn)).convert("L" if grey else "RGB")  # clips at 255
     except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
         raise refusal("source", image.name, f"cannot be read as an image ({error})", "remove or repair it") from None
     if deep:
