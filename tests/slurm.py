@@ -4,6 +4,8 @@
 command contains the word in FOLDER/busy stays in the queue.
 """
 
+import contextlib
+import itertools
 import os
 import shlex
 import subprocess
@@ -12,8 +14,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
+def _new_number(jobs: Path) -> str:
+    """The first number that no job has; several jobs may be submitted at the same moment."""
+    for number in itertools.count(1):
+        with contextlib.suppress(FileExistsError):
+            (jobs / f"{number}.number").touch(exist_ok=False)
+            return str(number)
+
+
 def sbatch(jobs: Path, *words: str) -> None:
-    number = str(1 + len(list(jobs.glob("*.pid"))))
+    number = _new_number(jobs)
     output = words[words.index("--output") + 1].replace("%j", number)
     wrapped = next(word for word in words if word.startswith("--wrap=")).removeprefix("--wrap=")
     state, busy = jobs / f"{number}.state", jobs.with_name("busy")
