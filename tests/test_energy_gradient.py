@@ -196,7 +196,6 @@ from ebwm import EBT, JointEBT
 from ebwm.gradient.compiled import compiled_sweeps
 from ebwm.objective import S1
 from ebwm.settings import generator
-from ebwm.thinking import predict
 
 compile_by = torch.compile
 for kind, translated, options in ((EBT, ["_layer_forward"], {}),
