@@ -29,8 +29,8 @@ from ebwm.figures.experiment.tables import (
     join,
     matrix,
     over_seeds,
+    percent_higher,
     resampled,
-    shares_of_mean,
 )
 from ebwm.figures.experiment.tokens import random_text, words
 from ebwm.figures.experiment.tuning import make_trials, search, times, trials_beyond
@@ -163,9 +163,9 @@ def test_intervals_are_students_over_seeds_and_items_and_empty_for_one_seed():
     frame = frame.sample(frac=1, random_state=0)
     assert np.array_equal(matrix(frame, "loss", model="b"), noise[1])
     assert crossed(noise[0]) == student_crossed(noise[0])._asdict()
-    gain = shares_of_mean({"b": noise[1]}, noise[0] + 9)["b"]
-    expected = student_crossed(noise[1] - noise[0] - 9)
-    assert np.isclose(gain["low"], -100 * expected.high / (noise[0] + 9).mean())
+    base = noise[0] + 9
+    assert np.isclose(percent_higher(noise[1], base).mean(), 100 * (noise[1].mean() / base.mean() - 1))
+    assert np.allclose(percent_higher(1.5 * base, base), 50), "the base's variation is part of the interval"
     assert crossed(noise[0][:1]) == dict(value=noise[0][:1].mean(), low=None, high=None)
     assert over_seeds([1.0, np.nan]) == dict(value=None, low=None, high=None)
     assert grid(lambda a, b: a + b, "xy", "z") == {"x": {"z": "xz"}, "y": {"z": "yz"}}

@@ -88,6 +88,26 @@ def test_simulators_that_crash_are_closed():
     assert here(Walker(), simulator=Closing, seeds=[14])[0].outcome == "crashed" and Closing.closed == [14]
 
 
+class Overloaded(Corridor):
+    """A simulator that fails until its machine has recovered."""
+
+    recovered = False
+
+    def step(self, action):
+        if not self.recovered:
+            raise RuntimeError("out of memory")
+        return super().step(action)
+
+
+def test_crashed_episodes_run_again(tmp_path, monkeypatch):
+    run = partial(here, Walker(), simulator=Overloaded, seeds=SEEDS[:4], batch=2, folder=tmp_path)
+    assert {result.outcome for result in run()} == {"crashed"}
+    monkeypatch.setattr(Overloaded, "recovered", True)
+    assert {result.outcome for result in run()} == {"success"}
+    monkeypatch.setattr(Overloaded, "recovered", False)
+    assert {result.outcome for result in run()} == {"success"}, "the others do not run again"
+
+
 @pytest.mark.slow
 def test_processes_that_exit_cost_their_episodes():
     seeds, reported = [11, 12, 13, 14, 15, 16], []

@@ -56,6 +56,7 @@ def evaluate_policy(
     Results are paired: an episode's initial state, noise of the observations and noise of the policy depend on its
     seed alone, whatever the policy and the number of workers. With `batch` above 1, the noise of the policy depends
     on the first seed of each group of as many seeds instead, and a simulator that ends its process costs the group.
+    Episodes of a folder that a crash of the simulator ended run again.
 
     Raises `UsageError` for a folder with episodes of other settings, `CheckpointError` for one that another evaluation
     uses, and `Failure` if the processes cannot start.
@@ -110,7 +111,7 @@ def _row(result: EpisodeResult, group: Sequence[int]) -> dict[str, Any]:
 
 
 def _resume(path: Path, facts: dict[str, Any], groups: Sequence[Sequence[int]]) -> dict[int, EpisodeResult]:
-    """Episodes of an earlier call that ran in the same groups, by seed.
+    """Episodes of an earlier call that ran in the same groups and did not crash, by seed.
 
     A last line that was cut off is dropped, and a new file gets its header.
     """
@@ -127,7 +128,8 @@ def _resume(path: Path, facts: dict[str, Any], groups: Sequence[Sequence[int]]) 
         rule = f"holds episodes of other settings ({', '.join(other) or 'digest'})"
         raise refusal("folder", str(path.parent), rule, "choose another folder, or delete the file in it", UsageError)
     wanted = {seed: list(group) for group in groups for seed in group}
-    return {seed: result for seed, (result, group) in rows.items() if wanted.get(seed) == group}
+    return {seed: result for seed, (result, group) in rows.items()
+            if wanted.get(seed) == group and result.outcome != "crashed"}
 
 
 def _whole_lines(path: Path) -> bytes:

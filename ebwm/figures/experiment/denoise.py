@@ -132,7 +132,7 @@ def update_cost(
 class Way(NamedTuple):
     """A way to denoise."""
 
-    name: str  # "best": the best of these counts; other names: the last of these counts
+    name: str  # "best": only among the ways of which the best is chosen; other names: the last one of a name is kept too
     passes: int  # forward passes of a run
     repeats: int  # runs, each on the result of the one before
     told: int  # noise level that the DiT is given
@@ -190,18 +190,20 @@ def measured_ways(
     seed: int,  # of the noise
     ways: Sequence[Way],  # to compare
 ) -> Mapping[str, pd.DataFrame]:  # PSNR of all ways (`curves`), errors of the chosen ones by image, first images
-    """Denoise in several ways, and choose among those of one name by the validation images."""
+    """Denoise in several ways; "best" is the one of them all that has the highest PSNR on the validation images."""
     starts, rows, errors, shown = [level_noise(part, level, seed) for part in splits], [], {}, []
     for way in ways:
-        best, found = way.name == "best", denoised(kind, model, starts[1], way)
-        valid = decibel(denoised(kind, model, starts[0], way), splits[0]) if best else np.nan
-        row = dict(level=level, way=way.name, passes=way.passes * way.repeats, valid=valid, test=decibel(found, splits[1]))
-        if not best or valid > max([r["valid"] for r in rows if r["way"] == "best"], default=-np.inf):
-            mse = errors_by_image(found, splits[1]).cpu().numpy()
-            errors[way.name] = row | dict(image=range(len(mse)), mse=mse)
-            if best:
-                pixels = [image.ravel().tolist() for image in found[:3].clamp(-1, 1).cpu().numpy()]
-                shown = [dict(level=level, image=n, pixels=some) for n, some in enumerate(pixels)]
+        valid, test = (denoised(kind, model, start, way) for start in starts)
+        row = dict(level=level, way=way.name, passes=way.passes * way.repeats, valid=decibel(valid, splits[0]),
+                   test=decibel(test, splits[1]))
+        mse = errors_by_image(test, splits[1]).cpu().numpy()
+        images = dict(image=range(len(mse)), mse=mse)
+        if way.name != "best":
+            errors[way.name] = row | images
+        if row["valid"] > max([one["valid"] for one in rows], default=-np.inf):
+            errors["best"] = row | {"way": "best"} | images
+            pixels = [image.ravel().tolist() for image in test[:3].clamp(-1, 1).cpu().numpy()]
+            shown = [dict(level=level, image=n, pixels=some) for n, some in enumerate(pixels)]
         rows.append(row)
     return {"curves": pd.DataFrame(rows), "errors": pd.concat(map(pd.DataFrame, errors.values())),
             "shown": pd.DataFrame(shown)}

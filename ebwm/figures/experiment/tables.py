@@ -11,8 +11,8 @@ from ebwm.evaluation.statistics import paired_difference, student_crossed
 from ebwm.evaluation.uncertainty import risk_coverage
 
 __all__ = ["Interval", "Tables", "Values", "bounds", "by_seed", "crossed", "cube", "frame_of", "grid", "interval_rows",
-           "jackknife", "jackknifed", "join", "matrix", "over_clips", "over_seeds", "rank_correlation", "report",
-           "resampled", "risk_curve", "select", "share_of_gain", "shares_of_mean", "within"]
+           "jackknife", "jackknifed", "join", "matrix", "over_clips", "over_seeds", "percent_higher", "rank_correlation", "report",
+           "resampled", "risk_curve", "select", "share_of_gain", "within"]
 
 Interval = dict[str, float | None]  # value, low, high
 Tables = Mapping[str, Any]  # table by name: a data frame, rows, or one row
@@ -179,17 +179,13 @@ def bounds(
     return interval["value"], interval["low"], interval["high"]
 
 
-def shares_of_mean(
-    parts: Mapping[str, Float[np.ndarray, "seeds items"]],  # values of each kind
+def percent_higher(
+    values: Float[np.ndarray, "seeds items"],
     base: Float[np.ndarray, "seeds items"],  # values to which they refer
-) -> dict[str, Interval]:
-    """Paired gains over a base in percent of its mean; positive if the values are lower."""
-    found = {}
-    for name, values in parts.items():
-        value, low, high = crossed(values - base).values()
-        percent = [end if end is None else -100 * end / base.mean() for end in (value, high, low)]
-        found[name] = dict(zip(("value", "low", "high"), percent, strict=True))
-    return found
+) -> Float[np.ndarray, "seeds items"]:  # contributions, whose mean is by how many percent the mean is higher
+    """A difference in percent of the mean of a base, linearised in both means (Cochran 1977, chapter 6)."""
+    ratio = values.mean() / base.mean()
+    return 100 * (ratio - 1 + (values - ratio * base) / base.mean())
 
 
 # Statistics that are not means
