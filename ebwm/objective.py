@@ -351,7 +351,7 @@ class Contrastive:
     temperature: float = 1.0  # of the density that the chains sample
     start: str = "truth"  # initial states of the chains: "truth" | "noise" | "last" | "zeros"
     persistent: float = 0.0  # chains that continue from the buffer, as a fraction of the batch, added to it
-    regularise: float = 0.01  # weight of the mean square of all energies
+    regularise: float = 0.01  # weight of the mean squares of true and of false energies
 
     def __post_init__(self):
         checks.whole("steps", self.steps)

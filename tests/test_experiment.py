@@ -1,6 +1,7 @@
 """The experiment layer of the figures: searches, tables, intervals, walks, and the command that makes trials."""
 
 import ast
+import copy
 import json
 from collections import Counter
 
@@ -237,7 +238,7 @@ def test_the_first_windows_of_a_random_order_are_from_the_whole_split():
         ignore = -1
 
     split = Windows(torch.arange(100)[:, None].unbind())
-    drawn, again = Sampled(split), Sampled(split)
+    drawn, again = copy.copy(Sampled(split)), Sampled(split)
     assert drawn.ignore == -1 and len(drawn) == 100
     assert torch.equal(drawn.whole().sort(0).values, torch.stack(split))
     few = drawn.whole(20)

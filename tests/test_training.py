@@ -132,6 +132,17 @@ def test_parts_of_a_batch_count_by_their_scored_targets(kind):
         assert trainer.backward(batch) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["ebt", "transformer"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_batch_without_scored_targets_is_skipped(kind, accumulate):
+    batch = torch.zeros(4, 6, dtype=torch.long)
+    batch[:, 0] = 1
+    learner = make_learner(ModelConfig(kind, 16, 1, 2), Tokens(7, ignore_index=0), 0, walk=WalkConfig(start="zeros"))
+    before = [weight.detach().clone() for weight in learner.model.parameters()]
+    row = Trainer(learner, load_config("smoke", [f"optimiser.accumulate={accumulate}"])).update(batch)
+    assert row["skipped"] and all(map(torch.equal, before, learner.model.parameters()))
+
+
 def test_the_step_size_stays_above_its_lower_bound(runs):
     rows = log_of(trained(runs, "walk.step_size=1e-3", "optimiser.step_size_multiplier=1e6"))
     assert min(row["step_size"] for row in rows) >= OptimiserConfig().smallest_step_size * 0.999

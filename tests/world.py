@@ -13,6 +13,7 @@ from ebwm.data.task import Rows, Tokens, Vectors, select
 from ebwm.saving import save_tensors
 from ebwm.training.distributed import full_tensor, process_group
 from ebwm.training.learner import make_learner
+from ebwm.training.optimiser import fix_step_size
 from ebwm.training.presets import load_config
 from ebwm.training.run import Stopped, resume, train
 from ebwm.training.trainer import Trainer, averaged, trainer_state
@@ -33,6 +34,7 @@ SETTINGS = {
     "tokens, padded": (Tokens(30, 0), [*TEXT, "optimiser.accumulate=2"]),
     "rows": (Rows(1, 4, 4), ["model.kind=joint_ebt"]),
     "actions": (Vectors(12, 2), []),
+    "fixed step size": (Vectors(12), ["optimiser.step_size_multiplier=0"]),
 }
 # Runs with randomness: name and entries.
 RUNS = {"actions": ["run.strategy=ddp", "data.kind=states", "recipe.name=s2", "walk.start=noise"],
@@ -62,13 +64,14 @@ def learn(name, world):
     config = load_config("smoke", [*TINY, *entries])
     learner = make_learner(config.model, state, 0, config.recipe, config.walk)
     learner.model.double()
+    fix_step_size(learner.model, config.optimiser)
     world.setup(learner.model)
     trainer, batches, first = Trainer(learner, config, world=world), batches_for(state), {}
     for batch in batches:
         size = 8 // world.size
         row = trainer.update(select(batch, slice(world.rank * size, (world.rank + 1) * size)))
         first = first or {f"gradient.{key}": full_tensor(weight.grad).clone()
-                          for key, weight in learner.model.named_parameters()}
+                          for key, weight in learner.model.named_parameters() if weight.requires_grad}
     with averaged(trainer) as scored, torch.no_grad():
         prediction = scored.predict(scored.pair(batches[0])[0], trainer.noise)
     return first | trainer_state(trainer)[0] | {"prediction": prediction, "loss": torch.tensor(row["loss"])}

@@ -30,7 +30,7 @@ from .digits import choose, raw_words
 from .documents import HUB, reach_hub
 from .parts import Parts
 from .photographs import photograph_splits, photographs, reduced
-from .task import Scale, Sequences, Vectors, read_task, save_task
+from .task import Scale, Sequences, Vectors, read_task, save_task, spread_items
 from .video import mean_std
 from ..files import sha256
 
@@ -409,8 +409,9 @@ class Patches(Sequences):
         return task
 
     def baselines(self) -> dict[str, float]:
-        """The mean of each patch of the training images, and the patch before (the mean, for the first one)."""
-        target, every = self.pair(self.items("test"))[1], self.pair(self.items("train"))[1]
+        """The mean of each patch of training images, and the patch before (the mean, for the first one)."""
+        target = self.pair(self.items("test"))[1]
+        every = self.pair(spread_items(self.splits["train"], self.config.scored))[1]
         mean = every.mean(0).expand_as(target)
         guesses = {"mean patch": mean, "last patch": torch.cat([mean[:, :1], target[:, :-1]], 1)}
         return {name: float(self.errors(guess, target).mean()) for name, guess in guesses.items()}

@@ -167,6 +167,15 @@ def next_state(
     return (states[:, :-1], actions[:, :-1]), states[:, 1:]
 
 
+def spread_items(
+    split: torch.utils.data.Dataset,  # to take items of
+    limit: int | None,  # largest number of items; None: all
+) -> Any:  # batch
+    """Evenly spaced items of a data set, which stand for all of it, also if their order matters."""
+    count = len(split) if limit is None else min(limit, len(split))
+    return torch.utils.data.default_collate([split[n * len(split) // count] for n in range(count)])
+
+
 class Items(torch.utils.data.Dataset):
     """A data set in memory: a tensor with an item axis, or a tuple of such tensors."""
 
@@ -267,10 +276,10 @@ class Sequences(Task):
     pair = staticmethod(next_state)
 
     def baselines(self) -> dict[str, float]:
-        """Repeat the last state, and the mean state of the training split."""
+        """Repeat the last state, and the mean state of items of the training split."""
         context, target = self.pair(self.items("test"))
         last = context if isinstance(context, Tensor) else context[0]
-        mean = self.pair(self.items("train"))[1].flatten(0, 1).mean(0)
+        mean = self.pair(spread_items(self.splits["train"], self.config.scored))[1].flatten(0, 1).mean(0)
         guesses = {"last state": last, "mean state": mean.expand_as(target)}
         return {name: float(self.errors(guess, target).nanmean()) for name, guess in guesses.items()}
 

@@ -75,7 +75,8 @@ def table_of_ends(
     text = (f"Settings are chosen by trials on validation data. Of {found.choices} choices among three values or more, "
             f"{len(found.rows)} are the smallest or the largest of them. The next value in that direction was tried for "
             f"{len(tried)} of these, with the best of the other settings and one seed: its validation loss is lower for {len(better)}"
-            f"{_by_how_much(better)}. No record was changed for it.")
+            f"{_by_how_much(better)}. The records keep the chosen "
+            "values, unless the page of the figure says otherwise.")
     lines = ["| figure | model | setting | chosen | next | loss | with the next |", "|---|---|---|---|---|---|---|"]
     lines += [f"| {row.figure} | {row.kind} | {row.setting} | {_short(row.value)} | {_short(row.further)} | "
               f"{_loss(row.losses[0])} | {_loss(row.losses[1])}{' (lower)' if row.better else ''} |" for row in tried]

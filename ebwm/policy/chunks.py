@@ -247,7 +247,7 @@ class Chunks(Task):
         return {name: values for name, values in batch.items() if name != "action"}, batch["action"]
 
     def baselines(self) -> dict[str, float]:
-        """The mean chunk of the training split."""
+        """The mean chunk of evenly spaced windows of the training split."""
         target = self.items("test")["action"]
         mean = self.items("train")["action"].mean(0)
         return {"mean chunk": float(self.errors(mean.expand_as(target), target).mean())}

@@ -99,7 +99,7 @@ class OptimiserConfig:
     step_size_multiplier: Amount = 3.0  # rate of alpha: learning_rate * this * initial alpha; 0: alpha is fixed
     smallest_step_size: Positive = 1e-4  # lower bound of alpha, as in the authors' code
     schedule: Count | None = None  # updates of the cosine; None: all; 1,000,000 in the papers
-    accumulate: Count = 1  # parts of a batch whose gradients are accumulated, to save memory; the result is that of 1
+    accumulate: Count = 1  # parts of a batch whose gradients are accumulated, to save memory; random numbers are drawn for each
     average: Fraction | None = None  # decay of an exponential moving average of the weights; None: no average
 
 

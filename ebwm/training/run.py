@@ -34,6 +34,7 @@ from ebwm.training.distributed import SingleProcess, full_tensor, process_group
 from ebwm.training.folder import LOGGERS, RunError, RunFolder, new_folder
 from ebwm.training.learner import BatchOrder, make_learner, position_losses
 from ebwm.training.memory import check_memory
+from ebwm.training.optimiser import fix_step_size
 from ebwm.training.signals import CHILD_SIGNALS, recorded_signals, set_handler
 from ebwm.training.trainer import NUMBERS, Observer, Trainer, averaged, restore, roll_back, train_loop, update_flops
 
@@ -361,6 +362,7 @@ def _prepare(config: Config, world: SingleProcess, data: Any, fit: bool = False)
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from error
     config = _with_step_size(config, learner.model)
+    fix_step_size(learner.model, config.optimiser)
     world.setup(learner.model)
     return Trainer(learner, config, world=world), task
 

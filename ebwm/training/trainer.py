@@ -31,11 +31,14 @@ from .optimiser import learning_rate_factor, make_optimiser, update_average
 # %% ../../nbs/training/trainer.ipynb #a4c7d210
 def _parts(learner: Learner, batch: Any, number: int, world: SingleProcess) -> list[tuple[Any, float]]:
     "Parts of a batch with their shares of its scored targets; a part without any has no loss and is left out."
-    parts, equal = chunks(batch, math.ceil(count(batch) / number)), world.size == 1 or learner.ignore_index is None
-    if len(parts) == 1 and equal:
+    parts, padded = chunks(batch, math.ceil(count(batch) / number)), learner.ignore_index is not None
+    if len(parts) == 1 and not padded:
         return [(batch, 1.0)]
     scored = [learner.scored(part) for part in parts]
-    total = sum(scored) if equal else world.mean(torch.tensor(float(sum(scored)), device=world.device)).item()
+    shared = padded and world.size > 1
+    total = world.mean(torch.tensor(float(sum(scored)), device=world.device)).item() if shared else sum(scored)
+    if not total:
+        return []
     shares = [(part, targets / total) for part, targets in zip(parts, scored, strict=True) if targets]
     return shares or [(parts[0], 1.0)]
 
@@ -95,6 +98,8 @@ class Trainer:
     def backward(self, batch: Any) -> dict[str, float]:  # loss and gradient norm
         "Accumulate the gradients of a batch, part by part, and clip them."
         parts, losses = _parts(self.learner, batch, self.config.optimiser.accumulate, self.world), []
+        if not parts:  # no process has a scored target
+            return {"loss": math.nan, "grad_norm": math.nan}
         weighted = lambda share, *inputs: share * self.learner.loss(*inputs)
         for number, (part, share) in enumerate(parts, 1):
             job = partial(weighted, share)

@@ -22,6 +22,8 @@ class Sampled:
         self.order = np.random.default_rng(seed).permutation(len(split))
 
     def __getattr__(self, name: str) -> Any:
+        if name == "split":  # a copy that has no attributes yet
+            raise AttributeError(name)
         return getattr(self.split, name)
 
     def __len__(self) -> int:
