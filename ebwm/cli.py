@@ -21,7 +21,7 @@ from ebwm import __version__, allocator, settings
 from ebwm.compat import MissingPart, extras, lacking
 from ebwm.checks import between, refusal
 from ebwm.settings import SettingsError
-from ebwm.usage import Failure, Parser, UsageError, count, needs
+from ebwm.usage import Failure, Parser, SettingsParser, UsageError, count, needs
 
 if TYPE_CHECKING:  # training imports torch: imported by the commands that need it
     from ebwm.training.configuration import Config
@@ -122,7 +122,7 @@ def _parser(words: list[str]) -> Parser:
     about = "Energy-based world models: figures, training, runs, text generation."
     parser = Parser(prog="ebwm", description=about)
     parser.add_argument("--version", action="version", version=f"ebwm {__version__}")
-    commands = parser.add_subparsers(metavar="command")
+    commands = parser.add_subparsers(metavar="command", parser_class=SettingsParser)
     parser.set_defaults(run=needs(commands))
     _add_later(commands, words, "figures", "ebwm.figures.commands:add", "list, make, check and promote figures")
     _add_later(commands, words, "bundle", "ebwm.figures.commands:add_bundle",

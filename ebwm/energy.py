@@ -215,22 +215,52 @@ def gradient_by_autograd(
         (grad,) = torch.autograd.grad(energies.sum(), y, create_graph=create_graph)
     return (energies, grad) if create_graph else (energies.detach(), grad)
 
-
+# %% ../nbs/core/01_energy.ipynb #672e6a1f
 class PlainLandscape(Landscape):
-    "A plain callable as a landscape."
+    """A plain callable as a landscape.
+
+    It may hold something of each item, such as targets, so it is always called with all of them: after `select`, with
+    the latest candidates of the others.
+    """
 
     def __init__(
         self,
         function: Callable,  # candidates [*items *features] -> energies [*items]
     ):
-        self.function = function
+        self.function, self.latest = function, None  # candidates of all items, and the number of item axes
 
     def energy(
         self,
         y: Float[Tensor, "..."],  # candidates [*items *features]
     ) -> Float[Tensor, "..."]:  # energies [*items]
         "Energy of each item."
-        return self.function(y)
+        energies = self.function(y)
+        if isinstance(energies, Tensor):
+            self.latest = y.detach(), energies.ndim
+        return energies
+
+    def select(
+        self,
+        items: Int[Tensor, " n"],  # flat indices into the energies, in row-major order
+    ) -> Landscape:  # candidates [n *features] -> energies [n]
+        "The landscape of some of the items of the latest candidates."
+        return self if self.latest is None else _PlainItems(self.function, *self.latest, items)
+
+
+class _PlainItems(Landscape):
+    "Some of the items of a plain callable."
+
+    def __init__(self, function: Callable, every: Tensor, axes: int, items: Tensor):
+        self.function, self.every, self.axes, self.items = function, every, axes, items
+
+    def energy(self, y: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        "Energy of each of the items."
+        flat = self.every.flatten(0, self.axes - 1).index_copy(0, self.items, y.to(self.every.dtype))
+        return self.function(flat.reshape(self.every.shape)).flatten()[self.items]
+
+    def select(self, items: Int[Tensor, " n"]) -> Landscape:
+        "The landscape of some of these items."
+        return _PlainItems(self.function, self.every, self.axes, self.items[items])
 
 
 def as_landscape(

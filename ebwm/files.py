@@ -11,7 +11,14 @@ from typing import Any
 
 from ebwm.checks import refusal
 
-__all__ = ["check_temporary", "flush", "sha256", "write_json", "write_whole"]
+__all__ = ["check_temporary", "flush", "looked_in", "sha256", "write_json", "write_whole"]
+
+
+def looked_in(
+    path: Path,  # that does not exist
+) -> str:  # for the end of a rule; empty if the path says it
+    """Where a relative path was looked for."""
+    return "" if path.is_absolute() else f", looked in {Path.cwd()}"
 
 
 def write_whole(

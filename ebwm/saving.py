@@ -172,7 +172,9 @@ def _arguments(cls: type, given: tuple, named: dict[str, Any]) -> dict[str, Any]
 
 
 def _plain(value: Any) -> Any:
-    """A number of NumPy as one of Python."""
+    """A number of NumPy or PyTorch as one of Python."""
+    if getattr(value, "ndim", None) == 0:
+        return value.item()
     if isinstance(value, bool | int | float):
         return value
     return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value

@@ -50,7 +50,7 @@ def check_tokens(
     """Refuse what are not tokens [batch, sequence]; on a GPU their values are not read, that would synchronise."""
     if states.ndim != 2 or states.dtype not in (torch.int64, torch.int32):
         given = f"{states.dtype} of shape {list(states.shape)}"
-        raise ValueError(f"states is {given}: tokens must be integers of shape [batch, sequence]")
+        raise ValueError(f"states is {given}: tokens must be int64 or int32, of shape [batch, sequence]")
     if states.device.type == "cpu" and not ((states >= 0) & (states < count)).all():
         rule = f"must be from 0 to {count - 1}"
         raise ValueError(f"states has tokens from {states.min()} to {states.max()}: {rule}")

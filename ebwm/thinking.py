@@ -6,6 +6,7 @@
 __all__ = ['CHOICES', 'Proposals', 'propose', 'best_of', 'Prediction', 'choose', 'predict', 'Generation', 'generate']
 
 # %% ../nbs/core/19_thinking.ipynb #3f6222d0
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -54,6 +55,9 @@ def propose(
     "Sample several times from different initial candidates, for one context."
     _check_request(model, context, samples, generator)
     walk, landscape = walk_of(walk, changes), model.landscape(context)
+    if samples > 1 and not walk.random:
+        rule = "all walks are equal; draw their starts (start='noise') or add noise (noise=)"
+        warnings.warn(f"samples={samples}: {rule}", stacklevel=2)
     recent, found = None if isinstance(walk.start, Tensor) else model.encode(context), []
     for _ in range(samples):
         start = walk.initial(recent, generator) if recent is not None else walk.start

@@ -31,6 +31,23 @@ class Parser(argparse.ArgumentParser):
             checks.one_of(action.metavar or action.dest, value, action.choices, UsageError)
 
 
+class SettingsParser(Parser):
+    """A parser that takes KEY=VALUE also behind options."""
+
+    def parse_known_args(
+        self,
+        args: list[str] | None = None,  # words
+        namespace: argparse.Namespace | None = None,  # to fill
+    ) -> tuple[argparse.Namespace, list[str]]:  # and the words that are unknown
+        """Parse words; argparse itself takes the settings only where the first of them stands."""
+        found, rest = super().parse_known_args(args, namespace)
+        place = next((name for name in ("settings", "overrides") if hasattr(found, name)), None)
+        known = [word for word in rest if place and "=" in word and word[0] != "-"]
+        if known:
+            setattr(found, place, [*getattr(found, place), *known])
+        return found, [word for word in rest if word not in known]
+
+
 def needs(
     commands: Any,  # subparsers, from `add_subparsers`
 ) -> Callable[[argparse.Namespace], NoReturn]:

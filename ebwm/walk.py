@@ -60,6 +60,11 @@ class Walk:
         "Whether each step is that of the update alone, with the model's step size."
         return self.step_size is None and not (self.noise or self.clamp or self.guard or self.kernel)
 
+    @property
+    def random(self) -> bool:
+        "Whether two walks from one context can differ."
+        return (isinstance(self.start, str) and self.start == "noise") or bool(self.noise or self.kernel)
+
     def initial(
         self,
         recent: Float[Tensor, "..."],  # most recent state of each item; gives shape, dtype and device

@@ -282,7 +282,7 @@ def test_recipes_start_at_named_or_given_candidates(name, recipe, start):
 def test_the_best_of_several_walks_has_the_lowest_energy(kind):
     model = kind.model()
     context, targets = kind.batch(model)
-    walk = dict(steps=3, start="noise" if context is not None else torch.zeros(2, 3, 4).double())
+    walk = dict(steps=3) if context is not None else dict(steps=3, start=torch.zeros(2, 3, 4).double(), noise=0.01)
     few, many = (predict(model, context, samples=count, generator=generator(0), **walk) for count in (1, 4))
     scores = () if model.tokens is None else (model.state_dim,)
     assert many.value.shape == (*targets.shape, *scores) and many.energy.shape == kind.items
@@ -290,6 +290,24 @@ def test_the_best_of_several_walks_has_the_lowest_energy(kind):
     if not model.latent:
         candidates = many.value if model.tokens is None else softmax(many.value)
         close(model.landscape(context).at_step(2)(candidates), many.energy)
+
+
+def test_equal_walks_are_pointed_out():
+    model, states = EBT(16, 1, 2, state_dim=3, generator=generator(0)), draw(2, 4, 3).float()
+    with pytest.warns(UserWarning, match="samples=2: all walks are equal"):
+        predict(model, states, steps=2, samples=2, start="zeros")
+
+
+def test_a_plain_energy_may_hold_something_of_each_item():
+    """Items stop at different steps, until fewer are left than there are targets."""
+    targets, allowed = draw(2, 3), torch.tensor([[1, 40, 5], [40, 1, 40]])
+    for hold in (targets[..., None].expand(2, 3, 2), targets[:, :1, None]):
+        energy = lambda y, hold=hold: (y - hold).square().sum(-1)
+        found = run_until(energy, torch.zeros(2, 3, 2).double(), gradient_descent(0.2), 40, budget(allowed))
+        for steps in (1, 5, 40):
+            alone = run(energy, torch.zeros(2, 3, 2).double(), gradient_descent(0.2), steps)
+            close(found.state.y[allowed == steps], alone.state.y[allowed == steps])
+            close(found.state.energy[allowed == steps], alone.state.energy[allowed == steps])
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=list(WRAPPERS))

@@ -153,9 +153,9 @@ def test_runs_of_all_states_are_listed(write_run, tmp_path):
     (strange / "config.json").write_text('{"model": {"kind": "new", "steps": 4}, "optimiser": {"updates": "x"}}')
     there = runs.names(runs.known(tmp_path / "runs"), tmp_path / "runs")
     _, *rows = reports.listing(there).splitlines()
-    assert rows[0].split()[:10] == "001 ebt 1x256, 2k s1 3/3 finished 0.3333 0.25 0.125".split()
+    assert rows[0].split()[:11] == "001 clips ebt 1x256, 2k s1 3/3 finished 0.3333 0.25 0.125".split()
     assert all(shown in rows[1] for shown in (" gru 2x256 ", " 1/3  stopped ", " 2 skipped, 1 rolled back "))
-    assert rows[2].split()[:2] == ["003", "new"]
+    assert rows[2].split()[:3] == ["003", "?", "new"]
     assert runs.read(strange).values["walk.steps"] == 4, "an entry under its old name"
 
 

@@ -16,7 +16,7 @@ from ebwm.data.arrays import read_arrays
 from ebwm.data.configs import CONFIGS, task_class
 from ebwm.data.pairs import PairsConfig
 from ebwm.data.states import States, StatesConfig
-from ebwm.data.task import SPLITS, Items, Rows, Scale, Vectors, chunks, select, spread_items, stack
+from ebwm.data.task import SPLITS, Items, Rows, Scale, Vectors, chunks, select, stack
 from ebwm.data.tasks import ClipsConfig, load_task
 from ebwm.settings import generator
 from ebwm.training.learner import batches_of, evaluate, load_learner, load_run, make_learner
@@ -270,6 +270,6 @@ def test_every_kind_of_model_of_vectors_trains_on_actions(runs, kind):
 def test_the_mean_of_the_baselines_is_that_of_the_whole_training_split():
     drift = torch.linspace(0, 10, 1000)[:, None, None].expand(1000, 4, 1)
     found, whole = (load_task(StatesConfig(eval_items=count), data=drift) for count in (100, 1000))
-    means = [float(task.pair(spread_items(task.splits["train"], task.config.scored))[1].mean()) for task in (found, whole)]
+    means = [float(task.training_targets().mean()) for task in (found, whole)]
     assert means[0] == pytest.approx(means[1], abs=0.02)
     assert found.baselines()["mean state"] == pytest.approx(whole.baselines()["mean state"], rel=0.2)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ebwm.checks import refusal
 from ebwm.compat import require
+from ebwm.files import looked_in
 
 __all__ = ["READERS", "array_files", "finite_float64", "read_arrays"]
 
@@ -74,7 +75,7 @@ def array_files(
     path = Path(source)
     files = sorted(p for p in path.iterdir() if p.suffix in READERS) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise refusal("data.source", source, f"must be a file or a folder of files ({', '.join(READERS)})")
+        raise refusal("data.source", source, f"must be a file or a folder of files ({', '.join(READERS)}){looked_in(path)}")
     return files
 
 
@@ -82,20 +83,23 @@ def finite_float64(
     name: str,  # of the array, for the message
     values: Any,  # array or tensor of numbers
     axes: int,  # number of axes
+    layout: str = "",  # what they are, for the message
 ) -> Float[Tensor, "..."]:  # float64
     """Convert an array to a finite float64 tensor: rounded to float32, states far from 0 would become equal."""
     try:
         tensor = torch.as_tensor(values).detach().cpu()
-    except (TypeError, ValueError, RuntimeError):
-        raise refusal(name, type(values).__name__, "must be an array of numbers") from None
+    except (TypeError, ValueError, RuntimeError, KeyError):
+        remedy = "convert it with .to_numpy()" if hasattr(values, "to_numpy") else ""
+        raise refusal(name, type(values).__name__, "must be an array of numbers", remedy) from None
     if tensor.is_complex() or tensor.layout != torch.strided:
         raise refusal(name, f"{tensor.dtype}, {tensor.layout}", "must be a dense array of real numbers",
                       "convert it with .to_dense(), .real or .abs()")
     tensor = tensor.double()
     if tensor.ndim != axes:
-        raise refusal(name, list(tensor.shape), f"must have a shape of {axes} axes")
+        raise refusal(name, list(tensor.shape), f"must have a shape of {axes} axes{layout and ', '}{layout}")
     if 0 in tensor.shape[1:]:
         raise refusal(name, list(tensor.shape), "must have at least one entry along each axis")
-    if bad := int((~tensor.isfinite()).sum()):
-        raise refusal(name, f"{bad} values", "must be finite", "replace NaN and infinite values")
+    if len(bad := (~tensor.isfinite()).nonzero()):
+        rule = f"must be finite; {len(bad)} of {tensor.numel()} values are not, the first at {bad[0].tolist()}"
+        raise refusal(name, float(tensor[tuple(bad[0])]), rule, "replace NaN and infinite values")
     return tensor

@@ -22,7 +22,7 @@ import urllib.parse
 import urllib.request
 import warnings
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -178,9 +178,13 @@ def _text_files(source: Path) -> dict[str, Path]:
     """The file itself, or the text files at and below a folder, by their relative names."""
     if source.is_file():
         return {source.name: source}
-    names = {path.relative_to(source): path for path in source.rglob("*") if _format(path) in FORMATS}
-    found = {name.as_posix(): path for name, path in names.items()
-             if path.is_file() and not any(part.startswith(".") for part in name.parts)}
+    names = {path.relative_to(source): path for path in source.rglob("*") if path.is_file()}
+    shown = {name: path for name, path in names.items() if not any(part.startswith(".") for part in name.parts)}
+    found = {name.as_posix(): path for name, path in shown.items() if _format(path) in FORMATS}
+    others = Counter(path.suffix or "without" for path in shown.values() if _format(path) not in FORMATS)
+    if found and others:
+        warnings.warn(f"{source}: files with other endings than {', '.join(FORMATS)} are left out: "
+                      f"{', '.join(f'{count} {ending}' for ending, count in others.most_common(5))}", stacklevel=2)
     if not found:
         raise refusal("source", str(source), "contains no text", f"searched it and its subfolders for "
                       f"{', '.join(FORMATS)} files (also .gz)", FileNotFoundError)
@@ -282,7 +286,7 @@ TOGETHER = "https://data.together.xyz/redpajama-data-v2/v1.0.0"
 
 def _hub_texts(source: str, key: str | None) -> Iterator[tuple[str, str]]:
     key = key or ("raw_content" if source == "redpajama" else "text")
-    reach_hub()
+    reach_hub(source)
     named = HUB.fullmatch(SHORT.get(source, source)).groupdict()
     for number, row in enumerate(_redpajama() if source == "redpajama" else _stream(**named)):
         yield str(number), _text_of(row, key, f"row {number} of {source}")
@@ -329,15 +333,17 @@ def _redpajama() -> Iterator[dict]:
 
 # %% ../../nbs/data/documents.ipynb #5d0e8c17
 @functools.cache
-def reach_hub() -> None:
+def reach_hub(
+    source: str,  # the data set
+) -> None:
     """Test once whether the Hub can be reached, and raise an error with a remedy if not."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     reason = within(5.0, lambda: _failure(urllib.request.getproxies().get("https", hub)), "no answer in 5 seconds")
     if reason:
-        raise refusal("HF_ENDPOINT", hub, f"cannot be reached ({reason})", "connect to the "
-                      "network, or set HF_HUB_OFFLINE=1 to use the local cache", OSError)
+        raise refusal("HF_ENDPOINT", hub, f"cannot be reached ({reason})", f"{source} is no file or "
+                      "folder here; connect to the network, or set HF_HUB_OFFLINE=1 to use the local cache", OSError)
 
 
 def _failure(address: str) -> str:

@@ -30,7 +30,7 @@ from .digits import choose, raw_words
 from .documents import HUB, reach_hub
 from .parts import Parts
 from .photographs import photograph_splits, photographs, reduced
-from .task import Scale, Sequences, Vectors, read_task, save_task, spread_items
+from .task import Scale, Sequences, Vectors, read_task, save_task
 from .video import mean_std
 from ..files import sha256
 
@@ -187,7 +187,7 @@ def _folder_images(files: dict[str, Path]) -> Iterator[Encoded]:
     """The images of files and of the rows of Parquet files; the class of a file is that of its folder's name."""
     classes = {name: n for n, name in enumerate(sorted({path.parent.name for path in files.values()}))}
     for name, path in files.items():
-        test = "test" in re.split(r"[^a-z]+", name.lower())
+        test = "test" in re.split("[^a-z]+", re.sub(r"[^/]*\.(png|jpe?g|bmp|webp)$", "", name.lower()))
         if path.suffix.lower() == ".parquet":
             rows = (row for batch in require("pyarrow.parquet", "figures").ParquetFile(path).iter_batches(1024)
                     for row in batch.to_pylist())
@@ -207,7 +207,7 @@ def _of_row(row: dict[str, Any], name: str, test: bool) -> Encoded:
 def _hub_images(source: str) -> tuple[Iterator[Encoded], dict[str, Any]]:
     """The images of the splits "train" and "test" of a data set on the Hub, and the marks of its versions."""
     datasets, named = require("datasets", "video"), HUB.fullmatch(SHORT.get(source, source)).groupdict()
-    reach_hub()
+    reach_hub(source)
     try:
         splits = datasets.load_dataset(**named)
     except (OSError, ValueError, RuntimeError) as error:
@@ -410,8 +410,7 @@ class Patches(Sequences):
 
     def baselines(self) -> dict[str, float]:
         """The mean of each patch of training images, and the patch before (the mean, for the first one)."""
-        target = self.pair(self.items("test"))[1]
-        every = self.pair(spread_items(self.splits["train"], self.config.scored))[1]
+        every, target = self.training_targets(), self.pair(self.items("test"))[1]
         mean = every.mean(0).expand_as(target)
         guesses = {"mean patch": mean, "last patch": torch.cat([mean[:, :1], target[:, :-1]], 1)}
         return {name: float(self.errors(guess, target).mean()) for name, guess in guesses.items()}

@@ -32,7 +32,9 @@ class States(Sequences):
             arrays = {name: _cut(array, config.length) for name, array in arrays.items()}
             chosen = _split_in_time(count, len(arrays["states"]) // count, config.held_out, source)
         else:
-            chosen = split_items(count, config.held_out, seed, source, "set data.length to cut longer sequences")
+            _, time, features = arrays["states"].shape
+            chosen = split_items(count, config.held_out, seed, source, "each has "
+                                 f"{time} states of {features} features: give [items time features], or set data.length to cut it")
         scales = {name: Scale.of(array[chosen["train"]]) for name, array in arrays.items()}
         arrays = {name: scales[name].standardise(array) for name, array in arrays.items()}
         parts = {split: tuple(_cut(array[index], config.length) for array in arrays.values())
@@ -67,7 +69,7 @@ def _named(data: Any) -> dict[str, Tensor]:
         if len(parts) not in (1, 2):
             raise refusal("data", f"{len(parts)} parts", "must be the states, or a pair (states, actions)")
         named = dict(zip(("states", "actions"), parts, strict=False))
-    arrays = {name: finite_float64(name, values, 3) for name, values in named.items()}
+    arrays = {name: finite_float64(name, values, 3, "[items time features]") for name, values in named.items()}
     if len({array.shape[:2] for array in arrays.values()}) > 1:
         shapes = [list(array.shape) for array in arrays.values()]
         raise refusal("actions", shapes, "must be one action for each state, [items time features]")
@@ -96,10 +98,12 @@ def _recordings(path: Path) -> dict[str, Tensor]:
     alone = next(iter(arrays.values())) if len(arrays) == 1 and "actions" not in arrays else None
     states = arrays.get("states", alone)
     if states is None:
-        raise refusal("data.source", str(path), f"holds the arrays {', '.join(arrays)}; one must be 'states'")
+        raise refusal("data.source", str(path), f"holds the arrays {', '.join(arrays)}; one must be 'states'",
+                      "a Parquet file may have a row for each state instead, with the columns item and time")
     named = {"states": states} | {name: arrays[name] for name in ("actions",) if name in arrays}
     axes = {name: getattr(values, "ndim", 0) for name, values in named.items()}
-    tensors = {name: finite_float64(name, values, 2 if axes[name] == 2 else 3) for name, values in named.items()}
+    tensors = {name: finite_float64(f"{path}: {name}", values, 2 if axes[name] == 2 else 3,
+                                    "[items time features], or [time features] for one") for name, values in named.items()}
     return {name: tensor if tensor.ndim == 3 else tensor[None] for name, tensor in tensors.items()}
 
 

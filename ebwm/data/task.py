@@ -275,11 +275,15 @@ class Sequences(Task):
 
     pair = staticmethod(next_state)
 
+    def training_targets(self) -> Tensor:
+        """Targets of evenly spaced training sequences, as many as are scored of other splits."""
+        return self.pair(spread_items(self.splits["train"], self.config.scored))[1]
+
     def baselines(self) -> dict[str, float]:
-        """Repeat the last state, and the mean state of items of the training split."""
+        """Repeat the last state, and the mean state of training sequences."""
         context, target = self.pair(self.items("test"))
         last = context if isinstance(context, Tensor) else context[0]
-        mean = self.pair(spread_items(self.splits["train"], self.config.scored))[1].flatten(0, 1).mean(0)
+        mean = self.training_targets().flatten(0, 1).mean(0)
         guesses = {"last state": last, "mean state": mean.expand_as(target)}
         return {name: float(self.errors(guess, target).nanmean()) for name, guess in guesses.items()}
 
@@ -304,6 +308,8 @@ class Scale:
         """Fit mean and standard deviation of each feature; a constant feature is only centred."""
         flat = values.reshape(-1, values.shape[-1]).double()
         std, rounding = flat.std(0, correction=0), ROUNDING * flat.abs().amax(0)
+        if not std.isfinite().all():
+            raise refusal("features", float(flat.abs().max()), "are too large to be standardised", "rescale them")
         return cls(flat.mean(0).tolist(), std.where(std > rounding, 1.0).tolist())
 
     def standardise(
@@ -317,7 +323,7 @@ class Scale:
         self,
         values: Float[Tensor, "*items features"],  # standardised, such as predictions
     ) -> Float[Tensor, "*items features"]:
-        """Values in their units."""
+        """Values in their units, of the same type: give float64 where they are far from 0 for their scatter."""
         return (values.double() * _like(self.std, values) + _like(self.mean, values)).to(values.dtype)
 
 

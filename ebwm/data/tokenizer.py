@@ -143,7 +143,7 @@ def load_tokenizer(
         return _trained(spec, texts)
     path = Path(spec)
     if not path.is_file() and path.suffix != ".json" and HUB.fullmatch(spec):
-        reach_hub()
+        reach_hub(spec)
         path = hub_file(spec, "tokenizer.json")
     if not path.is_file():
         raise refusal("tokenizer", spec, "must be a file, 'byte', 'train:V' or a name on the Hub",
@@ -186,5 +186,5 @@ def _trained(spec: str, texts: Iterable[str] | None) -> Tokenizer:
                                              initial_alphabet=sorted(level.alphabet()), show_progress=False)
     model.train_from_iterator((part for text in texts for part in _cut(text)), trainer)
     if (found := model.get_vocab_size()) < int(size):
-        raise refusal("tokenizer", spec, f"the texts have {found} tokens", f"use train:{found} or less")
+        raise refusal("tokenizer", spec, f"the texts give only {found} tokens", f"use train:{found} or less, or byte")
     return BPETokenizer(spec, model.to_str())

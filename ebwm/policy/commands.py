@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebwm import checks, settings
 from ebwm.compat import require
-from ebwm.usage import Failure, Parser, UsageError, count, needs
+from ebwm.usage import Failure, Parser, SettingsParser, UsageError, count, needs
 
 if TYPE_CHECKING:  # imports torch
     from torch import Tensor
@@ -28,22 +28,6 @@ KINDS = ("ebt", "diffusion", "cloning", "mixture")
 SIMULATORS = "reach, metaworld:TASK or robosuite:TASK"
 FILE, EVALUATIONS, TRAINING = "policy.json", "evaluations", "training"  # of a policy's folder
 FAILED = 1
-
-
-class SettingsParser(Parser):
-    """A parser that takes KEY=VALUE also behind options."""
-
-    def parse_known_args(
-        self,
-        args: list[str] | None = None,  # words
-        namespace: argparse.Namespace | None = None,  # to fill
-    ) -> tuple[argparse.Namespace, list[str]]:  # and the words that are unknown
-        """Parse words; argparse itself takes the settings only where the first of them stands."""
-        found, rest = super().parse_known_args(args, namespace)
-        known = [word for word in rest if "=" in word and word[0] != "-" and hasattr(found, "settings")]
-        if known:
-            found.settings = [*found.settings, *known]
-        return found, [word for word in rest if word not in known]
 
 
 def add(

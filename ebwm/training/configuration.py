@@ -1,6 +1,7 @@
 """Configurations of training runs: typed entries, and changes by name."""
 
 import dataclasses
+import os
 from dataclasses import field, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -149,6 +150,7 @@ class Config:
 
 # Changes by name
 
+SYNONYMS = {"lr": "learning_rate", "batch_size": "batch", "epochs": "updates"}  # as other libraries call entries
 RENAMED = {"model.steps": "walk.steps", "model.start": "walk.start", "model.step_size": "walk.step_size",
            "model.update": "walk.update", "model.step": "model.step_conditioning"}
 
@@ -158,10 +160,10 @@ def override(
     key: str,  # dotted name of an entry, as in "optimiser.updates"
     text: str,  # new value, as written on a command line
 ) -> Config:  # a changed copy
-    """Change one entry of a configuration."""
+    """Change one entry of a configuration; ~ at the start of a value is the home folder."""
     if key in RENAMED:
         raise ConfigError(f"{key}={text!r}: the entry was renamed; write {RENAMED[key]}={text}")
-    return _set(config, key, text, from_text)
+    return _set(config, key, os.path.expanduser(text), from_text)
 
 
 def _set(config: Any, key: str, value: Any, read: Any, section: str = "") -> Any:
@@ -170,7 +172,7 @@ def _set(config: Any, key: str, value: Any, read: Any, section: str = "") -> Any
     types = {f.name: f.type for f in fields(config)}
     current = getattr(config, name, None)
     if name not in types or bool(rest) != is_dataclass(current):
-        raise ConfigError(f"{section}{key}={value!r}: unknown key; {_hint(config, section, name)}")
+        raise ConfigError(f"{section}{key}={value!r}: unknown key; {_hint(config, section, key)}")
     if rest == "kind" and name == "data":
         return replace(config, data=_other_task(current, value))
     if rest:
@@ -181,11 +183,18 @@ def _set(config: Any, key: str, value: Any, read: Any, section: str = "") -> Any
         raise ConfigError(f"{section}{error}") from None
 
 
-def _hint(config: Any, section: str, name: str) -> str:
+def _hint(config: Any, section: str, key: str) -> str:
+    """What may have been meant: an entry of this name or a similar one, anywhere below the section; or what there is."""
     nested = {f.name: is_dataclass(getattr(config, f.name)) for f in fields(config)}
-    known = [f"{section}{key}{'.…' if nested[key] else ''}" for key in nested]
-    close = checks.suggestion(name, nested)
-    return close or checks.allowed(known)
+    known = [f"{section}{name}{'.…' if nested[name] else ''}" for name in nested]
+    if nested.get(key):
+        return f"it is a section; {checks.allowed([f'{section}{key}.{f.name}' for f in fields(getattr(config, key))])}"
+    entries = [name for name, _ in flat(dataclasses.asdict(config))]
+    last = SYNONYMS.get(last := key.rpartition(".")[2], last)
+    same = [f"{section}{name}" for name in entries if name.rpartition(".")[2] == last]
+    if same:
+        return f"did you mean {' or '.join(same)}?"
+    return checks.suggestion(key.partition(".")[0], nested) or checks.suggestion(key, entries) or checks.allowed(known)
 
 
 def _other_task(current: Any, kind: Any) -> Any:
@@ -235,3 +244,13 @@ def differences(
     before, after = (dict(flat(as_dict(config))) for config in (old, new))
     return [f"{key}: {before.get(key)!r} is now {after.get(key)!r}"
             for key in before | after if key not in RESUMABLE_FIELDS and before.get(key) != after.get(key)]
+
+
+def with_section(
+    config: Config,  # that was refused
+    message: str,  # as `name=value: rule`
+) -> str:
+    """A message that names the entry with its section, if a single one has this name."""
+    name = message.partition("=")[0]
+    found = [key for key, _ in flat(as_dict(config)) if key.rpartition(".")[2] == name]
+    return found[0] + message[len(name):] if len(found) == 1 else message

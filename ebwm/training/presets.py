@@ -167,7 +167,7 @@ def override_all(
     """A configuration with some entries changed; their order does not matter, unless one is given twice."""
     if isinstance(overrides, str) or not isinstance(overrides, Iterable):
         raise checks.refusal("overrides", overrides, 'must be a list such as ["seed=3"]', error=ConfigError)
-    waiting, refused = [_assignment(entry) for entry in overrides], []
+    waiting, refused = sorted(map(_assignment, overrides), key=lambda pair: pair[0] != "data.kind"), []
     while waiting:
         for key, text in waiting:
             try:
@@ -184,7 +184,7 @@ def _assignment(entry: Any) -> tuple[str, str]:
     """The key and the value of "key=value"."""
     key, equals, text = entry.partition("=") if isinstance(entry, str) else ("", "", "")
     if not equals:
-        raise ConfigError(f"entry={entry!r}: must have the form key=value")
+        raise ConfigError(f"entry={entry!r}: must have the form key=value; a preset is only for a new run, and comes first")
     return key, text
 
 

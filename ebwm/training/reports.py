@@ -31,15 +31,22 @@ def listing(
     runs: Mapping[str, Path],  # folders by name
 ) -> str:
     """A table of runs, one a line."""
-    head = ("run", "model", "recipe", "updates", "state", "loss", "valid", "test", "faults", "last written")
+    head = ("run", "data", "model", "recipe", "updates", "state", "loss", "valid", "test", "faults", "last written")
     rows = [_row(name, read(path)) for name, path in runs.items()]
-    return _table([head, *rows], "lllrlrrrll")
+    return _table([head, *rows], "llllrlrrrll")
 
 
 def _row(name: str, run: Run) -> tuple[str, ...]:
     losses = [run.last.get("loss"), run.last.get("valid_loss"), run.test_loss]
-    return (name, _model(run), _recipe(run), f"{run.made}/{run.total}", run.state, *map(_number, losses),
+    return (name, _data(run), _model(run), _recipe(run), f"{run.made}/{run.total}", run.state, *map(_number, losses),
             _faults(run), _written(run.path))
+
+
+def _data(run: Run) -> str:
+    """Kind and source of the data, and a seed other than 0."""
+    source, seed = run.values.get("data.source"), run.values.get("seed")
+    words = run.values.get("data.kind", "?"), Path(str(source)).name if source else "", f"seed {seed}" if seed else ""
+    return " ".join(str(word) for word in words if word)
 
 
 def _model(run: Run) -> str:

@@ -28,7 +28,7 @@ from ebwm.evaluation.cost import matrix_speed, peak_memory
 from ebwm.files import write_json
 from ebwm.saving import save_tensors
 from ebwm.training.checkpoint import Checkpoint, CheckpointError
-from ebwm.training.configuration import RESUMABLE_FIELDS, Config, ConfigError, as_dict, differences, from_dict
+from ebwm.training.configuration import RESUMABLE_FIELDS, Config, ConfigError, as_dict, differences, from_dict, with_section
 from ebwm.training.presets import load_config, override_all
 from ebwm.training.distributed import SingleProcess, full_tensor, process_group
 from ebwm.training.folder import LOGGERS, RunError, RunFolder, new_folder
@@ -261,6 +261,8 @@ def train(
     instance("config", config, Config, "must be a Config or the name of a preset", "see ebwm.training.presets.presets()")
     instance("runs", runs, (str, Path, type(None)), "must be a path")
     if data is not None and not task_class(config.data.kind).in_memory:
+        if config.data.kind != Config().data.kind:
+            raise refusal("data.kind", config.data.kind, "takes no arrays", "use the preset states, or data.source", ConfigError)
         config = replace(config, data=StatesConfig())
     config = override_all(config, overrides)
     _check_environment()
@@ -360,7 +362,7 @@ def _prepare(config: Config, world: SingleProcess, data: Any, fit: bool = False)
         check_memory(config, task, world)
         learner = make_learner(config.model, task, config.seed, config.recipe, config.walk)
     except (ValueError, OSError) as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(with_section(config, str(error))) from error
     config = _with_step_size(config, learner.model)
     fix_step_size(learner.model, config.optimiser)
     world.setup(learner.model)

@@ -11,7 +11,6 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -98,11 +97,10 @@ class Trainer:
     def backward(self, batch: Any) -> dict[str, float]:  # loss and gradient norm
         "Accumulate the gradients of a batch, part by part, and clip them."
         parts, losses = _parts(self.learner, batch, self.config.optimiser.accumulate, self.world), []
-        if not parts:  # no process has a scored target
+        if not parts:
             return {"loss": math.nan, "grad_norm": math.nan}
-        weighted = lambda share, *inputs: share * self.learner.loss(*inputs)
         for number, (part, share) in enumerate(parts, 1):
-            job = partial(weighted, share)
+            job = lambda *inputs, share=share: share * self.learner.loss(*inputs)
             losses.append(self.world.backward(job, *self.learner.pair(part), self.noise, last=number == len(parts)))
         loss = self.world.mean(torch.stack(losses).sum())
         norm = clip_gradients(self.learner.model.parameters(), self.config.optimiser.clip)

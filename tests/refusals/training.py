@@ -134,7 +134,7 @@ CASES = [
         ("stacked", torch.ones(2, 9, 4, 2), "data='Tensor'"),
         ("rows", (ITEMS[:, :0], ITEMS), "context=[9, 0, 2]"))],
     ("one state", lambda: states(torch.ones(9, 1, 2)), ValueError, "states=[9, 1, 2]"),
-    ("not finite", lambda: states(NAN), ValueError, "states='8 values'"),
+    ("not finite", lambda: states(NAN), ValueError, "states=nan: must be finite; 8 of "),
     ("few items", lambda: states(ITEMS[:2]), ValueError, "data.source='data'"),
     ("length", lambda: states(ITEMS, length=5), ValueError, "length=5"),
     ("keys", lambda: states({"states": ITEMS, "action": ITEMS}), ValueError, "data="),
