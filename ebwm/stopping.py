@@ -181,7 +181,7 @@ def run_until(
     generator: torch.Generator | None = None,  # randomness of the kernel
     callback: Callable[[int, State, Info], Any] | None = None,  # called after each step, with all items
 ) -> Result:  # its facts cover as many steps as the slowest item took
-    """Run a kernel until every item has stopped; stopped items cost nothing.
+    """Run a kernel until every item has stopped; stopped items cost nothing, except with a plain callable.
 
     The final energy is that of step `steps - 1`, also for items that stopped before: this matters if the energy depends
     on the step.
