@@ -56,8 +56,8 @@ def test_non_finite_proposals_are_selected_only_if_all_are():
 
 def test_adaptive_predictions_count_the_evaluations_of_each_position():
     limits, states = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]]), draw(2, 4, 8)
-    found, given = (predict(ebt(), states, 6, samples=2, stop=budget(limits), start=start, noise=0.1, generator=generator(0))
-                    for start in ("last", states))
+    walk = dict(steps=6, samples=2, stop=budget(limits), noise=0.1)
+    found, given = (predict(ebt(), states, start=start, generator=generator(0), **walk) for start in ("last", states))
     assert torch.equal(found.evaluations, 2 * (limits + 1))
     assert torch.equal(found.value, given.value) and torch.equal(found.evaluations, given.evaluations)
 
