@@ -164,7 +164,7 @@ def test_a_run_is_trained_and_resumed_by_its_name_with_other_entries(project, to
     assert (code, out) == (0, f"{folder}\n")
     assert "trivial baselines: last state" in err and err.endswith(f"More: ebwm runs show {folder}\n")
     assert presets.load_config(str(folder / "config.json")).seed == 3
-    assert told("train", "--resume", "001", "run.keep=1")[0] == 0
+    assert told("train", "--resume", "001", "run.keep=2", "--changed", "run.keep=1")[0] == 0, "entries on both sides"
     assert len(list((folder / "checkpoints").glob("*.safetensors"))) == 3
     refusals = {"optimiser.updates=5": "optimiser.updates: 3 is now 5", "data.folder=nowhere --changed": "nowhere"}
     for words, message in refusals.items():

@@ -47,10 +47,10 @@ def test_no_image_is_in_two_splits_whatever_the_order(given):
 
 
 def write_images(folder, parquet):
-    """Twelve images in folders of two classes, two of them for tests."""
+    """Twelve images in folders of two classes, two of them in a folder for tests and two with a name that says so."""
     drawn = np.random.default_rng(0).integers(256, size=(12, 6, 9, 3)).astype(np.uint8)
     for number, pixels in enumerate(drawn):
-        path = folder / ("test" if number < 2 else "train") / f"class{number % 2}" / f"{number}.png"
+        path = folder / ("test" if number < 2 else "train") / f"class{number % 2}" / f"{'test' * (number > 9)}{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.fromarray(pixels).save(path)
     if parquet:

@@ -143,6 +143,11 @@ def test_a_batch_without_scored_targets_is_skipped(kind, accumulate):
     assert row["skipped"] and all(map(torch.equal, before, learner.model.parameters()))
 
 
+def test_the_kind_of_data_may_be_given_after_its_entries():
+    entries = ["data.source=notes.txt", "data.length=9", "data.kind=text"]
+    assert load_config("smoke", entries) == load_config("smoke", entries[::-1])
+
+
 def test_the_step_size_stays_above_its_lower_bound(runs):
     rows = log_of(trained(runs, "walk.step_size=1e-3", "optimiser.step_size_multiplier=1e6"))
     assert min(row["step_size"] for row in rows) >= OptimiserConfig().smallest_step_size * 0.999

@@ -84,6 +84,14 @@ CASES = [
       for entry in TEXT_ENTRIES],
     *[(f"file {name}", lambda text=text: load_config(str(written("config.json", text))), ConfigError, "")
       for name, text in FILES.items()],
+    *[(f"states {entry}", partial(load_config, "states", [entry]), ConfigError, remedy) for entry, remedy in (
+        ("source=x.npy", "did you mean data.source?"), ("optimiser.lr=1", "did you mean optimiser.learning_rate?"),
+        ("data=x.npy", "it is a section"), ("modle.dim=3", "did you mean model.dim?"), ("states", "comes first"))],
+    ("arrays for images", lambda: train("patches", data=ITEMS), ConfigError, "data.kind='patches': takes no arrays"),
+    ("entry of a section", lambda: train("patches", overrides=["data.source=digits", "data.patch=3"]), ConfigError,
+     "data.patch=3"),
+    *[(entry, lambda entry=entry: load_task(load_config("states", [entry]).data), ValueError, named)
+      for entry, named in (("data.source=no.npy", f"looked in {Path.cwd()}"), ("data.source=~/no.npy", str(Path.home())))],
     ("preset", lambda: load_config("next_fram"), ConfigError,
      "config='next_fram': must be a preset or a JSON file; did"),
     ("old kind of value", lambda: from_dict({"model": {"steps": "2"}}), ConfigError, "walk.steps"),
@@ -134,6 +142,7 @@ CASES = [
         ("stacked", torch.ones(2, 9, 4, 2), "data='Tensor'"),
         ("rows", (ITEMS[:, :0], ITEMS), "context=[9, 0, 2]"))],
     ("one state", lambda: states(torch.ones(9, 1, 2)), ValueError, "states=[9, 1, 2]"),
+    ("too large", lambda: states(1e200 * torch.randn(9, 4, 2).double()), ValueError, "too large to be standardised"),
     ("not finite", lambda: states(NAN), ValueError, "states=nan: must be finite; 8 of "),
     ("few items", lambda: states(ITEMS[:2]), ValueError, "data.source='data'"),
     ("length", lambda: states(ITEMS, length=5), ValueError, "length=5"),
