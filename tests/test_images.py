@@ -50,7 +50,8 @@ def write_images(folder, parquet):
     """Twelve images in folders of two classes, two of them in a folder for tests and two with a name that says so."""
     drawn = np.random.default_rng(0).integers(256, size=(12, 6, 9, 3)).astype(np.uint8)
     for number, pixels in enumerate(drawn):
-        path = folder / ("test" if number < 2 else "train") / f"class{number % 2}" / f"{'test' * (number > 9)}{number}.png"
+        name = f"{'test' * (number > 9)}{number}.png"
+        path = folder / ("test" if number < 2 else "train") / f"class{number % 2}" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         image.fromarray(pixels).save(path)
     if parquet:
