@@ -91,7 +91,7 @@ CASES = [
     ("entry of a section", lambda: train("patches", overrides=["data.source=digits", "data.patch=3"]), ConfigError,
      "data.patch=3"),
     *[(entry, lambda entry=entry: load_task(load_config("states", [entry]).data), ValueError, named)
-      for entry, named in (("data.source=no.npy", f"looked in {Path.cwd()}"), ("data.source=~/no.npy", str(Path.home())))],
+      for entry, named in (("data.source=no.npy", f"looked in {Path.cwd()}"), ("data.source=~/no", str(Path.home())))],
     ("preset", lambda: load_config("next_fram"), ConfigError,
      "config='next_fram': must be a preset or a JSON file; did"),
     ("old kind of value", lambda: from_dict({"model": {"steps": "2"}}), ConfigError, "walk.steps"),
