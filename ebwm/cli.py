@@ -10,10 +10,8 @@ import re
 import shlex
 import shutil
 import sys
-import textwrap
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +147,8 @@ def _add_train(parser: Parser) -> None:
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="name of a preset, or a JSON file")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="entries to change")
     parser.add_argument("--list", action="store_true", help="print the presets")
+    parser.add_argument("--print-config", action="store_true",
+                        help="print all entries of CONFIG with their values and meaning, and do not train")
     parser.add_argument("--resume", metavar="RUN", help="resume a run: its folder or its name, such as 001")
     parser.add_argument("--changed", action="store_true",
                         help="with --resume: accept changes of the configuration or the data")
@@ -191,8 +191,8 @@ def _add_generate(parser: Parser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    if options.list:
-        print(_presets())
+    if options.list or options.print_config:
+        print(_listing(options))
         return 0
     train = _resume(options) if options.resume else _start(options)
     from ebwm.training.run import Stopped
@@ -227,15 +227,31 @@ def _use_threads() -> None:
         torch.set_num_threads(threads)
 
 
-def _start(options: argparse.Namespace) -> Callable[[], Path]:
-    """The function that starts a run, after the checks that need no torch."""
+def _listing(options: argparse.Namespace) -> str:
+    """The presets, or the entries of a configuration."""
+    from ebwm.training.listing import entries_listing, presets_listing
+
+    if options.list:
+        return presets_listing()
+    if options.resume:
+        raise UsageError("--print-config: not with --resume; ebwm runs show RUN has the configuration of a run")
+    return entries_listing(_config(options))
+
+
+def _config(options: argparse.Namespace) -> "Config":
+    """The configuration of a new run; it needs no torch."""
     from ebwm.training.presets import load_config
 
-    if options.changed:
-        raise UsageError("--changed: only with --resume RUN")
     if options.config is None:
         raise UsageError("CONFIG is missing: give a preset (ebwm train --list) or a JSON file, or --resume RUN")
-    config = load_config(options.config, options.overrides)
+    return load_config(options.config, options.overrides)
+
+
+def _start(options: argparse.Namespace) -> Callable[[], Path]:
+    """The function that starts a run, after the checks that need no torch."""
+    if options.changed:
+        raise UsageError("--changed: only with --resume RUN")
+    config = _config(options)
     from ebwm.training import run
 
     return lambda: run.train(config, progress=_interactive())
@@ -255,45 +271,6 @@ def _resume(options: argparse.Namespace) -> Callable[[], Path]:
 def _interactive() -> bool:
     """Whether stderr is a terminal outside continuous integration, where a progress bar is useful."""
     return sys.stderr.isatty() and not os.environ.get("CI")
-
-
-def _presets() -> str:
-    """Presets, one a line; those of a family, FAMILY-SIZE-RECIPE, share a line."""
-    from ebwm.training.presets import presets
-
-    families: dict[str, list[str]] = {}
-    for name in presets():
-        family = f"{name.partition('-')[0]}-SIZE-RECIPE" if name.count("-") == 2 else name
-        families.setdefault(family, []).append(name)
-    rows = {name: _about(name) if name in members else _family(members) for name, members in families.items()}
-    width = 2 + max(map(len, rows))
-    fill = partial(textwrap.fill, width=100, subsequent_indent=" " * width)
-    return "\n".join(fill(about, initial_indent=f"{name:<{width}}") for name, about in rows.items())
-
-
-def _about(name: str) -> str:
-    from ebwm.training.configuration import ENERGY_MODELS
-    from ebwm.training.presets import load_config
-
-    config = load_config(name)
-    model = config.model
-    recipe = f" by {config.recipe.name}" if model.kind in ENERGY_MODELS else ""
-    return f"{model.kind} {model.depth}x{model.dim}{recipe}, {_length(config)}"
-
-
-def _length(config: "Config") -> str:
-    optimiser = config.optimiser
-    return f"{optimiser.updates:,} updates of {optimiser.batch} {config.data.items}"
-
-
-def _family(names: list[str]) -> str:
-    """Description of the presets of a family, and the parts of their names."""
-    from ebwm.training.presets import load_config
-
-    recipes = dict.fromkeys(name.split("-")[2] for name in names)
-    sizes = {name.split("-")[1]: load_config(name).model for name in names}
-    shapes = ", ".join(f"{size}={model.depth}x{model.dim}" for size, model in sizes.items())
-    return f"{_length(load_config(names[0]))}. RECIPE: {', '.join(recipes)}. SIZE, layers x width: {shapes}"
 
 
 # Text

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
-__all__ = ["describe", "with_parameters"]
+__all__ = ["comments", "describe", "with_parameters"]
 
 
 def with_parameters(
@@ -39,12 +39,19 @@ def _extend(value: Any, source: str) -> None:
         value.__doc__ = f"{doc}\n\n{text}" if doc else text
 
 
+def comments(
+    value: Any,  # a class or function
+) -> dict[str, str]:  # by name of a parameter or field
+    """The comments beside the parameters of a function, or of a class: those of its `__init__`, else its fields."""
+    source = _source(value)
+    return dict(_described(ast.parse(source).body[0], _by_line(source))) if source else {}
+
+
 def describe(
     source: str,  # of one function or class
 ) -> str:  # numpy style; empty without comments
     """The sections `Parameters` and `Returns` of a docstring, from the comments of a source."""
-    nodes, tokens = ast.parse(source).body, tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    nodes, comments = ast.parse(source).body, _by_line(source)
     if not nodes:
         return ""
     parameters = list(_described(nodes[0], comments))
@@ -55,6 +62,12 @@ def describe(
     if isinstance(nodes[0], ast.FunctionDef) and (returned := _returned(nodes[0], comments)):
         sections.append(f"Returns\n-------\n{returned}")
     return "\n\n".join(sections)
+
+
+def _by_line(source: str) -> dict[int, str]:
+    """The comment of each line that has one."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
 
 
 def _described(node: ast.AST, comments: dict[int, str]) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,21 @@ def test_presets_are_listed_with_one_line_for_each_family(told):
     families = [name.split("-") for name in presets.presets() if name not in alone]
     assert {part for name in families for part in name[1:]} <= words
     assert max(map(len, out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", ["next_frame", "states", "pairs", "features-xxs", "game-xxs", "patches", "text"])
+def test_a_printed_configuration_can_be_read_back(told, tmp_path, name):
+    changed = ["seed=3", "run.logger=none", "recipe.most=none"]
+    code, out, err = told("train", name, *changed, "--print-config")
+    entries = [shlex.split(line, comments=True) for line in out.splitlines()]
+    assert (code, err) == (0, "") and all(len(words) == 1 for words in entries)
+    assert all(re.search("  # .", line) for line in out.splitlines()), "each entry is explained"
+    assert presets.load_config("smoke", [entry for [entry] in entries]) == presets.load_config(name, changed)
+
+
+def test_a_configuration_is_printed_of_a_new_run_only(told):
+    assert told("train", "--print-config")[0] == 2
+    assert "ebwm runs show" in told("train", "--resume", "001", "--print-config")[2]
 
 
 def test_a_run_is_trained_and_resumed_by_its_name_with_other_entries(project, told):

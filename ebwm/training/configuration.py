@@ -190,7 +190,8 @@ def _hint(config: Any, section: str, key: str) -> str:
     if nested.get(key):
         return f"it is a section; {checks.allowed([f'{section}{key}.{f.name}' for f in fields(getattr(config, key))])}"
     entries = [name for name, _ in flat(dataclasses.asdict(config))]
-    last = SYNONYMS.get(last := key.rpartition(".")[2], last)
+    last = key.rpartition(".")[2]
+    last = SYNONYMS.get(last, last)
     same = [f"{section}{name}" for name in entries if name.rpartition(".")[2] == last]
     if same:
         return f"did you mean {' or '.join(same)}?"
