@@ -731,6 +731,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'ebwm/evaluation/statistics.py'),
                                             'ebwm.evaluation.statistics.paired_difference': ( 'evaluation/statistics.html#paired_difference',
                                                                                               'ebwm/evaluation/statistics.py'),
+                                            'ebwm.evaluation.statistics.paired_rates': ( 'evaluation/statistics.html#paired_rates',
+                                                                                         'ebwm/evaluation/statistics.py'),
                                             'ebwm.evaluation.statistics.percent_faster': ( 'evaluation/statistics.html#percent_faster',
                                                                                            'ebwm/evaluation/statistics.py'),
                                             'ebwm.evaluation.statistics.perplexity_ratio': ( 'evaluation/statistics.html#perplexity_ratio',

@@ -191,3 +191,18 @@ def test_a_rate_over_seeds_has_the_wider_of_two_intervals():
     assert differ == pytest.approx(seeds) and differ["low"] < wilson(154, 250).low
     assert agree == wilson(0, 150)._asdict() and one == wilson(25, 50)._asdict()
     assert robots.rate(rows(50, 0))["low"] == 0 and robots.rate(rows(50, 0))["high"] == 1
+
+
+def test_a_difference_has_a_width_where_all_seeds_differ_by_the_same():
+    """The wider of Student's interval over seeds and one over episodes; one seed has none."""
+    def rows(*hits):
+        return pd.concat([pd.DataFrame(dict(seed=seed, episode=range(50), success=np.arange(50) < count, retries=count))
+                          for seed, count in enumerate(hits)])
+
+    same = robots.difference(rows(20, 30), rows(10, 20))
+    assert same == pytest.approx(dict(value=0.2, low=0.1167, high=0.2755), abs=1e-4)
+    seeds = over_seeds([0.2, -0.4, 0.6])
+    assert robots.difference(rows(20, 10, 40), rows(10, 30, 10)) == pytest.approx(seeds)
+    assert robots.difference(rows(20), rows(10)) == dict(value=pytest.approx(0.2), low=None, high=None)
+    retries = robots.difference(rows(4, 6, 8), rows(1, 2, 3), "retries")
+    assert retries == pytest.approx(over_seeds([3.0, 4.0, 5.0]))

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from ebwm.evaluation import statistics as stats
-from ebwm.evaluation.statistics import bootstrap, bootstrap_crossed, paired_difference, student_crossed, wilson
+from ebwm.evaluation.statistics import (
+    bootstrap,
+    bootstrap_crossed,
+    paired_difference,
+    paired_rates,
+    student_crossed,
+    wilson,
+)
 from ebwm.evaluation.uncertainty import auroc, calibration, mode_coverage, rank_correlation, risk_coverage
 
 with (Path(__file__).parents[1] / "data" / "ebt_scaling.csv").open(newline="") as file:
@@ -70,6 +77,12 @@ def ranks(rng, i):
     return rank_correlation(x, 0.6 * x + 0.8 * noise, seed=i, resamples=199)
 
 
+def both_tried(rng, i):
+    """Two success rates, 0.5 and 0.3, of the same 30 trials, of which about half are equally hard for both."""
+    one, other, alike = rng.uniform(size=(3, 30))
+    return paired_rates(one < 0.5, np.where(alike < 0.5, one, other) < 0.3)
+
+
 WORLDS = {"items": (0.003, 0.1, 0.05), "both": (0.02, 0.1, 0.05), "seeds": (0.02, 0, 0.01)}
 FASTER = 100 * (0.17 / 0.13 - 1)
 COVERAGES = {  # name: an interval from a generator and the number of the round; truth, rounds, limits of the coverage
@@ -81,6 +94,7 @@ COVERAGES = {  # name: an interval from a generator and the number of the round;
     # for 30 normal values the percentile interval is slightly short: |t| < 1.96 sqrt(29/30) has 0.936
     "bootstrap": (lambda rng, i: bootstrap(rng.normal(2, 1, 30), resamples=999, seed=i), 2, 800, (0.91, 0.962)),
     "three pairs": (lambda rng, i: paired_difference(rng.normal(1, 1, 3), rng.normal(0, 1, 3)), 1, 1_000, EXACT),
+    "paired rates": (both_tried, 0.2, 1_000, (0.93, 0.985)),
     # for normal pairs with correlation r, Spearman's coefficient is 6 / pi arcsin(r / 2)
     "rank correlation": (ranks, 6 / np.pi * np.arcsin(0.3), 400, (0.90, 0.98)),
     **{f"crossed t {seeds} {world}": (partial(crossed, seeds, world), 1, 800, (0.915, 0.985))
@@ -126,6 +140,10 @@ def test_resampling_depends_only_on_the_seed():
 def test_simple_intervals_have_their_known_values():
     assert wilson(8, 10) == (0.8, pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
     assert wilson(0, 10).low == 0
+    ours, theirs = np.arange(10) < 6, np.arange(10) < 3
+    assert paired_rates(ours, theirs) == pytest.approx((0.3, -0.0444, 0.5444), abs=1e-4)
+    assert paired_rates(theirs, ours) == pytest.approx((-0.3, -0.5444, 0.0444), abs=1e-4)
+    assert paired_rates(ours, ours).high == pytest.approx(1.96 / 12, abs=1e-4)
     assert bootstrap([1.0, 2.0, 4.0, 8.0], np.median).value == 3
     shared = np.array([0.1, 0.4, 0.3])  # cancels in the differences
     assert paired_difference(shared + 0.1, shared) == pytest.approx((0.1, 0.1, 0.1))

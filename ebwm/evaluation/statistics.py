@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['Numbers', 'Interval', 'finite_values', 'check_paired', 'bootstrap', 'paired_difference', 'bootstrap_crossed',
-           'student_crossed', 'ratio_shares', 'ratio_of_sums', 'Ratio', 'perplexity_ratio', 'wilson', 'PowerLaw',
-           'power_law', 'percent_faster']
+           'student_crossed', 'ratio_shares', 'ratio_of_sums', 'Ratio', 'perplexity_ratio', 'wilson', 'paired_rates',
+           'PowerLaw', 'power_law', 'percent_faster']
 
 # %% ../../nbs/evaluation/statistics.ipynb #45c851b4
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from .. import checks
 
@@ -218,6 +218,27 @@ def wilson(
     checks.between("successes", successes, 0, trials)
     low, high = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
     return Interval(successes / trials, float(low), float(high))
+
+
+def paired_rates(
+    ours: Bool[np.ndarray, " trials"],  # whether each trial succeeds, at least 1
+    theirs: Bool[np.ndarray, " trials"],  # the same trials, in the same order
+    level: float = 0.95,  # confidence level
+) -> Interval:  # of the success rate of ours minus that of theirs
+    "Interval of the difference between two success rates of the same trials (Agresti and Min 2005)."
+    from scipy import special
+
+    checks.fraction("level", level)
+    for name, successes in (("ours", ours), ("theirs", theirs)):
+        if (found := np.asarray(successes)).dtype != bool or found.ndim != 1 or not len(found):
+            raise checks.refusal(name, f"{found.dtype} {list(found.shape)}", "must be a row of at least one bool")
+    check_paired("ours", ours, "theirs", theirs)
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    only_ours, only_theirs, trials = int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), len(ours)
+    middle = (only_ours - only_theirs) / (trials + 2)
+    variance = (only_ours + only_theirs + 1 - (trials + 2) * middle**2) / (trials + 2) ** 2
+    reach = float(special.ndtri((1 + level) / 2) * np.sqrt(variance))
+    return Interval((only_ours - only_theirs) / trials, max(middle - reach, -1.0), min(middle + reach, 1.0))
 
 # %% ../../nbs/evaluation/statistics.ipynb #b4dc7620
 class PowerLaw(NamedTuple):

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Int
 
 from ebwm.compat import MissingPart
-from ebwm.evaluation.statistics import wilson
+from ebwm.evaluation.statistics import Interval, paired_difference, paired_rates, wilson
 from ebwm.figures.experiment.runs import Experiment
 from ebwm.figures.experiment.tables import over_seeds, within
 from ebwm.figures.experiment.tuning import search
@@ -174,20 +174,32 @@ def rate(
     Wilson's alone holds for other episodes of these policies, not for other trained policies. One seed has Wilson's.
     """
     pooled, seeds = wilson(int(rows.success.sum()), len(rows)), over_seeds(rows.groupby("seed").success.mean())
+    return within(_wider(pooled, seeds), 0, 1)
+
+
+def _wider(over_episodes: Interval, seeds: Mapping[str, float | None]) -> dict[str, float]:
     if seeds["low"] is None:
-        return pooled._asdict()
-    wider = dict(value=pooled.value, low=min(pooled.low, seeds["low"]), high=max(pooled.high, seeds["high"]))
-    return within(wider, 0, 1)
+        return over_episodes._asdict()
+    return dict(value=over_episodes.value, low=min(over_episodes.low, seeds["low"]),
+                high=max(over_episodes.high, seeds["high"]))
 
 
 def difference(
     ours: pd.DataFrame,  # episodes of all seeds of training
     theirs: pd.DataFrame,  # of another policy, with the same seeds and episodes
-    value: Callable[[pd.DataFrame], pd.Series] = lambda rows: rows.success.astype(float),
+    column: str = "success",  # what differs: "success" or "retries"
 ) -> dict[str, float | None]:  # value, low, high; a single seed has no interval
-    """Paired difference, over seeds: each has initial states of its own, so that its episodes are nested in it."""
-    table = lambda rows: rows.assign(_value=value(rows)).pivot(index="seed", columns="episode", values="_value")
-    return over_seeds((table(ours) - table(theirs)).mean(axis=1))
+    """Paired difference: the wider bounds of Student's interval over seeds and of one over episodes.
+
+    Each seed has initial states of its own, so that its episodes are nested in it. Of few seeds, all may differ by the same
+    number; the interval over episodes, Agresti and Min's for success and Student's for retries, has a width there too.
+    """
+    one, other = (rows.pivot(index="seed", columns="episode", values=column) for rows in (ours, theirs))
+    seeds = over_seeds((one.astype(float) - other.astype(float)).mean(axis=1))
+    if seeds["low"] is None:
+        return seeds
+    statistic = paired_rates if column == "success" else paired_difference
+    return _wider(statistic(*(table.to_numpy().ravel() for table in (one, other))), seeds)
 
 
 # Two ways around an obstacle
