@@ -202,10 +202,10 @@ class Policy:
         """The actions to execute from here; the facts about the prediction are appended to `facts`.
 
         Steps, evaluations and energy are means over the batch, in which episodes that have ended stay; the seconds
-        are those of the whole batch.
+        are those of the whole batch, from the observation on, so that its encoder counts once.
         """
-        self.add_observation(observation)
         start = _time(self.device)
+        self.add_observation(observation)
         found = self.predictor.predict(self.context(), self.generator, self.options.steps)
         seconds = _time(self.device) - start
         mean = lambda values: None if values is None else values.float().mean().item()

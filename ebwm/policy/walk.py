@@ -71,8 +71,8 @@ PRESETS = {
                         normalise="batch", momentum=0.9, noise=(0.2, 0.002), every=True, stop="batch", error="mse"),
     "authors": PolicyWalk(least=6, most=10, predicted=20, step_size=1e3, learned=False, temperature=9.0, spread=1.5,
                           normalise="batch", momentum=0.9, noise=(0.2, 0.002), stop="batch", error="mse"),
-    "ours": PolicyWalk(),
-    "two_steps": PolicyWalk(least=2, most=2, every=True),
+    "ours": PolicyWalk(normalise="sample"),
+    "two_steps": PolicyWalk(least=2, most=2, factor=3.0, normalise="sample", every=True),
 }
 
 # %% ../../nbs/policy/01_walk.ipynb #1af20c6d

@@ -23,7 +23,7 @@ def draw(
         1, 2, figsize=(9, 0.32 * len(table) + 1.6), sharey=True, width_ratios=[1.2, 1])
     edge = EDGE * float(np.nanmin(losses.where(np.isfinite(losses)).to_numpy()))
     for place, (name, row) in enumerate(table.iterrows()):
-        role = "ebt" if name.startswith("plain") else "transformer" if name.startswith("full") else "floor"
+        role = "ebt" if name.startswith("plain") else "transformer" if name.startswith("full") else "diffusion"
         spans = [[row.value - row.low], [row.high - row.value]]
         left.errorbar(row.value, place, xerr=spans, fmt="o", color=colour(role), capsize=3)
         values = losses.loc[name].to_numpy(dtype=float)

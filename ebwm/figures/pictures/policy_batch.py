@@ -13,6 +13,8 @@ LABELS = {"batch_alone_minus_together": "over the batch:\nalone less side by sid
           "sample_alone_minus_together": "over each chunk:\nalone less side by side",
           "batch_minus_sample": "alone: over the batch\nless over each chunk"}
 
+RULES = {"plain": ("ebt", "o"), "full": ("gru", "s"), "paper": ("diffusion", "^"), "authors": ("transformer", "D")}
+
 
 def draw(
     success: pd.DataFrame,  # columns rule, over, batch, value, low, high
@@ -20,27 +22,22 @@ def draw(
     parameters: Mapping[str, Any],  # of the notebook
 ) -> Any:  # the figure
     """Success by number of episodes side by side, and paired differences."""
-    figure, (left, right) = require("matplotlib.pyplot", "figures").subplots(1, 2, figsize=(9, 4.2))
-    roles, shifts = {"batch": "transformer", "sample": "ebt"}, {"ours": -0.08, "full": 0.08}
+    figure, (left, right) = require("matplotlib.pyplot", "figures").subplots(1, 2, figsize=(9, 4.6))
     sizes = sorted(success["batch"].unique())
-    for rule, shift in shifts.items():
-        for over, role in roles.items():
+    for shift, (rule, (role, mark)) in enumerate(RULES.items()):
+        for over, line, fill, name in (("batch", "-", None, "the batch"), ("sample", "--", "none", "each chunk")):
             rows = select(success, rule=rule, over=over).sort_values("batch")
-            name = "the batch" if over == "batch" else "each chunk"
-            line, shifted = "o-" if rule == "ours" else "s--", shift + (0.03 if over == "batch" else -0.03)
-            places = [sizes.index(size) + shifted for size in rows["batch"]]
-            panels.error_bars(left, places, rows, role, fmt=line, ms=5, label=f"{rule}, over {name}")
+            places = [sizes.index(size) + 0.07 * (shift - 1.5) + (0.015 if over == "batch" else -0.015) for size in rows["batch"]]
+            panels.error_bars(left, places, rows, role, fmt=mark + line, ms=5, mfc=fill, label=f"{rule}, over {name}")
     panels.named_ticks(left.xaxis, ["alone" if size == 1 else f"{size} side by side" for size in sizes])
     left.set(title="Success", ylabel="success rate", ylim=(-0.03, 1.03))
     for place, name in enumerate(LABELS):
-        for rule, shift in shifts.items():
+        for shift, (rule, (role, mark)) in enumerate(RULES.items()):
             rows = pd.DataFrame([dict(differences[rule][name])])
-            role, mark = ("ebt", "o") if rule == "ours" else ("gru", "s")
-            panels.error_bars(right, [place + shift], rows, role, fmt=mark, label=rule if not place else None)
+            panels.error_bars(right, [place + 0.14 * (shift - 1.5)], rows, role, fmt=mark, label=rule if not place else None)
     panels.zero(right)
     panels.named_ticks(right.xaxis, LABELS.values(), fontsize=8)
-    right.set(title="Paired differences", ylabel="success rate")
-    right.legend(fontsize=8)
+    right.set(title="Paired differences", ylabel="difference of success rates")
     panels.legend_below(figure, left, 4, fontsize=8.5)
     what = f"{parameters['simulator']}, {parameters['demonstrations']} demonstrations, batches of {parameters['batch']}"
     panels.heading(figure, what, parameters["seeds"], "bars: 95 % intervals", "scripted demonstrations, small models")

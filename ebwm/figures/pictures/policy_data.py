@@ -38,7 +38,7 @@ def draw(
         panel.minorticks_off()
         panel.legend(fontsize=8, loc="best")
     left.set(title="Success", ylabel="success rate", ylim=(-0.03, 1.03))
-    right.set(title="Paired differences", ylabel="success rate")
+    right.set(title="Paired differences", ylabel="difference of success rates")
     what = f"{parameters['simulator']}, {parameters['episodes']} episodes a seed"
     panels.heading(figure, what, parameters["seeds"], "bars: 95 % intervals", "scripted demonstrations, small models")
     return figure

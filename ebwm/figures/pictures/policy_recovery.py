@@ -35,7 +35,7 @@ def draw(
     panels.zero(right)
     left.set(title="Success", ylabel="success rate", ylim=(-0.03, 1.03))
     middle.set(title="Retries", ylabel="of an episode")
-    right.set(title="Paired differences", ylabel="success rate")
+    right.set(title="Paired differences", ylabel="difference of success rates")
     right.legend(fontsize=8)
     for panel in (left, middle, right):
         panels.named_ticks(panel.xaxis, ["no fault" if fault == "none" else fault for fault in faults])

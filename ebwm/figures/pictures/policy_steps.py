@@ -7,7 +7,7 @@ import pandas as pd
 
 from ebwm.compat import require
 from ebwm.figures.experiment import panels
-from ebwm.figures.experiment.robots import KINDS, ROLES
+from ebwm.figures.experiment.robots import KINDS, ROLES, rate
 from ebwm.figures.experiment.tables import select
 from ebwm.figures.style import colour
 
@@ -41,8 +41,9 @@ def draw(
             for row in rows.to_dict("records"):
                 seeds = single[kind, row["steps"]]
                 panel.plot([row[column] * (shift + 0.03)] * len(seeds), seeds, "o", color=colour(ROLES[kind]), ms=3, mew=0, alpha=0.6)
-        means = select(made["training"], model=kind).groupby("updates").success.mean()
-        by_updates.plot(means.index, means, "o-", ms=4, color=colour(ROLES[kind]))
+        during = select(made["training"], model=kind).groupby("updates")
+        rows = pd.DataFrame([dict(updates=updates, **rate(part)) for updates, part in during])
+        panels.error_bars(by_updates, rows.updates * (1 + 0.01 * (place - 2)), rows, ROLES[kind], fmt="o-", ms=4)
     by_steps.set(title="Success by inference steps", xlabel="inference steps", ylabel="success rate", xscale="log")
     by_time.set(title="Success by time", xlabel="milliseconds of a prediction", xscale="log")
     for panel in (by_steps, by_time):
