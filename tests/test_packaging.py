@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-import ebwm
+import ebwm.compat
 from ebwm.figures.packages import PINS
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +61,31 @@ def test_every_dependency_is_pinned_once_and_inside_its_range():
     required = [r for r in map(Requirement, entries) if r.name != PROJECT["name"]]
     outside = [str(r) for r in required if not r.specifier.contains(pinned.get(canonicalize_name(r.name), "0"))]
     assert required and outside == []
+
+
+def required(extra):
+    """The packages that ebwm with an extra installs, those that they require among them."""
+    core = [Requirement(line).name for line in PROJECT["dependencies"]]
+    found, waiting = set(), [(name, ()) for name in core + ebwm.compat.extras()[extra]]
+    while waiting:
+        name, extras = waiting.pop()
+        found.add(canonicalize_name(name))
+        for line in importlib.metadata.requires(name) or [] if ebwm.compat.installed(name) else []:
+            entry = Requirement(line)
+            wanted = not entry.marker or any(entry.marker.evaluate({"extra": part}) for part in extras or ("",))
+            if wanted and canonicalize_name(entry.name) not in found:
+                waiting.append((entry.name, tuple(entry.extras)))
+    return found
+
+
+def test_the_extra_that_a_message_names_installs_the_package():
+    modules, named = importlib.metadata.packages_distributions(), set()
+    for path in (ROOT / "ebwm").rglob("*.py"):
+        named |= set(re.findall(r'require\("(\w+)[\w.]*", "(\w+)"\)', path.read_text(encoding="utf-8")))
+    assert ("av", "policy") in named
+    for module, extra in sorted(named):
+        packages = {canonicalize_name(name) for name in modules.get(module, [module])}
+        assert packages & required(extra), f"ebwm[{extra}] does not install {module}"
 
 
 def test_the_lowest_python_can_install_every_pin():

@@ -161,6 +161,15 @@ def test_a_saved_policy_acts_as_before(kind, images, demonstrations, tmp_path):
     assert torch.equal(*actions) and actions[0].shape == (5, 1, 2)
 
 
+def test_the_seconds_of_a_prediction_begin_before_the_encoder(chunks, monkeypatch):
+    policy = fit_policy(chunks, PolicySettings.named("cloning", **TINY), 0).policy
+    order, normalised = [], policy._normalised
+    monkeypatch.setattr(policies, "_time", lambda device: order.append("time") or 0.0)
+    monkeypatch.setattr(policy, "_normalised", lambda observation: order.append("encoder") or normalised(observation))
+    policy.predict_action_chunk({"state": torch.zeros(1, policy.model.shape.state_dim)})
+    assert order == ["time", "encoder", "time"]
+
+
 def test_the_first_observation_stands_for_those_before_it(demonstrations, chunks):
     policy = fit_policy(chunks, PolicySettings.named("cloning", **TINY)).policy
     state = demonstrations.episodes[0].observations["state"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ebwm.compat import MissingPart
+from ebwm.policy import physics
 from ebwm.policy.demonstrations import collect, record
 from ebwm.policy.experts import make_expert
 from ebwm.policy.reach import OBSTACLE, SPEED, side
@@ -179,3 +180,28 @@ def test_pictures_show_the_motion(simulator):
     for _ in range(20):
         observation = simulator.step(make_expert(simulator.name).act(observation)).observation
     assert before.shape == (48, 48, 3) and before.std() > 10 and (simulator.picture(48) != before).any()
+
+
+@needs_mujoco
+@pytest.mark.parametrize("simulator", ["robosuite:Can", "robosuite:Square"], indirect=True, scope="module")
+def test_the_first_observation_is_that_of_the_start(simulator):
+    """robosuite's first observation of an object is one of zeros if its sensors are not updated after a reset."""
+    none = np.zeros(simulator.action_dim, np.float32)
+    for seed in (0, 1):
+        first = simulator.reset(seed)["state"]
+        second = simulator.step(none).observation["state"]
+        assert np.abs(first - second).max() < 0.1 and np.abs(first).max() > 0.5
+        assert (first == 0).sum() <= (second == 0).sum()
+
+
+@needs_mujoco
+@pytest.mark.parametrize("simulator", ["robosuite:Lift"], indirect=True, scope="module")
+def test_a_machine_without_graphics_gets_one_line_with_a_remedy(simulator, monkeypatch):
+    def fails():
+        raise RuntimeError("no display\nand no EGL")
+
+    monkeypatch.setattr(physics, "_library", fails)
+    simulator.reset(0)
+    with pytest.raises(MissingPart, match=r"^MuJoCo cannot draw pictures here \(no display\): ") as refused:
+        physics.Camera(simulator.model, "frontview", 48)
+    assert "\n" not in str(refused.value)
