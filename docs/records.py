@@ -128,7 +128,7 @@ def _entry(figure: Figure, root: Path) -> str:
     folder, link = root / "figures" / figure.id, _from_nbs(figure, root)
     light = [path.name for path in _light(folder)]
     name = f"{figure.id}.png" if f"{figure.id}.png" in light else light[0]
-    answer = answer_cell(figure, settings.load(root)).removeprefix(MARK) if figure.answer else ""
+    answer = answer_cell(figure, settings.load(root)).removeprefix(MARK).partition("\n\n")[0] if figure.answer else ""
     picture = f"![{figure.title}](../figures/{figure.id}/{name})"
     parts = [f"## [{_title(figure.notebook)}]({link})", picture, " ".join(answer.split()),
              f"`ebwm figures run {figure.id}`: {_times(figure.minutes)}."]

@@ -162,7 +162,7 @@ def test_the_pages_state_what_is_known_of_a_claim(project):
     page = results()
     assert '<b class="verdict undecided">undecided</b>' in page and "It falls &amp; stops</span>" in page
     assert "- **Here: undecided.** Speed of & fall: 1.5 (95 % interval 1 to 2), expected above 0; also 1.5 (" in page
-    assert "Scale `cpu`, 2 seeds, 2 min over all jobs, `ebwm figures run tiny --scale cpu`." in page
+    assert "Scale `cpu`, 2 seeds, 2 min over all jobs, One, `ebwm figures run tiny --scale cpu`." in page
     assert "`other` = 2, no interval, expected above 1" in page
     assert "- **Distance.** Here: 7 updates." in page and page.count("<details") == page.count("</details>") == 2
     assert "**Undecided.** It may fall: 1.5 (1.0 to 2.0) ([tiny](../figures/tiny.ipynb))." in learned()

@@ -29,7 +29,7 @@ from tiny_figure import write_manifest  # noqa: E402
 from ebwm import cli, settings  # noqa: E402
 from ebwm.data import documents  # noqa: E402
 from ebwm.figures import FigureError, registry  # noqa: E402
-from ebwm.figures.findings import answer_cell, opening  # noqa: E402
+from ebwm.figures.findings import MARK, answer_cell, opening  # noqa: E402
 
 EXPORTED = '''#| export
 import torch
@@ -134,7 +134,9 @@ def test_the_examples_of_how_to_pages_run(page, runs, tmp_path, monkeypatch):
 def test_every_figure_opens_with_its_answer_on_record(figure):
     assert figure.answer and opening(figure) == answer_cell(figure, settings.load()), "run: make readme"
     assert "\n%" not in opening(figure), "a line that begins with % is a comment in MyST"
-    assert re.search(r"95 % intervals? (over|of)", " ".join(opening(figure).split()))
+    answer = " ".join(opening(figure).partition("\n\n")[0].split())
+    assert re.search(r"95 % intervals? (over|of)", answer)
+    assert len(re.findall(r"\. (?=[A-Z])", answer.removeprefix(MARK))) <= 1, "two sentences; others are its `detail`"
 
 
 def record(root: Path, *pictures: str, **changes) -> None:

@@ -139,11 +139,11 @@ def add_answer(project, **answer):
 
 
 def test_the_answer_is_written_by_promote_and_makes_no_figure_stale(project):
-    path = add_answer(project, found="It is {best:.2f}.", holds=["best > 0"])
+    path = add_answer(project, found="It is {best:.2f}.", detail="Twice {best:.1f}.", holds=["best > 0"])
     written = lambda: "".join(json.loads(path.read_text())["cells"][0]["source"])
     for best in (0.25, 0.5):
         promoted(best=best)
-        assert written() == f"{QUESTION}It is {best:.2f}."
+        assert written() == f"{QUESTION}It is {best:.2f}.\n\nTwice {best:.1f}."
         assert checked().wrong == checked().stale == ()
     rewrite(path, "It is 0.50", "It is 0.51")
     assert "the answer differs from the record" in checked().wrong[0]

@@ -22,7 +22,7 @@ __all__ = ["Answer", "answer_cell", "answer_of", "answers", "contradicted", "ope
 
 PLACE = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
 OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
-MARK = "**Answer.** "  # begins the last paragraph of a notebook's opening cell
+MARK = "**Answer.** "  # begins the last paragraphs of a notebook's opening cell
 WIDTH = 120  # of its lines
 
 
@@ -54,10 +54,14 @@ def answer_cell(
     config: Settings,  # settings in effect
 ) -> str:  # Markdown
     """The answer of a figure, as its notebook shows it; raises if it does not follow from the record."""
-    text = _filled(figure.answer, figure, config, "answer")
+    answer = figure.answer
+    further = [_filled(answer.model_copy(update={"found": answer.detail}), figure, config, "answer")] if answer.detail else []
+    return "\n\n".join(map(_wrapped, [MARK + _filled(answer, figure, config, "answer"), *further]))
+
+
+def _wrapped(text: str) -> str:
     together = text.replace(" %", "\0%")  # a line that begins with % is a comment in MyST
-    filled = textwrap.fill(MARK + together, WIDTH, break_long_words=False, break_on_hyphens=False)
-    return filled.replace("\0", " ")
+    return textwrap.fill(together, WIDTH, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
 
 
 def answer_of(

@@ -66,6 +66,12 @@ class Statement(_Entry):
     holds: tuple[str, ...] = ()  # comparisons of statistics that the sentences imply, as in "gain.low > 0"
 
 
+class MainAnswer(Statement):
+    """The answer of a figure in two sentences or so, and what belongs to it."""
+
+    detail: str = ""  # further sentences, which follow as a paragraph of their own
+
+
 class Gate(_Entry):
     """What must be true of a record, so that its statistic says something of a claim."""
 
@@ -144,7 +150,7 @@ class Figure(_Entry):
     times: tuple[str, ...] = ()  # patterns of FILE.COLUMN or results.PATH: measured times without "seconds" in their name
     stand_in: StandIn | None = None  # distance from the papers' setting; without it the figure is in this setting
     claims: tuple[Claim, ...] = ()  # claims of the papers
-    answer: Statement | None = None  # answer to the question at the beginning of the notebook
+    answer: MainAnswer | None = None  # answer to the question at the beginning of the notebook
     findings: tuple[Finding, ...] = ()  # answers in the README
 
     def has(self, scale: str) -> bool:
@@ -221,7 +227,7 @@ class Counter(_Entry):
 class Lesson(Statement):
     """A sentence of the page "What we learned"."""
 
-    group: Literal["In short", "If you train one", "Not good for", "Mixed", "Undecided"]  # its heading
+    group: Literal["In short", "Good for", "If you train one", "Not good for", "Mixed", "Undecided"]  # its heading
     figure: str  # id of the figure with the statistics
     home: str = ""  # shorter form for the home page; "": not shown there
 

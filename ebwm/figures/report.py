@@ -128,7 +128,7 @@ def _with_level(measured: Measured) -> str:
 
 
 def _record(row: Verdict, whole: bool) -> str:
-    """Scale, seeds, duration and command of a record; of the whole, also the machine and the changes of code since."""
+    """Scale, seeds, duration, machine and command of a record; of the whole, also the changes of code since."""
     if row.manifest is None:
         return f"Figure `{row.figure.id}`"
     made, seeds = row.manifest, row.manifest["seeds"]
@@ -139,12 +139,12 @@ def _record(row: Verdict, whole: bool) -> str:
         parts = [f"Scale {made['scale']}", f"seeds {seeds_text(seeds)}" if seeds else "", machine, duration, carried(made)]
     else:
         count = f", {len(seeds)} seed{'s' * (len(seeds) > 1)}" if seeds else ""
-        parts = [f"Scale `{made['scale']}`{count}", f"{duration} over all jobs" if duration else ""]
+        parts = [f"Scale `{made['scale']}`{count}", f"{duration} over all jobs" if duration else "", machine]
     return ", ".join([*filter(None, parts), command])
 
 
 def _details(row: Verdict, known: Registry, config: Settings, whole: bool = True) -> Iterator[tuple[str, str]]:
-    """Labels and sentences on a claim; of the whole, also paths, machine and changes of code."""
+    """Labels and sentences on a claim; of the whole, also paths and changes of code."""
     yield f"Here: {row.verdict}", f"{_statistic(row, whole)}. {_record(row, whole)}."
     if row.claim.note and row.manifest is not None:
         yield "Note", stated(row.claim.note, row.figure, config, f"note of claim {row.claim.name!r}").removesuffix(".") + "."
