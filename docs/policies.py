@@ -1,4 +1,4 @@
-"""The settings of policies in the figures, as tables."""
+"""Success rates and settings of the policies in the figures, as tables."""
 
 import inspect
 import json
@@ -22,6 +22,58 @@ PRESETTINGS = (
     "`paper` and `authors` are templates of the authors' code, at the date of the paper and at its last commit. "
     "Where nothing is set, the step size is measured on a batch, and a prediction takes the most steps of "
     "training.")
+
+
+SHIFTS = {"none": "undisturbed", "noise": "noise on observations", "slow": "slower motion", "fast": "faster motion",
+          "push": "a push in mid-episode", "early push": "a push before the hand is there", "drop": "the object drops",
+          "block": "actions have no effect for a while"}
+
+
+def policy_tables(
+    root: Path,  # root of the repository
+) -> str:  # Markdown, relative to nbs
+    """Success rates of all policies in all figures, and their settings."""
+    return f"{success_table(root)}\n\n{settings_tables(root)}"
+
+
+def success_table(
+    root: Path,  # root of the repository
+) -> str:  # Markdown, relative to nbs
+    """The success rate of each policy in each setting on record, with its interval."""
+    rows = [(f"[{setting}](figures/{id}.ipynb)", *(_rate(found.get(kind)) for kind in KINDS))
+            for id, setting, found in _rates(root / "figures")]
+    about = ("Shares of the episodes, with 95 % intervals over seeds and episodes. Without another number, a policy makes as many "
+             "steps as in its training, and diffusion 16.")
+    return "\n\n".join(["## Success rates of policies", about, _table(("Setting", *KINDS.values()), rows)])
+
+
+def _rate(interval: dict[str, float] | None) -> str:
+    return "–" if interval is None else "{value:.2f} ({low:.2f} to {high:.2f})".format(**interval)
+
+
+def _rates(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The figure, the setting, and the intervals by kind of policy."""
+    def of(id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        record = load_manifest(folder / id)
+        return record["results"]["success"], record["parameters"]["effective"]
+
+    by = lambda found, key: {kind: values[key] for kind, values in found.items() if key in values}
+    found, used = of("policy_steps")
+    place = f"pick-place, {used['demonstrations']} demonstrations"
+    for name, key in ((", in 2 steps", "steps_2"), (", diffusion in 100 steps", "steps_100")):
+        yield "policy_steps", place + name, by(found, key)
+    found, used = of("policy_data")
+    for count in used["counts"]:
+        yield "policy_data", f"pick-place, {count} demonstrations", by(found, f"count_{count}")
+    for id, task in (("policy_shift", "pick-place"), ("policy_recovery", "Lift")):
+        found, used = of(id)
+        for key, words in SHIFTS.items():
+            if key in found["ebt"]:
+                yield id, f"{task}, {used['demonstrations']} demonstrations, {words}", by(found, key)
+    found, used = of("policy_tasks")
+    for name, count in zip(used["simulators"], used["demonstrations"], strict=True):
+        task = name.partition(":")[2]
+        yield "policy_tasks", f"{task}, {count} demonstrations", by(found, task)
 
 
 def settings_tables(

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from policies import settings_tables
+from policies import policy_tables
 
 from ebwm import settings
 from ebwm.figures.claims import expected, shown, verdicts
@@ -165,7 +165,7 @@ def _range(values: list[float]) -> str:
 
 
 TABLES = {"figures": figures_table, "gallery": gallery, "findings": findings_table, "headlines": headlines,
-          "policies": settings_tables, "speed": speed, "verdicts": count_of_claims}
+          "policies": policy_tables, "speed": speed, "verdicts": count_of_claims}
 
 
 def _link(figure: Figure, root: Path) -> str:

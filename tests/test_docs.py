@@ -191,10 +191,14 @@ def test_the_settings_of_every_policy_and_preset_are_in_a_table():
     rows = [line.strip("| ").split(" | ") for line in placed.splitlines() if line.startswith("| ")]
     for id, simulator in policies.COMPARED.items():
         chosen = json.loads((ROOT / f"figures/{id}/tuning.json").read_text())["chosen"]
-        found = {name: float(rate) for where, name, _, rate, *_ in (row for row in rows if len(row) > 5)
+        found = {name: float(rate) for where, name, _, rate, *_ in (row for row in rows if len(row) > 6)
                  if where == simulator}
         assert found == {name: chosen[kind]["learning_rate"] for kind, name in policies.KINDS.items()}
         assert f"](../figures/{id}.ipynb)" in placed
+    rates = {row[0]: row[1:] for row in rows if len(row) == 6}
+    [lift] = [row for setting, row in rates.items() if setting.startswith("[Lift") and "policy_tasks" in setting]
+    record = json.loads((ROOT / "figures/policy_tasks/manifest.json").read_text())["results"]["success"]
+    assert [cell[:4] for cell in lift] == [f"{record[kind]['Lift']['value']:.2f}" for kind in policies.KINDS]
     [presets] = [row[1:] for row in rows if row[0] == "`most`"]
     assert presets == [str(walk.most) for walk in policies.PRESETS.values()]
 
