@@ -73,15 +73,19 @@ class LeRobotPolicy(nn.Module):
     both, as the run observes, in training with an axis of time after b, and action [b horizon action_dim]. Features of
     observation.environment_state follow those of observation.state, as in `read_lerobot`. All are in the
     units of the data: the policy normalises by itself. A run with instructions also takes observation.language
-    [b vectors features] and observation.language.attention_mask [b vectors], or has one instruction. Actions beyond the end of an episode count in the loss, as in ebwm's own training,
-    where they repeat the last one as they do in LeRobot.
+    [b vectors features] and observation.language.attention_mask [b vectors], or has one instruction. Actions beyond
+    the end of an episode count in the loss, as in ebwm's own training, where they repeat the last one as they do in
+    LeRobot.
 
     LeRobot finds plug-ins as packages named `lerobot_policy_NAME`. One for policies of ebwm is a module of a few lines,
-    `lerobot_policy_ebwm/__init__.py`, in an environment that has both packages:
+    `lerobot_policy_ebwm/__init__.py`, in an environment that has both packages (tried with lerobot 0.4.4):
 
         from dataclasses import dataclass
-        from lerobot.configs import PreTrainedConfig
-        from lerobot.policies import PreTrainedPolicy
+        from lerobot.configs.policies import PreTrainedConfig
+        from lerobot.policies.pretrained import PreTrainedPolicy
+        from lerobot.processor import AddBatchDimensionProcessorStep, DeviceProcessorStep, PolicyProcessorPipeline
+        from lerobot.processor.converters import policy_action_to_transition, transition_to_policy_action
+        from lerobot.utils.constants import POLICY_POSTPROCESSOR_DEFAULT_NAME, POLICY_PREPROCESSOR_DEFAULT_NAME
         from ebwm.policy.lerobot import LeRobotConfig, LeRobotPolicy
 
         @PreTrainedConfig.register_subclass("ebwm")
@@ -92,8 +96,12 @@ class LeRobotPolicy(nn.Module):
         class EbwmPolicy(LeRobotPolicy, PreTrainedPolicy):
             config_class = EbwmConfig
 
-        def make_ebwm_pre_post_processors(config, dataset_stats=None):
-            ...  # pipelines without normalisation: a policy of ebwm normalises by itself
+        def make_ebwm_pre_post_processors(config, dataset_stats=None):  # a policy of ebwm normalises by itself
+            before = [AddBatchDimensionProcessorStep(), DeviceProcessorStep(device=config.device)]
+            action = dict(to_transition=policy_action_to_transition, to_output=transition_to_policy_action)
+            after = [DeviceProcessorStep(device="cpu")]
+            return (PolicyProcessorPipeline(before, name=POLICY_PREPROCESSOR_DEFAULT_NAME),
+                    PolicyProcessorPipeline(after, name=POLICY_POSTPROCESSOR_DEFAULT_NAME, **action))
     """
 
     config_class: ClassVar[type] = LeRobotConfig
