@@ -23,7 +23,7 @@ def draw(
     parameters: Mapping[str, Any],  # of the notebook
 ) -> Any:  # the figure
     """Success and paired differences by task."""
-    figure, (left, right) = require("matplotlib.pyplot", "figures").subplots(1, 2, figsize=(9.6, 5))
+    figure, (left, right) = require("matplotlib.pyplot", "figures").subplots(1, 2, figsize=(9.6, 5.2))
     tasks = range(len(short))
     for place, (kind, name) in enumerate(KINDS.items()):
         rows = select(success, model=kind).set_index("task").loc[list(short)]
@@ -34,11 +34,11 @@ def draw(
     panels.zero(right)
     left.set(title="Success", ylabel="success rate", ylim=(-0.03, 1.03))
     right.set(title="Paired differences", ylabel="difference of success rates")
-    counts = [f"{name}\n{count} demonstrations" for name, count in
-              zip(short.values(), parameters["demonstrations"], strict=True)]
-    for panel in (left, right):
+    counts = [f"{name} ({count})" for name, count in zip(short.values(), parameters["demonstrations"], strict=True)]
+    for panel, columns in ((left, 2), (right, 1)):
         panels.named_ticks(panel.xaxis, counts)
-        panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2)
+        panel.set(xlabel="task (demonstrations)")
+        panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.18), ncols=columns)
     what = f"robosuite from states, {parameters['episodes']} episodes a seed"
     panels.heading(figure, what, parameters["seeds"], "bars: 95 % intervals", "scripted demonstrations, small models")
     return figure
