@@ -193,13 +193,6 @@ def test_a_rate_over_seeds_has_the_wider_of_two_intervals():
     assert robots.rate(rows(50, 0))["low"] == 0 and robots.rate(rows(50, 0))["high"] == 1
 
 
-def test_updates_are_interpolated_to_the_first_time_that_a_goal_is_reached():
-    curves = pd.DataFrame({100: [0.2, 0.0, 0.5], 200: [0.1, 0.0, 0.0], 400: [0.9, 0.1, 0.9]})
-    found = robots.updates_to_reach(curves, pd.Series([0.5, 0.5, 0.25]))
-    assert found.fillna(-1).tolist() == [300, -1, 50]
-    assert robots.updates_to_reach(curves, pd.Series([0.0, 0.1, 1.0])).fillna(-1).tolist() == [-1, 400, -1]
-
-
 def test_a_difference_has_a_width_where_all_seeds_differ_by_the_same():
     """The wider of Student's interval over seeds and one over episodes; one seed has none."""
     def rows(*hits):

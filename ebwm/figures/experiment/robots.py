@@ -24,7 +24,7 @@ from ebwm.policy.rollout import EpisodeResult, run_episodes
 from ebwm.policy.simulators import Disturbance, Observation, make_simulator
 
 __all__ = ["KINDS", "OWN", "RATES", "ROLES", "SharedStarts", "attempt", "attempts", "chosen_settings", "demonstrated", "difference",
-           "episode_rows", "episodes_of", "filmed", "learned", "rate", "sides_from_states", "tuned", "updates_to_reach", "windows", "with_steps"]
+           "episode_rows", "episodes_of", "filmed", "learned", "rate", "sides_from_states", "tuned", "windows", "with_steps"]
 
 KINDS = {"ebt": "EBT-Policy", "ebt_few": "EBT-Policy trained for 2 steps", "diffusion": "diffusion", "cloning": "cloning",
          "mixture": "mixture"}
@@ -182,22 +182,6 @@ def _wider(over_episodes: Interval, seeds: Mapping[str, float | None]) -> dict[s
         return over_episodes._asdict()
     return dict(value=over_episodes.value, low=min(over_episodes.low, seeds["low"]),
                 high=max(over_episodes.high, seeds["high"]))
-
-
-def updates_to_reach(
-    curves: pd.DataFrame,  # success rates: a row for each seed, a column for each number of updates
-    goal: pd.Series,  # success rate by seed
-) -> pd.Series:  # updates by seed, interpolated from 0 at no updates; NaN where the goal is not reached or is 0
-    """Updates until a success rate is first reached."""
-    def first(curve: pd.Series) -> float:
-        x, y = np.r_[0, curve.index], np.r_[0, curve]
-        if not 0 < goal[curve.name] <= y.max():
-            return np.nan
-        after = int((y >= goal[curve.name]).argmax())
-        part = (goal[curve.name] - y[after - 1]) / (y[after] - y[after - 1])
-        return float(x[after - 1] + part * (x[after] - x[after - 1]))
-
-    return curves.apply(first, axis=1)
 
 
 def difference(
