@@ -42,8 +42,8 @@ def success_table(
     """The success rate of each policy in each setting on record, with its interval."""
     rows = [(f"[{setting}](figures/{id}.ipynb)", *(_rate(found.get(kind)) for kind in KINDS))
             for id, setting, found in _rates(root / "figures")]
-    about = ("Shares of the episodes, with 95 % intervals over seeds and episodes. Without another number, a policy makes "
-             "as many steps as in its training, and diffusion 16.")
+    about = ("Shares of the episodes, with 95 % intervals over seeds and episodes. Without another number, a policy "
+             "makes as many steps as in its training, and diffusion 16.")
     return "\n\n".join(["## Success rates of policies", about, _table(("Setting", *KINDS.values()), rows)])
 
 
