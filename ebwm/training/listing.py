@@ -52,7 +52,7 @@ def entries_listing(
     """All entries of a configuration, one a line, as KEY=VALUE with a comment."""
     rows = list(_entries(config))
     width = min(36, max(len(entry) for entry, _ in rows))
-    return "\n".join(f"{entry:<{width}}  # {comment}" for entry, comment in rows)
+    return "\n".join(f"{entry:<{width}}  # {comment}" if comment else entry for entry, comment in rows)
 
 
 def _entries(section: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -64,4 +64,4 @@ def _entries(section: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from _entries(value, f"{prefix}{field.name}.")
         else:
             text = str(value).lower() if value is None or isinstance(value, bool) else str(value)
-            yield f"{prefix}{field.name}={shlex.quote(text)}", about[field.name]
+            yield f"{prefix}{field.name}={shlex.quote(text)}", about.get(field.name, "")
