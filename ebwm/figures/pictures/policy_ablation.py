@@ -1,5 +1,6 @@
-"""The picture of the figure `policy_ablation`."""
+"""The picture of the figures `policy_ablation` and `policy_authors`."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from ebwm.compat import require
 from ebwm.figures.experiment import panels
 from ebwm.figures.style import colour
 
+ROLES = {"plain": "ebt", "full": "transformer", "paper": "ebt", "authors": "transformer"}  # by what a variant is made from
 EDGE = 20  # times the least validation error, beyond which it is not drawn to scale
 
 
@@ -23,7 +25,7 @@ def draw(
         1, 2, figsize=(9, 0.32 * len(table) + 1.6), sharey=True, width_ratios=[1.2, 1])
     edge = EDGE * float(np.nanmin(losses.where(np.isfinite(losses)).to_numpy()))
     for place, (name, row) in enumerate(table.iterrows()):
-        role = "ebt" if name.startswith("plain") else "transformer" if name.startswith("full") else "diffusion"
+        role = ROLES.get(re.split(r"[ ,]", name)[0], "floor")
         spans = [[row.value - row.low], [row.high - row.value]]
         left.errorbar(row.value, place, xerr=spans, fmt="o", color=colour(role), capsize=3)
         values = losses.loc[name].to_numpy(dtype=float)
