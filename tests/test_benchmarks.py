@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks import encoding, exactness, joint, measure, report
+from benchmarks import encoding, exactness, joint, measure, policies, report
 from benchmarks import official as theirs
 from benchmarks.cases import CASES, EAGER, FUSED, LENGTHS, MANUAL, PLAIN, cost_cases, gpu_cases, our_model, small
 from ebwm.objective import S1
@@ -81,6 +81,15 @@ def test_results_equal_those_of_the_official_code():
     found = exactness.table(theirs.load())
     assert len(found) == 6
     assert max(value for row in found.values() for value in row.values()) < 1e-10
+
+
+def test_policies_are_measured_on_one_trunk():
+    cases = [policies.measured(shape, 1) for shape in policies.SMALL]
+    text = policies.table({"machine": measure.machine(), "rounds": 1, "cases": cases})
+    assert text.splitlines()[-1].startswith("| mlp | 16 | 1 | ")
+    counted = policies.measured(policies.Shape("transformer", 128, 3), 1)["training_flops"]
+    share = counted["EBT-Policy"] / counted["cloning"]
+    assert 2.3 < share < 3, "(2n + 4) / 3 of the products of the trunk, in n = 2 steps"
 
 
 def test_a_joint_ebt_is_measured_beside_its_one_pass_twin():
