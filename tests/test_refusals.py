@@ -67,6 +67,8 @@ WRONG_TYPES = {  # names in messages, and the calls
     "seed": "learner.make_learner(learner.ModelConfig(), 3, 'a')",
     "resamples": "statistics.bootstrap([1, 2], resamples=1.5)",
     "successes": "statistics.wilson(1.5, 3)",
+    "ours": "statistics.paired_rates([1, 0], [1, 1])",
+    "len(ours)": "statistics.paired_rates([True], [True, False])",
     "bins": "uncertainty.calibration([0.5], [1], 1.5)",
     "modes": "uncertainty.mode_coverage(None, None, 1.0)",
     "samples": "diagnostics.r_hat(None)",

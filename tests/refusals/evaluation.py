@@ -36,7 +36,7 @@ CASES = [
     *refused(partial(uncertainty.rank_correlation, [1, 2, 3], [1, 2, 3]), resamples=0, seed=-1),
     *refused(partial(uncertainty.calibration, [0.5], [1]), draws=0, level=95),
     *cases(stats.wilson, (3, 2, "successes=3"), (0, 0, "trials=0")),
-    *cases(stats.paired_rates, (YES, YES[:2], "len(ours)=3"), (YES[:0], YES[:0], "ours='bool [0]'")),
+    *cases(stats.paired_rates, (YES[:0], YES[:0], "ours='bool [0]'")),
     *refused(partial(stats.bootstrap, [1, 2]), resamples=0, seed=-1),
     *refused(partial(stats.bootstrap_crossed, np.eye(2)), resamples=0),
     ("statistic", partial(stats.bootstrap, [1, 2], len), TypeError, "statistic='len'"),
