@@ -67,9 +67,9 @@ def measured(shape: Shape, rounds: int) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """The results in Markdown."""
     machine, rounds = result["machine"], result["rounds"]
-    about = (f"{machine['processor']}, {machine['threads']} thread(s), torch {machine['torch']}. The fastest of {rounds} "
-             f"rounds. EBT-Policy is trained and run with {WALK.most} steps, diffusion predicts in {LEVELS}; a training "
-             f"step has {BATCH} windows.")
+    about = (f"{machine['processor']}, {machine['threads']} thread(s), torch {machine['torch']}. The fastest of "
+             f"{rounds} rounds. EBT-Policy is trained and run with {WALK.most} steps, diffusion predicts in {LEVELS}; "
+             f"a training step has {BATCH} windows.")
     lines = [about, "",
              "| trunk | width | layers | cloning, ms | EBT-Policy, ms | diffusion, ms | diffusion over EBT-Policy "
              "| training: EBT-Policy over cloning, time | FLOPs |", "| --- " * 9 + "|"]
