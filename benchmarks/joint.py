@@ -11,8 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from benchmarks import measure
-from benchmarks.reports import arguments, report
+from benchmarks.reports import arguments, report_shapes
 from ebwm.denoising import Denoiser, DenoisingEBT
 from ebwm.evaluation.cost import flops, seconds
 from ebwm.objective import S1
@@ -77,8 +76,7 @@ def table(result: dict) -> str:
 
 def main() -> None:
     given = arguments("joint", __doc__.splitlines()[0], 11, "each model", "tiny models")
-    cases = [measured(shape, given.rounds) for shape in (SMALL if given.size == "smoke" else SHAPES)]
-    report(given.out, "joint", {"machine": measure.machine(), "rounds": given.rounds, "cases": cases}, table)
+    report_shapes(given, "joint", SMALL if given.size == "smoke" else SHAPES, measured, table)
 
 
 if __name__ == "__main__":

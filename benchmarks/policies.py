@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks import measure
-from benchmarks.reports import arguments, report
+from benchmarks.reports import arguments, report_shapes
 from ebwm.evaluation.cost import flops, seconds
 from ebwm.policy.predictors import Predictor, make_predictor
 from ebwm.policy.trunks import ChunkShape
@@ -87,8 +86,7 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     given = arguments("policies", __doc__.splitlines()[0], 11, "each policy", "a tiny model")
-    cases = [measured(shape, given.rounds) for shape in (SMALL if given.size == "smoke" else SHAPES)]
-    report(given.out, "policies", {"machine": measure.machine(), "rounds": given.rounds, "cases": cases}, table)
+    report_shapes(given, "policies", SMALL if given.size == "smoke" else SHAPES, measured, table)
 
 
 if __name__ == "__main__":

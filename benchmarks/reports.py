@@ -2,13 +2,14 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.__main__ import FOLDER
+from benchmarks.measure import machine
 from ebwm.files import write_json, write_whole
 
 
@@ -30,6 +31,18 @@ def arguments(
     torch.set_num_threads(1)
     given.out = given.out or FOLDER
     return given
+
+
+def report_shapes(
+    given: argparse.Namespace,  # of `arguments`
+    name: str,  # of the files, without suffix
+    shapes: Sequence[Any],  # sizes of the comparisons
+    measured: Callable[[Any, int], dict[str, Any]],  # sizes and number of rounds -> a comparison
+    table: Callable[[dict[str, Any]], str],  # writes the result as Markdown
+) -> None:
+    """Measure comparisons of several sizes, and report them."""
+    cases = [measured(shape, given.rounds) for shape in shapes]
+    report(given.out, name, {"machine": machine(), "rounds": given.rounds, "cases": cases}, table)
 
 
 def report(

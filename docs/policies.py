@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ebwm.figures.experiment.robots import KINDS, chosen_settings
+from ebwm.figures.findings import with_numbers
 from ebwm.figures.manifest import load_manifest
 from ebwm.policy.models import LEVELS
 from ebwm.policy.policies import PolicySettings
@@ -48,7 +49,7 @@ def success_table(
 
 
 def _rate(interval: dict[str, float] | None) -> str:
-    return "–" if interval is None else "{value:.2f} ({low:.2f} to {high:.2f})".format(**interval)
+    return "–" if interval is None else with_numbers("{rate:.2f}", {"rate": interval}, "success rate")
 
 
 def _rates(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:

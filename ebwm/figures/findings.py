@@ -54,9 +54,9 @@ def answer_cell(
     config: Settings,  # settings in effect
 ) -> str:  # Markdown
     """The answer of a figure, as its notebook shows it; raises if it does not follow from the record."""
-    answer = figure.answer
-    further = [_filled(answer.model_copy(update={"found": answer.detail}), figure, config, "answer")] if answer.detail else []
-    return "\n\n".join(map(_wrapped, [MARK + _filled(answer, figure, config, "answer"), *further]))
+    paragraphs = "\n\n".join(filter(None, (figure.answer.found, figure.answer.detail)))
+    whole = figure.answer.model_copy(update={"found": MARK + paragraphs})
+    return "\n\n".join(map(_wrapped, _filled(whole, figure, config, "answer").split("\n\n")))
 
 
 def _wrapped(text: str) -> str:
