@@ -16,8 +16,8 @@ import torch
 from benchmarks.ship_text import is_of, rounded, thinned
 from ebwm import settings
 from ebwm.data.games import episodes, probes
+from ebwm.data.shown import CameraClips
 from ebwm.data.tasks import load_task
-from ebwm.explore.frame_clips import CameraClips
 from ebwm.files import write_json, write_whole
 from ebwm.objective import smooth_l1
 from ebwm.saving import save_tensors

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ebwm.explore.frame_clips import Clips, GameClips
+from ebwm.data.shown import GameClips, ShownClips
 from ebwm.explore.frame_walks import SOURCES
 from ebwm.explore.frames import FrameModels, FramesResult, Settings, compute, included_models
 from ebwm.training.learner import load_run
@@ -89,7 +89,7 @@ def _recorded(source: str, shown: Shown) -> dict[str, Any]:
             **(_game(clips, shown.clips) if clips.actions else dict(actions=[], taken=[], after=""))}
 
 
-def _about(clips: Clips, clip: int) -> str:
+def _about(clips: ShownClips, clip: int) -> str:
     """What there is to say about a clip."""
     return ", ".join(f"{name}: {value}" for name, value in clips.facts(clip).items())
 

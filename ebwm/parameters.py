@@ -51,15 +51,15 @@ def describe(
     source: str,  # of one function or class
 ) -> str:  # numpy style; empty without comments
     """The sections `Parameters` and `Returns` of a docstring, from the comments of a source."""
-    nodes, comments = ast.parse(source).body, _by_line(source)
+    nodes, by_line = ast.parse(source).body, _by_line(source)
     if not nodes:
         return ""
-    parameters = list(_described(nodes[0], comments))
+    parameters = list(_described(nodes[0], by_line))
     sections = []
     if parameters:
         entries = [f"{name}\n    {comment}" for name, comment in parameters]
         sections.append("\n".join(["Parameters", "----------", *entries]))
-    if isinstance(nodes[0], ast.FunctionDef) and (returned := _returned(nodes[0], comments)):
+    if isinstance(nodes[0], ast.FunctionDef) and (returned := _returned(nodes[0], by_line)):
         sections.append(f"Returns\n-------\n{returned}")
     return "\n\n".join(sections)
 
@@ -70,13 +70,13 @@ def _by_line(source: str) -> dict[int, str]:
     return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
 
 
-def _described(node: ast.AST, comments: dict[int, str]) -> Iterator[tuple[str, str]]:
+def _described(node: ast.AST, by_line: dict[int, str]) -> Iterator[tuple[str, str]]:
     """Names and comments of a function's parameters, or of those of a class: its `__init__`, else its fields."""
     if isinstance(node, ast.ClassDef):
         inits = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
         if not inits:
             fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
-            yield from _with_comments([(part.target.id, part.end_lineno) for part in fields], comments)
+            yield from _with_comments([(part.target.id, part.end_lineno) for part in fields], by_line)
             return
         node = inits[0]
     if isinstance(node, ast.FunctionDef):
@@ -84,18 +84,18 @@ def _described(node: ast.AST, comments: dict[int, str]) -> Iterator[tuple[str, s
         named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
         rest = [part for part in (arguments.vararg, arguments.kwarg) if part]
         ends = [(part.arg, part.end_lineno) for part in (*named, *rest) if part.arg not in ("self", "cls")]
-        yield from _with_comments(ends, comments)
+        yield from _with_comments(ends, by_line)
 
 
-def _with_comments(ends: list[tuple[str, int]], comments: dict[int, str]) -> Iterator[tuple[str, str]]:
+def _with_comments(ends: list[tuple[str, int]], by_line: dict[int, str]) -> Iterator[tuple[str, str]]:
     for name, line in ends:
-        if line in comments:
-            yield name, comments[line]
+        if line in by_line:
+            yield name, by_line[line]
 
 
-def _returned(node: ast.FunctionDef, comments: dict[int, str]) -> str:
+def _returned(node: ast.FunctionDef, by_line: dict[int, str]) -> str:
     """Annotation and comment of the returned value."""
     if node.returns is None:
         return ""
-    comment = comments.get(node.returns.end_lineno)
+    comment = by_line.get(node.returns.end_lineno)
     return ast.unparse(node.returns) + (f"\n    {comment}" if comment else "")

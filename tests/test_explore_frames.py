@@ -14,7 +14,7 @@ import torch
 from matplotlib.image import imread
 
 from benchmarks import ship_frames
-from ebwm.data.configs import FramesConfig, GameConfig
+from ebwm.data.configs import FramesConfig, GameConfig, StatesConfig
 from ebwm.data.games import make_game
 from ebwm.data.tasks import ClipsConfig
 from ebwm.explore.frame_plots import images_figure, shown_steps, static_figure
@@ -197,6 +197,24 @@ def test_models_of_runs_are_explored_and_others_refused(runs, explorer):
                                ((folder, longer), "same data")):
         with pytest.raises(ValueError, match=message):
             run_models(*arguments)
+
+
+@pytest.mark.parametrize("task, message", [
+    (StatesConfig(), "data.kind='states': has no images to show; choose a run on clips"),
+    (FramesConfig(encoder="principal:4", frames=3, size=8, train_clips=8, eval_clips=4),
+     "data.source='camera with data.encoder=principal:4': has no images to show"),
+    (GameConfig(game="push:5", encoder="principal:4", frames=3, train_episodes=8, eval_episodes=4),
+     "data.encoder='principal:4': has no pixels to show")])
+def test_a_task_whose_states_are_no_images_is_refused(task, message, runs):
+    data = torch.randn(8, 3, 4) if isinstance(task, StatesConfig) else None
+    with pytest.raises(ValueError, match=f"^{message}"):
+        run_models(train(replace(TINY, data=task), runs, progress=False, data=data))
+
+
+def test_clips_of_principal_components_are_shown(runs):
+    needed = replace(TINY, data=replace(TINY.data, features=4))
+    result = compute(run_models(train(needed, runs, progress=False)), Settings(OWN, 3, 2))
+    assert result.truth.shape == (16, 16)
 
 
 def test_the_figures_show_the_walks_at_evenly_spaced_steps():

@@ -16,6 +16,7 @@ from ebwm.data.configs import GameConfig
 from ebwm.data.features import EncodedClips, FrameEncoder, encoded_clips
 from ebwm.data.frames import FITTED, EncodedSequences, load_encoder, named_encoder, save_encoder
 from ebwm.data.games import Recordings, as_states, episodes
+from ebwm.data.shown import GameClips
 from ebwm.data.task import SPLITS, Vectors, save_task
 from ebwm.data.video import VideoDataset
 
@@ -97,6 +98,12 @@ class Acting(EncodedSequences):
         save_task(folder, self.state, self.scales)
         if not self.config.symbolic:
             save_encoder(folder, self.encoder, self.config)
+
+    def shown(self, count: int = 64) -> GameClips:
+        """Episodes of the test split, which any action can continue, if states are pixels."""
+        if self.encoder.name != "pixels":
+            raise refusal("data.encoder", self.encoder.name, "has no pixels to show", "train with data.encoder=pixels")
+        return GameClips(self.config, 0, "test", count, self.scales["states"])
 
     def decode(
         self,

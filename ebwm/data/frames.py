@@ -26,6 +26,7 @@ from ebwm.compat import import_timm, require
 from ebwm.data.cache import cache_entry, cache_folder, cached_array, cached_arrays, make_folder, open_array
 from ebwm.data.configs import FramesConfig
 from ebwm.data.features import FLOOR, FrameEncoder, default_encoder, fitted_encoder, frame_encoder
+from ebwm.data.shown import CameraClips
 from ebwm.data.sources import Made, Source, make_source
 from ebwm.data.task import SPLITS, Scale, Sequences, Vectors, read_task, save_task
 from ebwm.files import write_json
@@ -38,6 +39,7 @@ PART = 64  # units whose features are in one file of the cache
 FITTED = {"principal": 16, "autoencoder": 32}  # encoders that are fitted to training frames, and their image sizes
 FITTING = 256  # training units whose frames they are fitted to
 LARGEST = 64  # pixels along an image of a fitted encoder
+SHOWN = 32  # maximum number of clips to show
 
 
 # Encoding
@@ -342,6 +344,15 @@ class Frames(EncodedSequences):
         save_task(folder, self.state, self.scales)
         save_encoder(folder, self.encoder, self.config)
         write_json(folder / "videos.json", self.report())
+
+    def shown(self, count: int = 64) -> CameraClips:
+        """New movements of a camera if states are pixels, a quarter of them over photographs that are not in training."""
+        if (self.config.source, self.encoder.name) != ("camera", "pixels"):
+            asked = f"{self.config.source} with data.encoder={self.encoder.name}"
+            remedy = "train with data.source=camera data.encoder=pixels"
+            raise refusal("data.source", asked, "has no images to show", remedy)
+        others = min(count, SHOWN) // 4
+        return CameraClips(self.config, 0, self.scales["states"], self.encoder.size, (min(count, SHOWN) - others, others))
 
     def report(self) -> dict[str, Any]:
         """Number of clips of each split, videos that were left out with the reasons, and missing videos."""

@@ -39,11 +39,7 @@ class Pairs(Task):
         task.scales = scales
         return task
 
-    @staticmethod
-    def pair(batch: Any) -> tuple[Tensor, Tensor]:
-        """A batch is a pair of context and target already."""
-        context, target = batch
-        return context, target
+    pair = staticmethod(Rows.pair)
 
     def baselines(self) -> dict[str, float]:
         """The mean target of the training split."""

@@ -53,6 +53,12 @@ class StateSpec(ABC):
     """Specification of the states that a model predicts: `Vectors`, `Tokens` or `Rows`."""
 
     ignore_index: ClassVar[int | None] = None  # target that is not scored
+    auto_step: ClassVar[str] = "one over the curvature of the initial energy at starts, on a first batch"  # in words
+
+    @staticmethod
+    def pair(batch: Any) -> tuple[Any, Tensor]:
+        """Context and target of a batch, for data without a task."""
+        return next_state(batch)
 
     @abstractmethod
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -94,6 +100,7 @@ class Tokens(StateSpec):
 
     vocabulary: int  # number of tokens
     ignore_index: int | None = None  # target that is not scored, such as padding
+    auto_step: ClassVar[str] = "with which a step at the targets changes logits by the logarithm of the number of tokens"
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         ignored = -100 if self.ignore_index is None else self.ignore_index
@@ -113,6 +120,11 @@ class Rows(StateSpec):
     rows: int  # rows of a candidate
     dim: int  # features of a row
     context_dim: int  # features of a context row
+
+    @staticmethod
+    def pair(batch: Any) -> tuple[Tensor, Tensor]:
+        context, target = batch
+        return context, target
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         return F.smooth_l1_loss(prediction, target)
@@ -260,6 +272,14 @@ class Task(ABC):
     def describe(summary: dict[str, Any]) -> str:
         """Scores in words, if there is more to say than the loss."""
         return ""
+
+    def shown(
+        self,
+        count: int = 64,  # maximum number of clips
+    ) -> Any:  # as in `ebwm.data.shown`
+        """Clips to show beside predictions, none of which was in training; a finished run makes them again."""
+        remedy = "choose a run on clips, on a game or on a moving camera"
+        raise refusal("data.kind", self.config.kind, "has no images to show", remedy)
 
     @abstractmethod
     def baselines(self) -> dict[str, float]:

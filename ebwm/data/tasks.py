@@ -14,6 +14,7 @@ from ebwm.checks import refusal
 from ebwm.data.configs import ClipsConfig, TextConfig, task_class
 from ebwm.data.digits import moving_digits
 from ebwm.data.encoders import principal
+from ebwm.data.shown import ShownClips
 from ebwm.data.task import SPLITS, Sequences, Task, Tokens, Vectors
 from ebwm.data.text import ignore_index, perplexity, text_corpus
 from ebwm.data.tokenizer import load_tokenizer
@@ -28,7 +29,7 @@ class Clips(Sequences):
     @classmethod
     def load(cls, config: ClipsConfig, seed: int = 0, data: Any = None) -> "Clips":
         """Make moving digits, or read video files; each split has scans or files that no other split has."""
-        splits = _files(config, seed) if config.folder is not None else _digits(config, seed)
+        splits = {split: _clips(config, split, seed) for split in SPLITS}
         splits = splits if config.features is None else principal(splits, config.features)
         return cls(config, Vectors(splits["train"].state_dim), splits)
 
@@ -42,16 +43,20 @@ class Clips(Sequences):
     def save(self, folder: Path) -> None:
         """No file is needed."""
 
+    def shown(self, count: int = 64) -> ShownClips:
+        """Clips of the test split; principal components are those of the training split."""
+        principal_components = self.config.features is not None
+        test = Clips.load(self.config).splits["test"] if principal_components else _clips(self.config, "test", seed=0)
+        return ShownClips(test, count)
 
-def _files(config: ClipsConfig, seed: int) -> dict[str, Any]:
-    shape = dict(frames=config.frames, size=config.size, spacing=config.spacing, seed=seed)
-    return {split: video_folder(config.folder, split, **shape) for split in SPLITS}
 
-
-def _digits(config: ClipsConfig, seed: int) -> dict[str, Any]:
-    shape = dict(frames=config.frames, size=config.size, turn=config.turn, seed=seed)
-    clips = {"train": config.train_clips, "valid": config.eval_clips, "test": config.eval_clips}
-    return {split: moving_digits(split, clips=count, **shape) for split, count in clips.items()}
+def _clips(config: ClipsConfig, split: str, seed: int) -> Any:
+    """Clips of a split: of video files, or moving digits."""
+    shape = dict(frames=config.frames, size=config.size, seed=seed)
+    if config.folder is not None:
+        return video_folder(config.folder, split, spacing=config.spacing, **shape)
+    count = config.train_clips if split == "train" else config.eval_clips
+    return moving_digits(split, clips=count, turn=config.turn, **shape)
 
 
 class Text(Sequences):

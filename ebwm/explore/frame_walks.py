@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..checks import one_of, positive, refusal, whole
-from ..data.digits import moving_digits
-from ..data.tasks import load_task
+from ..data.shown import PLAYED, ShownClips
 from ..diagnostics import Trace, energy_trace
 from ..objective import smooth_l1
 from ..sampler import gradient_descent, init_candidates, run
@@ -20,14 +19,13 @@ from ..states import states_of
 from ..training.configuration import Config
 from ..training.learner import Trained, load_run
 from ..writing import INCLUDED
-from .frame_clips import PLAYED, CameraClips, Clips, GameClips
 from .scenes import MAX_WALKS, OnePosition
 
 __all__ = ["MAX_STEPS", "OWN", "SOURCES", "FrameModels", "FramesResult", "Settings", "check_settings", "compute",
            "included_models", "run_models", "summary_lines", "warning"]
 
 MAX_STEPS = 40
-CLIPS = 64  # of the test split
+CLIPS = 64  # maximum number, none of which was in training
 OWN = "own run"  # source of the clips of finished runs
 SOURCES = {  # of the clips of included models, with what they are
     "digits": "moving digits; the digits of these clips were not in training",
@@ -58,7 +56,7 @@ class FrameModels(NamedTuple):
 
     model: nn.Module  # EBT
     baseline: nn.Module | None  # Transformer++, predicts the next frame in one pass
-    clips: Clips
+    clips: ShownClips
     start: str  # initial candidates: "noise" | "last" | "zeros"
     note: str  # description
     source: str = OWN  # of the clips
@@ -102,7 +100,7 @@ def included_models(
     one_of("source", source, SOURCES)
     trained, other = load_run(INCLUDED / source), load_run(INCLUDED / f"{source}_transformer").learner
     config = trained.config
-    clips = CLIPS_OF[config.data.kind](trained)
+    clips = trained.task.shown(CLIPS)
     note = (f"EBT of width {config.model.dim} and depth {config.model.depth}, trained with {config.walk.steps} steps "
             f"on {SOURCES[source]}")
     return _models(trained, other.model, clips, note, source)
@@ -114,33 +112,13 @@ def run_models(
 ) -> FrameModels:
     """The models of finished runs, with clips that were not in training."""
     trained = load_run(folder)
-    config, data = trained.config, trained.config.data
-    if config.model.kind != "ebt" or data.kind not in CLIPS_OF:
-        raise refusal("folder", str(folder), f"must be a run of an EBT on clips, not of model.kind={config.model.kind} "
-                      f"on data.kind={data.kind}")
-    if data.kind != "clips" and (data.encoder != "pixels" or getattr(data, "source", "camera") != "camera"):
-        raise refusal("folder", str(folder), "must have pixels of a game or of a moving camera as states",
-                      "train with data.encoder=pixels")
+    config = trained.config
+    if config.model.kind != "ebt":
+        raise refusal("folder", str(folder), f"must be a run of an EBT, not of model.kind={config.model.kind}")
+    clips = trained.task.shown(CLIPS)
     other = None if baseline is None else _baseline(baseline, config)
     note = f"run {Path(folder).name}, trained for {config.optimiser.updates} updates with {config.walk.steps} steps"
-    clips = Clips(load_task(data).splits["valid"]) if data.kind == "clips" else CLIPS_OF[data.kind](trained)
     return _models(trained, other, clips, note)
-
-
-def _digits(trained: Trained) -> Clips:
-    data, seed = trained.config.data, trained.config.seed
-    return Clips(moving_digits("test", clips=CLIPS, frames=data.frames, size=data.size, turn=data.turn, seed=seed))
-
-
-def _episodes(trained: Trained) -> Clips:
-    return GameClips(trained.config.data, 0, "test", CLIPS, trained.task.scales["states"])  # runs have the data of seed 0
-
-
-def _movements(trained: Trained) -> Clips:
-    return CameraClips(trained.config.data, 0, trained.task.scales["states"], trained.task.encoder.size)
-
-
-CLIPS_OF = {"clips": _digits, "game": _episodes, "frames": _movements}  # by kind of data; they were not in training
 
 
 def _baseline(folder: Path | str, config: Config) -> nn.Module:
@@ -152,7 +130,7 @@ def _baseline(folder: Path | str, config: Config) -> nn.Module:
     return learner.model
 
 
-def _models(trained: Trained, baseline: nn.Module | None, clips: Clips, note: str, source: str = OWN) -> FrameModels:
+def _models(trained: Trained, baseline: nn.Module | None, clips: ShownClips, note: str, source: str = OWN) -> FrameModels:
     model = trained.learner.model
     for part in filter(None, (model, baseline)):
         part.eval().requires_grad_(False)

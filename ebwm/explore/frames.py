@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..data.shown import PLAYED
 from .controls import Explorer, dropdown, integer_box, integer_slider, log_slider, set_range
-from .frame_clips import PLAYED
 from .frame_plots import curves_figure, images_figure
 from .frame_walks import (
     MAX_STEPS,

@@ -200,8 +200,8 @@ def open_run(
 ) -> Player:
     """A model of a game: a run with `data.kind=game`, or one on states with a game.json, as `train_small` writes."""
     learner, task, config = load_run(folder)
-    data, facts = config.data, _facts(Path(folder))
-    if data.kind != "game" and (data.kind != "states" or not (facts or game)):
+    data, facts, frames_of = config.data, _facts(Path(folder)), getattr(task, "decode", None)
+    if not (frames_of or facts or (game and "states" in getattr(task, "scales", ()))):
         raise refusal("RUN", str(folder), "must be a run on a game", "train a small model with: ebwm play", UsageError)
     if getattr(data, "symbolic", False):
         raise refusal("RUN", str(folder), "has symbols for states", "train with data.symbolic=false", UsageError)
@@ -211,8 +211,8 @@ def open_run(
         rule = f"has {len(choices)} actions, the model of {folder} was trained with {known}"
         raise refusal("--game", made.name, rule, "name the game of the run", UsageError)
     learner.model.eval().requires_grad_(False)
-    if data.kind == "game":
-        decode = lambda states: task.decode(states, shape)
+    if frames_of:
+        decode = lambda states: frames_of(states, shape)
         return _checked(Player(made, learner, task.encode, decode, choices, data.frames - 1))
     return _of_states(made, learner, task.scales, facts.get("frames", 16) - 1)
 

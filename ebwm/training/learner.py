@@ -23,7 +23,6 @@ from .. import settings
 from ..baselines import GRU, Transformer
 from ..checks import instance, one_of, refusal
 from ..data.configs import task_class
-from ..data.pairs import Pairs
 from ..data.task import Rows, StateSpec, Task, Tokens, Vectors, chunks, count, next_state, stack, state_errors
 from ..diffusion import DiffusionTransformer, check_steps, diffuse, diffusion_loss
 from ..ebt import EBM, EBT
@@ -215,7 +214,7 @@ def make_learner(
     probed = walk.step_size == "auto" and data is not None
     chosen = ModelSettings(config, replace(walk, step_size=1.0) if probed else walk, recipe or RecipeConfig())
     learner = kind.build(chosen, state, settings.generator(seed, "weights"))
-    learner = learner._replace(pair=getattr(task, "pair", Pairs.pair if isinstance(state, Rows) else next_state))
+    learner = learner._replace(pair=task.pair)
     if probed and isinstance(learner.model, EBM):
         probe_step_size(learner, data, seed, walk.update)
     return learner

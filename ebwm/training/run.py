@@ -22,7 +22,7 @@ from ebwm.checks import instance, refusal
 from ebwm.compat import require
 from ebwm.data.configs import StatesConfig, task_class
 from ebwm.entries import LARGEST
-from ebwm.data.task import Task, Tokens, count, select, stack
+from ebwm.data.task import Task, count, select, stack
 from ebwm.data.tasks import load_task
 from ebwm.evaluation.cost import matrix_speed, peak_memory
 from ebwm.files import write_json
@@ -44,8 +44,6 @@ DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 LOADER_FAILURES = 4  # failures of the data loader after which a run fails
 PROBED = 8  # items of a batch whose walks are probed
 STEP_SIZE = "walk.step_size=auto: {:.3g}, {}"
-OF_STATES = "one over the curvature of the initial energy at starts, on a first batch"
-OF_TOKENS = "with which a step at the targets changes logits by the logarithm of the number of tokens"
 
 
 class Stopped(RuntimeError):
@@ -272,8 +270,7 @@ def train(
         folder = RunFolder(path, trainer.config, not world.rank)
         with folder.lock():
             if progress and not world.rank and config.walk.step_size != trainer.config.walk.step_size:
-                reason = OF_TOKENS if isinstance(task.state, Tokens) else OF_STATES
-                print(STEP_SIZE.format(trainer.config.walk.step_size, reason), file=sys.stderr)
+                print(STEP_SIZE.format(trainer.config.walk.step_size, task.state.auto_step), file=sys.stderr)
             return _execute(_Run(folder, trainer, task, callback), progress)
 
 

@@ -1,4 +1,4 @@
-"""Clips of the frames explorer: of a data set, games with another action, and a camera over photographs."""
+"""Clips to show beside predictions: of a data set, of a game with another action, and of a moving camera."""
 
 from typing import Any, NamedTuple
 
@@ -7,19 +7,18 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..checks import one_of
-from ..compat import require
-from ..data.configs import FramesConfig, GameConfig
-from ..data.digits import choose, raw_words
-from ..data.games import POLICIES, as_states, episode_seeds, make_game, record
-from ..data.photographs import photograph_splits
-from ..data.sources import make_source
-from ..data.task import Scale
+from ebwm.checks import one_of
+from ebwm.compat import require
+from ebwm.data.configs import FramesConfig, GameConfig
+from ebwm.data.digits import choose, raw_words
+from ebwm.data.games import POLICIES, as_states, episode_seeds, make_game, record
+from ebwm.data.photographs import photograph_splits
+from ebwm.data.sources import make_source
+from ebwm.data.task import Scale
 
-__all__ = ["PLAYED", "Beginning", "CameraClips", "Clips", "GameClips", "PixelClips"]
+__all__ = ["PLAYED", "Beginning", "CameraClips", "GameClips", "PixelClips", "ShownClips"]
 
 PLAYED = "as played"  # the action of the recorded episode
-COUNTS = 24, 8  # clips of a camera: over photographs of training, and over others
 
 
 class Beginning(NamedTuple):
@@ -30,7 +29,7 @@ class Beginning(NamedTuple):
     facts: dict[str, str]  # what there is to say in words, by name
 
 
-class Clips:
+class ShownClips:
     """The clips of a data set."""
 
     actions: tuple[str, ...] = ()  # names, for a game
@@ -38,8 +37,9 @@ class Clips:
     def __init__(
         self,
         data: Any,  # data set of clips, with images of its states
+        count: int,  # maximum number of clips
     ):
-        self.data, self.clips = data, data.clips
+        self.data, self.clips = data, data.clips[:count]
         self.scale = getattr(data, "scale", data)  # with mean and standard deviation of the states
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Clips:
         return {}
 
 
-class PixelClips(Clips):
+class PixelClips(ShownClips):
     """Clips of colour frames whose states are standardised pixels."""
 
     def __init__(
@@ -169,7 +169,7 @@ class CameraClips(PixelClips):
         seed: int,  # of the data set
         scale: Scale,  # of the states
         size: int,  # height and width of a frame in pixels
-        counts: tuple[int, int] = COUNTS,  # clips over photographs of training, and over others
+        counts: tuple[int, int],  # clips over photographs of training, and over others
     ):
         require("skimage.data", "features")
         source = make_source(config, seed)
