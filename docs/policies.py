@@ -33,8 +33,8 @@ SHIFTS = {"none": "undisturbed", "noise": "noise on observations", "slow": "slow
 def policy_tables(
     root: Path,  # root of the repository
 ) -> str:  # Markdown, relative to nbs
-    """Success rates of all policies in all figures, and their settings."""
-    return f"{success_table(root)}\n\n{settings_tables(root)}"
+    """Success rates of all policies in all figures, their settings, and success rates of the scripted experts."""
+    return f"{success_table(root)}\n\n{settings_tables(root)}\n\n{experts_table(root)}"
 
 
 def success_table(
@@ -75,6 +75,17 @@ def _rates(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for name, count in zip(used["simulators"], used["demonstrations"], strict=True):
         task = name.partition(":")[2]
         yield "policy_tasks", f"{task}, {count} demonstrations", by(found, task)
+
+
+def experts_table(
+    root: Path,  # root of the repository
+) -> str:  # Markdown
+    """The success rates of the experts, as measured by `python -m benchmarks.experts`."""
+    measured = (root / "figures/benchmarks/experts.md").read_text(encoding="utf-8").strip()
+    about = ("Demonstrations are episodes of scripted experts; those that fail are left out. The figures use experts "
+             "as they are; `ebwm policy demos --style clumsy` records clumsy ones. `python -m benchmarks.experts` "
+             "measures how often they succeed.")
+    return "\n\n".join(["## Success rates of the scripted experts", about, measured])
 
 
 def settings_tables(

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks import encoding, exactness, joint, measure, policies, report
+from benchmarks import encoding, exactness, experts, joint, measure, policies, report
 from benchmarks import official as theirs
 from benchmarks.cases import CASES, EAGER, FUSED, LENGTHS, MANUAL, PLAIN, cost_cases, gpu_cases, our_model, small
 from ebwm.objective import S1
@@ -90,6 +90,15 @@ def test_policies_are_measured_on_one_trunk():
     counted = policies.measured(policies.Shape("transformer", 128, 3), 1)["training_flops"]
     share = counted["EBT-Policy"] / counted["cloning"]
     assert 2.3 < share < 3, "(2n + 4) / 3 of the products of the trunk, in n = 2 steps"
+
+
+def test_experts_are_measured_by_style():
+    case = experts.measured("reach", 4)
+    assert case["clean"]["successes"] == 4 and case["clean"]["steps"] < case["clumsy"]["steps"]
+    text = experts.table({"rounds": 4, "cases": [case, {"simulator": "none"} | dict.fromkeys(
+        ("clean", "clumsy"), {"successes": 0, "steps": None})]})
+    assert text.splitlines()[-2].startswith("| reach | 1.00 (0.51 to 1.00) | ")
+    assert text.splitlines()[-1] == "| none | 0.00 (0.00 to 0.49) | – | 0.00 (0.00 to 0.49) | – |"
 
 
 def test_a_joint_ebt_is_measured_beside_its_one_pass_twin():
