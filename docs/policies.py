@@ -64,8 +64,10 @@ def _rates(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for name, key in ((", in 2 steps", "steps_2"), (", diffusion in 100 steps", "steps_100")):
         yield "policy_steps", place + name, by(found, key)
     found, used = of("policy_data")
-    for count in used["counts"]:
-        yield "policy_data", f"pick-place, {count} demonstrations", by(found, f"count_{count}")
+    for style, rates in found.items():
+        of_whom = "" if style == "clean" else f" of a {style} expert"
+        for count in used["counts"]:
+            yield "policy_data", f"pick-place, {count} demonstrations{of_whom}", by(rates, f"count_{count}")
     for id, task in (("policy_shift", "pick-place"), ("policy_recovery", "Lift")):
         found, used = of(id)
         for key, words in SHIFTS.items():
