@@ -242,6 +242,8 @@ def _config(options: argparse.Namespace) -> "Config":
     """The configuration of a new run; it needs no torch."""
     from ebwm.training.presets import load_config
 
+    if options.changed:
+        raise UsageError("--changed: only with --resume RUN")
     if options.config is None:
         raise UsageError("CONFIG is missing: give a preset (ebwm train --list) or a JSON file, or --resume RUN")
     return load_config(options.config, options.overrides)
@@ -249,8 +251,6 @@ def _config(options: argparse.Namespace) -> "Config":
 
 def _start(options: argparse.Namespace) -> Callable[[], Path]:
     """The function that starts a run, after the checks that need no torch."""
-    if options.changed:
-        raise UsageError("--changed: only with --resume RUN")
     config = _config(options)
     from ebwm.training import run
 

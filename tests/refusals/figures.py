@@ -150,6 +150,7 @@ COMMANDS = [  # words after `ebwm`, type of the error, named in the message
     (["figures", "promote", "tiny"], FigureError, "figure 'tiny'"),
     (["train"], cli.UsageError, "CONFIG"),
     (["train", "smoke", "--changed"], cli.UsageError, "--changed"),
+    (["train", "smoke", "--print-config", "--changed"], cli.UsageError, "--changed"),
     (["train", "--resume"], cli.UsageError, "--resume"),
     (["train", "--resume", "001"], UnknownRun, "RUN='001'"),
     (["figures", "report", "--out", "nbs"], cli.UsageError, "--out='nbs'"),
