@@ -16,7 +16,7 @@ import torch
 from benchmarks.ship_text import is_of, rounded, thinned
 from ebwm import settings
 from ebwm.data.games import episodes, probes
-from ebwm.data.shown import CameraClips
+from ebwm.data.sources import CameraClips
 from ebwm.data.tasks import load_task
 from ebwm.files import write_json, write_whole
 from ebwm.objective import smooth_l1

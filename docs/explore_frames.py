@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ebwm.data.shown import GameClips, ShownClips
+from ebwm.data.acting import GameClips
+from ebwm.data.shown import ShownClips
 from ebwm.explore.frame_walks import SOURCES
 from ebwm.explore.frames import FrameModels, FramesResult, Settings, compute, included_models
 from ebwm.training.learner import load_run

@@ -11,16 +11,16 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ebwm.checks import refusal
+from ebwm.checks import one_of, refusal
 from ebwm.data.configs import GameConfig
 from ebwm.data.features import EncodedClips, FrameEncoder, encoded_clips
 from ebwm.data.frames import FITTED, EncodedSequences, load_encoder, named_encoder, save_encoder
-from ebwm.data.games import Recordings, as_states, episodes
-from ebwm.data.shown import GameClips
-from ebwm.data.task import SPLITS, Vectors, save_task
+from ebwm.data.games import POLICIES, Recordings, as_states, episode_seeds, episodes, make_game, record
+from ebwm.data.shown import PLAYED, Beginning, PixelClips
+from ebwm.data.task import SPLITS, Scale, Vectors, save_task
 from ebwm.data.video import VideoDataset
 
-__all__ = ["Acted", "Acting", "GameConfig", "Symbols"]
+__all__ = ["Acted", "Acting", "GameClips", "GameConfig", "Symbols"]
 
 
 class Symbols(FrameEncoder):
@@ -69,6 +69,60 @@ class Acted(torch.utils.data.Dataset):
     def digest(self) -> str:
         """SHA-256 of states and actions."""
         return hashlib.sha256(json.dumps([self.states.digest, self.recordings.digest]).encode()).hexdigest()
+
+
+class GameClips(PixelClips):
+    """Episodes of a game, which another action can continue."""
+
+    def __init__(
+        self,
+        config: GameConfig,  # of the models
+        seed: int,  # of the data set
+        split: str,  # "train", "valid" or "test"
+        count: int,  # number of episodes
+        scale: Scale,  # of the states
+    ):
+        self.game, self.seeds = make_game(config.game, config.size), episode_seeds(split, count, seed)
+        self.actions = self.game.actions
+        played = [record(self.game, POLICIES[config.policy], config.frames, number) for number in self.seeds]
+        clips, self.taken = map(np.stack, zip(*played, strict=True))
+        super().__init__(clips, scale)
+
+    def action(
+        self,
+        clip: int,
+        position: int,  # number of frames before the action
+        name: str,  # one of `actions`, or PLAYED
+    ) -> int:
+        """The index of an action."""
+        one_of("action", name, (PLAYED, *self.actions))
+        return int(self.taken[clip, position - 1]) if name == PLAYED else self.actions.index(name)
+
+    def after(
+        self,
+        clip: int,
+        position: int,  # number of frames that are played as recorded
+    ) -> UInt8[np.ndarray, "actions height width channels"]:
+        """The game's next frame after each action."""
+        self.game.reset(self.seeds[clip])
+        for action in self.taken[clip, :position - 1]:
+            self.game.step(int(action))
+        return self.game.branches()
+
+    def beginning(
+        self,
+        clip: int,
+        position: int,  # number of frames that the models see
+        action: str = PLAYED,  # name of the action after them, or PLAYED
+    ) -> Beginning:
+        """An episode up to a position, and the game's next frame after an action."""
+        chosen, taken = self.action(clip, position, action), self.taken[clip, :position].copy()
+        played, taken[-1] = self.actions[taken[-1]], chosen
+        target = self.states(self.after(clip, position)[chosen][None])[0]
+        facts = {"Actions before": ", ".join(self.actions[action] for action in taken[:-1]) or "none",
+                 "Action": f"{self.actions[chosen]} ({PLAYED if self.actions[chosen] == played else f'played: {played}'})"}
+        actions = torch.eye(len(self.actions))[torch.from_numpy(taken)][None]
+        return Beginning((self[clip][None, :position], actions), target, facts)
 
 
 class Acting(EncodedSequences):

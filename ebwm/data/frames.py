@@ -26,8 +26,7 @@ from ebwm.compat import import_timm, require
 from ebwm.data.cache import cache_entry, cache_folder, cached_array, cached_arrays, make_folder, open_array
 from ebwm.data.configs import FramesConfig
 from ebwm.data.features import FLOOR, FrameEncoder, default_encoder, fitted_encoder, frame_encoder
-from ebwm.data.shown import CameraClips
-from ebwm.data.sources import Made, Source, make_source
+from ebwm.data.sources import CameraClips, Made, Source, make_source
 from ebwm.data.task import SPLITS, Scale, Sequences, Vectors, read_task, save_task
 from ebwm.files import write_json
 from ebwm.saving import load_tensors, save_tensors

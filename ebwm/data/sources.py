@@ -15,9 +15,11 @@ from ebwm.data.configs import FramesConfig
 from ebwm.data.digits import choose, moving_digits, raw_words
 from ebwm.data.layouts import Entry, list_videos
 from ebwm.data.photographs import camera_path, photograph_splits, photographs, reduced, render
+from ebwm.data.shown import PixelClips
+from ebwm.data.task import Scale
 from ebwm.data.video import Sampling, images_of
 
-__all__ = ["Camera", "Digits", "Made", "Source", "Videos", "make_source"]
+__all__ = ["Camera", "CameraClips", "Digits", "Made", "Source", "Videos", "make_source"]
 
 MADE = 1024  # clips of the training split of a source that makes them, by default
 DIGIT_FRAME = 32  # height and width in pixels of frames of digits, which the encoder scales
@@ -188,3 +190,37 @@ def make_source(
             raise refusal("data.source", config.source, "has no split files", "write data.source=DIR")
         return {"camera": Camera, "digits": Digits}[config.source](config, seed, size)
     return Videos(config, seed, size)
+
+
+class CameraClips(PixelClips):
+    """New movements over photographs: those of training, then others."""
+
+    def __init__(
+        self,
+        config: FramesConfig,  # of the models
+        seed: int,  # of the data set
+        scale: Scale,  # of the states
+        size: int,  # height and width of a frame in pixels
+        counts: tuple[int, int],  # clips over photographs of training, and over others
+    ):
+        require("skimage.data", "features")
+        source = make_source(config, seed)
+        source.size, unseen = size, config.train_clips
+        units = [("train", unseen + number) for number in range(counts[0])]
+        units += [("test", number) for number in range(counts[1])]
+        self.names = [_photograph(split, number, seed) for split, number in units]
+        self.trained = [split == "train" for split, _ in units]
+        super().__init__(np.stack([source.clips(unit).clips[0] for unit in units]), scale)
+
+    def facts(
+        self,
+        clip: int,
+    ) -> dict[str, str]:  # by name
+        """The photograph, and whether the models were trained on it."""
+        return {"Photograph": f"{self.names[clip]} ({'' if self.trained[clip] else 'not '}in training)"}
+
+
+def _photograph(split: str, number: int, seed: int) -> str:
+    """The name of the photograph of a clip, as the source chooses it."""
+    names = photograph_splits(seed=seed)[split]
+    return names[int(choose(raw_words(number + 1, 4, seed, split)[number:, 3], 0, len(names))[0])]
