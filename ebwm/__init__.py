@@ -11,6 +11,7 @@ EXPORTS = {  # public name: the module that defines it, imported on first use
     "Transformer": "ebwm.baselines",
     "S1": "ebwm.objective",
     "S2": "ebwm.objective",
+    "Replay": "ebwm.replay",
     "Walk": "ebwm.walk",
     "predict": "ebwm.thinking",
     "generate": "ebwm.thinking",

@@ -1356,6 +1356,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ebwm.thinking.Prediction': ('core/thinking.html#prediction', 'ebwm/thinking.py'),
                                'ebwm.thinking.Proposals': ('core/thinking.html#proposals', 'ebwm/thinking.py'),
                                'ebwm.thinking._check_request': ('core/thinking.html#_check_request', 'ebwm/thinking.py'),
+                               'ebwm.thinking._split_actions': ('core/thinking.html#_split_actions', 'ebwm/thinking.py'),
                                'ebwm.thinking.best_of': ('core/thinking.html#best_of', 'ebwm/thinking.py'),
                                'ebwm.thinking.choose': ('core/thinking.html#choose', 'ebwm/thinking.py'),
                                'ebwm.thinking.generate': ('core/thinking.html#generate', 'ebwm/thinking.py'),

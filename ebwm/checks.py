@@ -91,9 +91,14 @@ def instance(name: str, value: Any, kinds: type | tuple[type, ...], rule: str, r
         raise refusal(name, None if value is None else type(value).__name__, rule, remedy, TypeError)
 
 
-def changed(settings: Any, changes: dict[str, Any], what: str) -> Any:
-    """A data class with some fields changed; an unknown name is refused as a wrong `what`."""
-    known = [field.name for field in fields(settings)]
+def changed(settings: Any, changes: dict[str, Any], what: str, function: Callable | None = None) -> Any:
+    """A data class with some fields changed; an unknown name is refused as a wrong `what`.
+
+    The message lists the fields, and the parameters of the method `function` that takes them as further keywords.
+    """
+    _, *parameters = inspect.signature(function).parameters.values() if function else [None]
+    known = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
+    known += [field.name for field in fields(settings)]
     for name in changes:
         one_of(what, name, known, TypeError)
     return replace(settings, **changes)

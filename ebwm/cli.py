@@ -19,7 +19,7 @@ from ebwm import __version__, allocator, settings
 from ebwm.compat import MissingPart, extras, lacking
 from ebwm.checks import between, refusal
 from ebwm.settings import SettingsError
-from ebwm.usage import Failure, Parser, SettingsParser, UsageError, count, needs
+from ebwm.usage import Failure, Parser, SettingsParser, Stopped, UsageError, count, needs
 
 if TYPE_CHECKING:  # training imports torch: imported by the commands that need it
     from ebwm.training.configuration import Config
@@ -56,6 +56,8 @@ def main(
         return _tell(error, REFUSED)
     except Failure as error:
         return _tell(error, FAILED)
+    except Stopped as error:
+        return _tell(error, TERMINATED if error.signal == "SIGTERM" else INTERRUPTED)
     except ImportError as error:
         if "pip install" not in str(error):
             raise
@@ -195,15 +197,11 @@ def _train(options: argparse.Namespace) -> int:
         print(_listing(options))
         return 0
     train = _resume(options) if options.resume else _start(options)
-    from ebwm.training.run import Stopped
-
     _use_threads()
     try:
         path = train()
     except FloatingPointError as error:
         return _tell(error, FAILED)
-    except Stopped as stopped:
-        return _tell(stopped, TERMINATED if stopped.signal == "SIGTERM" else INTERRUPTED)
     if _first():
         print(path)
         _summarise(path)

@@ -340,7 +340,7 @@ class EBT(CausalEBM):
         options: EBTOptions | None = None,  # candidates, gradient rule, step conditioning and so on
         **changes,  # single fields of EBTOptions
     ):
-        options = checks.changed(options or EBTOptions(), changes, "argument")
+        options = checks.changed(options or EBTOptions(), changes, "argument", EBT.__init__)
         checks.sizes(state_dim=state_dim, vocabulary=vocabulary, action_dim=action_dim)
         super().__init__(dim, depth, heads, options.step_conditioning, options.conditioned_steps)
         self.options, self.gradient = options, options.gradient

@@ -218,7 +218,7 @@ class JointEBT(ObservingEBM):
         options: EBTOptions | None = None,  # gradient rule, step conditioning and so on
         **changes,  # single fields of EBTOptions
     ):
-        options = checks.changed(options or EBTOptions(), changes, "argument")
+        options = checks.changed(options or EBTOptions(), changes, "argument", JointEBT.__init__)
         _check_options(options)
         checks.sizes(rows=rows, candidate_dim=candidate_dim, state_dim=state_dim)
         super().__init__(dim, depth, heads, options.step_conditioning, options.conditioned_steps)

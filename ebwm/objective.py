@@ -254,7 +254,8 @@ def with_replayed(
         return context, target, start
     checks.instance("replay", replay, (Replay, type(None)), "must be a Replay")
     if replay is None:
-        raise checks.refusal("replay", None, f"the recipe replays a fraction of {share:g}", "give a Replay")
+        rule, remedy = f"the recipe replays a fraction of {share:g}", "give every call one ebwm.Replay, or use replay=0"
+        raise checks.refusal("replay", None, rule, remedy)
     parts = (*parts_of(context), target, start)
     drawn = replay.draw(math.ceil(share * len(start)), generator) if len(replay) else ()
     if not drawn:
@@ -282,15 +283,16 @@ class S2:
     def __init__(
         self,
         walk: Walk | int | None = None,  # settings of the steps, or their minimum number; None: noise of 0.1
-        most: int = 3,  # maximum number of steps
+        most: int | None = None,  # maximum number of steps; None: 3, or the minimum number if that is larger
         unroll: int | None = None,  # train through this many last steps; None: through all
         spread: float = 2.0,  # of the step sizes; 1: equal
-        replay: float = 0.5,  # items that continue an earlier walk, as a fraction of the batch
+        replay: float = 0.5,  # items that continue an earlier walk, as a fraction of the batch; 0: without a `Replay`
         detach: bool = False,  # detach between steps
         every: bool = False,  # mean loss over all steps
         **changes,  # single fields of the walk
     ):
         walk = walk_of(walk, changes if isinstance(walk, Walk) else {"noise": 0.1, **changes})
+        most = max(3, walk.steps) if most is None else most
         checks.whole("most", most, walk.steps)
         checks.finite("spread", spread)
         checks.at_least("spread", spread, 1)
@@ -327,9 +329,8 @@ class S2:
         context, target, start = with_replayed(replay, self.replay, generator, context, target, start)
         landscape, kernel = self._bind(model, context, start.shape[: model.item_axes], generator)
         steps, ends = random_steps(self.walk.steps, self.most, generator), []
-        note = lambda index, state, info: ends.append(state.y)
         run(landscape, start, kernel, steps, generator, learning, self.detach, self.unroll,
-            final_energy=False, callback=note)
+            final_energy=False, callback=lambda index, state, info: ends.append(state.y))
         losses = [loss(model.decode(y), target) for y in (ends if self.every else ends[-1:])]
         if self.replay and learning:
             replay.add(*(part[:fresh] for part in (*parts_of(context), target, ends[-1])))

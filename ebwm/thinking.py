@@ -17,7 +17,7 @@ from torch import Tensor
 from . import checks
 from .ebt import EBM
 from .randomness import check_kind
-from .states import States, parts_of
+from .states import States, parts_of, states_of
 from .tensor_checks import check_values
 from .walk import Walk, walk_of
 
@@ -135,10 +135,25 @@ class Generation(NamedTuple):
     evaluations: int  # energy evaluations, for each state
 
 
+def _split_actions(
+    context: States,  # states, or states with the actions of a continuation
+    count: int,  # states of the continuation
+) -> tuple[States, Tensor | None]:  # context with an action for each state, and the later actions
+    if isinstance(context, Tensor):
+        return context, None
+    states, actions = context
+    given, needed = states.shape[1], states.shape[1] + count - 1
+    if actions.ndim != 3 or actions.shape[1] != needed:
+        rule = f"must be [b {needed} action_dim]: {given} states and {count - 1} of the {count} new ones have an action"
+        raise checks.refusal("actions.shape", list(actions.shape), rule)
+    check_values("actions", actions)
+    return (states, actions[:, :given]), actions[:, given:]
+
+
 @torch.no_grad()
 def generate(
     model: EBM,  # an EBT of vector states
-    context: Tensor,  # the sequence to continue, [b s state_dim]
+    context: States,  # the sequence to continue: [b s state_dim], or (states, actions) with actions [b s + count - 1 a]
     count: int,  # number of states to append
     walk: Walk | int | None = None,  # settings, or the number of steps
     *,
@@ -146,15 +161,17 @@ def generate(
     generator: torch.Generator | None = None,  # source of randomness
     **changes,  # single fields of the walk
 ) -> Generation:
-    "Continue a sequence state by state, with a KV cache."
+    "Continue a sequence state by state, with a KV cache; action t leads from state t to state t + 1."
     checks.whole("count", count)
-    checks.instance("context", context, Tensor, "must be a tensor of states")
+    checks.instance("context", context, (Tensor, tuple), "must be a tensor of states, or (states, actions)")
+    context, later = _split_actions(context, count)
     _check_request(model, context, samples, generator)
     if model.tokens is not None:
         raise checks.refusal("model", "an EBT of tokens", "must predict vectors", "use generate_tokens")
     walk = walk_of(walk, changes)
-    cache, found = model.cache(len(context), context.shape[1] + count - 1), []
-    landscape, last = cache.append(context).last(), context[:, -1:]
+    states = states_of(context)
+    cache, found = model.cache(len(states), states.shape[1] + count - 1), []
+    landscape, last = cache.append(context).last(), states[:, -1:]
     for index in range(count):
         recent = model.encode(last)
         starts = torch.stack([walk.initial(recent, generator) for _ in range(samples)])
@@ -163,6 +180,6 @@ def generate(
         last = model.decode(y).to(y.dtype)
         found.append((last, energy, int(result.evaluations.sum(0).max())))
         if index + 1 < count:
-            landscape = cache.append(last)
+            landscape = cache.append((last, later[:, index : index + 1]) if later is not None else last)
     values, energies, evaluations = zip(*found, strict=True)
     return Generation(torch.cat(values, 1), torch.cat(energies, 1), max(evaluations))

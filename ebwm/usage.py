@@ -2,11 +2,12 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ebwm import checks
 
-__all__ = ["Failure", "Parser", "UsageError", "count", "needs"]
+__all__ = ["Failure", "Parser", "Stopped", "UsageError", "count", "needs"]
 
 
 class UsageError(ValueError):
@@ -15,6 +16,19 @@ class UsageError(ValueError):
 
 class Failure(RuntimeError):
     """Failure of a command that had started; the message is one line."""
+
+
+class Stopped(RuntimeError):
+    """A training that was stopped by a signal or a callback, and saved; the message says how to resume it."""
+
+    def __init__(
+        self,
+        message: str,
+        name: str,  # "SIGTERM", "SIGINT" or "callback"
+        folder: Path | None = None,  # of the training
+    ):
+        super().__init__(message)
+        self.signal, self.folder = name, folder
 
 
 class Parser(argparse.ArgumentParser):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +26,7 @@ from ebwm.policy.trunks import ChunkShape
 from ebwm.policy.walk import PRESETS
 from ebwm.settings import generator
 from ebwm.training.checkpoint import locked
-from ebwm.usage import UsageError
+from ebwm.usage import Stopped, UsageError
 
 TINY = dict(dim=16, depth=1, heads=2, predict=4, execute=2, updates=3, batch=8)
 SHAPE = ChunkShape(state_dim=3, action_dim=2, predict=4, dim=16, depth=2, heads=2)
@@ -230,6 +231,18 @@ def test_an_interrupted_training_ends_as_a_whole_one(kind, demonstrations, tmp_p
     assert seen == [1, 2, 3, 3, 4, 5] and not (tmp_path / "run/training").exists()
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, again.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_training_after_an_update_that_is_saved(number, demonstrations, tmp_path):
+    options, name = PolicySettings.named("ebt", **TINY | {"updates": 4}), signal.Signals(number).name
+    whole = train_policy(demonstrations, tmp_path / "whole", options)
+    with pytest.raises(Stopped, match=f"{name}: stopped after update 1, and saved in .*/run; repeat") as stopped:
+        train_policy(demonstrations, tmp_path / "run", options,
+                     note=lambda row: row["update"] == 1 and signal.raise_signal(number))
+    assert (stopped.value.signal, stopped.value.folder) == (name, tmp_path / "run")
+    again = train_policy(demonstrations, tmp_path / "run", options)
+    assert all(map(torch.equal, whole.model.state_dict().values(), again.model.state_dict().values()))
 
 
 @pytest.mark.parametrize("damaged, message, first", [(2, "starts again", 1), (9, "resumes from .*00000002", 3)])

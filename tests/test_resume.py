@@ -165,7 +165,8 @@ def altered(config, **given):
 @pytest.mark.parametrize("task, entries, given, reason", [
     ("clips", S2, {}, "data train: its digest has changed"),
     ("states", ["run.workers=1"], {"data": tiny_states() + 1e-3}, "data train: its digest has changed"),
-    ("pairs", S2, {"data": None}, r"data\.source=None"),
+    ("states", ["run.workers=1"], {"data": 100 * tiny_states()}, "data standardisation of states: its digest"),
+    ("pairs", S2, {"data": None}, r"data\.source=None.*resume\(folder, data=\.\.\.\)"),
 ])
 def test_changed_data_are_refused_and_nothing_is_written(runs, monkeypatch, task, entries, given, reason):
     """Tensors must be given again."""

@@ -54,7 +54,8 @@ class Pairs(Task):
 
 def _read(source: str | None) -> dict[str, Any]:
     if source is None:
-        raise refusal("data.source", source, "must be a file", "or pass train(config, data=(context, target))")
+        raise refusal("data.source", source, "must be a file", "or pass arrays: train(config, data=(context, target)), "
+                      "and for a run of such arrays resume(folder, data=...)")
     if not Path(source).is_file():
         raise refusal("data.source", source, "must be a file with the arrays 'context' and 'target'")
     return read_arrays(Path(source))
@@ -66,7 +67,7 @@ def _checked(data: Any) -> dict[str, Tensor]:
     named = data if isinstance(data, dict) else dict(zip(("context", "target"), data, strict=True))
     if missing := {"context", "target"} - named.keys():
         raise refusal("data.source", sorted(named), f"must have the array {min(missing)!r}")
-    arrays = {name: finite_float64(name, named[name], 3) for name in ("context", "target")}
+    arrays = {name: finite_float64(name, named[name], 3, "[items rows features]") for name in ("context", "target")}
     if len(arrays["context"]) != len(arrays["target"]):
         counts = [len(array) for array in arrays.values()]
         raise refusal("target", counts, "must have as many items as context")

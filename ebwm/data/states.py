@@ -65,14 +65,16 @@ def _named(data: Any) -> dict[str, Tensor]:
             raise refusal("data", sorted(data), "must have the keys 'states' and, optionally, 'actions'")
         named = {name: data[name] for name in ("states", "actions") if name in data}
     else:
-        parts = data if isinstance(data, tuple) else (data,)
+        listed = isinstance(data, list) and [getattr(part, "ndim", 0) for part in data] == [3, 3]
+        parts = tuple(data) if listed or isinstance(data, tuple) else (data,)
         if len(parts) not in (1, 2):
             raise refusal("data", f"{len(parts)} parts", "must be the states, or a pair (states, actions)")
         named = dict(zip(("states", "actions"), parts, strict=False))
     arrays = {name: finite_float64(name, values, 3, "[items time features]") for name, values in named.items()}
     if len({array.shape[:2] for array in arrays.values()}) > 1:
-        shapes = [list(array.shape) for array in arrays.values()]
-        raise refusal("actions", shapes, "must be one action for each state, [items time features]")
+        shape, needed = list(arrays["actions"].shape), list(arrays["states"].shape[:2])
+        rule = f"must be [{needed[0]} {needed[1]} features], one action for each state"
+        raise refusal("actions.shape", shape, rule, "repeat the last action, which leads to no state of the data")
     if arrays["states"].shape[1] < 2:
         raise refusal("states", list(arrays["states"].shape), "must have at least 2 states in a sequence")
     return arrays
@@ -80,7 +82,8 @@ def _named(data: Any) -> dict[str, Tensor]:
 
 def _read(source: str | None) -> dict[str, Tensor]:
     if source is None:
-        raise refusal("data.source", source, "must be a file or a folder", "or pass train(config, data=tensor)")
+        remedy = "or pass arrays: train(config, data=...), and for a run of such arrays resume(folder, data=...)"
+        raise refusal("data.source", source, "must be a file or a folder", remedy)
     paths = array_files(source)
     if {"states", "actions"} <= {path.stem for path in paths}:
         raise refusal("data.source", source, "must be one file with the arrays 'states' and 'actions'",

@@ -261,8 +261,9 @@ class Task(ABC):
         return self.splits[split].whole(self.config.scored)
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of each split, by which a resumed run recognises its data."""
-        return {name: split.digest for name, split in self.splits.items()}
+        """SHA-256 of each split, and of the standardisation, by which a resumed run recognises its data."""
+        scales = {f"standardisation of {name}": scale.digest for name, scale in getattr(self, "scales", {}).items()}
+        return {name: split.digest for name, split in self.splits.items()} | scales
 
     def summary(self, errors: Tensor, target: Tensor) -> dict[str, Any]:
         """Scores of a test set, by name."""
@@ -331,6 +332,12 @@ class Scale:
         if not std.isfinite().all():
             raise refusal("features", float(flat.abs().max()), "are too large to be standardised", "rescale them")
         return cls(flat.mean(0).tolist(), std.where(std > rounding, 1.0).tolist())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of mean and standard deviation to six digits."""
+        numbers = [f"{number:.6g}" for number in (*self.mean, *self.std)]
+        return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()
 
     def standardise(
         self,

@@ -1,5 +1,6 @@
 """Training of policies on demonstrations."""
 
+import contextlib
 import copy
 import json
 import shutil
@@ -23,8 +24,9 @@ from ebwm.policy.predictors import EnergyPolicy, Predictor, chunk_learner
 from ebwm.training.checkpoint import Checkpoints
 from ebwm.training.configuration import Config, OptimiserConfig
 from ebwm.training.learner import BatchOrder
+from ebwm.training.signals import recorded_signals
 from ebwm.training.trainer import Observer, Trainer, load_weights, restore, train_loop, trainer_state
-from ebwm.usage import UsageError
+from ebwm.usage import Stopped, UsageError
 
 __all__ = ["Trained", "fit_policy", "train_policy"]
 
@@ -65,17 +67,25 @@ class _Log(Observer):
         facts: dict[str, Any],
     ):
         self.trainer, self.note, self.keep, self.checkpoints, self.facts = trainer, note, keep, checkpoints, facts
-        self.rows, self.kept = [], {}
+        self.rows, self.kept, self.received = [], {}, []
 
     def updated(self, row: dict[str, Any], batch: Any) -> None:
         self.rows.append(row)
         if (updates := self.trainer.updates) in self.keep:
             self.kept[updates] = {name: weight.clone() for name, weight in self.trainer.average.items()}
         if self.checkpoints and updates % SAVE_EVERY == 0:
-            tensors, meta = trainer_state(self.trainer)
-            self.checkpoints.save(updates, tensors, meta | self.facts)
+            self._save()
         if self.note:
             self.note(row)
+        if self.received and updates < self.trainer.config.optimiser.updates:
+            self._save()
+            folder = self.checkpoints.folder.parent
+            raise Stopped(f"{self.received[0]}: stopped after update {updates}, and saved in {folder}; repeat the command "
+                          "to resume", self.received[0], folder)
+
+    def _save(self) -> None:
+        tensors, meta = trainer_state(self.trainer)
+        self.checkpoints.save(self.trainer.updates, tensors, meta | self.facts)
 
 
 def fit_policy(
@@ -89,7 +99,8 @@ def fit_policy(
 ) -> Trained:
     """Train a policy; it predicts with the moving average of its weights, at the end of training.
 
-    A training that resumes ends as if it had not stopped, to the last bit; its log has the rows since then.
+    A training that resumes ends as if it had not stopped, to the last bit; its log has the rows since then. With a
+    folder of checkpoints, SIGINT and SIGTERM stop it after an update, which is saved, and raise `Stopped`.
     """
     for name in ("observe", "predict"):
         if getattr(options, name) != (known := getattr(chunks.config, name)):
@@ -103,7 +114,8 @@ def fit_policy(
         _resume(trainer, saved, facts)
     log = _Log(trainer, note, keep, saved, facts)
     valid = _moved(chunks.items("valid"), device)
-    train_loop(trainer, _batches(data, batch, seed, device, trainer.batches), valid, log)
+    with recorded_signals() if saved else contextlib.nullcontext([]) as log.received:
+        train_loop(trainer, _batches(data, batch, seed, device, trainer.batches), valid, log)
     load_weights(predictor.model, trainer.average)
     return Trained(Policy(predictor, chunks.normaliser, options), log.rows, log.kept)
 

@@ -125,6 +125,12 @@ def _ebt(config: ModelSettings, state: StateSpec, weights: torch.Generator) -> L
 
 def _joint_ebt(config: ModelSettings, state: StateSpec, weights: torch.Generator) -> Learner:
     model, walk = config.model, config.walk
+    if walk.start == "last":
+        rule = "must be noise or zeros for a joint EBT, which has no last state"
+        raise refusal("walk.start", walk.start, rule, error=ConfigError)
+    if model.candidates != ModelConfig.candidates:
+        rule = f"must be {ModelConfig.candidates} for a joint EBT"
+        raise refusal("model.candidates", model.candidates, rule, error=ConfigError)
     names = ("dim", "depth", "heads", "gradient", "recompute", "compile")
     shape = {name: getattr(model, name) for name in names} | state.sizes()
     conditioning = {"step_conditioning": model.step_conditioning, "conditioned_steps": walk.steps}

@@ -37,6 +37,7 @@ from ebwm.training.memory import check_memory
 from ebwm.training.optimiser import fix_step_size
 from ebwm.training.signals import CHILD_SIGNALS, recorded_signals, set_handler
 from ebwm.training.trainer import NUMBERS, Observer, Trainer, averaged, restore, roll_back, train_loop, update_flops
+from ebwm.usage import Stopped
 
 __all__ = ["RunError", "Stopped", "resume", "train"]
 
@@ -44,14 +45,6 @@ DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 LOADER_FAILURES = 4  # failures of the data loader after which a run fails
 PROBED = 8  # items of a batch whose walks are probed
 STEP_SIZE = "walk.step_size=auto: {:.3g}, {}"
-
-
-class Stopped(RuntimeError):
-    """A run that was stopped by a signal or a callback, and saved; the message says how to resume it."""
-
-    def __init__(self, message: str, name: str):
-        super().__init__(message)
-        self.signal = name  # "SIGTERM", "SIGINT" or "callback"
 
 
 class _Run(Observer):
@@ -112,7 +105,8 @@ class _Run(Observer):
             self._save()
         self.folder.event(self.trainer, "stopped", name)
         raise Stopped(f"{name}: stopped after update {self.trainer.updates} of {self.config.optimiser.updates}, and "
-                      f"saved; resume with: ebwm train --resume {shlex.quote(str(self.folder.path))}", name)
+                      f"saved; resume with: ebwm train --resume {shlex.quote(str(self.folder.path))}", name,
+                      self.folder.path)
 
     def updated(self, row: dict[str, Any], batch: Any) -> None:
         """Probe the walks, write the log, save."""
@@ -250,11 +244,15 @@ def train(
     config: Config | str,  # configuration, or the name of a preset
     runs: Path | str | None = None,  # folder of runs; None: that of the settings
     progress: bool = True,  # show a progress bar
-    callback: Callable[[dict[str, Any]], Any] | None = None,  # receives each row of the log; true: stop and save
-    data: Any = None,  # tensors instead of files: sequences [items time features], or pairs for data.kind=pairs
+    callback: Callable[[dict[str, Any]], Any] | None = None,  # receives each row of the log; true: save, raise Stopped
+    data: Any = None,  # arrays instead of files: states [items time features], (states, actions), or (context, target)
     overrides: Iterable[str] = (),  # "key=value", entries of the configuration to change
 ) -> Path:  # folder of the run: config.json, log.jsonl, checkpoints, model.safetensors, result.json
-    """Train a model from start to end in one folder."""
+    """Train a model from start to end in one folder.
+
+    Action t leads from state t to state t + 1; each state has one, also the last. `data.kind=pairs` takes contexts and
+    targets, both [items rows features]. A run that a signal or the callback stops raises `Stopped`, with its folder.
+    """
     config = load_config(config) if isinstance(config, str) else config
     instance("config", config, Config, "must be a Config or the name of a preset", "see ebwm.training.presets.presets()")
     instance("runs", runs, (str, Path, type(None)), "must be a path")
@@ -279,8 +277,8 @@ def resume(
     overrides: Iterable[str] = (),  # "key=value", for RESUMABLE_FIELDS
     progress: bool = True,  # show a progress bar
     changed: bool = False,  # accept other changes of the configuration or the data; with other data replay starts anew
-    callback: Callable[[dict[str, Any]], Any] | None = None,  # receives each row of the log; true: stop and save
-    data: Any = None,  # the tensors of the run, if it was trained on tensors
+    callback: Callable[[dict[str, Any]], Any] | None = None,  # receives each row of the log; true: save, raise Stopped
+    data: Any = None,  # the arrays of the run, if it was trained on arrays
 ) -> Path:  # the same folder
     """Resume a run from its newest good checkpoint; it ends as if it had not stopped, to the last bit."""
     instance("path", path, (str, Path), "must be a path", "give the folder of a run")
@@ -300,7 +298,7 @@ def resume(
             found = differences(before, config)
             _check_same(found, changed)
             trainer, task = _prepare(config, world, data)
-            others = [name for name, digest in task.digests().items() if saved.get(name) != digest]
+            others = [name for name, digest in task.digests().items() if saved.get(name, digest) != digest]
             found += [f"data {name}: its digest has changed" for name in others]
             _check_same(found, changed)
             with _readable(checkpoint):
