@@ -19,7 +19,7 @@ from ebwm import __version__, allocator, settings
 from ebwm.compat import MissingPart, extras, lacking
 from ebwm.checks import between, refusal
 from ebwm.settings import SettingsError
-from ebwm.usage import Failure, Parser, SettingsParser, Stopped, UsageError, count, needs
+from ebwm.usage import Failure, Parser, SettingsParser, Stopped, UsageError, count, needs, subcommands
 
 if TYPE_CHECKING:  # training imports torch: imported by the commands that need it
     from ebwm.training.configuration import Config
@@ -158,7 +158,7 @@ def _add_train(parser: Parser) -> None:
 
 
 def _add_runs(parser: Parser) -> None:
-    commands = parser.add_subparsers(metavar="runs command")
+    commands = subcommands(parser, "runs")
     parser.set_defaults(run=needs(commands))
     listed = commands.add_parser("list", help="all runs: model, updates, state, losses, faults")
     listed.set_defaults(run=_list_runs)

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from ebwm import checks
 
-__all__ = ["Failure", "Parser", "Stopped", "UsageError", "count", "needs"]
+__all__ = ["Failure", "Parser", "Stopped", "UsageError", "count", "needs", "subcommands"]
 
 
 class UsageError(ValueError):
@@ -60,6 +60,16 @@ class SettingsParser(Parser):
         if known:
             setattr(found, place, [*getattr(found, place), *known])
         return found, [word for word in rest if word not in known]
+
+
+def subcommands(
+    parser: Parser,  # of a command, such as `ebwm runs`
+    name: str,  # of the command, such as "runs"
+    parser_class: type[Parser] = Parser,  # of its commands
+) -> Any:  # as from `add_subparsers`
+    """Commands of a command, which messages call "runs command" and the usage line only "command"."""
+    parser.usage = f"{parser.prog} [-h] command ..."
+    return parser.add_subparsers(metavar=f"{name} command", prog=parser.prog, parser_class=parser_class)
 
 
 def needs(

@@ -13,7 +13,7 @@ from ebwm import checks, figures, settings
 from ebwm.figures.notebook import own_data
 from ebwm.files import write_whole
 from ebwm.settings import SCALES
-from ebwm.usage import Parser, UsageError, count, needs
+from ebwm.usage import Parser, UsageError, count, needs, subcommands
 
 __all__ = ["add", "add_bundle"]
 
@@ -25,7 +25,7 @@ def add(
     parser: Parser,  # parser of `ebwm figures`
 ) -> None:
     """Add the commands to a parser."""
-    commands = parser.add_subparsers(metavar="figures command")
+    commands = subcommands(parser, "figures")
     parser.set_defaults(run=needs(commands))
     listed = commands.add_parser("list", help="all figures with time, command and record")
     listed.set_defaults(run=_list)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebwm import checks, settings
 from ebwm.compat import require
-from ebwm.usage import Failure, Parser, SettingsParser, UsageError, count, needs
+from ebwm.usage import Failure, Parser, SettingsParser, UsageError, count, needs, subcommands
 
 if TYPE_CHECKING:  # imports torch
     from torch import Tensor
@@ -34,7 +34,7 @@ def add(
     parser: Parser,  # parser of `ebwm policy`
 ) -> None:
     """Add the commands to a parser."""
-    commands = parser.add_subparsers(metavar="policy command", parser_class=SettingsParser)
+    commands = subcommands(parser, "policy", SettingsParser)
     parser.set_defaults(run=needs(commands))
     _add_demos(commands.add_parser("demos", help="record demonstrations of a scripted expert"))
     _add_train(commands.add_parser("train", help="train a policy on demonstrations; the same command resumes an interrupted training"))

@@ -16,6 +16,7 @@ from ebwm.data.configs import CONFIGS
 from ebwm.training.checkpoint import Checkpoints
 from ebwm.training.configuration import ENERGY_MODELS, Config, as_dict, flat
 from ebwm.training.history import Run, history, read
+from ebwm.training.presets import PRESETS
 
 __all__ = ["compare", "listing", "scores", "show"]
 
@@ -97,11 +98,19 @@ def _heading(run: Run) -> str:
 
 
 def _settings(run: Run) -> str:
-    defaults = dict(flat(as_dict(Config(data=CONFIGS[run.kind]())))) | {"data.kind": "clips"}
-    other = {key: value for key, value in run.values.items() if key not in defaults or defaults[key] != value}
-    rows = [(f"  {key}", _word(value), f"(default {_word(defaults.get(key, 'unknown'))})")
-            for key, value in other.items()]
-    return "Configuration, other than the defaults:\n" + _table(rows, "lll") if rows else ""
+    """The entries that differ from those of the most similar preset of the same task."""
+    presets = {f"preset {name}": config for name, config in PRESETS.items() if config.data.kind == run.kind}
+    starts = presets or {"default": Config(data=CONFIGS[run.kind]())}
+    found = [(name, _different(run.values, dict(flat(as_dict(config))))) for name, config in starts.items()]
+    name, rows = min(found, key=lambda each: len(each[1]))
+    heading = f"Configuration, where it differs from the {name}:"
+    return f"{heading}\n{_table(rows, 'lll')}" if rows else f"Configuration of the {name}."
+
+
+def _different(values: dict[str, Any], start: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Names and values of changed entries, with the values before."""
+    return [(f"  {key}", _word(value), f"({_word(start.get(key, 'unknown'))})") for key, value in values.items()
+            if key not in start or start[key] != value]
 
 
 def _word(value: Any) -> str:
@@ -116,11 +125,18 @@ def _losses(rows: list[dict[str, Any]], run: Run) -> str:
     if not rows:
         return "No updates yet."
     columns = [key for key in SHOWN if any(key in row for row in rows)]
-    chosen = _few([row for row in rows if "valid_loss" in row] or rows)
+    scored = [row for row in rows if "valid_loss" in row] or rows
+    chosen = _few(scored)
     chosen = [rows[0], *chosen] if chosen[0] is not rows[0] else chosen
     chosen += [rows[-1]] if chosen[-1] is not rows[-1] else []
     body = [[_number(row.get(key)) for key in columns] for row in chosen]
-    return _table([[SHOWN[key] for key in columns], *body], "r" * len(columns)) + _test(run)
+    return _table([[SHOWN[key] for key in columns], *body], "r" * len(columns)) + _left_out(scored) + _test(run)
+
+
+def _left_out(rows: list[Any]) -> str:
+    """How many rows of a table are not shown."""
+    more = len(rows) - MAX_ROWS
+    return f"\n{more} more rows are in log.jsonl." if more > 0 else ""
 
 
 def _test(run: Run) -> str:
@@ -200,7 +216,7 @@ def _next(run: Run) -> str:
     if run.state == "unreadable":
         return f"{run.path / 'config.json'} is not a configuration in JSON."
     if run.state == "finished":
-        loaded = f"Load the model: ebwm.training.learner.load_learner({str(run.path)!r})"
+        loaded = f"Load the model, and the task with its units: ebwm.training.learner.load_run({str(run.path)!r})"
         return "\n".join(filter(None, (loaded, run.task.usage(run.path))))
     if Checkpoints(run.path / "checkpoints").all():
         return f"Resume: ebwm train --resume {shlex.quote(str(run.path))}"
@@ -253,7 +269,7 @@ def _validation(logs: dict[str, list[dict[str, Any]]]) -> str:
     if not shared:
         return "No update has a validation loss in all runs."
     rows = [(str(update), *(_number(losses[update]) for losses in found)) for update in _few(shared)]
-    return _table([("valid at update", *logs), *rows], "r" * (1 + len(logs)))
+    return _table([("valid at update", *logs), *rows], "r" * (1 + len(logs))) + _left_out(shared)
 
 
 # Text
