@@ -116,6 +116,8 @@ def _demos(options: argparse.Namespace) -> int:
     from ebwm.policy.formats import HDF5, write_demonstrations
     from ebwm.policy.simulators import make_simulator
 
+    if options.out.suffix not in HDF5 and (remedy := checks.suggestion(options.out.suffix, HDF5)):
+        raise checks.refusal("--out", str(options.out), "must end in .hdf5 or .h5, or be a folder", remedy, UsageError)
     packages = ["h5py"] if options.out.suffix in HDF5 else ["pyarrow", "av"] if options.image else ["pyarrow"]
     for package in packages:  # missing ones are named before episodes are recorded
         require(package, "policy")
