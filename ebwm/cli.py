@@ -252,7 +252,7 @@ def _start(options: argparse.Namespace) -> Callable[[], Path]:
     config = _config(options)
     from ebwm.training import run
 
-    return lambda: run.train(config, progress=_interactive())
+    return lambda: run.train(config, progress=_interactive(), callback=_told)
 
 
 def _resume(options: argparse.Namespace) -> Callable[[], Path]:
@@ -263,7 +263,13 @@ def _resume(options: argparse.Namespace) -> Callable[[], Path]:
     path = find(options.resume, settings.load().runs)
     from ebwm.training import run
 
-    return lambda: run.resume(path, overrides, progress=_interactive(), changed=options.changed)
+    return lambda: run.resume(path, overrides, progress=_interactive(), changed=options.changed, callback=_told)
+
+
+def _told(row: dict[str, Any]) -> None:
+    """Print a line for each evaluation where no progress bar is shown, as in the log of a cluster's job."""
+    if "valid_loss" in row and _first() and not _interactive():
+        print(f"update {row['update']}: loss {row['loss']:.4g}, validation {row['valid_loss']:.4g}", file=sys.stderr, flush=True)
 
 
 def _interactive() -> bool:

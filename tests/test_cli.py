@@ -240,13 +240,22 @@ def test_figures_outside_a_checkout_ask_for_one_before_any_package(told, tmp_pat
 @pytest.mark.parametrize("terminal, ci, shown", [
     (True, None, True), (True, "", True), (True, "true", False), (False, None, False)])
 def test_a_progress_bar_is_shown_in_a_terminal_outside_ci(project, told, monkeypatch, terminal, ci, shown):
-    """The number of threads is that of the settings."""
+    """Else a line tells of each evaluation; the number of threads is that of the settings."""
     given, threads = {}, []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    monkeypatch.setattr(running, "train", lambda config, **rest: given.update(rest) or Path("001"))
+
+    def train(config, progress, callback):
+        given["progress"] = progress
+        for row in ({"update": 4, "loss": 0.5}, {"update": 5, "loss": 0.25, "valid_loss": 0.5}):
+            assert not callback(row)
+        return Path("001")
+
+    monkeypatch.setattr(running, "train", train)
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
     monkeypatch.delenv("CI", raising=False) if ci is None else monkeypatch.setenv("CI", ci)
-    assert told("train", "smoke")[0] == 0 and given == {"progress": shown} and threads == [1]
+    code, _, err = told("train", "smoke")
+    assert code == 0 and given["progress"] == shown and threads == [1]
+    assert ("update 5: loss 0.25, validation 0.5\n" in err) == (not shown) and "update 4" not in err
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -254,7 +263,7 @@ def test_one_process_prints_and_torchrun_receives_the_errors_of_all(project, tol
     given = {"WORLD_SIZE": "2", "RANK": str(rank), "TORCHELASTIC_ERROR_FILE": str(project / "error.json")}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(running, "train", lambda config, progress: Path("runs/001"))
+    monkeypatch.setattr(running, "train", lambda config, **options: Path("runs/001"))
     printed = ("", "") if rank else ("runs/001\n", "More: ebwm runs show runs/001\n")
     assert told("train", "smoke") == (0, *printed)
     assert not (project / "error.json").exists()
