@@ -117,7 +117,7 @@ def predict(
     walk: Walk | int | None = None,  # settings, or the number of steps
     *,
     samples: int = 1,  # number of walks for each position
-    by: str | Tensor = "min",  # how one is selected, as for `choose`
+    by: str | Tensor = "min",  # selected by "min", "max" or "drop" of the energy, or by scores
     generator: torch.Generator | None = None,  # source of randomness
     callback: Callable | None = None,  # called with (index, state, info) after each step of each walk
     **changes,  # single fields of the walk: steps, start, step_size, stop, guard and so on

@@ -108,6 +108,8 @@ def find(
     for path in (Path(word), folder / word):
         if (path / "config.json").is_file():
             return path
+        if (path / "policy.json").is_file():
+            raise refusal("RUN", word, "is a policy, not a run of ebwm train", "see: ebwm policy list", UnknownRun)
     existing = list(names(known(folder), folder))
     some = ", ".join(["..."] * (len(existing) > LISTED) + existing[-LISTED:]) or "none"
     raise refusal("RUN", word, f"must be the folder of a run, or a run in {folder}: {some}",

@@ -40,6 +40,13 @@ def written(name, content=b"no data"):
     return path
 
 
+def folder_with(name):
+    """Path of a new folder that holds an empty file."""
+    folder = Path(tempfile.mkdtemp(dir=FOLDER))
+    (folder / name).touch()
+    return str(folder)
+
+
 def weights(name, **tensors):
     """Path of a file of weights."""
     save_tensors(path := FOLDER / name, tensors)
@@ -164,6 +171,7 @@ CASES = [
     ("keep", lambda: Checkpoints(FOLDER, 0), ValueError, "keep=0"),
     ("no run", lambda: resume(FOLDER / "nothing"), ConfigError, "run="),
     ("unknown run", lambda: find("005", FOLDER), UnknownRun, "RUN='005'"),
+    ("policy", lambda: find(folder_with("policy.json"), FOLDER), UnknownRun, "is a policy, not a run"),
     ("no model", lambda: load_learner(FOLDER), CheckpointError, "model.safetensors"),
     ("model name", lambda: find_model("txt", FOLDER), WritingError, "--model='txt'"),
 ]
