@@ -57,7 +57,7 @@ def propose(
     walk, landscape = walk_of(walk, changes), model.landscape(context)
     if samples > 1 and not walk.random:
         rule = "all walks are equal; draw their starts (start='noise') or add noise (noise=)"
-        warnings.warn(f"samples={samples}: {rule}", stacklevel=2)
+        warnings.warn(f"samples={samples}: {rule}", stacklevel=3)  # the caller, outside of torch.no_grad
     recent, found = None if isinstance(walk.start, Tensor) else model.encode(context), []
     for _ in range(samples):
         start = walk.initial(recent, generator) if recent is not None else walk.start
@@ -141,12 +141,13 @@ def _split_actions(
 ) -> tuple[States, Tensor | None]:  # context with an action for each state, and the later actions
     if isinstance(context, Tensor):
         return context, None
+    if len(context) != 2:
+        raise checks.refusal("context", f"{len(context)} parts", "must be a tensor of states, or (states, actions)")
     states, actions = context
     given, needed = states.shape[1], states.shape[1] + count - 1
     if actions.ndim != 3 or actions.shape[1] != needed:
         rule = f"must be [b {needed} action_dim]: {given} states and {count - 1} of the {count} new ones have an action"
         raise checks.refusal("actions.shape", list(actions.shape), rule)
-    check_values("actions", actions)
     return (states, actions[:, :given]), actions[:, given:]
 
 
@@ -164,8 +165,8 @@ def generate(
     "Continue a sequence state by state, with a KV cache; action t leads from state t to state t + 1."
     checks.whole("count", count)
     checks.instance("context", context, (Tensor, tuple), "must be a tensor of states, or (states, actions)")
-    context, later = _split_actions(context, count)
     _check_request(model, context, samples, generator)
+    context, later = _split_actions(context, count)
     if model.tokens is not None:
         raise checks.refusal("model", "an EBT of tokens", "must predict vectors", "use generate_tokens")
     walk = walk_of(walk, changes)

@@ -151,6 +151,9 @@ CASES += rows(
     (lambda: joint().landscape()(torch.ones(2, 4, 16)), "candidates"),
     (lambda: joint().cache(1, 1), "JointEBT"),
     (lambda: thinking.generate(joint(state_dim=4), torch.ones(1, 2, 4), 1), "JointEBT"),
+    (lambda: thinking.generate(ebt(action_dim=2), (STATES, torch.ones(2, 3, 2)), 2), "actions.shape=[2, 3, 2]"),
+    (lambda: thinking.generate(ebt(), (STATES, torch.ones(2, 4, 2)), 2), "context"),
+    (lambda: thinking.generate(ebt(action_dim=2), STATES, 2), "context"),
 )
 CASES += rows(
     (older_landscape, "cache"),
