@@ -50,7 +50,7 @@ def _cells(found: dict[str, Any], count: int) -> tuple[str, str]:
 
 
 def main() -> None:
-    given = arguments("experts", __doc__.splitlines()[0], 50, "each expert: episodes", "the toy `reach` only")
+    given = arguments("experts", __doc__.splitlines()[0], 40, "each expert: episodes", "the toy `reach` only")
     simulators = ("reach",) if given.size == "smoke" else tuple(EXPERTS)
     cases = [measured(simulator, given.rounds) for simulator in simulators]
     report(given.out, "experts", {"machine": machine(), "rounds": given.rounds, "cases": cases}, table)
