@@ -91,7 +91,7 @@ def _order(path: Path) -> tuple[int, bool, str]:
     folder = path.parts[0] if len(path.parts) > 1 else ""
     known = ("", *sidebar.FOLDERS)
     rank = known.index(folder) if folder in known else len(known)
-    return rank, path.stem != "index", str(path)
+    return rank, path.stem != "index", re.sub(r"\d+", lambda number: number[0].zfill(3), str(path))
 
 
 def page_name(
