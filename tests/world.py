@@ -32,7 +32,7 @@ SETTINGS = {
     "tokens, paper's update": (Tokens(30), [*TEXT, "walk.update=paper"]),
     "tokens, transformer": (Tokens(30), [*TEXT, "model.kind=transformer"]),
     "tokens, padded": (Tokens(30, 0), [*TEXT, "optimiser.accumulate=2"]),
-    "rows": (Rows(1, 4, 4), ["model.kind=joint_ebt"]),
+    "rows": (Rows(1, 4, 4), ["model.kind=joint_ebt", "walk.start=zeros"]),
     "actions": (Vectors(12, 2), []),
     "fixed step size": (Vectors(12), ["optimiser.step_size_multiplier=0"]),
 }
@@ -40,7 +40,7 @@ SETTINGS = {
 RUNS = {"actions": ["run.strategy=ddp", "data.kind=states", "recipe.name=s2", "walk.start=noise"],
         "fsdp": ["run.strategy=fsdp", "recipe.name=s2", "walk.start=noise"],
         "plain": ["run.strategy=fsdp"],
-        "pairs": ["run.strategy=ddp", "data.kind=pairs", "model.kind=joint_ebt", "recipe.name=s2"]}
+        "pairs": ["run.strategy=ddp", "data.kind=pairs", "model.kind=joint_ebt", "recipe.name=s2", "walk.start=zeros"]}
 
 
 def batches_for(state):
