@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.measure import machine
 from benchmarks.reports import arguments, report
 from ebwm.evaluation.statistics import wilson
+from ebwm.figures.findings import with_numbers
 from ebwm.policy.demonstrations import record
 from ebwm.policy.experts import EXPERTS, STYLES
 from ebwm.policy.simulators import make_simulator
@@ -44,9 +45,8 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _cells(found: dict[str, Any], count: int) -> tuple[str, str]:
-    rate = wilson(found["successes"], count)
-    steps = "–" if found["steps"] is None else f"{found['steps']:g}"
-    return f"{rate.value:.2f} ({rate.low:.2f} to {rate.high:.2f})", steps
+    rate = with_numbers("{rate:.2f}", {"rate": wilson(found["successes"], count)._asdict()}, "success rate")
+    return rate, "–" if found["steps"] is None else f"{found['steps']:g}"
 
 
 def main() -> None:
