@@ -641,10 +641,12 @@ def check_frames(page, state):
     choose("action").wait_for()
     choose("action").select_option("right")
     right = changed(page, game)
-    lab.wait_until(lambda: json.loads(state.input_value())["action"] == "right", page)
+    action = lambda: json.loads(state.input_value())["action"]  # the last of all to change
+    lab.wait_until(lambda: action() == "right", page)
     saved = state.input_value()
     choose("action").select_option("left")
     changed(page, right)
+    lab.wait_until(lambda: action() == "left", page)
     state.fill(saved)
     state.press("Tab")
     lab.wait_until(lambda: page.evaluate(DATA) == right, page)
