@@ -24,6 +24,7 @@ import yaml
 # pages made of files outside the folder of notebooks
 MADE = {"CONTRIBUTING.md": "extend/contributing.md", "figures/report.md": "figures/claims.md",
         "figures/benchmarks/table.md": "figures/benchmarks.md"}
+FILMS = "films"  # folder of the site
 KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
 DIRECTIVE = re.compile(r"^\s*#\|\s*([\w-]+)\s*:?[ \t]*(.*?)[ \t]*$\n?", re.MULTILINE)
 TAGS = {
@@ -238,6 +239,16 @@ def _link(match: re.Match, page: Path, site: Site) -> str:
     file = Path(os.path.normpath(page.parent / path))
     if made := MADE.get(os.path.relpath(file, site.root)):
         return f"[{text}]({os.path.relpath(site.notebooks / made, page.parent)})"
+    if file.suffix == ".mp4" and file.is_file():
+        return _film(text, file, page, site)
     if file.is_relative_to(site.notebooks) and file.suffix in (".ipynb", ".md"):
         return f"[{text}]({page_name(Path(path)).as_posix()}{anchor})"
     return text if file.exists() else match[0]
+
+
+def _film(text: str, file: Path, page: Path, site: Site) -> str:
+    """A film that is played on the page, from a copy of its file in the folder FILMS of the pages."""
+    (site.out / FILMS).mkdir(exist_ok=True)
+    shutil.copyfile(file, site.out / FILMS / file.name)
+    source = Path(os.path.relpath(site.notebooks, page.parent), FILMS, file.name).as_posix()
+    return f'<video controls loop muted playsinline preload="metadata" title="{text}" src="{source}"></video>'

@@ -43,6 +43,8 @@ def sphinx(version: str = "", only: str = "") -> int:
     if code == 0:
         explorers.write(BUILT / "_static" / "explore")
         shutil.copy(PAGES / "llms.txt", BUILT)
+        if (PAGES / adapter.FILMS).is_dir():
+            shutil.copytree(PAGES / adapter.FILMS, BUILT / adapter.FILMS)
         place(BUILT, SITE, version)
     return code
 

@@ -5,10 +5,11 @@ import os
 from dataclasses import replace
 from functools import partial
 
+import pandas as pd
 import pytest
 import torch
 
-from benchmarks import encoding, exactness, experts, joint, measure, policies, report
+from benchmarks import encoding, exactness, experts, joint, measure, policies, recovery, report
 from benchmarks import official as theirs
 from benchmarks.cases import CASES, EAGER, FUSED, LENGTHS, MANUAL, PLAIN, cost_cases, gpu_cases, our_model, small
 from ebwm.objective import S1
@@ -99,6 +100,28 @@ def test_experts_are_measured_by_style():
     text = experts.table({"rounds": 4, "cases": [case, {"simulator": "none", "clean": nothing, "clumsy": nothing}]})
     assert text.splitlines()[-2].startswith("| reach | 1.00 (0.51 to 1.00) | ")
     assert text.splitlines()[-1] == "| none | 0.00 (0.00 to 0.49) | – | 0.00 (0.00 to 0.49) | – |"
+
+
+def test_episodes_with_a_fault_are_filmed_and_compared_with_the_record(tmp_path, capsys):
+    pytest.importorskip("av", reason="av is not installed: pip install 'ebwm[video]'")
+    updates = {f"updates_{kind}": 2 for kind in recovery.KINDS}
+    parameters = dict(simulator="reach", faults=["block"], demonstrations=4, episodes=2, seeds=[3], dim=16, depth=1,
+                      batch=8, trunk="mlp", **updates)
+    trials = {"chosen": {kind: {"learning_rate": 1e-3} for kind in recovery.KINDS}}
+    other = dict(seed=3, fault="block", success=False, steps=-1, retries=0)
+    recorded = pd.DataFrame([dict(other, model=kind, episode=number) for kind in recovery.KINDS for number in (0, 1)])
+    recovery.write(parameters, trials, recorded, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "recovery.jsonl").read_text().splitlines()]
+    assert [row["policy"] for row in rows] == [kind for kind in recovery.KINDS for _ in range(2)]
+    assert all("seconds" not in chunk for row in rows for chunk in row["chunks"])
+    assert (tmp_path / "recovery.md").read_text() in capsys.readouterr().out
+    assert "| diffusion | 0 | 0 | 0 of 2 |" in (tmp_path / "recovery.md").read_text()
+    recorded = pd.DataFrame([dict(row, seed=3, fault="block", model=row["policy"], episode=row["seed"] % 1000,
+                                  success=row["outcome"] == "success") for row in rows])
+    recovery.write(parameters, trials, recorded, tmp_path / "again")
+    assert (tmp_path / "again/recovery.md").read_text().count("| 2 of 2 |") == len(recovery.KINDS)
+    same = (tmp_path / name / "recovery.jsonl" for name in ("", "again"))
+    assert len({path.read_text() for path in same}) == 1 and (tmp_path / "recovery.mp4").stat().st_size > 1000
 
 
 def test_a_joint_ebt_is_measured_beside_its_one_pass_twin():
