@@ -11,10 +11,10 @@ from pathlib import Path
 from policies import policy_tables
 
 from ebwm import settings
-from ebwm.figures.claims import expected, shown, verdicts
+from ebwm.figures.claims import Verdict, expected, verdicts
 from ebwm.figures.findings import MARK, answer_cell, answers
 from ebwm.figures.registry import Figure, registry
-from ebwm.figures.report import ledger, sentences, tally
+from ebwm.figures.report import cause, ledger, measured_in_short, sentences, tally
 from ebwm.figures.style import seeds_text
 
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*?figures/(\w+)/(\w+)\.(?:png|gif))\)")
@@ -58,10 +58,17 @@ def figures(
 def _claims(id: str, root: Path) -> list[str]:
     """The papers' claims that the figure tests, and the verdicts."""
     rows = [row for row in verdicts(settings.load(root)) if row.figure.id == id]
-    cells = [(f"{row.claim.says} ({row.claim.source})", row.verdict, shown(row.measured[0]) if row.measured else "",
-             expected(row.claim.expect), row.in_paper) for row in rows]
-    head = ("Claim", "Here", "Ours (95 % interval)", "Expected", "In the paper's setting")
-    return [_table(head, cells)] if rows else []
+    in_paper = {row.in_paper for row in rows}
+    columns = 4 if len(in_paper) == 1 else 5
+    cells = [(f"{row.claim.says} ({row.claim.source})", _with_cause(row),
+              measured_in_short(row) if row.measured else "", expected(row.claim.expect), row.in_paper)[:columns] for row in rows]
+    head = ("Claim", "Here", "Ours (95 % interval)", "Expected", "In the paper's setting")[:columns]
+    last = [f"In the paper's setting: {in_paper.pop()}."] if columns == 4 else []
+    return [_table(head, cells), *last] if rows else []
+
+
+def _with_cause(row: Verdict) -> str:
+    return f"{row.verdict}: {why}" if (why := cause(row)) else row.verdict
 
 
 def place_tables(
@@ -218,7 +225,12 @@ def _record(path: Path) -> str:
         return "nothing"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     seeds = seeds_text(manifest["seeds"])
-    return f"scale {manifest['scale']}, seeds {seeds}, {manifest['seconds']:.0f} s on {manifest['device']}"
+    jobs = " over all jobs" if len(manifest.get("parts") or ()) > 1 else ""
+    return f"scale {manifest['scale']}, seeds {seeds}, {_duration(manifest['seconds'])}{jobs} on {manifest['device']}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
 
 
 def _pictures(folder: Path, notebook: Path, root: Path) -> list[str]:

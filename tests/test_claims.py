@@ -150,7 +150,7 @@ def test_the_pages_state_what_is_known_of_a_claim(project):
                    results={"speed": interval(1, 2), "fit": interval(-1, 4), "other": 2.0})
     text = " ".join(ledger().split())
     for part in ("1 claims about models. In our setting: 1 undecided. In the papers' own settings: 1 not tested.",
-                 "| something | It falls & stops (EBT, Figure 0) | speed of & fall: 1.5 (1 to 2); also (-1 to 4) |",
+                 "| something | It falls & stops (EBT, Figure 0) | speed of & fall: 1.5 (1 to 2), also (-1 to 4) |",
                  "`speed` = 1.5 (95 % interval 1 to 2), expected above 0; `fit` = 1.5 (95 % interval -1 to 4);",
                  "to 4); the paper's 3 is inside one of them",
                  "Scale cpu, seeds 0, 1, One, 2 min, `ebwm figures run tiny --scale cpu`.", "Note: Beside 2.0.",
@@ -163,6 +163,7 @@ def test_the_pages_state_what_is_known_of_a_claim(project):
     assert '<b class="verdict undecided">undecided</b>' in page and "It falls &amp; stops</span>" in page
     assert "- **Here: undecided.** Speed of & fall: 1.5 (95 % interval 1 to 2), expected above 0; also 1.5 (" in page
     assert "Scale `cpu`, 2 seeds, 2 min over all jobs, One, `ebwm figures run tiny --scale cpu`." in page
+    assert '<span class="cause">undecided: the further interval leaves it open</span>' in page
     assert "`other` = 2, no interval, expected above 1" in page
     assert "- **Distance.** Here: 7 updates." in page and page.count("<details") == page.count("</details>") == 2
     assert "**Undecided.** It may fall: 1.5 (1.0 to 2.0) ([tiny](../figures/tiny.ipynb))." in learned()

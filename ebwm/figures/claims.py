@@ -12,7 +12,7 @@ from ebwm.figures.notebook import fits
 from ebwm.figures.registry import Claim, Figure, Planned, Registry, registry
 from ebwm.settings import SCALES, Settings
 
-__all__ = ["UNEQUAL", "VERDICTS", "Measured", "Verdict", "expected", "shown", "verdict", "verdicts"]
+__all__ = ["UNEQUAL", "VERDICTS", "Measured", "Verdict", "agreed", "expected", "shown", "verdict", "verdicts"]
 
 UNEQUAL = "reproduced, but not trained alike"
 VERDICTS = ("reproduced", UNEQUAL, "not reproduced", "undecided", "not measured")
@@ -69,13 +69,16 @@ def verdict(
         return Verdict(claim, figure, "undecided", measured, alike, reason, manifest)
     if reason := _closed(claim, manifest["results"]):
         return Verdict(claim, figure, "undecided", measured, alike, reason, manifest)
-    name = _agreed(claim, measured)
-    if name == "reproduced" and claim.alike and _agreed(claim, alike) != name:
+    name = agreed(claim, measured)
+    if name == "reproduced" and claim.alike and agreed(claim, alike) != name:
         name = UNEQUAL
     return Verdict(claim, figure, name, measured, alike, manifest=manifest)
 
 
-def _agreed(claim: Claim, measured: Sequence[Measured]) -> str:
+def agreed(
+    claim: Claim,  # entry of the registry
+    measured: Sequence[Measured],  # statistics on record
+) -> str:  # one of VERDICTS
     """The verdict on which all intervals agree."""
     decided = {_decided(claim.expect, item.low, item.high) for item in measured}
     return decided.pop() if len(decided) == 1 else "undecided"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ebwm import settings
 from ebwm.figures.carried import carried
-from ebwm.figures.claims import VERDICTS, Measured, Verdict, expected, shown, verdicts
+from ebwm.figures.claims import VERDICTS, Measured, Verdict, agreed, expected, shown, verdicts
 from ebwm.figures.ends import ends, table_of_ends
 from ebwm.figures.findings import answers, stated, with_run
 from ebwm.figures.registry import Figure, Lesson, Planned, Registry, StandIn, registry
@@ -17,9 +17,10 @@ from ebwm.figures.style import seeds_text
 from ebwm.files import write_whole
 from ebwm.settings import Settings
 
-__all__ = ["PAGES", "learned", "ledger", "results", "sentences", "tally", "write_pages"]
+__all__ = ["PAGES", "cause", "learned", "ledger", "measured_in_short", "results", "sentences", "tally", "write_pages"]
 
 WIDTH = 100
+CLAUSE = re.compile(r".+?(?=[,:;] | \(|\. |$)")  # the beginning of a sentence that stands for itself
 LIKELY = 0.05  # share of 95 % intervals that miss the value
 
 RULES = (
@@ -97,12 +98,30 @@ def _by_paper(rows: Sequence[Verdict], known: Registry) -> Iterator[tuple[str, l
 # Parts of a claim
 
 
-def _first(row: Verdict) -> str:
-    """The statistic in short, with all its intervals."""
+def measured_in_short(
+    row: Verdict,  # on a claim
+) -> str:
+    """The statistic in short, with all its intervals; those of the same value without it."""
     if not row.measured:
         return "none"
-    first, *others = map(shown, row.measured)
-    return "; ".join([first, *(f"also{other[other.index(' ('):]}" if " (" in other else other for other in others)])
+    first, *others = dict.fromkeys(map(shown, row.measured))
+    value, *interval = first.partition(" (")
+    same = lambda other: any(interval) and other.startswith(f"{value} (")
+    return ", ".join([first, *(f"also {other.removeprefix(value).strip() if same(other) else other}" for other in others)])
+
+
+def cause(
+    row: Verdict,  # on a claim
+) -> str:  # empty where the first interval shows it
+    """Why a measured claim is undecided, in short: the first clause of its reason, or that its statistics disagree."""
+    if row.verdict != "undecided" or not row.measured:
+        return ""
+    if row.reason:
+        return CLAUSE.match(row.reason)[0]
+    first, *others = (agreed(row.claim, [item]) for item in row.measured)
+    if first == "undecided" or {*others} <= {first}:
+        return ""
+    return "the values disagree" if {*others} - {first, "undecided"} else "the further interval leaves it open"
 
 
 def _statistic(row: Verdict, whole: bool) -> str:
@@ -169,7 +188,7 @@ def _wrapped(text: str, indent: str = "", first: str = "") -> str:
 
 def _table(rows: Sequence[Verdict]) -> str:
     lines = ["| claim | paper | ours | verdict here |", "|---|---|---|---|"]
-    named = lambda row: ": ".join(filter(None, [row.claim.measures if row.measured else "", _first(row)]))
+    named = lambda row: ": ".join(filter(None, [row.claim.measures if row.measured else "", measured_in_short(row)]))
     return "\n".join([*lines, *(f"| {row.claim.name} | {row.claim.says} ({row.claim.source}) | {named(row)} | {row.verdict} |"
                                 for row in rows)])
 
@@ -246,10 +265,12 @@ APART = '<span class="apart"> · </span>'  # between the parts of a line, where 
 def _folded(row: Verdict, known: Registry, config: Settings) -> str:
     """A claim as one line, and its details below."""
     kind = row.verdict.replace(",", "").replace(" ", "-")
-    cells = {"source": row.claim.source, "says": row.claim.says, "ours": _first(row)}
+    cells = {"source": row.claim.source, "says": row.claim.says, "ours": measured_in_short(row)}
     shown_cells = {name: html.escape(text, quote=False) for name, text in cells.items()}
     if row.measured:
         shown_cells["ours"] += f'{APART}<span class="expected">expected {expected(row.claim.expect)}</span>'
+    if why := cause(row):
+        shown_cells["ours"] += f'{APART}<span class="cause">undecided: {html.escape(why, quote=False)}</span>'
     head = APART.join([f'<b class="verdict {kind}">{row.verdict}</b>',
                        *(f'<span class="{name}">{text}</span>' for name, text in shown_cells.items() if text)])
     lines = [f"- **{label}.** {text}" for label, text in _details(row, known, config, whole=False)]
