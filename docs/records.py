@@ -61,7 +61,8 @@ def _claims(id: str, root: Path) -> list[str]:
     in_paper = {row.in_paper for row in rows}
     columns = 4 if len(in_paper) == 1 else 5
     cells = [(f"{row.claim.says} ({row.claim.source})", _with_cause(row),
-              measured_in_short(row) if row.measured else "", expected(row.claim.expect), row.in_paper)[:columns] for row in rows]
+              measured_in_short(row) if row.measured else "", expected(row.claim.expect), row.in_paper)[:columns]
+             for row in rows]
     head = ("Claim", "Here", "Ours (95 % interval)", "Expected", "In the paper's setting")[:columns]
     last = [f"In the paper's setting: {in_paper.pop()}."] if columns == 4 else []
     return [_table(head, cells), *last] if rows else []

@@ -199,6 +199,8 @@ def test_the_settings_of_every_policy_and_preset_are_in_a_table():
     [lift] = [row for setting, row in rates.items() if setting.startswith("[Lift") and "policy_tasks" in setting]
     record = json.loads((ROOT / "figures/policy_tasks/manifest.json").read_text())["results"]["success"]
     assert [cell[:4] for cell in lift] == [f"{record[kind]['Lift']['value']:.2f}" for kind in policies.KINDS]
+    [two] = [row for setting, row in rates.items() if "in 2 steps" in setting]
+    assert all(re.match(r"0\.\d\d \(", cell) for cell in two) and "Intel(R) Xeon(R) Processor: `policy_data`" in placed
     [presets] = [row[1:] for row in rows if row[0] == "`most`"]
     assert presets == [str(walk.most) for walk in policies.PRESETS.values()]
 
