@@ -12,6 +12,12 @@ AXES = {"steps": "sampling steps, n", "length": "states in the context, S (256 i
         "dim": "width of the model, D", "batch": "contexts in the batch, B"}
 
 
+WORDS = (
+    "official: the authors' code; eager: this one with PyTorch's gradient of the energy; manual: with the handwritten "
+    "one, the default on CPUs; compiled: by torch.compile; ratio of FLOPs: the EBT's to the Transformer++'s, of a "
+    "training step; n: steps of a walk, 2 elsewhere; S: states in the context; V: tokens of the vocabulary.")
+
+
 def _cell(times: dict, name: str) -> str:
     if name not in times:
         return ""
@@ -47,7 +53,7 @@ def table(result: dict) -> str:
     commits = "".join(f", {name} at {commit}" for name, commit in result.get("commits", {}).items())
     text = (f"{place}, torch {machine['torch']}{commits}, "
             f"Python {machine['python']}. Milliseconds: median of {result['rounds']} rounds "
-            "(fastest to slowest); the ratio of FLOPs is that of the EBT to the Transformer++.\n\n")
+            f"(fastest to slowest). {WORDS}\n\n")
     text += _markdown(head, [_row(record, shown) for record in result["cases"]])
     measured = [record for record in result["cases"] if "memory" in record]
     if measured:

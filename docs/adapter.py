@@ -23,7 +23,8 @@ import yaml
 
 # pages made of files outside the folder of notebooks
 MADE = {"CONTRIBUTING.md": "extend/contributing.md", "figures/report.md": "figures/claims.md",
-        "figures/benchmarks/table.md": "figures/benchmarks.md"}
+        "figures/benchmarks/table.md": "figures/benchmarks.md", "data/README.md": "reference/data.md",
+        "CHANGELOG.md": "reference/changes.md"}
 FILMS = "films"  # folder of the site
 KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
 DIRECTIVE = re.compile(r"^\s*#\|\s*([\w-]+)\s*:?[ \t]*(.*?)[ \t]*$\n?", re.MULTILINE)
@@ -37,6 +38,7 @@ TAGS = {
 SHOW_DOC = re.compile(r"^show_doc\(([\w.]+)", re.MULTILINE)
 CALLOUT = re.compile(r'^(:{3,})\s*\{\.callout-(\w+)(?:[^}\n]*?title="([^"]*)")?[^}\n]*\}\s*$', re.MULTILINE)
 INDEX = re.compile(r"^<!-- index: (.+?) -->$", re.MULTILINE)  # words under which the index and the search list a page
+OF_SITE = re.compile(r"<!-- site: (.+?) -->")  # text for the site alone
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -134,6 +136,8 @@ def _made_pages(site: Site) -> list[Path]:
     texts = {"figures/claims.md": records.claims_page(site.root),
              "figures/benchmarks.md": records.benchmarks_page(site.root)}
     texts |= _contributing(site.root) | reference.pages(site.root / "ebwm", set(site.sections.values()))
+    texts |= {page: (site.root / name).read_text(encoding="utf-8") for name, page in MADE.items()
+              if page.startswith("reference/") and (site.root / name).is_file()}
     pages = {Path(name): text for name, text in texts.items() if text}
     for page, text in pages.items():
         (site.out / page).parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +219,7 @@ def _code(source: str, outputs: list[dict]) -> dict:
 
 
 def _text(source: str, page: Path, site: Site) -> str:
-    source = INDEX.sub(_index, source)
+    source = OF_SITE.sub(r"\1", INDEX.sub(_index, source))
     source = records.place_tables(source, site.root, page.parent)
     source = records.place_pictures(CALLOUT.sub(_admonition, source), page, site.root, site.out)
     return explorers.place(LINK.sub(lambda match: _link(match, page, site), source))

@@ -9,6 +9,7 @@ from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
+from sphinx.writers.html5 import HTML5Translator
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -30,6 +31,7 @@ html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"ebwm {release}"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css", *(f"explore/{name}.css" for name in ("explore", "frames", "tokens"))]
 html_js_files = ["versions.js"]
 templates_path = ["_templates"]
@@ -60,5 +62,23 @@ def _mathml(self, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
+THEMES = {"only-light", "only-dark"}
+
+
+def _visit_image(self, node: nodes.image) -> None:
+    """Pictures load when they come into view; those on record are links to their files."""
+    node["loading"] = "lazy"
+    recorded = "record/" in node["uri"] and not isinstance(node.parent, nodes.reference)
+    HTML5Translator.visit_image(self, node)  # which replaces the address by that of the copy
+    if recorded:
+        classes = " ".join(["picture", *THEMES.intersection(node["classes"])])
+        self.body[-1] = f'<a class="{classes}" href="{node["uri"]}">{self.body[-1].strip()}</a>\n'
+
+
+def _depart_image(self, node: nodes.image) -> None:
+    HTML5Translator.depart_image(self, node)
+
+
 def setup(app) -> None:
+    app.add_node(nodes.image, override=True, html=(_visit_image, _depart_image))
     app.add_html_math_renderer("mathml", (_mathml, None), (_mathml, None))

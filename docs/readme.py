@@ -11,6 +11,7 @@ from nbformat import NotebookNode
 
 DIRECTIVE = re.compile(r"^\s*#\|\s*(\w+).*\n?", re.MULTILINE)
 HIDDEN = {"hide", "default_exp"}
+OF_SITE = re.compile(r"\n?<!-- site: .+? -->")
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)\s]+)")
 
 
@@ -33,7 +34,7 @@ def _plain(cell: NotebookNode, root: Path) -> NotebookNode:
     if cell.cell_type == "code":
         cell.source = DIRECTIVE.sub("", cell.source)
     else:
-        source = records.place_tables(cell.source, root)
+        source = records.place_tables(OF_SITE.sub("", cell.source), root)
         cell.source = LINK.sub(lambda m: m[1] + posixpath.normpath(f"nbs/{m[2]}"), source)
     return cell
 

@@ -19,8 +19,12 @@ def pages(
         if path.stem not in OMITTED and (text := _module(path, package, sections)):
             inside = path.relative_to(package).parts[:-1]
             found.setdefault(".".join([package.name, *inside[:1]]), []).append(text)
-    return {f"reference/{name}.md": "\n\n".join([f"# Reference: `{name}`", *texts]) + "\n"
+    return {f"reference/{name}.md": "\n\n".join([f"# Reference: `{name}`", LEAD.format(name), *texts]) + "\n"
             for name, texts in found.items()}
+
+
+LEAD = ("Public names of the modules of `{}`, with their purpose; a name with a link leads to its arguments, on the "
+        "page that explains it.")
 
 
 def plain_index(

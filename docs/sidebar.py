@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 # order of pages and groups; other folders follow
-FOLDERS = ("tutorials", "explorers", "howto", "guides", "core", "gradient", "data", "training", "policy", "evaluation",
+FOLDERS = ("guides", "tutorials", "explorers", "howto", "core", "gradient", "data", "training", "policy", "evaluation",
            "figures")
-GROUPS = ("Tutorials", "Explorers", "How to", "Guides", "Lessons", "Results", "Extend", "Reference")
+GROUPS = ("Guides", "Tutorials", "Explorers", "How to", "Lessons", "Results", "Extend", "Reference")
 CAPTIONS = {"howto": "How to"}  # groups of folders whose name is another one
 # folders whose pages are below an overview: its group and its title
 OVERVIEWS = {"core": ("Lessons", "Energies and models"), "gradient": ("Lessons", "Gradients"),
@@ -57,6 +57,8 @@ def _grouped(pages: list[Path]) -> dict[tuple[str, str], list[Path]]:
             found.setdefault(_place(page), []).append(page)
     if results := found.get(("Results", "")):
         results.sort(key=lambda page: RESULTS.index(_name(page)))
+    if guides := found.get(("Guides", "")):
+        guides.sort(key=lambda page: _name(page) != "guides/install")
     if explorers := found.get(("Explorers", "")):
         explorers.sort(key=lambda page: EXPLORERS.index(_name(page)))
     order = {group: rank for rank, group in enumerate(GROUPS)}

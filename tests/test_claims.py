@@ -166,7 +166,7 @@ def test_the_pages_state_what_is_known_of_a_claim(project):
     assert '<span class="cause">undecided: the further interval leaves it open</span>' in page
     assert "`other` = 2, no interval, expected above 1" in page
     assert "- **Distance.** Here: 7 updates." in page and page.count("<details") == page.count("</details>") == 2
-    assert "**Undecided.** It may fall: 1.5 (1.0 to 2.0) ([tiny](../figures/tiny.ipynb))." in learned()
+    assert "## Undecided\n\nIt may fall: 1.5 (1.0 to 2.0) ([tiny](../figures/tiny.ipynb))." in learned()
     rewrite(project / YAML, "speed.low > 0", "speed.low > 1")
     with pytest.raises(figures.FigureError, match=r"'speed\.low > 1' does not hold"):
         learned()
@@ -179,7 +179,7 @@ def test_a_sentence_takes_numbers_of_other_figures_by_their_id(project):
     with pytest.raises(figures.FigureError, match=r"no result 'other\.speed\.low' on record"):
         learned()
     write_manifest(project / "figures/other", results={"speed": interval(3, 4)})
-    assert "**Undecided.** 3.0 of 1.0 (" in learned()
+    assert "## Undecided\n\n3.0 of 1.0 (" in learned()
     rewrite(project / YAML, "speed.low > 0", "speed.low > other.speed.low")
     with pytest.raises(figures.FigureError, match="does not hold"):
         learned()

@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -311,10 +312,22 @@ def test_the_reference_lists_public_names_by_package(tmp_path):
         (tmp_path / f"ebwm/{name}.py").parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"ebwm/{name}.py").write_text(text)
     pages = reference.pages(tmp_path / "ebwm", {"ebwm.walks.walk"})
-    assert pages["reference/ebwm.data.md"].splitlines()[::2] == [
-        "# Reference: `ebwm.data`", "## `ebwm.data.clips`", "Clips.", "- `Clip`: A clip."]
+    title, lead, *names = pages["reference/ebwm.data.md"].splitlines()[::2]
+    assert (title, lead) == ("# Reference: `ebwm.data`", reference.LEAD.format("ebwm.data")) and names == [
+        "## `ebwm.data.clips`", "Clips.", "- `Clip`: A clip."]
     assert "- [`walk`](#ebwm.walks.walk): Take `steps` steps.\n- `Place`: A place.\n" in pages["reference/ebwm.md"]
     assert len(pages) == 2 and pages["reference/ebwm.md"].count("## ") == 1
+
+
+def test_the_home_page_has_lines_for_the_site_alone_and_the_site_pages_for_data_and_changes(tmp_path):
+    home = text("# Home\n[data](../../data/README.md)\n<!-- site: [all](a.md) -->")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/README.md").write_text("# Data\n")
+    page = build(tmp_path, [home], [home], "core/01_a.ipynb")
+    assert page[0]["source"] == "# Home\n[data](../reference/data.md)\n[all](a.md)"
+    assert (tmp_path / "out/reference/data.md").read_text() == "# Data\n"
+    shown = readme._plain(nbformat.from_dict(home | {"metadata": {}}), tmp_path).source
+    assert shown == "# Home\n[data](../data/README.md)"
 
 
 # Figures

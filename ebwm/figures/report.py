@@ -304,8 +304,8 @@ def learned(
     for group, members in lessons.items():
         if members:
             said = [f"{text} ([{figure.id}]({_notebook(figure, config)}))." for figure, text in sentences(members, known, config)]
-            parts += ([f"**{group}.** {said[0]}"] if len(said) == 1
-                      else [f"**{group}**", "\n".join(f"- {TOPIC.sub(EMPHASISED, text)}" for text in said)])
+            parts += [f"## {group}", said[0] if len(said) == 1
+                      else "\n".join(f"- {TOPIC.sub(EMPHASISED, text)}" for text in said)]
     return "\n\n".join([*parts, f"{tally(config)} [All results](results.md)."])
 
 
