@@ -14,7 +14,7 @@ from ebwm.figures.commands import _assignment
 from ebwm.figures.ends import End, ends, table_of_ends
 from ebwm.figures.findings import with_run
 from ebwm.figures.registry import Claim, Gate, Planned, StandIn
-from ebwm.figures.report import PAGES, learned, ledger, results
+from ebwm.figures.report import PAGES, cause, learned, ledger, results
 from ebwm.files import write_json
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +80,7 @@ def test_a_claim_whose_gate_is_closed_is_undecided(project, best, found, reason)
     gate = Gate(needs=("loss.best.high < loss.fit",), otherwise="a loss of {loss.best:.1f}, worse than {loss.fit:.1f}")
     row = decided({"above": 0}, best, fit=3.5, gate=gate)
     assert (row.verdict, row.reason, len(row.measured)) == (found, reason, 1)
+    assert cause(row) == reason.partition(" (")[0]
     with pytest.raises(figures.FigureError, match=r"claim 'c': gate: no result 'loss\.worst' on record"):
         decided({"above": 0}, best, gate=gate.model_copy(update={"needs": ("loss.worst < 1",)}))
 

@@ -158,6 +158,27 @@ def test_the_home_page_is_not_wider_than_a_window(visit, width):
     assert page.evaluate(WIDTH) <= width
 
 
+def test_a_picture_on_record_loads_when_seen_and_is_a_link_to_its_file_in_the_theme(visit, site):
+    page = visit("guides/gallery.html", color_scheme="light")
+    choose(page, "light")
+    links = {kind: page.locator(f"a.picture.only-{kind}") for kind in ("light", "dark")}
+    assert links["light"].count() == links["dark"].count() > 20
+    assert links["light"].first.is_visible() and not links["dark"].first.is_visible()
+    assert (site / "guides" / links["light"].first.get_attribute("href")).is_file()
+    assert {picture.get_attribute("loading") for picture in page.locator("article img").all()} == {"lazy"}
+    seen = page.evaluate("[...document.querySelectorAll('article img')].filter((one) => one.naturalWidth).length")
+    assert 0 < seen < links["light"].count() / 2
+    choose(page, "dark")
+    assert links["dark"].first.is_visible() and not links["light"].first.is_visible()
+
+
+@pytest.mark.parametrize("width", [1313, 1400])
+def test_the_contents_beside_a_page_are_not_cut_off(visit, width):
+    page = visit("guides/results.html", width=width)
+    box = page.locator(".toc-drawer").bounding_box()
+    assert box["x"] + box["width"] <= width and page.evaluate(WIDTH) <= width
+
+
 def test_settings_in_an_address_of_the_site_are_restored(visit):
     page = visit("explorers/training_page.html")
     explorer_of(page, "training").get_by_role("button", name="Beside a Transformer").click()
