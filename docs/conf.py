@@ -9,6 +9,7 @@ from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
+from sphinx.util.images import get_image_size
 from sphinx.writers.html5 import HTML5Translator
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -69,6 +70,8 @@ def _visit_image(self, node: nodes.image) -> None:
     """Pictures load when they come into view; those on record are links to their files."""
     node["loading"] = "lazy"
     recorded = "record/" in node["uri"] and not isinstance(node.parent, nodes.reference)
+    if recorded and (size := get_image_size(self.builder.srcdir / node["uri"])):
+        node["width"], node["height"] = map(str, size)  # the page keeps its height while they load
     HTML5Translator.visit_image(self, node)  # which replaces the address by that of the copy
     if recorded:
         classes = " ".join(["picture", *THEMES.intersection(node["classes"])])
