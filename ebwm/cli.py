@@ -19,7 +19,7 @@ from ebwm import __version__, allocator, settings
 from ebwm.compat import MissingPart, extras, lacking
 from ebwm.checks import between, refusal
 from ebwm.settings import SettingsError
-from ebwm.usage import Failure, Parser, SettingsParser, Stopped, UsageError, count, needs, subcommands
+from ebwm.usage import Failure, Parser, SettingsParser, Stopped, UsageError, count, subcommands
 
 if TYPE_CHECKING:  # training imports torch: imported by the commands that need it
     from ebwm.training.configuration import Config
@@ -122,8 +122,7 @@ def _parser(words: list[str]) -> Parser:
     about = "Energy-based world models: figures, training, runs, text generation."
     parser = Parser(prog="ebwm", description=about)
     parser.add_argument("--version", action="version", version=f"ebwm {__version__}")
-    commands = parser.add_subparsers(metavar="command", parser_class=SettingsParser)
-    parser.set_defaults(run=needs(commands))
+    commands = subcommands(parser, parser_class=SettingsParser)
     _add_later(commands, words, "figures", "ebwm.figures.commands:add", "list, make, check and promote figures")
     _add_later(commands, words, "bundle", "ebwm.figures.commands:add_bundle",
                "pack figures and benchmarks for a machine without a network")
@@ -159,7 +158,6 @@ def _add_train(parser: Parser) -> None:
 
 def _add_runs(parser: Parser) -> None:
     commands = subcommands(parser, "runs")
-    parser.set_defaults(run=needs(commands))
     listed = commands.add_parser("list", help="all runs: model, updates, state, losses, faults")
     listed.set_defaults(run=_list_runs)
     show = commands.add_parser("show", help="one run: configuration, losses, pace, faults, next command")

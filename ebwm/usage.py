@@ -1,13 +1,12 @@
 """Parsing of command lines, and the exceptions that the command reports in one line."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ebwm import checks
 
-__all__ = ["Failure", "Parser", "Stopped", "UsageError", "count", "needs", "subcommands"]
+__all__ = ["Failure", "Parser", "Stopped", "UsageError", "count", "subcommands"]
 
 
 class UsageError(ValueError):
@@ -64,23 +63,20 @@ class SettingsParser(Parser):
 
 def subcommands(
     parser: Parser,  # of a command, such as `ebwm runs`
-    name: str,  # of the command, such as "runs"
+    name: str = "",  # of the command, such as "runs"; "": that of the program
     parser_class: type[Parser] = Parser,  # of its commands
 ) -> Any:  # as from `add_subparsers`
-    """Commands of a command, which messages call "runs command" and the usage line only "command"."""
-    parser.usage = f"{parser.prog} [-h] command ..."
-    return parser.add_subparsers(metavar=f"{name} command", prog=parser.prog, parser_class=parser_class)
-
-
-def needs(
-    commands: Any,  # subparsers, from `add_subparsers`
-) -> Callable[[argparse.Namespace], NoReturn]:
-    """The function that refuses a command line without one of these commands."""
+    """Commands of a command, which messages call "runs command"; a command line without one of them is refused."""
+    if name:
+        parser.usage = f"{parser.prog} [-h] command ..."
+    metavar = f"{name} command".strip()
+    commands = parser.add_subparsers(metavar=metavar, prog=parser.prog, parser_class=parser_class)
 
     def refuse(options: argparse.Namespace) -> NoReturn:
-        raise UsageError(f"{commands.metavar} is missing; it must be one of {', '.join(commands.choices)}")
+        raise UsageError(f"{metavar} is missing; it must be one of {', '.join(commands.choices)}")
 
-    return refuse
+    parser.set_defaults(run=refuse)
+    return commands
 
 
 def count(

@@ -3,10 +3,11 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -228,6 +229,7 @@ class Task(ABC):
 
     in_memory: ClassVar[bool] = False  # whether `load` accepts tensors
     usage: ClassVar[Callable[[Path], str]] = staticmethod(lambda folder: "")  # hint for a finished run
+    scales: Mapping[str, "Scale"] = MappingProxyType({})  # standardisation of each array; empty: none
 
     def __init__(
         self,
@@ -262,7 +264,7 @@ class Task(ABC):
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of each split, and of the standardisation, by which a resumed run recognises its data."""
-        scales = {f"standardisation of {name}": scale.digest for name, scale in getattr(self, "scales", {}).items()}
+        scales = {f"standardisation of {name}": scale.digest for name, scale in self.scales.items()}
         return {name: split.digest for name, split in self.splits.items()} | scales
 
     def summary(self, errors: Tensor, target: Tensor) -> dict[str, Any]:

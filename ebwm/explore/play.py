@@ -201,7 +201,7 @@ def open_run(
     """A model of a game: a run with `data.kind=game`, or one on states with a game.json, as `train_small` writes."""
     learner, task, config = load_run(folder)
     data, facts, frames_of = config.data, _facts(Path(folder)), getattr(task, "decode", None)
-    if not (frames_of or facts or (game and "states" in getattr(task, "scales", ()))):
+    if not (frames_of or facts or (game and "states" in task.scales)):
         raise refusal("RUN", str(folder), "must be a run on a game", "train a small model with: ebwm play", UsageError)
     if getattr(data, "symbolic", False):
         raise refusal("RUN", str(folder), "has symbols for states", "train with data.symbolic=false", UsageError)

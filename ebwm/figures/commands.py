@@ -13,7 +13,7 @@ from ebwm import checks, figures, settings
 from ebwm.figures.notebook import own_data
 from ebwm.files import write_whole
 from ebwm.settings import SCALES
-from ebwm.usage import Parser, UsageError, count, needs, subcommands
+from ebwm.usage import Parser, UsageError, count, subcommands
 
 __all__ = ["add", "add_bundle"]
 
@@ -26,7 +26,6 @@ def add(
 ) -> None:
     """Add the commands to a parser."""
     commands = subcommands(parser, "figures")
-    parser.set_defaults(run=needs(commands))
     listed = commands.add_parser("list", help="all figures with time, command and record")
     listed.set_defaults(run=_list)
     _add_scale(listed)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebwm import checks, settings
 from ebwm.compat import require
-from ebwm.usage import Failure, Parser, SettingsParser, UsageError, count, needs, subcommands
+from ebwm.usage import Failure, Parser, SettingsParser, UsageError, count, subcommands
 
 if TYPE_CHECKING:  # imports torch
     from torch import Tensor
@@ -35,7 +35,6 @@ def add(
 ) -> None:
     """Add the commands to a parser."""
     commands = subcommands(parser, "policy", SettingsParser)
-    parser.set_defaults(run=needs(commands))
     _add_demos(commands.add_parser("demos", help="record demonstrations of a scripted expert"))
     _add_train(commands.add_parser("train", help="train a policy on demonstrations; the same command resumes an interrupted training"))
     _add_evaluate(commands.add_parser("evaluate", help="success rate of a policy with its interval; resumes where it was stopped"))

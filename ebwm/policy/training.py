@@ -73,12 +73,12 @@ class _Log(Observer):
         self.rows.append(row)
         if (updates := self.trainer.updates) in self.keep:
             self.kept[updates] = {name: weight.clone() for name, weight in self.trainer.average.items()}
-        if self.checkpoints and updates % SAVE_EVERY == 0:
+        stopped = self.received and updates < self.trainer.config.optimiser.updates
+        if self.checkpoints and (stopped or updates % SAVE_EVERY == 0):
             self._save()
         if self.note:
             self.note(row)
-        if self.received and updates < self.trainer.config.optimiser.updates:
-            self._save()
+        if stopped:
             folder = self.checkpoints.folder.parent
             raise Stopped(f"{self.received[0]}: stopped after update {updates}, and saved in {folder}; repeat the command "
                           "to resume", self.received[0], folder)
