@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from ebwm.checks import refusal
 
-__all__ = ["check_temporary", "flush", "looked_in", "sha256", "write_json", "write_whole"]
+__all__ = ["check_temporary", "draft_of", "flush", "looked_in", "sha256", "write_json", "write_whole"]
 
 
 def looked_in(
@@ -19,6 +20,13 @@ def looked_in(
 ) -> str:  # for the end of a rule; empty if the path says it
     """Where a relative path was looked for."""
     return "" if path.is_absolute() else f", looked in {Path.cwd()}"
+
+
+def draft_of(
+    path: Path,  # of a file or folder to write
+) -> Path:
+    """A hidden path beside another, which no other writer uses, not even one of another machine with the same number."""
+    return path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.{path.name}")
 
 
 def write_whole(
@@ -30,7 +38,7 @@ def write_whole(
     if path.exists() and not (path.is_file() or path.is_dir()):  # a device would be replaced by a file
         raise FileExistsError(errno.EEXIST, "is not a regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    draft = draft_of(path)
     try:
         write(draft)
         flush(draft)

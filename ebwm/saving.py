@@ -136,7 +136,7 @@ def _made(cls: type[Saved], arguments: dict[str, Any]) -> Saved:
     """A model whose weights will be replaced: the global generator is left alone, and no step size is measured."""
     import torch
 
-    given = arguments | ({"step_size": 1.0} if hasattr(cls, "set_step_size") else {})
+    given = arguments | ({"step_size": 1.0} if "step_size" in inspect.signature(cls).parameters else {})
     with torch.random.fork_rng(devices=[]):
         model = cls(**given)
     object.__setattr__(model, "arguments", arguments)

@@ -42,6 +42,8 @@ SOURCES = {
     "__init__": LAZY, "low": "import torch", "high": "def f():\n    from .low import x", "other": "",
     "room/__init__": "from ebwm.room.a import A", "room/a": "A = 1", "room/b": "from . import a",
     "called": 'require("PIL.Image", "video")\ndef f(x):\n    import_module(f"lightning_fabric.{x}")\nrequire(x)',
+    "kinds": 'ROOMS = {"one": ("a", "A"), "two": ("no", "B")}\ndef f(x):\n    import_module(f"ebwm.room.{ROOMS[x][0]}")',
+    "settings": 'class AConfig:\n    task: str = "ebwm.room.b:B"\nclass BConfig:\n    task: str = ""',
     "plain/__init__": "", "plain/c": "from .. import low",
     "plain/lazy/__init__": 'EXPORTS = {"d": "ebwm.plain.c"}',
 }
@@ -61,6 +63,9 @@ SOURCES = {
     (["from ebwm import plain"], "plain"),
     (["from ebwm.plain.lazy import d"], "low plain.c plain.lazy"),
     (["ebwm = 1\nebwm.EBT"], ""),
+    (["from ebwm.kinds import f"], "kinds room.a"),
+    (["from ebwm.settings import AConfig"], "room.a room.b settings"),
+    (["from ebwm.settings import BConfig"], "settings"),
 ])
 def test_the_modules_of_a_notebook_are_those_it_imports_directly_or_indirectly(tmp_path, cells, names):
     package = package_of_sources(tmp_path)
@@ -130,6 +135,14 @@ def test_figures_depend_on_records_and_style_but_not_on_the_engine():
     used = {path.stem: set(modules(code_of(cells_of(path)))) for path in notebooks}
     assert len(used) > 10 and "ebwm.objective" in modules(["from ebwm import S1"])
     assert [id for id, names in used.items() if names & engine or "ebwm.figures.record" not in names] == []
+
+
+def test_figures_depend_on_what_is_imported_by_name():
+    used = lambda id: modules(code_of(cells_of(ROOT / f"nbs/figures/{id}.ipynb")))
+    robots = {f"ebwm.policy.{name}" for name in ("arms", "metaworld", "reach", "robosuite")}
+    assert used("policy_steps").keys() >= robots
+    assert "ebwm.data.states" in used("step_size") and "ebwm.data.images" in used("cifar10")
+    assert not {"ebwm.data.states", "ebwm.data.images", "ebwm.policy.reach"} & used("next_frame").keys()
 
 
 def test_every_package_that_a_figure_imports_is_pinned():

@@ -224,12 +224,13 @@ def test_other_encoders_weights_sizes_or_clips_have_other_entries(tmp_path):
     assert len([*tmp_path.iterdir()]) == 6
 
 
-def test_features_become_a_file_that_the_task_of_states_reads(tmp_path):
-    encoded = encoded_clips(SPLITS, pixels(), tmp_path)
-    path = save_features(tmp_path / "features.npy", encoded)
-    saved = np.load(path)
-    assert np.array_equal(saved, torch.cat([split.whole() for split in encoded.values()]))
-    assert States.load(StatesConfig(source=str(path))).state.dim == 48
+def test_features_become_files_that_the_task_of_states_reads_with_their_splits(tmp_path):
+    encoded = encoded_clips(SPLITS, pixels(), tmp_path / "cache")
+    folder = save_features(tmp_path / "features", encoded)
+    assert all(np.array_equal(np.load(folder / f"{name}.npy"), split.whole()) for name, split in encoded.items())
+    task = States.load(StatesConfig(source=str(folder)))
+    for name, split in encoded.items():
+        torch.testing.assert_close(task.scales["states"].restore(task.splits[name].whole()), split.whole())
 
 
 # Retrieval

@@ -39,16 +39,16 @@ def alone(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "photographs", lambda: IMAGES)
 
 
-def write_video(path, seconds, rate=8):
-    """A video of 32 x 48 pixels that becomes brighter: frame n has the level 4 n."""
+def write_video(path, seconds, rate=8, width=48):
+    """A video of 32 x `width` pixels that becomes brighter: frame n has the level 4 n."""
     av = pytest.importorskip("av")
     path.parent.mkdir(parents=True, exist_ok=True)
     codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
-        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = 32, width, "yuv420p"
         for number in range(round(seconds * rate)):
-            image = np.full((32, 48, 3), 4 * number, np.uint8)
+            image = np.full((32, width, 3), 4 * number, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
 
@@ -87,7 +87,7 @@ def ucf101(folder, write):
 
 def touch(path, seconds):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    path.write_text(path.name)
 
 
 @pytest.mark.parametrize("make, lost, counts", [
@@ -130,7 +130,7 @@ def clips_of(folder, split="train", **changes):
     ({}, [0, 8, 16]), ({"per_video": 1}, [8]), ({"per_video": 2}, [0, 16]), ({"spacing": 0.5}, [4])])
 def test_clips_of_a_file_are_evenly_spaced_and_have_colour(changes, starts, tmp_path):
     for number in range(3):
-        write_video(tmp_path / f"{number}.mp4", 3)
+        write_video(tmp_path / f"{number}.mp4", 3, width=48 + 2 * number)
     made = clips_of(tmp_path, **{"spacing": 0.25} | changes)[0].clips
     assert [clip.shape for clip in made] == [(4, 8, 8, 3)] * len(starts)
     assert [int(clip[0].mean()) for clip in made] == [pytest.approx(4 * start, abs=4) for start in starts]
@@ -139,13 +139,13 @@ def test_clips_of_a_file_are_evenly_spaced_and_have_colour(changes, starts, tmp_
 @pytest.mark.parametrize("short, reason", [("skip", "too short: about 0.5 s"), ("spread", "")])
 def test_short_videos_are_skipped_or_spread_and_broken_ones_named(short, reason, tmp_path):
     for number in range(3):
-        write_video(tmp_path / f"{number}.mp4", 0.5)
+        write_video(tmp_path / f"{number}.mp4", 0.5, width=48 + 2 * number)
     made = clips_of(tmp_path, short=short)[0]
     assert made.reason.startswith(reason) and len(made.clips) == (not reason)
     if made.clips:
         assert [int(frame.mean()) for frame in made.clips[0]] == [pytest.approx(4 * n, abs=4) for n in range(4)]
     for path in tmp_path.iterdir():
-        path.write_bytes(path.read_bytes()[:300])
+        path.write_bytes(path.read_bytes()[:300 + int(path.stem)])
     assert clips_of(tmp_path, short=short)[0].reason.startswith("unreadable: ")
 
 

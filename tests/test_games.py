@@ -22,6 +22,7 @@ from ebwm.evaluation.actions import (
     which_action,
 )
 from ebwm.evaluation.rollouts import by_horizon, nearest_of
+from ebwm.evaluation.statistics import wilson
 from ebwm.settings import generator
 from ebwm.training.learner import Learner
 
@@ -221,6 +222,6 @@ def test_the_nearest_frame_of_a_true_state_is_that_frame():
     states = torch.randn(6, 5, 3, generator=generator(0, "states"))
     found = nearest_of(states[:4, 3:] + 1e-3, states)
     assert found.items.tolist() == [[n, n] for n in range(4)] and found.frames.tolist() == [[3, 4]] * 4
-    assert [one.value for one in found.same_item] == [1, 1] and [one.value for one in found.late] == [0, 0]
+    assert found.same_item == [wilson(4, 4)] * 2 and [one.value for one in found.late] == [0, 0]
     wrong = nearest_of(states[1:5, 3:], states)
     assert [one.value for one in wrong.same_item] == [0, 0] and wrong.late[0].value != wrong.late[0].value

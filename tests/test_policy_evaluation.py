@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ebwm import cli
-from ebwm.evaluation.statistics import paired_difference, student_crossed
+from ebwm.evaluation.statistics import paired_rates, student_crossed
 from ebwm.policy import evaluation, rollout
 from ebwm.policy.evaluation import (
     EPISODES,
@@ -301,8 +301,13 @@ def results(outcomes):
 def test_differences_of_success_are_paired_and_best_kept_stands_beside_the_final():
     ours, theirs = [[1, 1, 0, 1], [1, 0, 1, 1]], [[0, 1, 0, 0], [1, 0, 0, 0]]
     pairs = [list(map(results, rows)) for rows in (ours, theirs)]
-    assert success_difference(*pairs) == student_crossed(np.subtract(ours, theirs))
-    assert success_difference(pairs[0][:1], pairs[1][:1]) == paired_difference(ours[0], theirs[0])
+    found, crossed = success_difference(*pairs), student_crossed(np.subtract(ours, theirs))
+    pooled = paired_rates(*(np.array(rows, dtype=bool).ravel() for rows in (ours, theirs)))
+    assert found == (crossed.value, min(crossed.low, pooled.low), 1), "the wider bounds, of what a difference can be"
+    one, other = (np.array(rows[0], dtype=bool) for rows in (ours, theirs))
+    assert success_difference(pairs[0][:1], pairs[1][:1]) == paired_rates(one, other)
+    alike = success_difference(*[[results([1] * 10)] * 3] * 2)
+    assert alike.value == 0 and alike.low < -0.05 and alike.high > 0.05, "no width if all episodes differ alike"
     with pytest.raises(ValueError, match=r"theirs\[0\]"):
         success_difference(pairs[0], [list(reversed(rows)) for rows in pairs[1]])
     assert best_kept([0.2, 0.9, 0.6]) == (0.6, 0.9, pytest.approx(0.3))

@@ -50,6 +50,31 @@ def test_a_device_is_not_replaced_by_a_file():
         write_whole(Path("/dev/null"), lambda draft: draft.write_bytes(b"x"))
 
 
+def test_two_writers_of_one_process_number_do_not_share_a_draft(tmp_path):
+    """As two threads, or two containers, in which the process has number 1."""
+    def other(draft):
+        draft.write_text("first")
+        write_whole(tmp_path / "file", lambda draft: draft.write_text("second"))
+        assert draft.read_text() == "first"
+
+    write_whole(tmp_path / "file", other)
+    assert (tmp_path / "file").read_text() == "first" and len([*tmp_path.iterdir()]) == 1
+
+
+class World(EBT):
+    """A model with arguments of its own."""
+
+    def __init__(self, width=16):
+        super().__init__(width, 1, 2)
+
+
+def test_a_subclass_with_other_arguments_is_saved_and_loaded(tmp_path):
+    model = World(32)
+    model.save(tmp_path)
+    loaded = World.load(tmp_path)
+    assert loaded.dim == 32 and all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_loaded_model_equals_the_saved_one(tmp_path, kind):
     model = MODELS[kind]()

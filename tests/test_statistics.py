@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr, t
 
 from ebwm.evaluation import statistics as stats
 from ebwm.evaluation.statistics import (
@@ -227,11 +227,20 @@ def test_delongs_variance_equals_that_of_plain_loops():
     rng = np.random.default_rng(1)
     ours, other = rng.normal(1, 1, 7).round(1), rng.normal(0, 1, 9).round(1)
     wins = (ours[:, None] > other).astype(float) + (ours[:, None] == other) / 2
-    spread = (wins.mean(1).var(ddof=1) / 7 + wins.mean(0).var(ddof=1) / 9) ** 0.5
+    parts = wins.mean(1).var(ddof=1) / 7, wins.mean(0).var(ddof=1) / 9
+    spread, freedom = sum(parts) ** 0.5, sum(parts) ** 2 / (parts[0] ** 2 / 6 + parts[1] ** 2 / 8)
     found = auroc(np.concatenate([ours, other]), [True] * 7 + [False] * 9)
     value, low, high = (np.log(p / (1 - p)) for p in found)
-    reach = 1.959964 * spread / (found.value * (1 - found.value))
+    reach = t.ppf(0.975, freedom) * spread / (found.value * (1 - found.value))
     assert (high - value, value - low) == pytest.approx((reach, reach), rel=1e-5)
+
+
+def test_auroc_of_a_few_positive_items_covers_the_true_value():
+    rng, true, covered = np.random.default_rng(0), norm.cdf(2**-0.5), 0
+    for _ in range(400):
+        found = auroc(np.concatenate([rng.normal(1, 1, 5), rng.normal(0, 1, 100)]), [True] * 5 + [False] * 100)
+        covered += found.low <= true <= found.high
+    assert covered / 400 > 0.91, "the normal quantile covers it in 0.87"
 
 
 def test_the_interval_of_separated_groups_has_a_width():

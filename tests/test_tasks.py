@@ -68,6 +68,31 @@ def test_a_folder_holds_recordings_or_arrays_of_recordings(tmp_path):
     assert task.digests() == load_task(StatesConfig(), data=states).digests()
 
 
+@pytest.mark.parametrize("kind", ["states", "pairs"])
+def test_data_with_their_own_splits_keep_them(tmp_path, kind):
+    states, config = tiny_states(), {"states": StatesConfig, "pairs": PairsConfig}[kind]
+    named = dict(states=states) if kind == "states" else dict(zip(("context", "target"), tiny_pairs(), strict=True))
+    bounds = {"valid": slice(3), "train": slice(5, 10), "test": slice(3, 5)}
+    parts = {split: {name: array[place] for name, array in named.items()} for split, place in bounds.items()}
+    for split, arrays in parts.items():
+        write(tmp_path / f"{split}.npz", **arrays)
+    task = load_task(config(source=str(tmp_path)))
+    assert task.digests() == load_task(config(held_out=0.4), seed=1, data=parts).digests()
+    name = "states" if kind == "states" else "target"
+    for split, arrays in parts.items():
+        found = task.splits[split].whole()
+        found = found if kind == "states" else found[1]
+        torch.testing.assert_close(task.scales[name].restore(found), arrays[name], check_dtype=False)
+    (tmp_path / "valid.npz").unlink()
+    with pytest.raises(ValueError, match="has test and train, but no valid; give all three"):
+        load_task(config(source=str(tmp_path)))
+    with pytest.raises(ValueError, match=r"^data='train, test': has"):
+        load_task(config(), data={split: parts[split] for split in ("train", "test")})
+    empty = {name: array[:0] for name, array in parts["valid"].items()}
+    with pytest.raises(ValueError, match="valid=0: must have at least 1 item"):
+        load_task(config(), data=parts | {"valid": empty})
+
+
 @pytest.mark.parametrize("name, make", [
     ("object.npy", lambda path: np.save(path, np.array([[{"a": 1}]]), allow_pickle=True)),
     ("object.pt", lambda path: torch.save({"states": StatesConfig()}, path)),

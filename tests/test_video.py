@@ -17,6 +17,7 @@ from torch.nn.functional import smooth_l1_loss
 
 from ebwm.data import video
 from ebwm.data.cache import SPLITS
+from ebwm.data.layouts import list_videos
 from ebwm.data.video import Sampling, VideoDataset, images_of, trivial_baselines, video_folder, video_hub
 
 av = pytest.importorskip("av")
@@ -183,7 +184,7 @@ def test_three_files_or_more_are_divided_by_file_and_fewer_by_time(tmp_path):
     assert all((d.mean, d.std) == pytest.approx((pixels.mean(), pixels.std())) for d in sets.values())
     assert video.mean_std(np.bincount([9] * 5, minlength=256)) == (9 / 255, 1 / 255)
     for count, name in enumerate("ab", 1):
-        write_video(tmp_path / "few" / f"{name}.mp4", ramp(10, 40, step=5))
+        write_video(tmp_path / "few" / f"{name}.mp4", ramp(10 + count, 40, step=5))
         sets = load(tmp_path / "few")
         assert [len(dataset) for dataset in sets.values()] == [25 * count, 3 * count, 3 * count]
         ranges = [(int(d.clips.min()), int(d.clips.max())) for d in sets.values()]
@@ -222,6 +223,18 @@ def test_unreadable_and_short_files_are_left_out_and_named(tmp_path):
         assert len(caught) == 1 and "\n" not in str(caught[0].message)
         assert [name.split(" (")[0] for name in dataset.skipped] == names and len(dataset) == 21
         assert "0.375 s" in dataset.skipped[3] and "no video stream" in dataset.skipped[4]
+
+
+def test_of_equal_videos_one_is_kept(tmp_path):
+    """Else one may be in training and the other in the test."""
+    folder = folder_of(tmp_path / "videos", 3)
+    shutil.copy(folder / "sub0/film0.mp4", folder / "again.mp4")
+    with pytest.warns(UserWarning, match=r"1 videos left out: sub0/film0.mp4 \(equal to again.mp4\)"):
+        sets = load(folder)
+    assert [len(dataset) for dataset in sets.values()] == [21, 21, 21]
+    with pytest.warns(UserWarning, match="1 videos left out, which are equal to others: sub0/film0.mp4 to again.mp4"):
+        names = [entry.name for part in list_videos(folder).splits.values() for entry in part]
+    assert len(names) == 3 and "again.mp4" in names and "sub0/film0.mp4" not in names
 
 
 def test_a_folder_is_decoded_again_only_if_a_file_changes(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """Arrays from files: NumPy, PyTorch (weights only), safetensors and Parquet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ebwm.checks import refusal
 from ebwm.compat import require
+from ebwm.data.cache import SPLITS
 from ebwm.files import looked_in
 
-__all__ = ["READERS", "array_files", "finite_float64", "read_arrays"]
+__all__ = ["READERS", "array_files", "finite_float64", "joined", "own_splits", "read_arrays"]
 
 
 def read_arrays(
@@ -77,6 +78,31 @@ def array_files(
     if not files or not files[0].is_file():
         raise refusal("data.source", source, f"must be a file or a folder of files ({', '.join(READERS)}){looked_in(path)}")
     return files
+
+
+def own_splits(
+    names: Iterable[str],  # of files without their endings, or of arrays
+    what: str,  # setting or argument, for the message
+    source: str,  # its value, for the message
+) -> bool:  # whether they are "train", "valid" and "test"
+    """Whether data come with their own splits; refuses one or two of the three beside no other name."""
+    found = set(names)
+    if len(found) > 1 and found < {*SPLITS}:
+        missing = " and ".join(name for name in SPLITS if name not in found)
+        raise refusal(what, source, f"has {' and '.join(sorted(found))}, but no {missing}",
+                      "give all three, or other names to split the data at random")
+    return found == {*SPLITS}
+
+
+def joined(
+    parts: Sequence[dict[str, Tensor]],  # arrays by name, with the same names in each part
+    source: str,  # for the message
+    rule: str,  # that parts of different shapes break
+) -> dict[str, Tensor]:
+    """The arrays of all parts, one after the other."""
+    if len({tuple((name, part.shape[1:]) for name, part in arrays.items()) for arrays in parts}) > 1:
+        raise refusal("data.source", source, rule)
+    return {name: torch.cat([arrays[name] for arrays in parts]) for name in parts[0]}
 
 
 def finite_float64(

@@ -85,7 +85,7 @@ class StatesConfig:
     task: ClassVar[str] = "ebwm.data.states:States"  # module and class
     loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "states"  # name of the task
-    source: str | None = None  # .npy, .npz, .pt, .safetensors or .parquet file, or a folder of them; None: `train(data=...)`
+    source: str | None = None  # file (.npy, .npz, .pt, .safetensors, .parquet), folder of files or of train, valid and test
     length: Several | None = None  # states in a sequence; cuts longer recordings; None: whole ones
     held_out: HeldOut = 0.1  # share of recordings in validation, and in test
     eval_items: Count = 512  # sequences of the validation and test splits that are scored
@@ -108,7 +108,7 @@ class PairsConfig:
     task: ClassVar[str] = "ebwm.data.pairs:Pairs"  # module and class
     loss: ClassVar[str] = "SmoothL1"  # its name and unit
     kind: str = "pairs"  # name of the task
-    source: str | None = None  # .npz, .pt, .safetensors or .parquet with "context" and "target"; None: `train(data=...)`
+    source: str | None = None  # .npz, .pt, .safetensors or .parquet with "context", "target"; or folder of train, valid, test
     held_out: HeldOut = 0.1  # share of pairs in validation, and in test
     eval_items: Count = 512  # pairs of the validation and test splits that are scored
 

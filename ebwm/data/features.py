@@ -11,7 +11,6 @@ __all__ = ['TITLES', 'KINDS', 'WHEELS', 'SHARD', 'FLOOR', 'square_images', 'Fram
 import functools
 import hashlib
 import importlib.util
-import itertools
 import json
 import os
 import sys
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from .. import settings
 from ..checks import at_least, one_of, refusal
 from . import pretrained
-from .cache import cache_entry, cache_folder, cached_arrays, open_array
+from .cache import SPLITS, cache_entry, cache_folder, cached_arrays, open_array
 from .encoders import PrincipalComponents
 from .pretrained import Network
 from .task import Scale
@@ -374,21 +373,19 @@ def encoded_clips(
 
 # %% ../../nbs/data/features.ipynb #ae1e632f
 def save_features(
-    path: str | os.PathLike,  # a file whose name ends in .npy
-    splits: dict[str, EncodedClips],  # in the order of the file
-) -> Path:
-    """Write the states of all splits as one array [clips frames features], for `ebwm train states`."""
-    path = Path(path)
-    if path.suffix != ".npy":
-        raise refusal("path", str(path), "must end in .npy")
-    counts = [len(split) for split in splits.values()]
-    shape = (sum(counts), *next(iter(splits.values()))[0].shape)
+    folder: str | os.PathLike,  # of the files; is made if it does not exist
+    splits: dict[str, EncodedClips],  # "train", "valid" and "test"
+) -> Path:  # the folder
+    """Write the states of each split, [clips frames features], to train.npy, valid.npy and test.npy, for `ebwm train states`."""
+    if set(splits) != set(SPLITS):
+        raise refusal("splits", sorted(splits), f"must have the keys {', '.join(SPLITS)}")
 
-    def write(draft: Path) -> None:
-        array = np.lib.format.open_memmap(draft, "w+", np.float32, shape)
-        for row, item in zip(array, itertools.chain.from_iterable(splits.values()), strict=True):
-            row[:] = item
+    def write(split: EncodedClips, draft: Path) -> None:
+        array = np.lib.format.open_memmap(draft, "w+", np.float32, (len(split), *split[0].shape))
+        for number in range(len(split)):
+            array[number] = split[number]
         array.flush()
 
-    write_whole(path, write)
-    return path
+    for name, split in splits.items():
+        write_whole(Path(folder) / f"{name}.npy", functools.partial(write, split))
+    return Path(folder)

@@ -4,6 +4,8 @@ import csv
 import hashlib
 import json
 import os
+import warnings
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ from ebwm.checks import one_of, refusal
 from ebwm.data.cache import SPLITS
 from ebwm.data.configs import LAYOUTS
 from ebwm.data.video import EXTENSIONS
+from ebwm.files import sha256
 
 __all__ = ["Entry", "Listing", "list_videos"]
 
@@ -62,7 +65,7 @@ def list_videos(
         raise refusal("data.source", str(folder), f"contains no {', '.join(EXTENSIONS)} file", error=FileNotFoundError)
     chosen = next(iter(lists), "videos")
     if chosen == "videos":
-        return Listing(chosen, _by_file(sorted(videos.values()), seed), {})
+        return Listing(chosen, _by_file(_each_once(Path(folder), sorted(videos.values())), seed), {})
     named, missing = READERS[chosen](lists[chosen], videos)
     splits = _complete({split: _shuffled(entries, seed) for split, entries in named.items()}, chosen, seed)
     for split in SPLITS:
@@ -89,6 +92,25 @@ def _files(folder: Path, name: str) -> tuple[dict[str, str], dict[str, Path]]:
             elif suffix in (".json", ".csv", ".txt"):
                 others.setdefault(file, Path(path))
     return videos, others
+
+
+def _each_once(folder: Path, names: list[str]) -> list[str]:
+    """Names without those of files that are equal to an earlier one, which could lie in another split."""
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    counts = Counter(sizes.values())
+    marks = {name: _mark(folder / name) if counts[sizes[name]] > 1 else name for name in names}
+    first = {mark: name for name, mark in reversed(marks.items())}
+    if equal := [name for name in names if first[marks[name]] != name]:
+        warnings.warn(f"data.source={str(folder)!r}: {len(equal):,} videos left out, which are equal to others: {equal[0]} "
+                      f"to {first[marks[equal[0]]]}", stacklevel=4)
+    return [name for name in names if first[marks[name]] == name]
+
+
+def _mark(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError:  # is left out when it is decoded
+        return str(path)
 
 
 def _order(seed: int, name: str) -> bytes:

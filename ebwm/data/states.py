@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ebwm.checks import refusal
-from ebwm.data.arrays import array_files, finite_float64, read_arrays
+from ebwm.data.arrays import array_files, finite_float64, joined, own_splits, read_arrays
 from ebwm.data.configs import StatesConfig
-from ebwm.data.task import SPLITS, Items, Scale, Sequences, Vectors, read_task, save_task, split_items
+from ebwm.data.task import SPLITS, Items, Scale, Sequences, Vectors, by_counts, read_task, save_task, split_items
 
 __all__ = ["States", "StatesConfig"]
 
@@ -17,7 +17,8 @@ __all__ = ["States", "StatesConfig"]
 class States(Sequences):
     """Sequences of vectors, standardised on the training split.
 
-    Recordings are split at random; one or two, which `length` cuts into sequences, are split in time.
+    Recordings are split at random; one or two, which `length` cuts into sequences, are split in time. Data with their own
+    splits keep them: files of a folder, or entries of a dictionary, with the names train, valid and test.
     """
 
     in_memory = True
@@ -26,9 +27,13 @@ class States(Sequences):
     @classmethod
     def load(cls, config: StatesConfig, seed: int = 0, data: Any = None) -> "States":
         """Read recordings [items time features] from `data` (states, or (states, actions)) or from the source."""
-        arrays = _named(data) if data is not None else _read(config.source)
-        source, count = config.source or "data", len(arrays["states"])
-        if count < len(SPLITS) and config.length:
+        parts, own = _in_memory(data) if data is not None else _in_files(config.source)
+        source = config.source or "data"
+        arrays = joined(parts, source, "must hold recordings of one length and one number of features; cut them to one length")
+        count = len(arrays["states"])
+        if own:
+            chosen = by_counts([len(part["states"]) for part in parts])
+        elif count < len(SPLITS) and config.length:
             arrays = {name: _cut(array, config.length) for name, array in arrays.items()}
             chosen = _split_in_time(count, len(arrays["states"]) // count, config.held_out, source)
         else:
@@ -57,6 +62,13 @@ class States(Sequences):
         save_task(folder, self.state, self.scales)
 
 
+def _in_memory(data: Any) -> tuple[list[dict[str, Tensor]], bool]:
+    """Arrays by name, of each split if the data have their own splits."""
+    if isinstance(data, dict) and own_splits(data, "data", ", ".join(map(str, data))):
+        return [_named(data[split]) for split in SPLITS], True
+    return [_named(data)], False
+
+
 def _named(data: Any) -> dict[str, Tensor]:
     """Arrays in memory by name: a tensor of states, or a pair or dictionary of states and actions."""
     if isinstance(data, dict):
@@ -80,7 +92,8 @@ def _named(data: Any) -> dict[str, Tensor]:
     return arrays
 
 
-def _read(source: str | None) -> dict[str, Tensor]:
+def _in_files(source: str | None) -> tuple[list[dict[str, Tensor]], bool]:
+    """Arrays by name, of each file; the files of data with their own splits come in the order of the splits."""
     if source is None:
         remedy = "or pass arrays: train(config, data=...), and for a run of such arrays resume(folder, data=...)"
         raise refusal("data.source", source, "must be a file or a folder", remedy)
@@ -88,11 +101,10 @@ def _read(source: str | None) -> dict[str, Tensor]:
     if {"states", "actions"} <= {path.stem for path in paths}:
         raise refusal("data.source", source, "must be one file with the arrays 'states' and 'actions'",
                       "write both with np.savez(path, states=states, actions=actions)")
-    found = [_recordings(path) for path in paths]
-    if len({tuple((name, part.shape[1:]) for name, part in arrays.items()) for arrays in found}) > 1:
-        raise refusal("data.source", source, "must hold recordings of one length and one number of features",
-                      "cut them to one length")
-    return _named({name: torch.cat([arrays[name] for arrays in found]) for name in found[0]})
+    own = own_splits((path.stem for path in paths), "data.source", source)
+    if own:
+        paths.sort(key=lambda path: SPLITS.index(path.stem))
+    return [_named(_recordings(path)) for path in paths], own
 
 
 def _recordings(path: Path) -> dict[str, Tensor]:

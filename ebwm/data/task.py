@@ -21,7 +21,7 @@ from ebwm.files import write_json
 from ebwm.settings import generator
 
 __all__ = ["SPLITS", "Items", "Rows", "Scale", "Sequences", "StateSpec", "Task", "Tokens", "Vectors",
-           "chunks", "count", "next_state", "read_task", "save_task", "select", "split_items", "stack", "state_errors",
+           "by_counts", "chunks", "count", "next_state", "read_task", "save_task", "select", "split_items", "stack", "state_errors",
            "token_errors"]
 
 SPLITS = ("train", "valid", "test")
@@ -375,6 +375,15 @@ def split_items(
     order = torch.randperm(count, generator=generator(seed, "split"))
     parts = order.split([count - 2 * held, held, held])
     return {name: part.sort().values for name, part in zip(SPLITS, parts, strict=True)}
+
+
+def by_counts(
+    counts: list[int],  # items of each split, which lie one after the other
+) -> dict[str, Int[Tensor, " items"]]:  # indices, by split
+    """The splits of data that come with their own; each must have an item."""
+    if empty := [name for name, count in zip(SPLITS, counts, strict=True) if not count]:
+        raise refusal(empty[0], 0, "must have at least 1 item")
+    return dict(zip(SPLITS, torch.arange(sum(counts)).split(counts), strict=True))
 
 
 def save_task(

@@ -254,10 +254,12 @@ def _make_clips(
     sampling: Sampling,
     seed: int,
 ) -> tuple[UInt8[np.ndarray, "clips frames height width *colour"], dict]:
-    """Clips of all splits, one after the other, and facts about them."""
-    videos, skipped = {}, []
+    """Clips of all splits, one after the other, and facts about them; of equal videos, one is kept."""
+    videos, skipped, first = {}, [], {}
     for name, opened in sources:
         images, reason = _try_images(opened, sampling)
+        if not reason and (other := first.setdefault(_digest(images), name)) != name:
+            reason = f"equal to {other}"
         if reason:
             skipped.append(f"{name} ({reason})")
         else:
@@ -270,6 +272,10 @@ def _make_clips(
     mean, std = mean_std(histogram)
     facts = dict(counts=[len(part) for part in parts], mean=mean, std=std, skipped=skipped)
     return np.stack([clip for part in parts for clip in part]), facts
+
+
+def _digest(images: list[np.ndarray]) -> str:
+    return hashlib.sha256(np.stack(images).tobytes()).hexdigest()
 
 
 def _try_images(opened: Callable[[], io.IOBase], sampling: Sampling) -> tuple[list[np.ndarray], str]:

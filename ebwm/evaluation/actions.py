@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ebwm.checks import between, refusal
 from ebwm.data.task import chunks
-from ebwm.evaluation.statistics import Interval, Numbers, bootstrap, paired_difference, wilson
+from ebwm.evaluation.statistics import Interval, Numbers, paired_difference, student, wilson
 from ebwm.evaluation.uncertainty import auroc
 from ebwm.settings import generator
 from ebwm.states import states_of
@@ -49,7 +49,7 @@ def action_use(
     other = torch.empty_like(actions)
     other[order] = actions[order.roll(1)]
     errors = [item_losses(learner, (states, given), seed).double().cpu().numpy() for given in (actions, other)]
-    return ActionUse(*(bootstrap(found, seed=seed) for found in errors), paired_difference(errors[1], errors[0]))
+    return ActionUse(*map(student, errors), paired_difference(errors[1], errors[0]))
 
 
 # Which action was taken

@@ -12,7 +12,7 @@ from torch import Tensor
 from ebwm.checks import between, refusal
 from ebwm.data.features import nearest_frames
 from ebwm.evaluation.actions import Sequences, rollout
-from ebwm.evaluation.statistics import Interval, bootstrap
+from ebwm.evaluation.statistics import Interval, student, wilson
 from ebwm.states import states_of
 from ebwm.training.learner import position_losses
 
@@ -39,7 +39,7 @@ def by_horizon(
     learner: Any,  # a world model, or a baseline
     items: Sequences | Float[Tensor, "n s state_dim"],  # at least 2 sequences, with actions or without
     given: int,  # number of true states at the start
-    seed: int = 0,  # of the noise of predictions and of the intervals
+    seed: int = 0,  # of the noise of predictions
 ) -> Horizons:
     """Roll a model out, and compare with its one-step errors at the same states."""
     count, length = states_of(items).shape[:2]
@@ -49,7 +49,7 @@ def by_horizon(
     free = rollout(learner, items, given, seed)
     forced = position_losses(learner, items, seed)[:, given - 1:]
     rows = {"rolled": free.errors, "forced": forced, "last_state": free.last_state, "growth": free.errors - forced}
-    means = {name: [bootstrap(column, seed=seed) for column in errors.double().cpu().numpy().T]
+    means = {name: [student(column) for column in errors.double().cpu().numpy().T]
              for name, errors in rows.items()}
     return Horizons(**means, states=free.states)
 
@@ -66,7 +66,6 @@ class Nearest(NamedTuple):
 def nearest_of(
     predicted: Float[Tensor, "n horizon state_dim"],  # such as `Horizons.states`, of the first n sequences
     states: Float[Tensor, "items s state_dim"],  # real states, those of the n sequences first
-    seed: int = 0,  # of the intervals
 ) -> Nearest:
     """The nearest real frame of each predicted state; with it, a person can look at a prediction."""
     length, horizon = states.shape[1], predicted.shape[1]
@@ -75,6 +74,6 @@ def nearest_of(
     own = items == torch.arange(len(predicted), device=items.device)[:, None]
     true = torch.arange(length - horizon, length, device=frames.device)
     away = (frames - true).abs().double()
-    late = [bootstrap(away[own[:, h], h].cpu().numpy(), seed=seed) if own[:, h].sum() > 1
+    late = [student(away[own[:, h], h].cpu().numpy()) if own[:, h].sum() > 1
             else Interval(torch.nan, torch.nan, torch.nan) for h in range(horizon)]
-    return Nearest(items, frames, [bootstrap(own[:, h].double().cpu().numpy(), seed=seed) for h in range(horizon)], late)
+    return Nearest(items, frames, [wilson(int(count), len(own)) for count in own.sum(0)], late)

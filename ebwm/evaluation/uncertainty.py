@@ -74,7 +74,7 @@ def auroc(
     positive: Truths,  # whether an item should have a high score; at least two of each
     level: float = 0.95,  # confidence level
 ) -> Interval:
-    "Probability that a positive item has a higher score than a negative one, with DeLong's interval (1988)."
+    "Probability that a positive item has a higher score than a negative one, with the interval of DeLong (1988)."
     from scipy import special, stats
 
     checks.fraction("level", level)
@@ -86,8 +86,9 @@ def auroc(
     if not 0 < value < 1:
         fewer = min(map(len, groups))
         return Interval(value, *wilson(round(value * fewer), fewer, level)[1:])
-    spread = np.sqrt(sum(share.var(ddof=1) / len(share) for share in above)) / (value * (1 - value))
-    reach = stats.norm.ppf((1 + level) / 2) * spread
+    parts, counts = np.array([(share.var(ddof=1) / len(share), len(share)) for share in above]).T
+    freedom = parts.sum() ** 2 / (parts**2 / (counts - 1)).sum()
+    reach = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(parts.sum()) / (value * (1 - value))
     low, high = special.expit(special.logit(value) + np.array([-reach, reach]))
     return Interval(value, float(low), float(high))
 

@@ -167,13 +167,14 @@ def _file(name: str, package: Path) -> Path | None:
 def _imported(source: str, within: str, package: Path) -> Iterator[str]:
     """The modules that a source imports; a name imported from a module counts as that module."""
     for module, name in _imports(source, within, package.name):
-        if module.partition(".")[0] != package.name:
+        if module.partition(".")[0] != package.name or module.endswith("."):
             continue
         if name and _file(f"{module}.{name}", package):
             yield f"{module}.{name}"
         elif path := _file(module, package):
             yield module
-            lazy = _exports(path.read_text(encoding="utf-8")) if path.name == "__init__.py" else {}
+            text = path.read_text(encoding="utf-8")
+            lazy = _exports(text) if path.name == "__init__.py" else _tasks(text)
             yield from lazy.values() if name == "*" else filter(None, [lazy.get(name)])
 
 
@@ -184,6 +185,14 @@ def _exports(source: str) -> dict[str, str]:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXPORTS":
             return ast.literal_eval(node.value)
     return {}
+
+
+@functools.lru_cache(maxsize=1024)
+def _tasks(source: str) -> dict[str, str]:
+    """The modules that classes import by name on first use: of `task = "ebwm.data.states:States"` in a configuration."""
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    return {part.name: line.value.value.partition(":")[0] for part in classes for line in part.body
+            if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == "task" and line.value}
 
 
 @functools.lru_cache(maxsize=1024)
@@ -200,18 +209,25 @@ def _imports(source: str, within: str, package: str) -> list[tuple[str, str]]:
         elif isinstance(node, ast.ImportFrom):
             found += [(_origin(node, within), alias.name) for alias in node.names]
         elif isinstance(node, ast.Call):
-            found += [(name, "") for name in _imported_by_call(node)]
+            found += [(name, "") for name in _imported_by_call(node, nodes)]
     found += [(bound[node.value.id], node.attr) for node in nodes if isinstance(node, ast.Attribute)
               and isinstance(node.value, ast.Name) and node.value.id in bound]
     return list(dict.fromkeys(found))
 
 
-def _imported_by_call(call: ast.Call) -> Iterator[str]:
-    """The module in `require("av", "video")`, or the beginning of its name in an f-string."""
+def _imported_by_call(call: ast.Call, nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The module in `require("av", "video")`; of an f-string its beginning, alone and with each text of the source."""
     function = getattr(call.func, "attr", getattr(call.func, "id", ""))
-    if function in ("require", "import_module") and call.args:
-        name = call.args[0].values[:1] if isinstance(call.args[0], ast.JoinedStr) else call.args[:1]
-        yield from (text.value for text in name if isinstance(text, ast.Constant) and isinstance(text.value, str))
+    if function not in ("require", "import_module") or not call.args:
+        return
+    first = call.args[0]
+    yield from _texts(first.values[:1] if isinstance(first, ast.JoinedStr) else [first])
+    if isinstance(first, ast.JoinedStr):
+        yield from (begin + text for begin in _texts(first.values[:1]) for text in _texts(nodes) if text.isidentifier())
+
+
+def _texts(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    return (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def _parsed(source: str) -> ast.Module:

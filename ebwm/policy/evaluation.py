@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..checks import refusal, whole
-from ..evaluation.statistics import Interval, Numbers, paired_difference, student_crossed, wilson
+from ..evaluation.statistics import Interval, Numbers, paired_rates, student_crossed, wilson
 from ..training.checkpoint import locked
 from ..usage import UsageError
 from .fingerprints import fingerprint
@@ -53,8 +53,9 @@ def evaluate_policy(
 ) -> list[EpisodeResult]:  # in the order of the seeds
     """Run episodes of a policy.
 
-    Results are paired: an episode's initial state, noise of the observations and noise of the policy depend on its
-    seed alone, whatever the policy and the number of workers. With `batch` above 1, the noise of the policy depends
+    Results are paired: an episode's initial state, and the random numbers of the observations and of the policy, depend on
+    its seed alone, whatever the policy and the number of workers; the unit of the observations' noise is the policy's own
+    standard deviation of states. With `batch` above 1, the noise of the policy depends
     on the first seed of each group of as many seeds instead, and a simulator that ends its process costs the group.
     Episodes of a folder that a crash of the simulator ended run again.
 
@@ -241,15 +242,17 @@ def success_difference(
     theirs: Sequence[Sequence[EpisodeResult]],  # of another policy, trained and evaluated with the same seeds
     level: float = 0.95,  # confidence level
 ) -> Interval:  # of the success rate of ours less that of theirs
-    """Paired difference of success rates: over seeds of training and episodes if there are several of both, else over
-    the episodes of the only seed of training."""
+    """Paired difference of success rates, with the interval of Agresti and Min (2005) over all episodes; of several seeds
+    the wider bounds of it and of Student's interval over seeds and episodes, which has width zero if all differ alike."""
     for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         if [result.seed for result in one] != [result.seed for result in other]:
             raise refusal(f"theirs[{number}]", [result.seed for result in other], "must have the seeds of ours, in their order")
-    one, other = (np.array([[float(result.success) for result in row] for row in rows]) for rows in (ours, theirs))
-    if len(one) > 1:
-        return student_crossed(one - other, level)
-    return paired_difference(one[0], other[0], level)
+    one, other = (np.array([[result.success for result in row] for row in rows]) for rows in (ours, theirs))
+    pooled = paired_rates(one.ravel(), other.ravel(), level)
+    if len(one) == 1:
+        return pooled
+    crossed = student_crossed(one.astype(float) - other, level)
+    return Interval(crossed.value, max(min(crossed.low, pooled.low), -1.0), min(max(crossed.high, pooled.high), 1.0))
 
 
 class BestKept(NamedTuple):

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 
 from ebwm.checks import refusal
 from ebwm.compat import require
-from ebwm.files import write_json
+from ebwm.files import draft_of, write_json
 from ebwm.policy.demonstrations import Demonstrations, Episode
 from ebwm.policy.reading import Source, check_demonstrations, check_layout, state_dim_of
 from ebwm.usage import UsageError
@@ -60,7 +60,7 @@ def write_lerobot(
     first = demonstrations.episodes[0]
     layout = check_layout(layout, state_dim_of(demonstrations))
     key = IMAGES + camera if "image" in first.observations else ""
-    draft = folder.with_name(f".{os.getpid()}.{folder.name}")
+    draft = draft_of(folder)
     try:
         columns = [_columns(demonstrations, number, fps) for number in range(len(demonstrations.episodes))]
         _write_data(draft, columns)

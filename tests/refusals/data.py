@@ -146,7 +146,7 @@ CASES = [
     *table(train_autoencoder, ("size", 12), ("features", 0), frames=np.zeros((2, 8, 8, 3), np.uint8)),
     *table(nearest_frames, ("bank", torch.zeros(0, 3)), ("bank", torch.zeros(2, 4)), states=torch.zeros(2, 3)),
     *table(encoded_clips, ("splits", {}), encoder=frame_encoder("pixels")),
-    *table(save_features, ("path", "features.txt"), splits={}),
+    *table(save_features, ("splits", {}), folder="features"),
     *table(FramesConfig, ("frames", 1), ("layout", "ucf"), ("short", "loop"), ("pool", "max"), ("size", 0),
            ("pan", 0.5), ("turn", -1.0), ("spacing", 0.0), ("workers", -1), ("per_video", 0), ("train_clips", 0)),
     *table(GameConfig, ("policy", "best"), ("frames", 1), ("pool", "max"), ("size", 0)),

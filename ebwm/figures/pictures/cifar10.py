@@ -31,7 +31,7 @@ def draw(
     _training(grid[0, :2], made["history"], floor)
     panels.legend_below(top, grid[0, 1], 5)
     _differences(grid[0, 2], made["by_image"], "loss", intervals["loss"])
-    grid[0, 2].set(title="EBT less Transformer++", ylabel="difference in test SmoothL1")
+    grid[0, 2].set(title="EBT minus Transformer++", ylabel="difference in test SmoothL1")
     _by_patch(grid[1, :2], made["by_patch"], truth[1], parameters["patch"])
     _differences(grid[1, 2], made["by_image"], "half", intervals["half"])
     grid[1, 2].set(title="Lower half completed", ylabel="difference in squared error")

@@ -53,8 +53,8 @@ def draw(
     _ratios(theirs, {**{name: [value] for name, value in found.paper_ratios.items()}, "mean": [mean]}, {}, "truth")
     means = np.mean([values.mean() for values in found.ratios.values()])
     _ratios(ours, {**found.ratios, "mean": [means]}, found.intervals, "ebt")
-    theirs.set(title="Table 3: log ratios", xlabel="EBT less Transformer++")
-    ours.set(title="Here: log ratios", xlabel="EBT less Transformer++")
+    theirs.set(title="Table 3: log ratios", xlabel="EBT minus Transformer++")
+    ours.set(title="Here: log ratios", xlabel="EBT minus Transformer++")
     what, seeds, status = heading
     panels.heading(figure, what, seeds, "points: seeds; bars: 95 % intervals", status)
     return figure

@@ -70,4 +70,4 @@ def _differences(panel: Any, found: Objectives) -> None:
     panels.zero(panel)
     panels.named_ticks(panel.xaxis, [NAMES[kind].replace(" ", "\n") for kind in found.apart])
     panel.margins(y=0.15)
-    panel.set(title="Reconstruction less the others", ylabel="difference relative to the baseline")
+    panel.set(title="Reconstruction minus the others", ylabel="difference relative to the baseline")

@@ -9,8 +9,8 @@ from ebwm.compat import require
 from ebwm.figures.experiment import panels
 from ebwm.figures.experiment.tables import Interval, select
 
-LABELS = {"batch_alone_minus_together": "over the batch:\nalone less side by side",
-          "sample_alone_minus_together": "over each chunk:\nalone less side by side",
+LABELS = {"batch_alone_minus_together": "over the batch:\nalone minus side by side",
+          "sample_alone_minus_together": "over each chunk:\nalone minus side by side",
           "batch_minus_sample": "alone: over the batch\nless over each chunk"}
 
 RULES = {"plain": ("ebt", "o"), "full": ("gru", "s"), "paper": ("diffusion", "^"), "authors": ("transformer", "D")}

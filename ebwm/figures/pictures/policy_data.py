@@ -10,9 +10,9 @@ from ebwm.figures.experiment import panels
 from ebwm.figures.experiment.robots import KINDS, ROLES
 from ebwm.figures.experiment.tables import Interval, select
 
-NAMES = {"ebt_minus_cloning": ("EBT-Policy less cloning", "ebt"),
-         "diffusion_minus_cloning": ("diffusion less cloning", "diffusion"),
-         "ebt_minus_diffusion": ("EBT-Policy less diffusion", "truth")}
+NAMES = {"ebt_minus_cloning": ("EBT-Policy minus cloning", "ebt"),
+         "diffusion_minus_cloning": ("diffusion minus cloning", "diffusion"),
+         "ebt_minus_diffusion": ("EBT-Policy minus diffusion", "truth")}
 EXPERTS = {"clean": "the expert as it is", "clumsy": "a clumsy expert"}
 
 

@@ -30,11 +30,11 @@ def draw(
             panels.marks(middle, spot, means.loc[fault].to_numpy(), ROLES[kind])
     for place, (name, role) in enumerate((("ebt_minus_diffusion", "diffusion"), ("ebt_minus_cloning", "transformer"))):
         rows = pd.DataFrame([dict(differences[name][fault]) for fault in faults])
-        label = f"EBT-Policy less {KINDS[name.removeprefix('ebt_minus_')]}"
+        label = f"EBT-Policy minus {KINDS[name.removeprefix('ebt_minus_')]}"
         panels.error_bars(right, [spot + 0.14 * (place - 0.5) for spot in range(len(faults))], rows, role, fmt="o", label=label)
     panels.zero(right)
     left.set(title="Success", ylabel="success rate", ylim=(-0.03, 1.03))
-    middle.set(title="Retries", ylabel="of an episode")
+    middle.set(title="Retries (seeds)", ylabel="retries in an episode")
     right.set(title="Paired differences", ylabel="difference of success rates")
     right.legend(fontsize=8)
     for panel in (left, middle, right):

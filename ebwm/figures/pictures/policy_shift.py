@@ -38,7 +38,7 @@ def draw(
     for place, (name, role) in enumerate((("ebt_minus_diffusion", "diffusion"), ("ebt_minus_cloning", "transformer"))):
         rows = pd.DataFrame([dict(value) for value in differences[name].values()])
         places = [spot + 0.12 * (place - 0.5) for spot in range(len(rows))]
-        label = f"EBT-Policy less {KINDS[name.removeprefix('ebt_minus_')]}"
+        label = f"EBT-Policy minus {KINDS[name.removeprefix('ebt_minus_')]}"
         panels.error_bars(last, places, rows, role, fmt="o", label=label)
     panels.zero(last)
     panels.named_ticks(last.xaxis, differences["ebt_minus_diffusion"])

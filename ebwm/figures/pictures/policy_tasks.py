@@ -10,10 +10,10 @@ from ebwm.figures.experiment import panels
 from ebwm.figures.experiment.robots import KINDS, ROLES
 from ebwm.figures.experiment.tables import Interval, select
 
-NAMES = {"ebt_minus_diffusion": ("EBT-Policy less diffusion", "diffusion"),
-         "ebt_few_minus_diffusion": ("EBT-Policy trained for 2 steps, less diffusion", "gru"),
-         "ebt_minus_cloning": ("EBT-Policy less cloning", "transformer"),
-         "diffusion_minus_cloning": ("diffusion less cloning", "truth")}
+NAMES = {"ebt_minus_diffusion": ("EBT-Policy minus diffusion", "diffusion"),
+         "ebt_few_minus_diffusion": ("EBT-Policy trained for 2 steps, minus diffusion", "gru"),
+         "ebt_minus_cloning": ("EBT-Policy minus cloning", "transformer"),
+         "diffusion_minus_cloning": ("diffusion minus cloning", "truth")}
 
 
 def draw(

@@ -38,7 +38,7 @@ def draw(
     panels.error_bars(right, range(len(differences)), differences, "ebt", fmt="o", ms=5)
     panels.zero(right)
     panels.named_ticks(right.xaxis, [name.replace("_", "\n") for name in differences.index], fontsize=8.5)
-    right.set(title="EBT less others", ylabel="difference of shares")
+    right.set(title="EBT minus others", ylabel="difference of shares")
     stand_in = panels.STAND_IN if parameters["images"] == "digits" else "small models"
     panels.heading(figure, f"Linear probes of denoisers of {parameters['images']}", parameters["seeds"],
                    "points: seeds; bars: 95 % intervals over seeds and images", stand_in)

@@ -25,8 +25,8 @@ def draw(
     _lines(grid[0, 0], intervals, "rolled", "Rollout: predictions as context")
     _lines(grid[0, 1], intervals, "forced", "Teacher forcing: true frames as context")
     grid[0, 1].sharey(grid[0, 0])
-    _lines(grid[1, 0], intervals, "growth", "Rollout less teacher forcing")
-    _lines(grid[1, 1], intervals, "minus_transformer", "Rollout less that of the Transformer++")
+    _lines(grid[1, 0], intervals, "growth", "Rollout minus teacher forcing")
+    _lines(grid[1, 1], intervals, "minus_transformer", "Rollout minus that of the Transformer++")
     last = select(intervals, measure="last_state").groupby("horizon").value.mean()
     grid[0, 0].plot(last.index, last, "--", color=colour("floor"), label="last given frame")
     for panel in grid[1]:

@@ -101,7 +101,7 @@ def _easy(panel: Any, found: Energies) -> None:
         role = "transformer" if name.startswith("other") else "ebt"
         panels.marks(panel, place - 0.06, found.easy_by_seed[name], role, found.easy[name])
     panels.zero(panel)
-    panel.set(title="Easy tokens less others", ylabel="difference (standard deviations)", xlim=(-0.5, 5.6))
+    panel.set(title="Easy tokens minus others", ylabel="difference (standard deviations)", xlim=(-0.5, 5.6))
     panels.named_ticks(panel.xaxis, names.values(), fontsize=8)
 
 
