@@ -42,7 +42,7 @@ SOURCES = {
     "__init__": LAZY, "low": "import torch", "high": "def f():\n    from .low import x", "other": "",
     "room/__init__": "from ebwm.room.a import A", "room/a": "A = 1", "room/b": "from . import a",
     "called": 'require("PIL.Image", "video")\ndef f(x):\n    import_module(f"lightning_fabric.{x}")\nrequire(x)',
-    "kinds": 'ROOMS = {"one": ("a", "A"), "two": ("no", "B")}\ndef f(x):\n    import_module(f"ebwm.room.{ROOMS[x][0]}")',
+    "kinds": 'ROOMS = {"one": ("a", "A"), "two": ("no", "B")}\ndef f(x):\n import_module(f"ebwm.room.{ROOMS[x][0]}")',
     "settings": 'class AConfig:\n    task: str = "ebwm.room.b:B"\nclass BConfig:\n    task: str = ""',
     "plain/__init__": "", "plain/c": "from .. import low",
     "plain/lazy/__init__": 'EXPORTS = {"d": "ebwm.plain.c"}',

@@ -376,7 +376,7 @@ def save_features(
     folder: str | os.PathLike,  # of the files; is made if it does not exist
     splits: dict[str, EncodedClips],  # "train", "valid" and "test"
 ) -> Path:  # the folder
-    """Write the states of each split, [clips frames features], to train.npy, valid.npy and test.npy, for `ebwm train states`."""
+    """Write the states of each split, [clips frames features], to a file such as train.npy, for `ebwm train states`."""
     if set(splits) != set(SPLITS):
         raise refusal("splits", sorted(splits), f"must have the keys {', '.join(SPLITS)}")
 
