@@ -69,4 +69,5 @@ def _comparison(row: Any, results: pd.DataFrame, intervals: Mapping[str, Interva
     panels.zero(row[1])
     row[1].set(title="EBT minus Transformer++", ylabel="difference in SmoothL1", xlim=(-0.6, 0.7))
     value, low, high = (intervals["over_seeds_and_clips"][name] for name in ("value", "low", "high"))
-    panels.named_ticks(row[1].xaxis, [f"seeds, and the 95 % interval over seeds and clips:\n{value:.4f} ({low:.4f} to {high:.4f})"])
+    bounds = "" if low is None else f":\n{value:.4f} ({low:.4f} to {high:.4f})"
+    panels.named_ticks(row[1].xaxis, [f"seeds, and the 95 % interval over seeds and clips{bounds}"])
