@@ -23,7 +23,7 @@ from benchmarks.__main__ import FOLDER
 from ebwm.figures.experiment.robots import KINDS, chosen_settings, demonstrated, episode_rows, episodes_of, windows
 from ebwm.figures.manifest import load_manifest
 from ebwm.files import write_whole
-from ebwm.policy.film import compose, pictured_episode, write_film
+from ebwm.policy.film import STRIP, compose, framed, pictured_episode, write_film
 from ebwm.policy.policies import Policy
 from ebwm.policy.rollout import EpisodeResult
 from ebwm.policy.simulators import Disturbance, make_simulator
@@ -32,7 +32,8 @@ from ebwm.policy.training import fit_policy
 FIGURE = "policy_recovery"
 ENDS = {"success": (86, 180, 233), "failure": (230, 159, 0)}
 COMPARED = ("success", "steps", "retries")  # columns of the record
-SIDE, TITLE, COLUMNS = 240, 24, 3  # pixels of a picture, of a title; pictures in a row
+SIDE, TITLE, BORDER = 240, 24, 4  # pixels of a picture, of a title and of the frame of an outcome
+COLUMNS = 3  # pictures in a row
 RATE, HELD = 20, 2  # frames a second; seconds for which the end is shown
 
 Picture = np.ndarray  # [height width 3], bytes
@@ -90,7 +91,8 @@ def panels(
         with closing(make_simulator(simulator)) as made:
             result, frames = pictured_episode(policy, made, seed, disturbance, SIDE)
         frames = [_as_high(frame) for frame in compose(frames, result)]
-        shown.append([_titled(frame, KINDS[kind]) for frame in [*frames, _framed(frames[-1], result)]])
+        ended = framed(frames[-1], ENDS.get(result.outcome, ENDS["failure"]), BORDER)
+        shown.append([_titled(frame, KINDS[kind]) for frame in [*frames, ended]])
     length = max(map(len, shown)) + RATE * HELD
     return [_grid([frames[min(at, len(frames) - 1)] for frames in shown]) for at in range(length)]
 
@@ -104,13 +106,7 @@ def _grid(pictures: Sequence[Picture]) -> Picture:
 
 def _as_high(frame: Picture) -> Picture:
     """A frame with room for the strip of energies, which not all policies have."""
-    return np.pad(frame, ((0, SIDE + SIDE // 4 - len(frame)), (0, 0), (0, 0)))
-
-
-def _framed(frame: Picture, result: EpisodeResult) -> Picture:
-    framed = np.full_like(frame, ENDS.get(result.outcome, ENDS["failure"]))
-    framed[4:-4, 4:-4] = frame[4:-4, 4:-4]
-    return framed
+    return np.pad(frame, ((0, SIDE + SIDE // STRIP - len(frame)), (0, 0), (0, 0)))
 
 
 def _titled(frame: Picture, text: str) -> Picture:

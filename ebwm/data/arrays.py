@@ -14,7 +14,8 @@ from ebwm.compat import require
 from ebwm.data.cache import SPLITS
 from ebwm.files import looked_in
 
-__all__ = ["READERS", "array_files", "finite_float64", "joined", "own_splits", "read_arrays"]
+__all__ = ["READERS", "array_files", "finite_float64", "joined", "own_splits", "parts_in_memory", "read_arrays",
+           "split_files"]
 
 
 def read_arrays(
@@ -92,6 +93,25 @@ def own_splits(
         raise refusal(what, source, f"has {' and '.join(sorted(found))}, but no {missing}",
                       "give all three, or other names to split the data at random")
     return found == {*SPLITS}
+
+
+def parts_in_memory(
+    data: Any,  # arrays, or a dictionary of the arrays of each split
+    checked: Callable[[Any], dict[str, Tensor]],  # gives arrays by name
+) -> tuple[list[dict[str, Tensor]], bool]:  # and whether the data have their own splits
+    """Arrays by name, of each split if the data have their own splits."""
+    if isinstance(data, dict) and own_splits(data, "data", ", ".join(map(str, data))):
+        return [checked(data[split]) for split in SPLITS], True
+    return [checked(data)], False
+
+
+def split_files(
+    source: str,  # a file, or a folder
+) -> tuple[list[Path], bool]:  # and whether the data have their own splits
+    """The files of a source; those of data with their own splits in the order of the splits."""
+    paths = array_files(source)
+    own = own_splits((path.stem for path in paths), "data.source", source)
+    return sorted(paths, key=lambda path: SPLITS.index(path.stem)) if own else paths, own
 
 
 def joined(

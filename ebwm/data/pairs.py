@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from ebwm.checks import refusal
-from ebwm.data.arrays import array_files, finite_float64, joined, own_splits, read_arrays
+from ebwm.data.arrays import finite_float64, joined, parts_in_memory, read_arrays, split_files
 from ebwm.data.configs import PairsConfig
-from ebwm.data.task import SPLITS, Items, Rows, Scale, Task, by_counts, read_task, save_task, split_items
+from ebwm.data.task import Items, Rows, Scale, Task, by_counts, read_task, save_task, split_items
 
 __all__ = ["Pairs", "PairsConfig"]
 
@@ -22,7 +22,7 @@ class Pairs(Task):
     @classmethod
     def load(cls, config: PairsConfig, seed: int = 0, data: Any = None) -> "Pairs":
         """Read pairs from `data`, a tuple (context, target), or from the source."""
-        parts, own = _in_memory(data) if data is not None else _in_files(config.source)
+        parts, own = parts_in_memory(data, _checked) if data is not None else _in_files(config.source)
         source = config.source or "data"
         arrays = joined(parts, source, "must hold contexts of one shape, and targets of one shape")
         counts = [len(part["target"]) for part in parts]
@@ -55,24 +55,15 @@ class Pairs(Task):
         save_task(folder, self.state, self.scales)
 
 
-def _in_memory(data: Any) -> tuple[list[dict[str, Tensor]], bool]:
-    """Arrays by name, of each split if the data have their own splits."""
-    if isinstance(data, dict) and own_splits(data, "data", ", ".join(map(str, data))):
-        return [_checked(data[split]) for split in SPLITS], True
-    return [_checked(data)], False
-
-
 def _in_files(source: str | None) -> tuple[list[dict[str, Tensor]], bool]:
     """Arrays by name, of a file, or of the three files of a folder in the order of the splits."""
     if source is None:
         raise refusal("data.source", source, "must be a file", "or pass arrays: train(config, data=(context, target)), "
                       "and for a run of such arrays resume(folder, data=...)")
-    paths = array_files(source)
-    own = own_splits((path.stem for path in paths), "data.source", source)
+    paths, own = split_files(source)
     if len(paths) > 1 and not own:
         raise refusal("data.source", source, "must be a file with the arrays 'context' and 'target', or a folder of three "
                       "such files with the names train, valid and test")
-    paths.sort(key=lambda path: SPLITS.index(path.stem) if own else 0)
     return [_checked(read_arrays(path)) for path in paths], own
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ebwm.checks import refusal
-from ebwm.data.arrays import array_files, finite_float64, joined, own_splits, read_arrays
+from ebwm.data.arrays import finite_float64, joined, parts_in_memory, read_arrays, split_files
 from ebwm.data.configs import StatesConfig
 from ebwm.data.task import SPLITS, Items, Scale, Sequences, Vectors, by_counts, read_task, save_task, split_items
 
@@ -27,7 +27,7 @@ class States(Sequences):
     @classmethod
     def load(cls, config: StatesConfig, seed: int = 0, data: Any = None) -> "States":
         """Read recordings [items time features] from `data` (states, or (states, actions)) or from the source."""
-        parts, own = _in_memory(data) if data is not None else _in_files(config.source)
+        parts, own = parts_in_memory(data, _named) if data is not None else _in_files(config.source)
         source = config.source or "data"
         arrays = joined(parts, source, "must hold recordings of one length and one number of features; cut them to one length")
         count = len(arrays["states"])
@@ -62,13 +62,6 @@ class States(Sequences):
         save_task(folder, self.state, self.scales)
 
 
-def _in_memory(data: Any) -> tuple[list[dict[str, Tensor]], bool]:
-    """Arrays by name, of each split if the data have their own splits."""
-    if isinstance(data, dict) and own_splits(data, "data", ", ".join(map(str, data))):
-        return [_named(data[split]) for split in SPLITS], True
-    return [_named(data)], False
-
-
 def _named(data: Any) -> dict[str, Tensor]:
     """Arrays in memory by name: a tensor of states, or a pair or dictionary of states and actions."""
     if isinstance(data, dict):
@@ -97,13 +90,10 @@ def _in_files(source: str | None) -> tuple[list[dict[str, Tensor]], bool]:
     if source is None:
         remedy = "or pass arrays: train(config, data=...), and for a run of such arrays resume(folder, data=...)"
         raise refusal("data.source", source, "must be a file or a folder", remedy)
-    paths = array_files(source)
+    paths, own = split_files(source)
     if {"states", "actions"} <= {path.stem for path in paths}:
         raise refusal("data.source", source, "must be one file with the arrays 'states' and 'actions'",
                       "write both with np.savez(path, states=states, actions=actions)")
-    own = own_splits((path.stem for path in paths), "data.source", source)
-    if own:
-        paths.sort(key=lambda path: SPLITS.index(path.stem))
     return [_named(_recordings(path)) for path in paths], own
 
 

@@ -13,7 +13,7 @@ from ..usage import Failure, UsageError
 from .rollout import Actor, EpisodeResult, run_episodes
 from .simulators import Disturbance, Simulator
 
-__all__ = ["compose", "energy_strip", "film_episode", "pictured_episode", "write_episode", "write_film"]
+__all__ = ["STRIP", "compose", "energy_strip", "film_episode", "framed", "pictured_episode", "write_episode", "write_film"]
 
 Picture = UInt8[np.ndarray, "height width 3"]
 
@@ -71,7 +71,8 @@ def write_episode(
 ) -> None:
     """Write a film of an episode with its energies; the frame around the last picture is green after success, else red."""
     frames = compose(frames, result)
-    write_film(frames + [_ended(frames[-1], result)] * round(HELD * rate), path, rate)
+    ended = framed(frames[-1], ENDS[result.outcome], max(2, len(frames[-1]) // 60))
+    write_film(frames + [ended] * round(HELD * rate), path, rate)
 
 
 def _check(path: Path, size: int, rate: int) -> None:
@@ -135,11 +136,15 @@ def _write(strip: Picture, text: str, scale: int) -> None:
     area[pixels[:, :area.shape[1]]] = TEXT
 
 
-def _ended(frame: Picture, result: EpisodeResult) -> Picture:
-    """The last frame, framed in the colour of the outcome."""
-    framed, border = np.full_like(frame, ENDS[result.outcome]), max(2, len(frame) // 60)
-    framed[border:-border, border:-border] = frame[border:-border, border:-border]
-    return framed
+def framed(
+    picture: Picture,
+    colour: tuple[int, int, int],  # red, green, blue
+    border: int,  # width in pixels
+) -> Picture:
+    """A picture with a border of a colour over its edge."""
+    found = np.full_like(picture, colour)
+    found[border:-border, border:-border] = picture[border:-border, border:-border]
+    return found
 
 
 def write_film(
