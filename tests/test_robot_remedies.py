@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from ebwm.evaluation.statistics import wilson
 from ebwm.figures.experiment import robot_scores, robots
+from ebwm.figures.experiment.robot_progress import evaluated_after, fewer_updates, updates_to_reach
 from ebwm.figures.experiment.robot_remedies import (
     TWINS,
     WAYS,
@@ -206,3 +207,22 @@ def test_a_difference_has_a_width_where_all_seeds_differ_by_the_same():
     assert robots.difference(rows(20), rows(10)) == dict(value=pytest.approx(0.2), low=None, high=None)
     retries = robots.difference(rows(4, 6, 8), rows(1, 2, 3), "retries")
     assert retries == pytest.approx(over_seeds([3.0, 4.0, 5.0]))
+
+
+def test_updates_until_success_are_interpolated_and_compared_over_seeds():
+    rates = pd.Series([0.0, 0.2, 0.6, 0.5], index=[10, 100, 1000, 2000])
+    assert updates_to_reach(rates, 0.4) == pytest.approx(10**2.5)
+    assert updates_to_reach(rates, 0.2) == pytest.approx(100) and updates_to_reach(rates, 0) == 10
+    assert np.isnan(updates_to_reach(rates, 0.7))
+    theirs = pd.DataFrame([rates, rates])
+    ours = theirs.rename(columns=lambda updates: updates / 4)
+    found = fewer_updates(ours, theirs)
+    assert found == pytest.approx(dict(value=75, low=75, high=75))
+    slower = pd.DataFrame([rates.to_numpy(), [0.0, 0.1, 0.5, 0.5]], columns=rates.index)
+    apart = fewer_updates(theirs, slower)
+    assert apart["low"] < apart["value"] < apart["high"] and apart["value"] > 0
+    assert fewer_updates(theirs, theirs * 0) == dict(value=None, low=None, high=None)
+
+
+def test_the_last_evaluation_of_a_training_is_that_of_its_end():
+    assert evaluated_after([1, 5, 25], 5) == [1]

@@ -43,12 +43,12 @@ def draw(
                 panel.plot([row[column] * (shift + 0.03)] * len(seeds), seeds, "o", color=colour(ROLES[kind]), ms=3, mew=0, alpha=0.6)
         during = select(made["training"], model=kind).groupby("updates")
         rows = pd.DataFrame([dict(updates=updates, **rate(part)) for updates, part in during])
-        panels.error_bars(by_updates, rows.updates * (1 + 0.01 * (place - 2)), rows, ROLES[kind], fmt="o-", ms=4)
+        panels.error_bars(by_updates, rows.updates * (1 + 0.05 * (place - 2)), rows, ROLES[kind], fmt="o-", ms=4)
     by_steps.set(title="Success by inference steps", xlabel="inference steps", ylabel="success rate", xscale="log")
     by_time.set(title="Success by time", xlabel="milliseconds of a prediction", xscale="log")
-    for panel in (by_steps, by_time):
+    for panel in (by_steps, by_time, by_updates):
         panels.round_ticks(panel.xaxis, (1, 2, 5))
-    by_updates.set(title="Success by training", xlabel="updates", ylabel="success rate")
+    by_updates.set(title="Success by training", xlabel="updates", ylabel="success rate", xscale="log")
     for panel in (by_steps, by_time, by_updates):
         panel.set(ylim=(-0.03, 1.03))
     _pairs(pairs, pd.DataFrame([dict(differences[name]) for name in LABELS]).astype(float))
