@@ -46,9 +46,9 @@ def draw(
         panels.error_bars(by_updates, rows.updates * (1 + 0.05 * (place - 2)), rows, ROLES[kind], fmt="o-", ms=4)
     by_steps.set(title="Success by inference steps", xlabel="inference steps", ylabel="success rate", xscale="log")
     by_time.set(title="Success by time", xlabel="milliseconds of a prediction", xscale="log")
+    by_updates.set(title="Success by training", xlabel="updates", ylabel="success rate", xscale="log")
     for panel in (by_steps, by_time, by_updates):
         panels.round_ticks(panel.xaxis, (1, 2, 5))
-    by_updates.set(title="Success by training", xlabel="updates", ylabel="success rate", xscale="log")
     for panel in (by_steps, by_time, by_updates):
         panel.set(ylim=(-0.03, 1.03))
     _pairs(pairs, pd.DataFrame([dict(differences[name]) for name in LABELS]).astype(float))
