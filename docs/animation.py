@@ -1,4 +1,4 @@
-"""Animation on the home page: the frames explorer, step by step, from pictures of its page in a browser."""
+"""Animations on the home page, light and dark: the frames explorer, step by step, from pictures of its page in a browser."""
 
 import io
 import json
@@ -15,9 +15,12 @@ from PIL import Image
 
 CLIP, POSITION, WIDTH = 1, 7, 840  # of the recorded predictions; of the page in pixels
 SECONDS, LAST = 0.6, 2.5  # of each step, and of the last
+NAMES = {"light": "walk.gif", "dark": "walk-dark.gif"}
 SHOWN = """
 body { margin: 0; padding: 12px; background: #fff; font: 16px/1.4 sans-serif; --color-foreground-primary: #1f2937;
   --color-foreground-secondary: #6b7280; --color-background-border: #e5e7eb; --color-foreground-border: #9ca3af; }
+body[data-theme="dark"] { background: #131416; --color-foreground-primary: #cfd0d0;
+  --color-foreground-secondary: #9ca0a5; --color-background-border: #303335; --color-foreground-border: #666666; }
 .explore > :not(.explore-frames, .explore-plots, .explore-legend) { display: none; }
 .explore-legend { margin-bottom: 0; }
 """
@@ -25,16 +28,21 @@ body { margin: 0; padding: 12px; background: #fff; font: 16px/1.4 sans-serif; --
 
 def write(
     root: Path,  # root of the repository
-) -> Path | None:  # of the animation; None without a browser: the one that is there remains
-    """Write the animation as GIF."""
+) -> list[Path]:  # of the animations; empty without a browser: those that are there remain
+    """Write the animation for each theme as GIF."""
+    written = []
     with tempfile.TemporaryDirectory() as folder, _page(Path(folder)) as page:
-        if page is None:
-            return None
-        pictures = [_picture(page, step) for step in range(explore_frames.STEPS + 1)]
-    path = root / "figures" / "next_frame" / "walk.gif"
+        for theme, name in NAMES.items() if page else ():
+            page.evaluate("(theme) => { document.body.dataset.theme = theme; }", theme)
+            pictures = [_picture(page, step) for step in range(explore_frames.STEPS + 1)]
+            written.append(root / "figures" / "next_frame" / name)
+            _save(written[-1], pictures)
+    return written
+
+
+def _save(path: Path, pictures: list[Image.Image]) -> None:
     durations = [1000 * SECONDS] * explore_frames.STEPS + [1000 * LAST]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True)
-    return path
 
 
 @contextmanager
@@ -69,7 +77,7 @@ def _picture(page: Any, step: int) -> Image.Image:
     page.wait_for_function("(text) => document.querySelector('.explore-step').textContent.startsWith(text)",
                            arg=f"step {step} ")
     taken = Image.open(io.BytesIO(page.screenshot(full_page=False, clip=_box(page))))
-    return taken.convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
+    return taken.convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE)
 
 
 def _box(page: Any) -> dict[str, float]:

@@ -259,7 +259,8 @@ def place_pictures(
 
     def place(match: re.Match) -> str:
         words, _, id, name = match.groups()
-        pair = {f"{name}.png": "{.only-light}", f"{name}-dark.png": "{.only-dark}", f"{name}.gif": ""}
+        light, dark = "{.only-light}", "{.only-dark}"
+        pair = {f"{name}.png": light, f"{name}-dark.png": dark, f"{name}.gif": light, f"{name}-dark.gif": dark}
         found = [file for file in pair if (root / "figures" / id / file).is_file()]
         for file in found:
             (out / "record" / id).mkdir(parents=True, exist_ok=True)
