@@ -77,7 +77,7 @@ def _picture(page: Any, step: int) -> Image.Image:
     page.wait_for_function("(text) => document.querySelector('.explore-step').textContent.startsWith(text)",
                            arg=f"step {step} ")
     taken = Image.open(io.BytesIO(page.screenshot(full_page=False, clip=_box(page))))
-    return taken.convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE)
+    return taken.convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE)
 
 
 def _box(page: Any) -> dict[str, float]:

@@ -52,8 +52,8 @@ RATES = (
     "Shares of the episodes, with 95 % intervals over seeds and episodes. Without another number, a policy makes as "
     "many steps as in its training, diffusion 16, cloning and the mixture one. Pick-place with 10 or 20 and Lift with "
     "20 demonstrations stand in two rows each, undisturbed: demonstrations, seeds, settings and initial states are the "
-    "same, but the policies were trained on processors that round differently ({processors}), and training multiplies "
-    "such differences.")
+    "same. Where such rows differ, the policies were trained on processors that round differently ({processors}), and "
+    "training multiplies such differences.")
 
 
 def _processors(root: Path, found: Sequence[tuple[str, str, Any]]) -> str:
