@@ -15,6 +15,7 @@ from benchmarks.cases import CASES, EAGER, FUSED, LENGTHS, MANUAL, PLAIN, cost_c
 from ebwm.objective import S1
 
 
+@pytest.mark.slow
 def test_every_case_is_measured_and_reported(tmp_path):
     records = [measure.timed(replace(small(case), steps=min(case.steps, 3)), None, 1) for case in CASES]
     assert all(time["median"] > 0 for record in records for time in record["seconds"].values())
@@ -84,6 +85,7 @@ def test_results_equal_those_of_the_official_code():
     assert max(value for row in found.values() for value in row.values()) < 1e-10
 
 
+@pytest.mark.slow
 def test_policies_are_measured_on_one_trunk():
     cases = [policies.measured(shape, 1) for shape in policies.SMALL]
     text = policies.table({"machine": measure.machine(), "rounds": 1, "cases": cases})
@@ -102,6 +104,7 @@ def test_experts_are_measured_by_style():
     assert text.splitlines()[-1] == "| none | 0.00 (0.00 to 0.49) | – | 0.00 (0.00 to 0.49) | – |"
 
 
+@pytest.mark.slow
 def test_episodes_with_a_fault_are_filmed_and_compared_with_the_record(tmp_path, capsys):
     pytest.importorskip("av", reason="av is not installed: pip install 'ebwm[video]'")
     updates = {f"updates_{kind}": 2 for kind in recovery.KINDS}

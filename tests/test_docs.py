@@ -106,6 +106,7 @@ def commands(block: str) -> list[list[str]]:
             for words in lines if words and words[0] in ("ebwm", "export")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted((ROOT / "nbs/howto").glob("*.md")), ids=lambda page: page.stem)
 def test_the_examples_of_how_to_pages_run(page, runs, tmp_path, monkeypatch):
     """Commands of ebwm at tiny settings and with few texts, and Python as it is, in a folder for each page."""

@@ -248,6 +248,7 @@ def test_every_control_changes_its_setting_and_the_figures(explorer):
 # The included models
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [f"{source}{kind}" for source in SOURCES for kind in ("", "_transformer")])
 def test_an_included_model_is_small_and_has_its_card(name):
     folder = INCLUDED / name

@@ -101,6 +101,7 @@ def test_the_default_is_the_papers_encoder_where_it_can_be_had(modules, wheel, m
     assert names == ["timm:vit_base_patch14_dinov2.lvd142m", wheel] and capsys.readouterr().err.endswith(f"{wheel}\n")
 
 
+@pytest.mark.slow
 def test_a_vae_gives_the_mean_of_its_latent(tmp_path):
     import_timm()  # so that diffusers can be imported beside any torchvision
     kind = pytest.importorskip("diffusers").AutoencoderKL

@@ -219,6 +219,7 @@ def test_the_default_game_is_of_minigrid_and_its_absence_names_the_command(monke
         load_task(GameConfig())
 
 
+@pytest.mark.slow
 def test_the_preset_of_games_learns_minigrid(tmp_path):
     pytest.importorskip("minigrid", reason="minigrid is not installed: pip install 'ebwm[games]'")
     counts = ["data.train_episodes=6", "data.eval_episodes=2", "data.frames=4", "data.encoder=principal:8"]

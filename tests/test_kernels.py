@@ -167,6 +167,7 @@ for Driver.capability in (80, 90):
 """
 
 
+@pytest.mark.slow
 @installed
 def test_kernels_compile_for_other_gpus(tmp_path):
     """They use tensor cores and fit into 99 KiB of shared memory, which all GPUs since Ampere have."""

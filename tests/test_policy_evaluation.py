@@ -152,6 +152,7 @@ def test_an_action_that_is_not_finite_ends_its_episode_alone():
         assert (found[number].outcome, found[number].trace) == ("success", good[number].trace)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_evaluation_resumes_where_it_was_killed(tmp_path, workers):
     run = partial(evaluate_policy, Walker(), Corridor, folder=tmp_path, workers=workers)

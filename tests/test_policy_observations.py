@@ -169,6 +169,7 @@ def test_windows_hold_the_instruction_of_their_episode(told):
     assert "language_mask" not in Chunks.of(same).splits["train"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trunk", ["mlp", "transformer"])
 def test_a_policy_goes_where_it_is_told(trunk, told):
     settings = PolicySettings.named("cloning", updates=150, dim=32, depth=2, heads=2, trunk=trunk)

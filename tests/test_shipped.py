@@ -41,6 +41,7 @@ def test_it_is_the_preset_at_seed_0_small_and_complete(preset):
     assert CARDS[preset]["preset"] == preset and {*CARDS[preset]["seeds"]} == {"0", "1", "2"}
 
 
+@pytest.mark.slow
 @presets
 def test_it_scores_as_on_its_card(preset, corpus):
     score = ship_text.scored(SHIPPED / preset)

@@ -269,6 +269,7 @@ def test_a_task_of_a_user_is_trained_by_its_name(runs, monkeypatch):
     assert "zero" in json.loads((folder / "result.json").read_text())["baselines"]
 
 
+@pytest.mark.slow
 def test_a_joint_ebt_learns_to_invert_matrices():
     """Its error is well below that of the mean target (a task of arXiv 2406.11179; addition: notebook `runs`)."""
     factor = torch.randn(3000, 4, 4, generator=generator(0, "inverse"))
