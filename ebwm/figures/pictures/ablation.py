@@ -12,6 +12,7 @@ from ebwm.figures.style import colour
 
 SETS = {"shift": ("ebt", "o", -0.15, "faster digits than in training"), "same": ("transformer", "s", 0.15, "as in training")}
 RANKED = {"single": ("floor", "a random start"), "best": ("ebt", "the lowest energy"), "oracle": ("gru", "the least error")}
+SIZED = {"s2": ("ebt", "o"), "s1": ("gru", "s")}
 COSTS = {"ratio": ("ebt", "time"), "flops": ("transformer", "FLOPs"), "memory": ("gru", "memory")}
 
 
@@ -26,6 +27,7 @@ class Ablation(NamedTuple):
     floor: Mapping[str, Mapping[str, float]]  # trivial baselines by set
     ranked: pd.DataFrame  # losses without descent, by set, variant and start
     ways: pd.DataFrame  # cost of an update, by way to attend
+    sizes: pd.DataFrame  # columns set, variant, parameters, seed, single (loss)
 
 
 def draw(
@@ -34,10 +36,10 @@ def draw(
     starts: int,  # that are ranked
     seeds: list[int],  # of the run
 ) -> Any:  # the figure
-    """Measures of all variants, their differences to the full recipe, ranking without descent, and costs."""
+    """Measures of all variants, their differences to the full recipe, ranking without descent, costs, and sizes."""
     pyplot = require("matplotlib.pyplot", "figures")
-    figure = pyplot.figure(figsize=(11, 11.6))
-    top, bottom = figure.subfigures(2, 1, height_ratios=[3.1, 1])
+    figure = pyplot.figure(figsize=(11, 15))
+    top, bottom, last = figure.subfigures(3, 1, height_ratios=[3.1, 1, 1.1])
     grid = top.subplots(2, len(found.measures))
     for column, (measure, (title, unit)) in zip(grid.T, found.measures.items(), strict=True):
         _rows(column[0], found, measure, found.own)
@@ -57,6 +59,8 @@ def draw(
     left.set(title=f"No descent: {starts} starts, ranked", xlabel="test SmoothL1 (shifted)")
     _bars(right, found.ways, COSTS, [way.replace(", ", ",\n") for way in found.ways.index])
     right.set(title="An update, by attention", xlabel="relative to two streams, handwritten")
+    for panel, name in zip(last.subplots(1, 2), reversed(SETS), strict=True):
+        _sizes(panel, found, name)
     handles = [pyplot.Line2D([], [], color=colour(role), marker=marker, label=label)
                for role, marker, _, label in SETS.values()]
     top.legend(handles=handles, loc="outside lower center", ncols=2)
@@ -80,6 +84,22 @@ def _rows(panel: Any, found: Ablation, measure: str, intervals: Mapping[str, Any
     panel.invert_yaxis()
     panel.grid(False, axis="y")
     panel.grid(True, axis="x")
+
+
+def _sizes(panel: Any, found: Ablation, name: str) -> None:
+    rows = found.sizes[found.sizes.set == name]
+    by_seed = rows.groupby(["variant", "seed", "parameters"]).single.mean()
+    for variant, (role, marker) in SIZED.items():
+        one = by_seed[variant].unstack("parameters")
+        panel.plot(one.columns, np.exp(np.log(one).mean()), "-", color=colour(role), label=found.titles[variant])
+        for losses in one.to_numpy():
+            panel.plot(one.columns, losses, marker, color=colour(role), ms=3.5, alpha=0.6, mew=0)
+    panel.axhline(min(found.floor[name].values()), color=colour("floor"), lw=1.2, ls=":", label="better trivial baseline")
+    panel.set(title=f"By size, {SETS[name][3].removesuffix(' than in training')}", xlabel="parameters in the layers",
+              ylabel="test SmoothL1", xscale="log")
+    panels.logarithmic(panel)
+    panels.round_ticks(panel.xaxis)
+    panel.legend(fontsize=8.5)
 
 
 def _bars(panel: Any, rows: pd.DataFrame, columns: Mapping[str, tuple[str, str]], names: list[str]) -> None:
