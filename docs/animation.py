@@ -1,4 +1,4 @@
-"""Animations on the home page, light and dark: the frames explorer, step by step, from pictures of its page in a browser."""
+"""Animations on the home page, one for each theme: the frames explorer, step by step, from pictures of its page."""
 
 import io
 import json
