@@ -364,6 +364,11 @@ def test_a_figure_without_a_dark_picture_or_without_a_record(tmp_path):
     source = "![A fall](../figures/fall/fall.png) ![Missing](../figures/fall/rise.png)"
     placed = records.place_pictures(source, tmp_path / "nbs/index.ipynb", tmp_path, tmp_path / "out")
     assert placed == "![A fall](record/fall/fall.png) ![Missing](../figures/fall/rise.png)"
+    for name in ("walk.gif", "walk-dark.gif"):
+        (tmp_path / "figures/fall" / name).touch()
+    source = "![A walk](../figures/fall/walk.gif)"
+    assert records.place_pictures(source, tmp_path / "nbs/index.ipynb", tmp_path, tmp_path / "out") == (
+        "![A walk](record/fall/walk.gif){.only-light}\n![A walk](record/fall/walk-dark.gif){.only-dark}")
     (tmp_path / "figures/fall/manifest.json").unlink()
     assert "| On record | nothing |" in records.section(Path("nbs/figures/fall.ipynb"), tmp_path)
     assert records.section(Path("nbs/figures/other.ipynb"), tmp_path) == ""
