@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from ebwm.evaluation.statistics import wilson
 from ebwm.figures.experiment import robot_scores, robots
-from ebwm.figures.experiment.robot_progress import evaluated_after, fewer_updates, updates_to_reach
+from ebwm.figures.experiment.robot_progress import fewer_updates, updates_to_reach
 from ebwm.figures.experiment.robot_remedies import (
     TWINS,
     WAYS,
@@ -222,7 +222,3 @@ def test_updates_until_success_are_interpolated_and_compared_over_seeds():
     apart = fewer_updates(theirs, slower)
     assert apart["low"] < apart["value"] < apart["high"] and apart["value"] > 0
     assert fewer_updates(theirs, theirs * 0) == dict(value=None, low=None, high=None)
-
-
-def test_the_last_evaluation_of_a_training_is_that_of_its_end():
-    assert evaluated_after([1, 5, 25], 5) == [1]

@@ -1,21 +1,11 @@
 """How soon policies succeed in training."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
 from ebwm.figures.experiment.tables import Interval, over_seeds
 
-__all__ = ["evaluated_after", "fewer_updates", "updates_to_reach"]
-
-
-def evaluated_after(
-    numbers: Sequence[int],  # of updates
-    last: int,  # updates of the whole training
-) -> list[int]:
-    """Numbers of updates after which a policy is run, without those at its end and behind it."""
-    return [number for number in numbers if number < last]
+__all__ = ["fewer_updates", "updates_to_reach"]
 
 
 def updates_to_reach(
