@@ -126,8 +126,9 @@ def cause(
 
 def _statistic(row: Verdict, whole: bool) -> str:
     """What is measured, where the claim expects it, and how this compares with the paper's value; of the whole, with paths."""
+    reason = row.reason[:1].upper() + row.reason[1:]
     if not row.measured:
-        return row.reason[:1].upper() + row.reason[1:]
+        return reason
     first, *others = row.measured
     words = "" if whole else row.claim.measures
     number = _with_level if words else lambda item: f"`{item.path}` = {_with_level(item)}"
@@ -139,7 +140,7 @@ def _statistic(row: Verdict, whole: bool) -> str:
         inside = [item.low <= row.claim.printed <= item.high for item in row.measured]
         place = "inside" if all(inside) else "inside one of them" if any(inside) else "outside"
         text += f"; the paper's {row.claim.printed:g} is {place}"
-    return text + (f"; {row.reason}" if row.reason else "")
+    return f"{reason}. {text}" if reason else text
 
 
 def _with_level(measured: Measured) -> str:
