@@ -43,30 +43,30 @@ RUNS = {"actions": ["run.strategy=ddp", "data.kind=states", "recipe.name=s2", "w
         "pairs": ["run.strategy=ddp", "data.kind=pairs", "model.kind=joint_ebt", "recipe.name=s2", "walk.start=zeros"]}
 
 
-def batches_for(state, dtype):
+def batches_for(state):
     """Two batches of 8 items."""
     if isinstance(state, Rows):
-        context, target = (part[:8].to(dtype) for part in tiny_pairs())
+        context, target = (part[:8].double() for part in tiny_pairs())
         return [(context * scale, target * scale) for scale in (0.5, 2.0)]
     if isinstance(state, Tokens):
         tokens = torch.randint(30, (2, 8, 7), generator=settings.generator(0, "windows"))
         if state.ignore_index is not None:
             tokens[:, 5:, 2:] = state.ignore_index  # most targets of the second process
         return [*tokens]
-    states, actions = (torch.randn(2, 8, 6, size, dtype=torch.float64, generator=settings.generator(0, name)).to(dtype)
+    states, actions = (torch.randn(2, 8, 6, size, dtype=torch.float64, generator=settings.generator(0, name))
                        for name, size in (("clips", 12), ("actions", 2)))
     return [*zip(states, actions, strict=True)] if state.action_dim else [*states]
 
 
-def learn(name, world, dtype=torch.float64):
+def learn(name, world):
     """Gradients of the first update, the state after two, and a prediction."""
     state, entries = SETTINGS[name]
     config = load_config("smoke", [*TINY, *entries])
     learner = make_learner(config.model, state, 0, config.recipe, config.walk)
-    learner.model.to(dtype)
+    learner.model.double()
     fix_step_size(learner.model, config.optimiser)
     world.setup(learner.model)
-    trainer, batches, first = Trainer(learner, config, world=world), batches_for(state, dtype), {}
+    trainer, batches, first = Trainer(learner, config, world=world), batches_for(state), {}
     for batch in batches:
         size = 8 // world.size
         row = trainer.update(select(batch, slice(world.rank * size, (world.rank + 1) * size)))
@@ -83,14 +83,6 @@ def learn_all(strategy, folder):
             tensors = learn(name, world)
             if not world.rank:
                 save_tensors(folder / f"{name}.safetensors", tensors)
-
-
-def learn_low(strategy, folder):
-    """The same with products in bfloat16, for one setting."""
-    with process_group(torch.device("cpu"), "bf16-mixed", strategy) as world:
-        tensors = learn("vectors, s2", world, torch.float32)
-        if not world.rank:
-            save_tensors(folder / "low.safetensors", tensors)
 
 
 def train_one(name, folder, update=None):

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -92,10 +91,7 @@ class _Model(nn.Module):
 
 
 class Distributed(SingleProcess):
-    """Several processes started by torchrun, through Lightning Fabric.
-
-    Autocast is that of one process: Fabric's mixed precision would convert states and targets to bfloat16 too.
-    """
+    """Several processes started by torchrun, through Lightning Fabric."""
 
     def __init__(
         self,
@@ -112,7 +108,8 @@ class Distributed(SingleProcess):
             chosen = strategies.ModelParallelStrategy(_shard, data_parallel_size=size, tensor_parallel_size=1)
         else:
             chosen = strategies.DDPStrategy(find_unused_parameters=False)
-        self.fabric = fabric.Fabric(accelerator=device.type, devices=local, num_nodes=size // local, strategy=chosen)
+        self.fabric = fabric.Fabric(
+            accelerator=device.type, devices=local, num_nodes=size // local, strategy=chosen, precision=precision)
         self.fabric.launch()
         super().__init__(self.fabric.device, precision)
         self.rank, self.size = self.fabric.global_rank, self.fabric.world_size
@@ -124,11 +121,11 @@ class Distributed(SingleProcess):
         self.module = self.fabric.setup_module(_Model(model))
 
     def forward(self, job: Callable, *inputs: Any) -> Any:
-        return super().forward(partial(self.module, job), *inputs)
+        return self.module(job, *inputs)
 
     def backward(self, job: Callable[..., Tensor], *inputs: Any, last: bool = True) -> Tensor:
         with self.fabric.no_backward_sync(self.module, enabled=not last):
-            loss = self.forward(job, *inputs)
+            loss = self.module(job, *inputs)
             self.fabric.backward(loss)
         if last:
             for weight in (p for p in self.unsharded if p.grad is not None):
