@@ -237,6 +237,11 @@ class Policy:
         return self.predictor.loss(self._normalised(observation), target, generator)
 
     @property
+    def sees_images(self) -> bool:
+        """Whether the policy sees images, by its own network or by a frozen encoder."""
+        return self.encoder is not None or self.model.shape.image is not None
+
+    @property
     def state_std(self) -> list[float] | None:
         """Standard deviation of each feature of the state, or none if the policy does not see the state."""
         sees = self.options.state and self.model.shape.state_dim
