@@ -23,7 +23,7 @@ from ebwm.policy.predictors import PREDICTORS, Diffusion, make_predictor
 from ebwm.policy.robomimic import write_robomimic
 from ebwm.policy.training import TRAINING, fit_policy, train_policy
 from ebwm.policy.trunks import ChunkShape
-from ebwm.policy.walk import PRESETS
+from ebwm.policy.walk import PRESETS, PolicyWalk
 from ebwm.settings import generator
 from ebwm.training.checkpoint import locked
 from ebwm.usage import Stopped, UsageError
@@ -276,8 +276,12 @@ def test_a_saved_policy_is_loaded_with_other_settings(demonstrations, tmp_path):
     changed = load_policy(tmp_path, samples=3, steps=5, execute=1)
     assert (changed.predictor.samples, changed.options.steps, changed.execute) == (3, 5, 1)
     assert load_policy(tmp_path, walk="authors").predictor.walk == PRESETS["authors"]
+    slower = load_policy(tmp_path, walk=replace(changed.options.walk, momentum=0.5))
+    assert slower.predictor.walk.momentum == 0.5 and torch.equal(slower.model.step_size, changed.model.step_size)
     for change, message in (({"dim": 32}, "setting='dim'"), ({"execute": 99}, "execute=99"), ({"steps": 0}, "steps=0"),
-                            ({"walk": "author"}, "walk='author'.*did you mean 'authors'")):
+                            ({"walk": "author"}, "walk='author'.*did you mean 'authors'"),
+                            ({"walk": PolicyWalk(step_size=0.1)}, "step_size=0.1: has no effect after training"),
+                            ({"walk": PolicyWalk(factor=2.0)}, "factor=2: .*policy.model.step_size")):
         with pytest.raises(UsageError, match=f"^{message}"):
             load_policy(tmp_path, **change)
 

@@ -8,6 +8,7 @@ import torch
 
 from ebwm import cli
 from ebwm.energy import gradient_by_autograd
+from ebwm.policy.cameras import prepared
 from ebwm.policy.chunks import Chunks, ChunksConfig
 from ebwm.policy.demonstrations import Demonstrations, collect
 from ebwm.policy.evaluation import evaluate_policy, evaluation_seeds
@@ -137,6 +138,19 @@ def test_lerobot_needs_no_state_where_the_run_has_none(filmed):
     config.input_features = {"observation.language": None}
     with pytest.raises(UsageError, match="input_features"):
         config.validate_features()
+
+
+def test_lerobot_asks_for_no_camera_where_the_run_sees_no_images(filmed):
+    settings = PolicySettings.named("cloning", images="none", **TINY)
+    chunks = Chunks.of(prepared(filmed, "none"), ChunksConfig(predict=4))
+    adapter = LeRobotPolicy(LeRobotConfig(horizon=4, n_action_steps=2), fit_policy(chunks, settings).policy)
+    state, image = {"observation.state": torch.zeros(3, 4)}, torch.rand(3, 3, 16, 16)
+    cameras = {"observation.images.front": image, "observation.images.hand": image}
+    acted = [adapter.select_action(state | cameras) for _ in range(2)]  # the second one is from the queue
+    adapter.reset()
+    assert all(torch.equal(action, adapter.select_action(state)) for action in acted)
+    window = {name: part.unsqueeze(1).repeat(1, 2, *[1] * (part.ndim - 1)) for name, part in (state | cameras).items()}
+    assert adapter(window | {"action": torch.zeros(3, 4, 2)})[0].isfinite()
 
 
 # Instructions

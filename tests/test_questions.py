@@ -72,6 +72,7 @@ def test_json_lines_may_have_blank_lines_a_byte_order_mark_and_unusual_line_ends
     ("squad", squad({"question": "a"}), "'answers'.* question"), ("squad", squad(NO_ANSWER), "no question"),
     ("dyck_languages", [{"question": "a"}], "item 1 .*'inputs'.* question"),
     ("dyck_languages", [{"input": "a", "target": []}], "item 1 .*text"),
+    ("dyck_languages", [{"input": None, "target": "a"}], "item 1 .*text"),
     ("gsm8k", "5", "item 1 .*int"), ("gsm8k", ["a text"], "item 1 .*str"),
     ("gsm8k", [{"question": "a", "answer": 3}], "item 1 .*text"), ("gsm8k", b"caf\xe9", "byte 3"),
     ("gsm8k", " \n", "empty"), ("gsm8k", "question,answer\n", "line 1"), ("gsm8k", [], "no question"),

@@ -46,6 +46,10 @@ WRONG_TYPES = {  # names in messages, and the calls
     "steps": "Walk(1.5) | run(bowl, states, descent, 'a') | budget(1.5) | schedules.linear(0, 1, 1.5) | "
              "PolicySettings.named('ebt', steps=2.5) | PolicySettings(steps='abc')",
     "updates": "PolicySettings.named('ebt', updates='abc')",
+    "every": "PolicySettings.named('ebt', every='False')",
+    "learned": "PolicySettings.named('ebt', learned=None)",
+    "through": "PolicySettings.named('ebt', through=1)",
+    "noise": "PolicySettings.named('ebt', noise=0.1) | PolicySettings.named('ebt', noise=(0.1,))",
     "steps.dtype": "budget(torch.tensor([1.5]))",
     "step_size": "sampler.gradient_descent(None) | Walk(step_size='a') | sampler.mala(torch.tensor(1j))",
     "kernel": "run(bowl, states, None, 1) | Walk(kernel=3) | modifiers.guarded(None)",

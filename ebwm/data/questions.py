@@ -64,7 +64,8 @@ def _squad(row: object) -> tuple[object, object] | None:
 def _bigbench(row: object) -> tuple[object, object]:
     """Rows of the Hub have `inputs` and `targets`, those of BIG-bench's files `input` and `target`."""
     question = _get(row, "inputs", "input")
-    return str(question).replace(" Answer:", ""), _first(_get(row, "targets", "target"))
+    question = question.replace(" Answer:", "") if isinstance(question, str) else question
+    return question, _first(_get(row, "targets", "target"))
 
 
 DOWNSTREAM = {

@@ -144,7 +144,7 @@ class LeRobotPolicy(nn.Module):
     ) -> Float[Tensor, "b action_dim"]:
         """The next action of each environment; predicts a chunk if none is queued."""
         if self._action_queue:
-            self.policy.add_observation(observation_of(batch, self.config.camera))
+            self.policy.add_observation(self._observation(batch))
         else:
             self._action_queue.extend(self.predict_action_chunk(batch, **options).unbind(1))
         return self._action_queue.popleft()
@@ -158,7 +158,7 @@ class LeRobotPolicy(nn.Module):
         """The actions to execute from here."""
         if options.get("noise") is not None:
             raise refusal("noise", list(options["noise"].shape), "must be None", "set the seed of torch", UsageError)
-        observation = observation_of(batch, self.config.camera)
+        observation = self._observation(batch)
         seen = {name: value for name, value in observation.items() if name not in LANGUAGE}
         if next(iter(seen.values())).ndim == (3 if "state" in seen else 5):
             self.reset()
@@ -178,8 +178,14 @@ class LeRobotPolicy(nn.Module):
         """The training loss."""
         one_of("reduction", reduction, ["mean"], UsageError)
         noise = generator(int(torch.randint(2**31, ())), "training", self._device)
-        loss = self.policy.loss(observation_of(batch, self.config.camera), _entry(batch, ACTION), noise)
+        loss = self.policy.loss(self._observation(batch), _entry(batch, ACTION), noise)
         return loss, {"loss": loss.item()}
+
+    def _observation(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the policy is given of a batch; without images if it sees none, as then no camera is to be chosen."""
+        if not getattr(self.policy, "sees_images", True):
+            batch = {key: part for key, part in batch.items() if not key.startswith(IMAGES)}
+        return observation_of(batch, self.config.camera)
 
     def get_optim_params(self) -> Iterator[nn.Parameter]:
         """The parameters to train."""

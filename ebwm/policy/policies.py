@@ -237,6 +237,11 @@ class Policy:
         return self.predictor.loss(self._normalised(observation), target, generator)
 
     @property
+    def sees_images(self) -> bool:
+        """Whether the policy sees images, by its own network or by a frozen encoder."""
+        return self.encoder is not None or self.model.shape.image is not None
+
+    @property
     def state_std(self) -> list[float] | None:
         """Standard deviation of each feature of the state, or none if the policy does not see the state."""
         sees = self.options.state and self.model.shape.state_dim
@@ -280,6 +285,7 @@ def _time(device: torch.device) -> float:
 
 
 CHANGEABLE = ("steps", "samples", "execute", "walk")  # settings of a trained policy that its weights do not depend on
+BEFORE_TRAINING = ("step_size", "factor")  # settings of a walk that only say where the training of the step size begins
 
 
 def load_policy(
@@ -287,7 +293,10 @@ def load_policy(
     instruction: Float[Tensor, "vectors l"] | None = None,  # of a policy that takes one, in every observation without its own
     **changes: Any,  # of the settings in CHANGEABLE, such as steps=2
 ) -> Policy:  # on the device of the settings
-    """A trained policy; no code in the folder is executed."""
+    """A trained policy; no code in the folder is executed.
+
+    Its step size is that after training, whatever the walk.
+    """
     for name in changes:
         checks.one_of("setting", name, CHANGEABLE, UsageError)
     path = Path(folder) / FILE
@@ -301,10 +310,20 @@ def load_policy(
         rule = f"holds a {FILE} that cannot be read ({error})"
         raise checks.refusal("folder", str(folder), rule, "train again", UsageError) from None
     _check_kind(options.kind, changes)
+    if isinstance(walk := changes.get("walk"), PolicyWalk):
+        _check_step_size(walk, options.walk)
     options = replace(options, **changes)
     normaliser, _ = Normaliser.load(Path(folder))
     predictor = PREDICTORS[options.kind](ChunkModel.load(folder).to(settings.device()), **options.of_predictor)
     return Policy(predictor, normaliser, options, frozen_encoder(options.images), instruction)
+
+
+def _check_step_size(walk: PolicyWalk, trained: PolicyWalk) -> None:
+    """Refuse a step size that would have no effect, as it is a weight of the trained policy."""
+    for name in BEFORE_TRAINING:
+        if (value := getattr(walk, name)) not in (getattr(trained, name), getattr(PolicyWalk, name)):
+            rule = "has no effect after training, in which the step size is a weight"
+            raise checks.refusal(name, value, rule, "leave it out, and change policy.model.step_size", UsageError)
 
 
 def _settings(values: dict[str, Any]) -> PolicySettings:

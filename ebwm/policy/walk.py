@@ -60,6 +60,12 @@ class PolicyWalk:
                 checks.positive(name, getattr(self, name))
         checks.at_least("spread", self.spread, 1)
         checks.between("momentum", self.momentum, 0, 0.999)
+        for name in ("learned", "every", "through"):
+            if not isinstance(value := getattr(self, name), bool):  # the text "False" would count as true
+                raise checks.refusal(name, value, "must be true or false")
+        if not isinstance(self.noise, tuple | list) or len(self.noise) != 2:
+            rule = "must be two standard deviations, at the first step and after the last"
+            raise checks.refusal("noise", self.noise, rule, "write (0.2, 0.002), on the command line [0.2, 0.002]")
         for value in self.noise:
             checks.finite("noise", value)
         for name, known in (("normalise", NORMALISATIONS), ("stop", STOPS), ("error", ERRORS)):
