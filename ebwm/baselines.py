@@ -98,18 +98,18 @@ class SequenceModel(Saved, nn.Module, ABC):
     def embed_states(
         self,
         context: States,  # states [b s state_dim] or tokens [b s], alone or with actions [b s action_dim]
-    ) -> Float[Tensor, "b s w"]:  # in the width of the layers
+    ) -> Float[Tensor, "b s w"]:  # in the width of the layers; in the dtype of the weights also inside autocast
         "Embed a context: the sum of the embeddings of states and actions."
         self.check_states(context)
-        x = self.embed(states_of(context))
+        x = self.embed(states_of(context)).to(self.embed.weight.dtype)
         return x + self.embed_actions(context[1]) if isinstance(context, tuple) else x
 
     def read_out(
         self,
         x: Float[Tensor, "*items w"],  # output of the last layer
-    ) -> Float[Tensor, "*items state_dim"]:
+    ) -> Float[Tensor, "*items state_dim"]:  # in the dtype of the weights also inside autocast
         "Map the output of the last layer to states, or to logits of tokens."
-        return self.decode(self.norm(x))
+        return self.decode(self.norm(x)).to(self.decode.weight.dtype)
 
     @abstractmethod
     def forward(

@@ -50,9 +50,10 @@ class EncodedContext(NamedTuple):
 
 def _level_features(levels: Tensor, dtype: torch.dtype) -> Tensor:
     "Cosines and sines of 32 frequencies of each level."
-    frequencies = torch.logspace(0, 9, 32, 2.0, device=levels.device, dtype=dtype)
+    wide = torch.promote_types(dtype, torch.float32)  # bfloat16 has 8 bits, a level 10
+    frequencies = torch.logspace(0, 9, 32, 2.0, device=levels.device, dtype=wide)
     angles = levels.unsqueeze(-1) * frequencies * (math.pi / LEVELS)
-    return torch.cat([angles.cos(), angles.sin()], -1)
+    return torch.cat([angles.cos(), angles.sin()], -1).to(dtype)
 
 
 def _check_candidates(candidates: Tensor, context: EncodedContext, levels: Tensor, state_dim: int) -> None:

@@ -221,6 +221,19 @@ def test_a_candidate_is_denoised_like_the_last_state_of_a_causal_sequence():
     assert moved(both[:, :6], both[:, 6:]) == [i == 2 for i in range(6)]
 
 
+def test_levels_are_exact_under_autocast():
+    """Two high levels of 1000 are equal in bfloat16; losses change by its rounding only."""
+    model, noisy, context = make_diffusion().float(), draw(1, 4, 16).float(), draw(1, 4, 16, stream="x").float()
+    model.embed_level.apply(lambda part: part.weight.data.mul_(3) if hasattr(part, "weight") else None)
+    levels = torch.tensor([[300, 700, 997, 998]])
+    expected = model.denoise(noisy, model.encode_context(context), levels)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.denoise(noisy, model.encode_context(context), levels)
+        assert model.embed_states(context).dtype == found.dtype == torch.float32
+    assert (found - expected).norm() < 0.03 * expected.norm()
+    assert not torch.equal(*_level_features(levels[0, 2:], torch.bfloat16))
+
+
 def test_samples_share_one_context_and_one_step_is_the_prediction_in_one_pass(monkeypatch):
     model, states = make_diffusion(), draw(2, 5, 16)
     drawn = lambda steps: [diffuse(model, states, steps, generator(seed)).value for seed in (0, 1)]

@@ -21,7 +21,8 @@ from ebwm.settings import generator
 from ebwm.training import configuration
 from ebwm.training.checkpoint import Checkpoints
 from ebwm.training.configuration import Config, ConfigError, ModelConfig, OptimiserConfig, WalkConfig, as_dict
-from ebwm.training.learner import batches_of, evaluate, load_learner, load_run, make_learner
+from ebwm.training.distributed import SingleProcess
+from ebwm.training.learner import batches_of, evaluate, load_learner, load_run, make_learner, position_losses
 from ebwm.training.memory import free_memory, number_of_weights
 from ebwm.training.optimiser import learning_rate_factor, make_optimiser, update_average
 from ebwm.training.presets import load_config
@@ -226,6 +227,18 @@ def test_energies_stay_in_float32_with_bf16_products():
     learner, states = make_learner(tiny().model, 8, 0), torch.randn(2, 3, 8, generator=generator(0))
     with torch.autocast("cpu", torch.bfloat16):
         assert learner.model.landscape(states)(states).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["ebt", "transformer", "gru"])
+def test_errors_are_not_rounded_to_bf16(kind):
+    """Products are."""
+    tokens = torch.randint(1, 30, (4, 17), generator=generator(0, "tokens"))
+    learner = make_learner(ModelConfig(kind, 16, 1, 2), Tokens(30), 0, walk=WalkConfig(start="zeros"))
+    world = SingleProcess(torch.device("cpu"), "bf16-mixed")
+    scored = learner._replace(predict=lambda *inputs: world.forward(learner.predict, *inputs))
+    losses = position_losses(scored, tokens, 0)
+    assert losses.dtype == torch.float32 and not torch.equal(losses, losses.bfloat16().float())
+    assert evaluate(scored, tokens, 0) == pytest.approx(evaluate(learner, tokens, 0), rel=0.02)
 
 
 # Configurations

@@ -41,10 +41,13 @@ class SingleProcess:
         *inputs: Any,  # arguments of the job
     ) -> Any:  # its result
         """Compute with the model's weights: a loss, a prediction."""
-        if self.precision == "32-true":
+        with self.autocast():
             return job(*inputs)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            return job(*inputs)
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Products of forward passes in the precision of the run."""
+        mixed = self.precision == "bf16-mixed"
+        return torch.autocast(self.device.type, torch.bfloat16) if mixed else contextlib.nullcontext()
 
     def backward(
         self,
@@ -108,8 +111,9 @@ class Distributed(SingleProcess):
             chosen = strategies.ModelParallelStrategy(_shard, data_parallel_size=size, tensor_parallel_size=1)
         else:
             chosen = strategies.DDPStrategy(find_unused_parameters=False)
+        # Fabric's mixed precision would round contexts and targets as well, so `forward` sets autocast.
         self.fabric = fabric.Fabric(
-            accelerator=device.type, devices=local, num_nodes=size // local, strategy=chosen, precision=precision)
+            accelerator=device.type, devices=local, num_nodes=size // local, strategy=chosen, precision="32-true")
         self.fabric.launch()
         super().__init__(self.fabric.device, precision)
         self.rank, self.size = self.fabric.global_rank, self.fabric.world_size
@@ -121,11 +125,12 @@ class Distributed(SingleProcess):
         self.module = self.fabric.setup_module(_Model(model))
 
     def forward(self, job: Callable, *inputs: Any) -> Any:
-        return self.module(job, *inputs)
+        with self.autocast():
+            return self.module(job, *inputs)
 
     def backward(self, job: Callable[..., Tensor], *inputs: Any, last: bool = True) -> Tensor:
         with self.fabric.no_backward_sync(self.module, enabled=not last):
-            loss = self.module(job, *inputs)
+            loss = self.forward(job, *inputs)
             self.fabric.backward(loss)
         if last:
             for weight in (p for p in self.unsharded if p.grad is not None):

@@ -248,7 +248,9 @@ def position_losses(
     noise, size = settings.generator(seed, "evaluation", first.device), _at_once(learner, items, batch)
     for part in chunks(items, size):
         context, target = learner.pair(part)
-        losses.append(learner.errors(learner.predict(context, noise), target))
+        prediction = learner.predict(context, noise)
+        wide = torch.promote_types(prediction.dtype, torch.float32)  # errors are not rounded to bfloat16
+        losses.append(learner.errors(prediction.to(wide), target))
     return torch.cat(losses)
 
 
