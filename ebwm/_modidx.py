@@ -1441,6 +1441,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'ebwm.training.trainer._grouped': ('training/trainer.html#_grouped', 'ebwm/training/trainer.py'),
                                        'ebwm.training.trainer._local_state': ( 'training/trainer.html#_local_state',
                                                                                'ebwm/training/trainer.py'),
+                                       'ebwm.training.trainer._loss': ('training/trainer.html#_loss', 'ebwm/training/trainer.py'),
                                        'ebwm.training.trainer._parts': ('training/trainer.html#_parts', 'ebwm/training/trainer.py'),
                                        'ebwm.training.trainer._restore_local': ( 'training/trainer.html#_restore_local',
                                                                                  'ebwm/training/trainer.py'),

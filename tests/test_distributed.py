@@ -14,7 +14,7 @@ import psutil
 import pytest
 import slurm
 import torch
-from world import RUNS, SETTINGS, TINY, learn_all, resume_one, together, train_one
+from world import MIXED, RUNS, SETTINGS, TINY, learn_all, resume_one, together, train_one
 
 from ebwm import cli
 from ebwm.compat import installed
@@ -59,6 +59,16 @@ def test_two_processes_learn_as_one_does(session, strategy, name):
     for key in shared:
         message = lambda why, key=key: f"{key}: {why}"
         torch.testing.assert_close(two[key], one[key], rtol=0, atol=1e-8, msg=message)
+
+
+@pytest.mark.parametrize("name", MIXED)
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_learn_as_one_does_in_mixed_precision(session, strategy, name):
+    one, two = (load_tensors(session / kind / f"mixed {name}.safetensors")[0] for kind in ("auto", strategy))
+    assert one.keys() - {"process0.noise"} == two.keys() - {"process0.noise", "process1.noise"}
+    for key in (key for key in one if key.startswith("gradient.")):
+        assert two[key].dtype == torch.float32
+        assert (two[key] - one[key]).norm() < 0.05 * one[key].norm(), key
 
 
 def last(folder: Path) -> dict[str, torch.Tensor]:

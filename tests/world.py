@@ -36,14 +36,17 @@ SETTINGS = {
     "actions": (Vectors(12, 2), []),
     "fixed step size": (Vectors(12), ["optimiser.step_size_multiplier=0"]),
 }
+MIXED = {name: (state, [*entries, "run.precision=bf16-mixed"])
+         for name, state, entries in [("vectors", Vectors(12), []), ("tokens", Tokens(30, 0), TEXT)]}
 # Runs with randomness: name and entries.
-RUNS = {"actions": ["run.strategy=ddp", "data.kind=states", "recipe.name=s2", "walk.start=noise"],
-        "fsdp": ["run.strategy=fsdp", "recipe.name=s2", "walk.start=noise"],
+RUNS = {"actions": ["run.strategy=ddp", "data.kind=states", "recipe.name=s2", "walk.start=noise",
+                    "run.precision=bf16-mixed"],
+        "fsdp": ["run.strategy=fsdp", "recipe.name=s2", "walk.start=noise", "run.precision=bf16-mixed"],
         "plain": ["run.strategy=fsdp"],
         "pairs": ["run.strategy=ddp", "data.kind=pairs", "model.kind=joint_ebt", "recipe.name=s2", "walk.start=zeros"]}
 
 
-def batches_for(state):
+def batches_for(state, dtype=torch.float64):
     """Two batches of 8 items."""
     if isinstance(state, Rows):
         context, target = (part[:8].double() for part in tiny_pairs())
@@ -52,21 +55,23 @@ def batches_for(state):
         tokens = torch.randint(30, (2, 8, 7), generator=settings.generator(0, "windows"))
         if state.ignore_index is not None:
             tokens[:, 5:, 2:] = state.ignore_index  # most targets of the second process
+            tokens[0, 6:, 1:] = tokens[1, 4:, 1:] = state.ignore_index  # of its second part, of all its parts
         return [*tokens]
-    states, actions = (torch.randn(2, 8, 6, size, dtype=torch.float64, generator=settings.generator(0, name))
+    states, actions = (torch.randn(2, 8, 6, size, dtype=dtype, generator=settings.generator(0, name))
                        for name, size in (("clips", 12), ("actions", 2)))
     return [*zip(states, actions, strict=True)] if state.action_dim else [*states]
 
 
-def learn(name, world):
+def learn(state, entries, world):
     """Gradients of the first update, the state after two, and a prediction."""
-    state, entries = SETTINGS[name]
     config = load_config("smoke", [*TINY, *entries])
     learner = make_learner(config.model, state, 0, config.recipe, config.walk)
-    learner.model.double()
+    world.precision = config.run.precision
+    wide = torch.float32 if world.precision == "bf16-mixed" else torch.float64  # which autocast would leave alone
+    learner.model.to(wide)
     fix_step_size(learner.model, config.optimiser)
     world.setup(learner.model)
-    trainer, batches, first = Trainer(learner, config, world=world), batches_for(state), {}
+    trainer, batches, first = Trainer(learner, config, world=world), batches_for(state, wide), {}
     for batch in batches:
         size = 8 // world.size
         row = trainer.update(select(batch, slice(world.rank * size, (world.rank + 1) * size)))
@@ -79,10 +84,11 @@ def learn(name, world):
 
 def learn_all(strategy, folder):
     with process_group(torch.device("cpu"), strategy=strategy) as world:
-        for name in SETTINGS:
-            tensors = learn(name, world)
-            if not world.rank:
-                save_tensors(folder / f"{name}.safetensors", tensors)
+        for kind, chosen in {"": SETTINGS, "mixed ": MIXED}.items():
+            for name, (state, entries) in chosen.items():
+                tensors = learn(state, entries, world)
+                if not world.rank:
+                    save_tensors(folder / f"{kind}{name}.safetensors", tensors)
 
 
 def train_one(name, folder, update=None):

@@ -11,6 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -29,17 +30,21 @@ from .optimiser import learning_rate_factor, make_optimiser, update_average
 
 # %% ../../nbs/training/trainer.ipynb #a4c7d210
 def _parts(learner: Learner, batch: Any, number: int, world: SingleProcess) -> list[tuple[Any, float]]:
-    "Parts of a batch with their shares of its scored targets; a part without any has no loss and is left out."
+    "Parts of a batch with their shares of its scored targets; a part without any, on all processes, is left out."
     parts, padded = chunks(batch, math.ceil(count(batch) / number)), learner.ignore_index is not None
     if len(parts) == 1 and not padded:
         return [(batch, 1.0)]
-    scored = [learner.scored(part) for part in parts]
-    shared = padded and world.size > 1
-    total = world.mean(torch.tensor(float(sum(scored)), device=world.device)).item() if shared else sum(scored)
-    if not total:
-        return []
-    shares = [(part, targets / total) for part, targets in zip(parts, scored, strict=True) if targets]
-    return shares or [(parts[0], 1.0)]
+    scored = torch.tensor([float(learner.scored(part)) for part in parts], device=world.device)
+    means = world.mean(scored).tolist() if padded else scored.tolist()
+    found = zip(parts, scored.tolist(), means, strict=True)
+    return [(part, targets / sum(means)) for part, targets, mean in found if mean]
+
+
+def _loss(learner: Learner, share: float) -> Callable[..., Tensor]:
+    "Loss of a part. If only other processes have scored targets in theirs, they wait for its gradients, which are 0."
+    if share:
+        return lambda *inputs: share * learner.loss(*inputs)
+    return lambda *inputs: sum(weight.sum() * 0 for weight in learner.model.parameters() if weight.requires_grad)
 
 # %% ../../nbs/training/trainer.ipynb #db6cc428
 class Trainer:
@@ -100,7 +105,7 @@ class Trainer:
         if not parts:
             return {"loss": math.nan, "grad_norm": math.nan}
         for number, (part, share) in enumerate(parts, 1):
-            job = lambda *inputs, share=share: share * self.learner.loss(*inputs)
+            job = _loss(self.learner, share)
             losses.append(self.world.backward(job, *self.learner.pair(part), self.noise, last=number == len(parts)))
         loss = self.world.mean(torch.stack(losses).sum())
         norm = clip_gradients(self.learner.model.parameters(), self.config.optimiser.clip)
@@ -163,17 +168,17 @@ def update_flops(
     trainer: Trainer,  # left as it was
     batch: Any,  # as for `Trainer.update`
 ) -> int:  # 0 for a batch that is not finite
-    "FLOPs of an update."
+    "FLOPs of an update, the mean over processes."
     if trainer.nonfinite(batch):
         return 0
     replay, noise = trainer.learner.replay, trainer.noise.get_state()
     stored = None if replay is None else replay.parts
-    count = flops(lambda: trainer.backward(batch)).total
+    counts = trainer.world.gather(flops(lambda: trainer.backward(batch)).total)
     trainer.noise.set_state(noise)
     trainer.optimiser.zero_grad()
     if replay is not None:
         replay.parts = stored
-    return count
+    return round(fmean(counts))
 
 # %% ../../nbs/training/trainer.ipynb #335fb8d1
 NUMBERS = ("updates", "batches", "rate_factor")
