@@ -280,7 +280,10 @@ def resume(
     callback: Callable[[dict[str, Any]], Any] | None = None,  # receives each row of the log; true: save, raise Stopped
     data: Any = None,  # the arrays of the run, if it was trained on arrays
 ) -> Path:  # the same folder
-    """Resume a run from its newest good checkpoint; it ends as if it had not stopped, to the last bit."""
+    """Resume a run from its newest good checkpoint; it ends as if it had not stopped, to the last bit.
+
+    A run that rolls back later may differ: the stop has saved one more checkpoint, to which it may return.
+    """
     instance("path", path, (str, Path), "must be a path", "give the folder of a run")
     path = Path(path)
     if not (path / "config.json").is_file():
