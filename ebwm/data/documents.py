@@ -272,8 +272,7 @@ def _parquet_rows(name: str, path: Path) -> Iterator[tuple[str, dict]]:
 def _text_of(row: object, key: str, where: str) -> str:
     """The text of a row: the row itself, or its value under a key; a missing value counts as empty text."""
     if isinstance(row, dict) and key not in row:
-        raise refusal("key", key, f"must be a key of {where}, which has {', '.join(map(repr, row))}",
-                      suggestion(key, row))
+        raise refusal("key", key, f"must be a key of {where}, which has {', '.join(map(repr, row))}", suggestion(key, row))  # noqa: E501, RUF100
     text = row[key] if isinstance(row, dict) else row
     if not isinstance(text, str | None):
         raise refusal("key", key, f"{where} holds {type(text).__name__} instead of text", "use another key")
