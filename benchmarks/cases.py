@@ -110,12 +110,20 @@ def small(case: Case) -> Case:
     return replace(case, **sizes, vocabulary=words, contenders=contenders)
 
 
+class Unembedded(nn.Identity):
+    """States as they are, in place of an embedding; a model computes in the dtype of the empty `weight`."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", torch.empty(0))
+
+
 def plain_model(case: Case) -> nn.Module:
     """The Transformer++ of a case; vectors have the width of the model and are not embedded."""
     sizes = {"dim": case.dim, "depth": case.depth, "heads": case.heads}
     model = Transformer(**sizes, vocabulary=case.vocabulary, generator=generator(0, "weights"))
     if not case.vocabulary:
-        model.embed = nn.Identity()
+        model.embed = Unembedded()
     return model.to(case.device)
 
 
